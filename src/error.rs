@@ -1,0 +1,95 @@
+//! The one error type of the library.
+//!
+//! Every message that reaches a user is a single line that names the file or field, the reason and, where there is one,
+//! the way out. Variants carry named fields so that callers and tests can match on them instead of on text.
+
+use std::path::{Path, PathBuf};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. `Display` is one line, ready to be shown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused: missing file, no permission, full disk.
+    #[error("{}: {source}{}", path.display(), io_hint(source))]
+    Io { path: PathBuf, source: std::io::Error },
+
+    /// A file's content is wrong: truncated, hostile, inconsistent or of an unknown kind.
+    #[error("{}: {field}: {reason}", path.display())]
+    File { path: PathBuf, field: String, reason: String },
+
+    /// A row of a line-based file is wrong; `line` counts from 1.
+    #[error("{}:{line}: {reason}", path.display())]
+    Row { path: PathBuf, line: usize, reason: String },
+
+    /// An argument, a configuration key or a combination of them is wrong.
+    #[error("{what}: {reason}")]
+    Invalid { what: String, reason: String },
+
+    /// Shapes that do not fit together: a bug of the caller, told as such.
+    #[error("{op}: {reason}")]
+    Shape { op: &'static str, reason: String },
+
+    /// No device to compute on.
+    #[error("{reason}")]
+    NoDevice { reason: String },
+
+    /// The device refused an allocation. All sizes in bytes.
+    #[error("{device}: out of memory: {requested} more bytes on top of {in_use} in use ({what}); {hint}")]
+    OutOfMemory { device: String, what: String, requested: u64, in_use: u64, hint: String },
+
+    /// The device went away: driver reset, unplugged, watchdog.
+    #[error("{device}: device lost: {reason}; start the run again, on another device with --device if it repeats")]
+    DeviceLost { device: String, reason: String },
+
+    /// A kernel that the driver or the validator rejects, or that computes wrongly.
+    #[error("kernel {name}: {reason}")]
+    Kernel { name: String, reason: String },
+
+    /// Numbers that no longer mean anything.
+    #[error("{what}: {reason}")]
+    NonFinite { what: String, reason: String },
+
+    /// The user asked to stop (Ctrl-C).
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// Wraps an I/O error with the path it is about; for use in `map_err`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+
+    /// A file whose `field` is wrong for `reason`.
+    pub fn file(path: impl AsRef<Path>, field: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::File { path: path.as_ref().to_path_buf(), field: field.into(), reason: reason.into() }
+    }
+
+    /// A line (counted from 1) of a file that is wrong for `reason`.
+    pub fn row(path: impl AsRef<Path>, line: usize, reason: impl Into<String>) -> Error {
+        Error::Row { path: path.as_ref().to_path_buf(), line, reason: reason.into() }
+    }
+
+    /// An argument or configuration key `what` that is wrong for `reason`.
+    pub fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Invalid { what: what.into(), reason: reason.into() }
+    }
+
+    /// Operands of `op` that do not fit together.
+    pub fn shape(op: &'static str, reason: impl Into<String>) -> Error {
+        Error::Shape { op, reason: reason.into() }
+    }
+}
+
+fn io_hint(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::*;
+    match source.kind() {
+        StorageFull | QuotaExceeded => "; free some space or choose another folder with --out",
+        PermissionDenied | ReadOnlyFilesystem => "; choose a folder that can be written to",
+        _ => "",
+    }
+}

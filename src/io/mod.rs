@@ -1,0 +1,2 @@
+//! Files: bytes in and out, no device.
+pub mod atomic;
