@@ -1,6 +1,7 @@
 //! `rugosa` fine-tunes language models with RoSA on any GPU that wgpu reaches. See `ARCHITECTURE.md` for the house.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod csr;
 pub mod dtype;
 pub mod error;
 pub mod rng;

@@ -1,0 +1,110 @@
+//! Sparse matrices in compressed sparse rows, the exchange format of masks and sparse adapters.
+
+use crate::error::{Error, Result};
+
+/// The positions of a sparse matrix `[rows, cols]`: row `n` owns `col_idx[row_offs[n]..row_offs[n + 1]]`, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsrPattern {
+    pub rows: usize,
+    pub cols: usize,
+    /// `[rows + 1]`
+    pub row_offs: Vec<u32>,
+    /// `[nnz]`
+    pub col_idx: Vec<u32>,
+}
+
+/// A sparse matrix: a pattern and its values `[nnz]` in the same order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Csr {
+    pub pattern: CsrPattern,
+    pub values: Vec<f32>,
+}
+
+impl CsrPattern {
+    /// Checks every invariant, so that later code may index without fear.
+    ///
+    /// # Errors
+    /// A sentence that says which invariant is broken, for the caller to put a file and field to.
+    pub fn new(rows: usize, cols: usize, row_offs: Vec<u32>, col_idx: Vec<u32>) -> Result<Self, String> {
+        if row_offs.len() != rows + 1 {
+            return Err(format!("row_offs has {} entries, expected {} (rows + 1)", row_offs.len(), rows + 1));
+        }
+        if row_offs[0] != 0 || row_offs[rows] as usize != col_idx.len() {
+            return Err(format!(
+                "row_offs runs from {} to {}, expected 0 to {}",
+                row_offs[0],
+                row_offs[rows],
+                col_idx.len()
+            ));
+        }
+        for (row, w) in row_offs.windows(2).enumerate() {
+            if w[0] > w[1] || w[1] as usize > col_idx.len() {
+                return Err(format!("row_offs falls or leaves the array at row {row}"));
+            }
+            let cols_of_row = &col_idx[w[0] as usize..w[1] as usize];
+            if cols_of_row.windows(2).any(|c| c[0] >= c[1]) {
+                return Err(format!("the columns of row {row} are not strictly ascending"));
+            }
+            if cols_of_row.last().is_some_and(|&c| c as usize >= cols) {
+                return Err(format!("a column of row {row} is outside of the matrix, which has {cols}"));
+            }
+        }
+        Ok(CsrPattern { rows, cols, row_offs, col_idx })
+    }
+
+    /// From flat indices `row * cols + col`, strictly ascending.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if an index is out of order or outside of the matrix.
+    pub fn from_flat(rows: usize, cols: usize, flat: &[u64]) -> Result<Self> {
+        if flat.windows(2).any(|w| w[0] >= w[1]) || flat.last().is_some_and(|&i| i >= (rows * cols) as u64) {
+            return Err(Error::shape("csr", "flat indices must be ascending and inside of the matrix"));
+        }
+        let mut row_offs = vec![0u32; rows + 1];
+        let mut col_idx = Vec::with_capacity(flat.len());
+        for &i in flat {
+            row_offs[(i / cols as u64) as usize + 1] += 1;
+            col_idx.push((i % cols as u64) as u32);
+        }
+        for n in 0..rows {
+            row_offs[n + 1] += row_offs[n];
+        }
+        Ok(CsrPattern { rows, cols, row_offs, col_idx })
+    }
+
+    /// Stored entries.
+    pub fn nnz(&self) -> usize {
+        self.col_idx.len()
+    }
+
+    /// `(row, col)` of every entry, row by row.
+    pub fn entries(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.row_offs
+            .windows(2)
+            .enumerate()
+            .flat_map(|(n, w)| self.col_idx[w[0] as usize..w[1] as usize].iter().map(move |&k| (n as u32, k)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flat_indices_become_rows() {
+        let p = CsrPattern::from_flat(3, 4, &[1, 3, 8]).unwrap();
+        assert_eq!((p.row_offs.as_slice(), p.col_idx.as_slice()), ([0, 2, 2, 3].as_slice(), [1, 3, 0].as_slice()));
+        assert_eq!(p.entries().collect::<Vec<_>>(), [(0, 1), (0, 3), (2, 0)]);
+        assert!(CsrPattern::from_flat(3, 4, &[12]).is_err());
+    }
+
+    #[test]
+    fn broken_invariants_are_named() {
+        let bad = |offs: &[u32], cols: &[u32]| CsrPattern::new(2, 3, offs.to_vec(), cols.to_vec()).unwrap_err();
+        assert!(bad(&[0, 1], &[0]).contains("rows + 1"));
+        assert!(bad(&[0, 1, 3], &[0, 1]).contains("expected 0 to 2"));
+        assert!(bad(&[0, 2, 2], &[1, 1]).contains("ascending"));
+        assert!(bad(&[0, 1, 1], &[3]).contains("outside"));
+        assert!(bad(&[0, 3, 2], &[0, 1]).contains("falls"));
+    }
+}

@@ -1,0 +1,4 @@
+//! GGUF files.
+mod value;
+
+pub use value::{Metadata, Value};
