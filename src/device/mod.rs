@@ -1,1 +1,283 @@
-//! (see ARCHITECTURE.md)
+//! The boundary to the GPU: memory, named kernels, and a queue that runs them in order.
+//!
+//! Everything above this module speaks to a [`Device`]; only the folders below it know an API. A backend is a dozen
+//! object-safe methods ([`Backend`]), not a method an operation: kernels are data ([`spec::Kernel`]).
+
+mod caps;
+mod ledger;
+mod pool;
+pub mod profile;
+pub mod shader;
+pub mod spec;
+pub mod wgpu;
+
+pub use caps::{Caps, DeviceClass, DeviceOptions, Feature};
+pub use ledger::{Ledger, LedgerRow};
+pub use spec::{Access, Binding, Cost, Grid, Kernel, KernelSpec, Launch};
+
+use crate::error::{Error, Result};
+use pool::Pool;
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+
+/// A piece of device memory as its backend knows it.
+#[derive(Clone)]
+pub struct RawBuffer {
+    /// Unique in the process; part of cache keys.
+    pub id: u64,
+    /// Bytes.
+    pub size: u64,
+    pub handle: Arc<dyn Any + Send + Sync>,
+}
+
+/// A range of a buffer: what a kernel binds. Offsets and lengths in bytes.
+#[derive(Clone)]
+pub struct Slice {
+    pub raw: RawBuffer,
+    pub offset: u64,
+    pub len: u64,
+}
+
+/// Bytes on their way back from the device.
+pub trait Pending: Send {
+    /// Waits for them.
+    fn wait(self: Box<Self>) -> Result<Vec<u8>>;
+}
+
+/// What an API must offer. Commands run in the order in which they are given; nothing is done until `submit` or until
+/// the backend finds that enough work has gathered.
+pub trait Backend: Send + Sync {
+    fn caps(&self) -> &Caps;
+    /// Zeroed memory. The size is a multiple of 4 bytes.
+    fn alloc(&self, bytes: u64) -> Result<RawBuffer, AllocError>;
+    /// Called before memory is given back, so that caches let go of it.
+    fn forget(&self, raw: &RawBuffer);
+    fn upload(&self, to: &Slice, data: &[u8]) -> Result<()>;
+    /// Notes the bytes as they are at this point of the queue, without waiting.
+    fn download(&self, from: &Slice) -> Result<Box<dyn Pending>>;
+    fn copy(&self, from: &Slice, to: &Slice) -> Result<()>;
+    /// Sets bytes to zero.
+    fn clear(&self, to: &Slice) -> Result<()>;
+    fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    /// Compiles pipelines ahead, in parallel where the API allows.
+    fn prepare(&self, specs: &[KernelSpec]) -> Result<()>;
+    fn submit(&self) -> Result<()>;
+    /// Submits and waits until all is done.
+    fn wait(&self) -> Result<()>;
+    /// Starts (true) or ends (false) timing of each launch; ending returns what was measured.
+    fn profile(&self, on: bool) -> Result<Vec<profile::KernelTime>>;
+    /// What was counted since the device was opened.
+    fn counters(&self) -> Counters;
+}
+
+/// Things that must not happen in the hot loop, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub allocations: u64,
+    pub pipelines: u64,
+    pub bind_groups: u64,
+    pub launches: u64,
+    pub submissions: u64,
+    pub readbacks: u64,
+}
+
+/// Why memory was not given; [`Device::alloc`] adds what it was for and what is in use.
+#[derive(Debug)]
+pub enum AllocError {
+    /// The device has no room.
+    OutOfMemory,
+    /// Anything else.
+    Other(Error),
+}
+
+/// An open device. Cheap to clone; all clones are the same device.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    backend: Box<dyn Backend>,
+    pool: Mutex<Pool>,
+    dummy: OnceLock<Buffer>,
+}
+
+/// Device memory that goes back to the pool when its last clone is dropped.
+#[derive(Clone)]
+pub struct Buffer(Arc<BufferInner>);
+
+struct BufferInner {
+    raw: RawBuffer,
+    bytes: u64,
+    what: &'static str,
+    device: Weak<Inner>,
+}
+
+impl Device {
+    /// Opens the device that `options` choose, through wgpu.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if there is none, with the way to get one.
+    pub fn open(options: &DeviceOptions) -> Result<Device> {
+        let backend = wgpu::WgpuBackend::open(options)?;
+        Ok(Device::new(Box::new(backend)))
+    }
+
+    /// A device over any backend.
+    pub fn new(backend: Box<dyn Backend>) -> Device {
+        Device(Arc::new(Inner { backend, pool: Mutex::new(Pool::default()), dummy: OnceLock::new() }))
+    }
+
+    pub fn caps(&self) -> &Caps {
+        self.0.backend.caps()
+    }
+
+    /// `bytes` bytes of device memory for `what` (a row of the ledger). Contents are unspecified: kernels write what
+    /// others read, and tests poison.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with what is in use, or [`Error::Invalid`] over the device's largest buffer.
+    pub fn alloc(&self, bytes: u64, what: &'static str) -> Result<Buffer> {
+        let class = pool::size_class(bytes);
+        let caps = self.caps();
+        if class > caps.max_buffer || bytes > caps.max_binding {
+            let limit = caps.max_buffer.min(caps.max_binding);
+            return Err(Error::invalid(
+                what,
+                format!("needs {bytes} bytes in one buffer, but {} takes at most {limit}; lower --batch-size or --seq-len, or use another --device", caps.name),
+            ));
+        }
+        let mut pool = self.pool();
+        let raw = match pool.take(class) {
+            Some(raw) => raw,
+            None => self.alloc_fresh(&mut pool, class, what)?,
+        };
+        pool.ledger.add(what, class);
+        Ok(Buffer(Arc::new(BufferInner { raw, bytes: class, what, device: Arc::downgrade(&self.0) })))
+    }
+
+    fn alloc_fresh(&self, pool: &mut MutexGuard<'_, Pool>, class: u64, what: &'static str) -> Result<RawBuffer> {
+        let backend = &self.0.backend;
+        let raw = match backend.alloc(class) {
+            Err(AllocError::OutOfMemory) => {
+                // free what is only kept for reuse, then try once more
+                for raw in pool.drain() {
+                    backend.forget(&raw);
+                }
+                backend.wait()?;
+                backend.alloc(class)
+            }
+            other => other,
+        };
+        let raw = raw.map_err(|e| match e {
+            AllocError::Other(e) => e,
+            AllocError::OutOfMemory => Error::OutOfMemory {
+                device: self.caps().name.clone(),
+                what: what.into(),
+                requested: class,
+                in_use: pool.ledger.in_use(),
+                hint: "lower --batch-size (and raise --gradient-accumulation-steps), lower --seq-len, or add --activation-checkpointing".into(),
+            },
+        })?;
+        pool.ledger.reserve(class);
+        Ok(raw)
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        // a panic elsewhere leaves the pool consistent: every critical section is a few plain moves
+        self.0.pool.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A few bytes to bind where a kernel's variant reads nothing.
+    pub fn dummy(&self) -> Result<Slice> {
+        if let Some(b) = self.0.dummy.get() {
+            return Ok(b.slice());
+        }
+        let buffer = self.alloc(256, "constants")?;
+        Ok(self.0.dummy.get_or_init(|| buffer).slice())
+    }
+
+    pub fn upload(&self, to: &Slice, data: &[u8]) -> Result<()> {
+        self.0.backend.upload(to, data)
+    }
+
+    /// Reads bytes back and waits for them. Not for hot loops: see [`Device::download_later`].
+    pub fn download(&self, from: &Slice) -> Result<Vec<u8>> {
+        self.download_later(from)?.wait()
+    }
+
+    pub fn download_later(&self, from: &Slice) -> Result<Box<dyn Pending>> {
+        self.0.backend.download(from)
+    }
+
+    pub fn copy(&self, from: &Slice, to: &Slice) -> Result<()> {
+        self.0.backend.copy(from, to)
+    }
+
+    pub fn clear(&self, to: &Slice) -> Result<()> {
+        self.0.backend.clear(to)
+    }
+
+    pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        self.0.backend.launch(launch)
+    }
+
+    pub fn prepare(&self, specs: &[KernelSpec]) -> Result<()> {
+        self.0.backend.prepare(specs)
+    }
+
+    pub fn submit(&self) -> Result<()> {
+        self.0.backend.submit()
+    }
+
+    pub fn wait(&self) -> Result<()> {
+        self.0.backend.wait()
+    }
+
+    pub fn profile(&self, on: bool) -> Result<Vec<profile::KernelTime>> {
+        self.0.backend.profile(on)
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.0.backend.counters()
+    }
+
+    /// A copy of the byte ledger as it stands.
+    pub fn ledger(&self) -> Ledger {
+        self.pool().ledger.clone()
+    }
+
+    /// Gives memory that is kept for reuse back to the device.
+    pub fn trim(&self) -> Result<()> {
+        let free = self.pool().drain();
+        for raw in &free {
+            self.0.backend.forget(raw);
+        }
+        self.0.backend.wait()
+    }
+}
+
+impl Buffer {
+    /// Bytes, rounded up to the pool's size class.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    pub fn slice(&self) -> Slice {
+        Slice { raw: self.0.raw.clone(), offset: 0, len: self.0.bytes }
+    }
+
+    /// The range `offset .. offset + len`, in bytes; both must lie inside of the buffer.
+    pub fn range(&self, offset: u64, len: u64) -> Slice {
+        debug_assert!(offset + len <= self.0.bytes, "{offset} + {len} > {}", self.0.bytes);
+        Slice { raw: self.0.raw.clone(), offset, len }
+    }
+}
+
+impl Drop for BufferInner {
+    fn drop(&mut self) {
+        if let Some(device) = self.device.upgrade() {
+            let mut pool = device.pool.lock().unwrap_or_else(|e| e.into_inner());
+            pool.ledger.remove(self.what, self.bytes);
+            pool.give(self.raw.clone());
+        }
+    }
+}

@@ -1,1 +1,143 @@
-//! (see ARCHITECTURE.md)
+//! Tensors on the device: contiguous, row-major, 32 bits an element. Transposition is a flag of the product, not a
+//! layout. Quantised and 16-bit weights are a type of their own, [`Weight`].
+
+mod weight;
+
+pub use weight::{Weight, WeightFormat};
+
+use crate::device::{Buffer, Device, Slice};
+use crate::error::{Error, Result};
+use bytemuck::Pod;
+
+/// A contiguous tensor of `f32` (or `u32` where a function says so) in device memory.
+#[derive(Clone)]
+pub struct Tensor {
+    device: Device,
+    buffer: Buffer,
+    /// Bytes into the buffer.
+    offset: u64,
+    shape: Vec<usize>,
+}
+
+impl Tensor {
+    /// Uninitialised memory for `shape`; `what` is its row in the ledger.
+    ///
+    /// # Errors
+    /// Those of [`Device::alloc`].
+    pub fn empty(device: &Device, shape: &[usize], what: &'static str) -> Result<Tensor> {
+        let elements: usize = shape.iter().product();
+        let buffer = device.alloc(4 * elements.max(1) as u64, what)?;
+        Ok(Tensor { device: device.clone(), buffer, offset: 0, shape: shape.to_vec() })
+    }
+
+    /// Zeros.
+    pub fn zeros(device: &Device, shape: &[usize], what: &'static str) -> Result<Tensor> {
+        let t = Tensor::empty(device, shape, what)?;
+        t.clear()?;
+        Ok(t)
+    }
+
+    /// From host memory; `data` holds the elements of `shape`, 4 bytes each.
+    pub fn from_slice<T: Pod>(device: &Device, shape: &[usize], data: &[T], what: &'static str) -> Result<Tensor> {
+        let t = Tensor::empty(device, shape, what)?;
+        t.write(data)?;
+        Ok(t)
+    }
+
+    /// A part of this tensor's memory as a tensor of its own, `start` elements in. The byte offset must suit the
+    /// device's alignment of bindings (256 bytes suits all).
+    pub fn view(&self, start: usize, shape: &[usize]) -> Result<Tensor> {
+        let elements: usize = shape.iter().product();
+        let offset = self.offset + 4 * start as u64;
+        if start + elements > self.len() || !offset.is_multiple_of(self.device.caps().storage_alignment) {
+            return Err(Error::shape("view", format!("{shape:?} at {start} of {:?}", self.shape)));
+        }
+        Ok(Tensor { device: self.device.clone(), buffer: self.buffer.clone(), offset, shape: shape.to_vec() })
+    }
+
+    /// The same elements under another shape.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
+        if shape.iter().product::<usize>() != self.len() {
+            return Err(Error::shape("reshape", format!("{:?} to {shape:?}", self.shape)));
+        }
+        Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `[rows, cols]` of a matrix; a vector is one row.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for more than two dimensions.
+    pub fn dims2(&self, op: &'static str) -> Result<(usize, usize)> {
+        match *self.shape.as_slice() {
+            [rows, cols] => Ok((rows, cols)),
+            [cols] => Ok((1, cols)),
+            _ => Err(Error::shape(op, format!("a matrix was expected, found {:?}", self.shape))),
+        }
+    }
+
+    /// Checks the shape for `op`'s argument `name`.
+    pub fn expect(&self, op: &'static str, name: &str, shape: &[usize]) -> Result<&Self> {
+        if self.shape == shape {
+            return Ok(self);
+        }
+        Err(Error::shape(op, format!("{name} has shape {:?}, expected {shape:?}", self.shape)))
+    }
+
+    /// What a kernel binds: exactly the elements.
+    pub fn slice(&self) -> Slice {
+        self.buffer.range(self.offset, 4 * self.len().max(1) as u64)
+    }
+
+    /// Overwrites all elements.
+    pub fn write<T: Pod>(&self, data: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        if bytes.len() != 4 * self.len() {
+            return Err(Error::shape("write", format!("{} bytes into {:?}", bytes.len(), self.shape)));
+        }
+        if bytes.is_empty() { Ok(()) } else { self.device.upload(&self.slice(), bytes) }
+    }
+
+    /// Reads all elements back and waits. Not for hot loops.
+    pub fn read<T: Pod>(&self) -> Result<Vec<T>> {
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(bytemuck::pod_collect_to_vec(&self.device.download(&self.slice())?))
+    }
+
+    /// Sets all elements to zero.
+    pub fn clear(&self) -> Result<()> {
+        self.device.clear(&self.slice())
+    }
+
+    /// A copy in memory of its own.
+    pub fn duplicate(&self, what: &'static str) -> Result<Tensor> {
+        let t = Tensor::empty(&self.device, &self.shape, what)?;
+        self.device.copy(&self.slice(), &t.slice())?;
+        Ok(t)
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    /// The shape; contents are on the device.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor{:?}", self.shape)
+    }
+}

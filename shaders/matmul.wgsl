@@ -1,0 +1,306 @@
+// Tiled product with f32 accumulation, in three layouts, optionally as the fused RoSA linear.
+//
+//   LAYOUT 0  NT   C[m, n] = Σk A[m, k] · B[n, k]      forward:  Y = X·Wᵀ
+//   LAYOUT 1  NN   C[m, n] = Σk A[m, k] · B[k, n]      backward: dX = dY·W
+//   LAYOUT 2  TN   C[m, n] = Σk A[k, m] · B[k, n]      weight gradients
+//
+// FUSED = 1: B is the frozen weight W [w_rows, w_cols], decoded on the way into workgroup memory (WFMT). The entries of
+// the sparse adapter that fall into the tile are added there (SPARSE); the low-rank part is RANK more columns of k
+// (LOWRANK): [U | B] in NT, [V ; A] in NN. Nothing merged or dequantised ever leaves workgroup memory.
+//
+// Tiles: a workgroup makes BM × BN outputs, BK of k at a time; a thread TM × TN of them. TM, TN, BM, BN, BK are
+// multiples of 4. VEC = 1: the contiguous length of every operand is a multiple of 4. One writer an output, and a fixed
+// order of summation; with SPLITS > 1 each part of k writes its own copy of C, to be summed by `sum_parts`.
+{% include "lib/grid.wgsl" %}
+{% set THREADS_M = BM // TM %}
+{% set THREADS_N = BN // TN %}
+{% set THREADS = THREADS_M * THREADS_N %}
+{% set PM = BM // 4 %}
+{% set PN = BN // 4 %}
+{% set PK = BK // 4 %}
+
+struct Params {
+    base: u32, groups: u32,
+    m: u32, n: u32, k: u32,
+    // elements from one row of C to the next, and the column where this product starts
+    c_stride: u32, c_column: u32,
+    splits: u32, k_per_split: u32,
+    scale: f32,
+    rank: u32, w_scales: u32,
+    // columns of buckets of the sparse adapter's index, and the word where its positions start
+    bucket_cols: u32, s_positions: u32,
+    w_cols: u32,
+    // columns of U or V, and the first one of this linear: linears with one input share a stacked product
+    u_stride: u32, u_column: u32,
+}
+
+@group(0) @binding(0) var<storage, read> a: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [m, k], TN: [k, m]
+{% if FUSED %}
+@group(0) @binding(1) var<storage, read> w: array<{{ "vec4<f32>" if VEC and WFMT == 0 else "f32" if WFMT == 0 else "u32" }}>; // [w_rows, w_cols]
+@group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
+@group(0) @binding(3) var<storage, read> s_values: array<f32>; // [nnz], in the order of the positions
+@group(0) @binding(4) var<storage, read> u: array<f32>;        // [m, u_stride]: U or V
+@group(0) @binding(5) var<storage, read> v: array<f32>;        // NT: B [n, rank]; NN: A [rank, n]
+@group(0) @binding(6) var<storage, read> bias: array<f32>;     // [n]
+@group(0) @binding(7) var<storage, read_write> c: array<f32>;  // [m, c_stride]
+@group(0) @binding(8) var<uniform> p: Params;
+{% include "lib/weight.wgsl" %}
+{% else %}
+@group(0) @binding(1) var<storage, read> b: array<{{ "vec4<f32>" if VEC else "f32" }}>; // NT: [n, k]; NN and TN: [k, n]
+@group(0) @binding(2) var<storage, read_write> c: array<f32>;  // [splits, m, c_stride]
+@group(0) @binding(3) var<uniform> p: Params;
+{% endif %}
+
+var<workgroup> tile_a: array<vec4<f32>, {{ BK * PM }}>; // [BK][BM / 4]
+var<workgroup> tile_b: array<vec4<f32>, {{ BK * PN }}>; // [BK][BN / 4]
+
+// four neighbours of a row of A; zeros outside
+fn a4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
+    var out = vec4<f32>();
+    if (row < rows && col < cols) {
+{% if VEC %}
+        out = a[(row * cols + col) >> 2u];
+{% else %}
+        let at = row * cols + col;
+        let last = cols - 1u - col;
+        out = vec4<f32>(a[at], a[at + min(1u, last)], a[at + min(2u, last)], a[at + min(3u, last)])
+            * vec4<f32>(1.0, select(0.0, 1.0, last >= 1u), select(0.0, 1.0, last >= 2u), select(0.0, 1.0, last >= 3u));
+{% endif %}
+    }
+    return out;
+}
+
+// four neighbours of a row of B or W; zeros outside
+fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
+    var out = vec4<f32>();
+    if (row < rows && col < cols) {
+{% if FUSED and (VEC or WFMT >= 3) %}
+        out = w4(row, col, cols);
+{% elif FUSED %}
+        let last = cols - 1u - col;
+        out.x = w1(row, col, cols);
+        if (last >= 1u) { out.y = w1(row, col + 1u, cols); }
+        if (last >= 2u) { out.z = w1(row, col + 2u, cols); }
+        if (last >= 3u) { out.w = w1(row, col + 3u, cols); }
+{% elif VEC %}
+        out = b[(row * cols + col) >> 2u];
+{% else %}
+        let at = row * cols + col;
+        let last = cols - 1u - col;
+        out.x = b[at];
+        if (last >= 1u) { out.y = b[at + 1u]; }
+        if (last >= 2u) { out.z = b[at + 2u]; }
+        if (last >= 3u) { out.w = b[at + 3u]; }
+{% endif %}
+    }
+    return out;
+}
+
+{% macro transposed(tile, width, load, at, k, extent) %}
+        {
+            let pk = i % {{ PK }}u;
+            let pr = i / {{ PK }}u;
+            let row = {{ at }} + pr * 4u;
+            let col = {{ k }} + pk * 4u;
+            let r0 = {{ load }}(row, col, {{ extent }}, p.k);
+            let r1 = {{ load }}(row + 1u, col, {{ extent }}, p.k);
+            let r2 = {{ load }}(row + 2u, col, {{ extent }}, p.k);
+            let r3 = {{ load }}(row + 3u, col, {{ extent }}, p.k);
+            let to = pk * 4u * {{ width }}u + pr;
+            {{ tile }}[to] = vec4<f32>(r0.x, r1.x, r2.x, r3.x);
+            {{ tile }}[to + {{ width }}u] = vec4<f32>(r0.y, r1.y, r2.y, r3.y);
+            {{ tile }}[to + {{ 2 * width }}u] = vec4<f32>(r0.z, r1.z, r2.z, r3.z);
+            {{ tile }}[to + {{ 3 * width }}u] = vec4<f32>(r0.w, r1.w, r2.w, r3.w);
+        }
+{% endmacro %}
+
+{% macro compute() %}
+        for (var kk = 0u; kk < {{ BK }}u; kk++) {
+            let ra = kk * {{ PM }}u + tm;
+            let rb = kk * {{ PN }}u + tn;
+{% for i in range(TM // 4) %}
+            let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
+{% endfor %}
+{% for j in range(TN // 4) %}
+            let b{{ j }} = tile_b[rb + {{ j * THREADS_N }}u];
+{% endfor %}
+{% for i in range(TM // 4) %}
+{% for x in range(4) %}
+{% for j in range(TN // 4) %}
+            acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
+{% endfor %}
+{% endfor %}
+{% endfor %}
+        }
+{% endmacro %}
+
+@compute @workgroup_size({{ THREADS }})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let group = group_index(wid, nwg);
+    if (group >= p.groups) { return; }
+    // bands of 8 tiles of m share their tiles of n in the cache
+    let tiles_m = (p.m + {{ BM - 1 }}u) / {{ BM }}u;
+    let tiles_n = (p.n + {{ BN - 1 }}u) / {{ BN }}u;
+    let part = group / (tiles_m * tiles_n);
+    let in_part = group - part * tiles_m * tiles_n;
+    let band = in_part / (8u * tiles_n);
+    let band_rows = min(8u, tiles_m - band * 8u);
+    let in_band = in_part - band * 8u * tiles_n;
+    let m0 = (band * 8u + in_band % band_rows) * {{ BM }}u;
+    let n0 = (in_band / band_rows) * {{ BN }}u;
+    let k_begin = part * p.k_per_split;
+    let k_end = min(p.k, k_begin + p.k_per_split);
+
+    let tm = lid / {{ THREADS_N }}u;
+    let tn = lid % {{ THREADS_N }}u;
+{% for i in range(TM) %}
+{% for j in range(TN // 4) %}
+    var acc{{ i }}_{{ j }} = vec4<f32>();
+{% endfor %}
+{% endfor %}
+
+    for (var k0 = k_begin; k0 < k_end; k0 += {{ BK }}u) {
+{% if LAYOUT != 2 %}
+        for (var i = lid; i < {{ PM * PK }}u; i += {{ THREADS }}u)
+{{ transposed("tile_a", PM, "a4", "m0", "k0", "p.m") }}
+{% else %}
+        for (var i = lid; i < {{ BK * PM }}u; i += {{ THREADS }}u) {
+            // rows past this split's end belong to the next one
+            let row = k0 + i / {{ PM }}u;
+            tile_a[i] = a4(row, m0 + (i % {{ PM }}u) * 4u, k_end, p.m);
+        }
+{% endif %}
+{% if LAYOUT == 0 %}
+        for (var i = lid; i < {{ PN * PK }}u; i += {{ THREADS }}u)
+{{ transposed("tile_b", PN, "b4", "n0", "k0", "p.n") }}
+{% else %}
+        for (var i = lid; i < {{ BK * PN }}u; i += {{ THREADS }}u) {
+            let row = k0 + i / {{ PN }}u;
+            tile_b[i] = b4(row, n0 + (i % {{ PN }}u) * 4u, k_end, p.n);
+        }
+{% endif %}
+        workgroupBarrier();
+{% if FUSED and SPARSE %}
+        // Add S where it falls into this tile of W. Entries are sorted by bucket of 32 × 32, in a bucket by patch of
+        // 4 × 4. One thread owns all entries of a patch, so no two threads touch the same vec4.
+{% if LAYOUT == 0 %}
+        let row_first = n0; let row_end = min(n0 + {{ BN }}u, p.n);
+        let col_first = k0; let col_end = min(k0 + {{ BK }}u, p.k);
+{% else %}
+        let row_first = k0; let row_end = min(k0 + {{ BK }}u, p.k);
+        let col_first = n0; let col_end = min(n0 + {{ BN }}u, p.n);
+{% endif %}
+        for (var br = row_first >> 5u; br <= (row_end - 1u) >> 5u; br++) {
+            // buckets of a row of buckets lie one behind the other
+            let first = s_index[br * p.bucket_cols + (col_first >> 5u)];
+            let end = s_index[br * p.bucket_cols + ((col_end - 1u) >> 5u) + 1u];
+            var bc = col_first >> 5u;
+            for (var e = first + lid; e < end; e += {{ THREADS }}u) {
+                while (e >= s_index[br * p.bucket_cols + bc + 1u]) { bc++; }
+                let bucket_first = s_index[br * p.bucket_cols + bc];
+                let bucket_end = s_index[br * p.bucket_cols + bc + 1u];
+                let patch_id = position(e) >> 4u;
+                if (e > bucket_first && position(e - 1u) >> 4u == patch_id) { continue; }
+                let row = (br << 5u) + (patch_id >> 3u) * 4u;
+                let col = (bc << 5u) + (patch_id & 7u) * 4u;
+                if (row < row_first || row >= row_end || col < col_first || col >= col_end) { continue; }
+                for (var f = e; f < bucket_end; f++) {
+                    let at = position(f);
+                    if (at >> 4u != patch_id) { break; }
+                    let r = (at >> 2u) & 3u;
+                    let q = at & 3u;
+{% if LAYOUT == 0 %}
+                    let to = (col + q - k0) * {{ PN }}u + ((row - n0) >> 2u);
+                    let lane = r;
+{% else %}
+                    let to = (row + r - k0) * {{ PN }}u + ((col - n0) >> 2u);
+                    let lane = q;
+{% endif %}
+                    tile_b[to] += select(vec4<f32>(), vec4<f32>(s_values[f]), vec4<u32>(lane) == vec4<u32>(0u, 1u, 2u, 3u));
+                }
+            }
+        }
+        workgroupBarrier();
+{% endif %}
+{{ compute() }}
+        workgroupBarrier();
+    }
+{% if FUSED and LOWRANK %}
+    for (var k0 = 0u; k0 < p.rank; k0 += {{ BK }}u) {
+        for (var i = lid; i < {{ BK * PM }}u; i += {{ THREADS }}u) {
+            let kk = k0 + i / {{ PM }}u;
+            let row = m0 + (i % {{ PM }}u) * 4u;
+            var t = vec4<f32>();
+            if (kk < p.rank) {
+                let at = row * p.u_stride + p.u_column + kk;
+                if (row < p.m) { t.x = u[at]; }
+                if (row + 1u < p.m) { t.y = u[at + p.u_stride]; }
+                if (row + 2u < p.m) { t.z = u[at + 2u * p.u_stride]; }
+                if (row + 3u < p.m) { t.w = u[at + 3u * p.u_stride]; }
+            }
+            tile_a[i] = t;
+        }
+        for (var i = lid; i < {{ BK * PN }}u; i += {{ THREADS }}u) {
+            let kk = k0 + i / {{ PN }}u;
+            let col = n0 + (i % {{ PN }}u) * 4u;
+            var t = vec4<f32>();
+            if (kk < p.rank) {
+{% if LAYOUT == 0 %}
+                let at = col * p.rank + kk;
+                let step = p.rank;
+{% else %}
+                let at = kk * p.n + col;
+                let step = 1u;
+{% endif %}
+                if (col < p.n) { t.x = v[at]; }
+                if (col + 1u < p.n) { t.y = v[at + step]; }
+                if (col + 2u < p.n) { t.z = v[at + 2u * step]; }
+                if (col + 3u < p.n) { t.w = v[at + 3u * step]; }
+            }
+            tile_b[i] = t;
+        }
+        workgroupBarrier();
+{{ compute() }}
+        workgroupBarrier();
+    }
+{% endif %}
+
+    let c_part = part * p.m * p.c_stride;
+{% for i in range(TM) %}
+    store_row(c_part, m0 + (tm + {{ (i // 4) * THREADS_M }}u) * 4u + {{ i % 4 }}u, n0 + tn * 4u{% for j in range(TN // 4) %}, acc{{ i }}_{{ j }}{% endfor %});
+{% endfor %}
+}
+
+fn store_row(c_part: u32, row: u32, col: u32{% for j in range(TN // 4) %}, v{{ j }}: vec4<f32>{% endfor %}) {
+    if (row >= p.m) { return; }
+    let at = c_part + row * p.c_stride + p.c_column;
+{% for j in range(TN // 4) %}
+    store4(at, col + {{ 4 * j * THREADS_N }}u, v{{ j }});
+{% endfor %}
+}
+
+fn store4(at: u32, col: u32, value: vec4<f32>) {
+    if (col < p.n) { store1(at, col, value.x); }
+    if (col + 1u < p.n) { store1(at, col + 1u, value.y); }
+    if (col + 2u < p.n) { store1(at, col + 2u, value.z); }
+    if (col + 3u < p.n) { store1(at, col + 3u, value.w); }
+}
+
+fn store1(at: u32, col: u32, value: f32) {
+    var out = value * p.scale;
+{% if FUSED and BIAS %}
+    out += bias[col];
+{% endif %}
+{% if ACCUMULATE %}
+    out += c[at + col];
+{% endif %}
+    c[at + col] = out;
+}
+
+{% if FUSED and SPARSE %}
+// Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
+fn position(e: u32) -> u32 {
+    return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
+}
+{% endif %}

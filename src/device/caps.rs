@@ -1,0 +1,89 @@
+//! What a device can do, and how to choose one.
+
+use std::fmt;
+
+/// Kinds of device that want different tile shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceClass {
+    /// A CPU behind a graphics API: few cores, small vectors, costly loads.
+    Software,
+    /// A GPU that shares the CPU's memory.
+    Integrated,
+    /// A GPU with memory of its own.
+    Discrete,
+}
+
+/// Optional features that fast paths use. Each can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Feature {
+    F16,
+    Subgroup,
+    CoopMatrix,
+    Timestamps,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Feature::F16 => "f16",
+            Feature::Subgroup => "subgroup",
+            Feature::CoopMatrix => "coop",
+            Feature::Timestamps => "timestamps",
+        })
+    }
+}
+
+/// Capabilities and limits of an open device. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    pub name: String,
+    pub driver: String,
+    /// "Vulkan", "Metal", "Dx12", …
+    pub api: String,
+    pub class: DeviceClass,
+    pub subgroup_min: u32,
+    pub subgroup_max: u32,
+    /// The largest range that one binding may cover.
+    pub max_binding: u64,
+    pub max_buffer: u64,
+    pub max_workgroup_memory: u32,
+    pub max_workgroup_size: u32,
+    pub max_groups_per_dimension: u32,
+    pub storage_alignment: u64,
+    pub features: Vec<Feature>,
+}
+
+impl Caps {
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+}
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceOptions {
+    /// An index of `rugosa devices` or part of a name. Without it: the environment's `RUGOSA_DEVICE`, else the best.
+    pub selector: Option<String>,
+    /// Open with WebGPU's default limits, whatever the adapter offers: what a browser would give.
+    pub default_limits: bool,
+    /// Optional features not to use.
+    pub disable: Vec<Feature>,
+}
+
+impl DeviceOptions {
+    /// `selector`, and what the environment says: `RUGOSA_DEVICE`, `RUGOSA_DISABLE` (a list of `f16`, `subgroup`,
+    /// `coop`, `timestamps`), `RUGOSA_LIMITS=default`.
+    pub fn from_env(selector: Option<String>) -> Self {
+        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let listed = var("RUGOSA_DISABLE").unwrap_or_default();
+        let disable = [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps]
+            .into_iter()
+            .filter(|f| listed.split(',').any(|l| l.trim() == f.to_string()))
+            .collect();
+        DeviceOptions {
+            selector: selector.or_else(|| var("RUGOSA_DEVICE")),
+            default_limits: var("RUGOSA_LIMITS").is_some_and(|v| v == "default"),
+            disable,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Kernels as data: what a shader binds, how it is specialised, how it is launched.
+
+use super::Slice;
+use std::hash::{Hash, Hasher};
+
+/// How a kernel touches a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// One storage buffer of a kernel, in the order of `@binding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Binding {
+    pub name: &'static str,
+    pub access: Access,
+}
+
+/// A binding that is only read.
+pub const fn read(name: &'static str) -> Binding {
+    Binding { name, access: Access::Read }
+}
+
+/// A binding that is written, and may be read.
+pub const fn write(name: &'static str) -> Binding {
+    Binding { name, access: Access::ReadWrite }
+}
+
+/// A shader and its interface. The entry point is `main`; the parameters are a uniform buffer `p` behind the last
+/// storage binding, and start with [`Grid`].
+#[derive(Debug)]
+pub struct Kernel {
+    /// Unique; labels pipelines, errors and profiles.
+    pub name: &'static str,
+    /// Text of the file under `shaders/`.
+    pub source: &'static str,
+    /// The file's path under `shaders/`, for messages.
+    pub file: &'static str,
+    pub bindings: &'static [Binding],
+    /// Bytes of the parameters.
+    pub params_bytes: usize,
+}
+
+impl PartialEq for Kernel {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Kernel {}
+
+impl Hash for Kernel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// A kernel and the constants that specialise it: the whole key of the pipeline cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KernelSpec {
+    pub kernel: &'static Kernel,
+    /// Seen by the shader text as WGSL constants (`u32`) and by its template as numbers.
+    pub consts: Vec<(&'static str, u32)>,
+}
+
+impl KernelSpec {
+    pub fn new(kernel: &'static Kernel, consts: impl Into<Vec<(&'static str, u32)>>) -> Self {
+        KernelSpec { kernel, consts: consts.into() }
+    }
+
+    /// The value of a constant.
+    pub fn get(&self, name: &str) -> Option<u32> {
+        self.consts.iter().find(|c| c.0 == name).map(|c| c.1)
+    }
+}
+
+/// The first words of every kernel's parameters, filled in at launch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Grid {
+    /// Index of this dispatch's first workgroup: a long launch is cut into several dispatches.
+    pub base: u32,
+    /// Workgroups of the whole launch; those past it return at once.
+    pub groups: u32,
+}
+
+/// The work of a launch, for time budgets and profiles.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    pub flops: f64,
+    pub bytes: f64,
+}
+
+/// A kernel to run now.
+pub struct Launch<'a> {
+    pub spec: &'a KernelSpec,
+    /// One slice a binding, in order.
+    pub bindings: &'a [Slice],
+    /// The parameters' bytes; [`Grid`] at the front is overwritten.
+    pub params: &'a [u8],
+    /// Workgroups, in one dimension; folded into two where the device's limit asks for it.
+    pub groups: u64,
+    pub cost: Cost,
+}

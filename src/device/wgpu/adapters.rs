@@ -1,0 +1,145 @@
+//! Finding and choosing an adapter.
+
+use crate::device::{DeviceClass, DeviceOptions, Feature};
+use crate::error::{Error, Result};
+
+/// One adapter as `rugosa devices` shows it. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct AdapterRow {
+    pub index: usize,
+    pub name: String,
+    pub driver: String,
+    pub api: String,
+    pub class: DeviceClass,
+    pub subgroup_min: u32,
+    pub subgroup_max: u32,
+    pub max_binding: u64,
+    pub max_buffer: u64,
+    pub max_workgroup_memory: u32,
+    /// Optional features that it offers.
+    pub features: Vec<Feature>,
+    /// Whether it would be opened without `--device`.
+    pub preferred: bool,
+}
+
+/// All adapters that can compute, in the order of their indices.
+pub fn list_adapters() -> Vec<AdapterRow> {
+    let adapters = enumerate();
+    let preferred = best(&adapters);
+    adapters.iter().enumerate().map(|(i, a)| row(i, a, preferred == Some(i))).collect()
+}
+
+fn row(index: usize, adapter: &wgpu::Adapter, preferred: bool) -> AdapterRow {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    AdapterRow {
+        index,
+        name: info.name.clone(),
+        driver: driver(&info),
+        api: format!("{:?}", info.backend),
+        class: class(&info),
+        subgroup_min: info.subgroup_min_size,
+        subgroup_max: info.subgroup_max_size,
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+        max_workgroup_memory: limits.max_compute_workgroup_storage_size,
+        features: features(adapter.features()),
+        preferred,
+    }
+}
+
+pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
+    [info.driver.as_str(), info.driver_info.as_str()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {
+    [
+        (wgpu::Features::SHADER_F16, Feature::F16),
+        (wgpu::Features::SUBGROUP, Feature::Subgroup),
+        (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, Feature::CoopMatrix),
+        (wgpu::Features::TIMESTAMP_QUERY, Feature::Timestamps),
+    ]
+    .into_iter()
+    .filter(|(flag, _)| f.contains(*flag))
+    .map(|(_, feature)| feature)
+    .collect()
+}
+
+pub(super) fn class(info: &wgpu::AdapterInfo) -> DeviceClass {
+    match info.device_type {
+        wgpu::DeviceType::Cpu => DeviceClass::Software,
+        wgpu::DeviceType::IntegratedGpu => DeviceClass::Integrated,
+        _ => DeviceClass::Discrete,
+    }
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+        .into_iter()
+        .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
+        .collect()
+}
+
+/// A real GPU before a software renderer; among equals the first.
+fn best(adapters: &[wgpu::Adapter]) -> Option<usize> {
+    let rank = |a: &wgpu::Adapter| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    (0..adapters.len()).min_by_key(|&i| (rank(&adapters[i]), i))
+}
+
+/// The adapter that `options` ask for.
+pub(super) fn choose(options: &DeviceOptions) -> Result<wgpu::Adapter> {
+    let mut adapters = enumerate();
+    let Some(best) = best(&adapters) else {
+        return Err(Error::NoDevice { reason: no_device_hint().into() });
+    };
+    let index = match options.selector.as_deref() {
+        None => best,
+        Some(s) => select(s, &adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>())?,
+    };
+    Ok(adapters.swap_remove(index))
+}
+
+fn select(selector: &str, names: &[String]) -> Result<usize> {
+    let found = match selector.parse::<usize>() {
+        Ok(i) => (i < names.len()).then_some(i),
+        Err(_) => names.iter().position(|n| n.to_lowercase().contains(&selector.to_lowercase())),
+    };
+    found.ok_or_else(|| {
+        let list: Vec<_> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
+        Error::invalid("--device", format!("no device matches \"{selector}\"; there are {}", list.join(", ")))
+    })
+}
+
+fn no_device_hint() -> &'static str {
+    if cfg!(target_os = "linux") {
+        "no GPU found: install your GPU's Vulkan driver, or the software renderer (apt install mesa-vulkan-drivers, dnf install mesa-vulkan-drivers, pacman -S vulkan-swrast)"
+    } else if cfg!(target_os = "windows") {
+        "no GPU found: install your GPU's driver (DX12 or Vulkan)"
+    } else {
+        "no GPU found: rugosa needs Metal on macOS, DX12 or Vulkan elsewhere"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_chosen_by_index_or_part_of_its_name() {
+        let names = ["NVIDIA H100".to_string(), "llvmpipe (LLVM)".to_string()];
+        assert_eq!(select("1", &names).unwrap(), 1);
+        assert_eq!(select("LLVMpipe", &names).unwrap(), 1);
+        let err = select("radeon", &names).unwrap_err().to_string();
+        assert!(err.contains("0: NVIDIA H100") && err.contains("radeon"), "{err}");
+        assert!(select("2", &names).is_err());
+    }
+}

@@ -1,0 +1,393 @@
+//! The wgpu backend proper.
+
+use super::adapters;
+use super::pipelines::{self, BindGroups, Pipeline, Pipelines, one_line, raw};
+use super::queue::{Queue, staging};
+use crate::device::profile::KernelTime;
+use crate::device::{AllocError, Backend, Caps, Counters, DeviceClass, DeviceOptions, Feature};
+use crate::device::{KernelSpec, Launch, Pending, RawBuffer, Slice};
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+
+/// A device opened through wgpu.
+pub struct WgpuBackend {
+    caps: Caps,
+    device: wgpu::Device,
+    state: Mutex<State>,
+    trouble: Arc<Mutex<Option<Trouble>>>,
+    counts: Counts,
+}
+
+struct State {
+    queue: Queue,
+    pipelines: Pipelines,
+    bind_groups: BindGroups,
+}
+
+/// What the API reported outside of any call.
+enum Trouble {
+    Lost(String),
+    Rejected(String),
+}
+
+#[derive(Default)]
+struct Counts {
+    allocations: AtomicU64,
+    pipelines: AtomicU64,
+    launches: AtomicU64,
+    readbacks: AtomicU64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl WgpuBackend {
+    /// Opens the adapter that `options` choose, with the limits it offers.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] where there is none or the driver refuses.
+    pub fn open(options: &DeviceOptions) -> Result<Self> {
+        let adapter = adapters::choose(options)?;
+        let info = adapter.get_info();
+        let limits = limits(&adapter, options);
+        let wanted = [
+            (Feature::F16, wgpu::Features::SHADER_F16),
+            (Feature::Subgroup, wgpu::Features::SUBGROUP),
+            (Feature::CoopMatrix, wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            (Feature::Timestamps, wgpu::Features::TIMESTAMP_QUERY),
+        ];
+        let features = wanted
+            .iter()
+            .filter(|(f, flag)| !options.disable.contains(f) && adapter.features().contains(*flag))
+            .fold(wgpu::Features::empty(), |all, (_, flag)| all | *flag);
+        let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            // SAFETY: cooperative matrices are used only by kernels that pass a self-test on this device
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("rugosa"),
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: experimental,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        }))
+        .map_err(|e| Error::NoDevice { reason: format!("{}: the driver refuses to open it: {}", info.name, one_line(&e)) })?;
+
+        let trouble = Arc::new(Mutex::new(None));
+        let slot = trouble.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&slot, Trouble::Rejected(one_line(&e)))));
+        let slot = trouble.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if !matches!(reason, wgpu::DeviceLostReason::Destroyed) {
+                note(&slot, Trouble::Lost(format!("{reason:?} {message}").split_whitespace().collect::<Vec<_>>().join(" ")));
+            }
+        });
+
+        let class = adapters::class(&info);
+        let caps = Caps {
+            name: info.name.clone(),
+            driver: adapters::driver(&info),
+            api: format!("{:?}", info.backend),
+            class,
+            subgroup_min: info.subgroup_min_size,
+            subgroup_max: info.subgroup_max_size,
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            max_workgroup_memory: limits.max_compute_workgroup_storage_size,
+            max_workgroup_size: limits.max_compute_invocations_per_workgroup,
+            max_groups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            storage_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            features: adapters::features(features),
+        };
+        let slowness = match class {
+            DeviceClass::Software => 80.0,
+            DeviceClass::Integrated => 4.0,
+            DeviceClass::Discrete => 0.3,
+        };
+        let state = State {
+            queue: Queue::new(device.clone(), queue, slowness),
+            pipelines: Pipelines::default(),
+            bind_groups: BindGroups::default(),
+        };
+        Ok(WgpuBackend { caps, device, state: Mutex::new(state), trouble, counts: Counts::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The first thing the API complained about since the last look.
+    fn check(&self) -> Result<()> {
+        let mut slot = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
+        match slot.take() {
+            None => Ok(()),
+            Some(Trouble::Lost(reason)) => {
+                let error = Error::DeviceLost { device: self.caps.name.clone(), reason: reason.clone() };
+                *slot = Some(Trouble::Lost(reason)); // it stays lost
+                Err(error)
+            }
+            Some(Trouble::Rejected(reason)) => Err(Error::Kernel { name: "(queue)".into(), reason }),
+        }
+    }
+
+    fn polled(&self, result: Result<(), wgpu::PollError>) -> Result<()> {
+        self.check()?;
+        result.map_err(|e| Error::DeviceLost { device: self.caps.name.clone(), reason: e.to_string() })
+    }
+
+    fn pipeline(&self, state: &mut State, spec: &KernelSpec) -> Result<Arc<Pipeline>> {
+        if let Some(found) = state.pipelines.get(spec) {
+            return Ok(found);
+        }
+        let layout = state.pipelines.layout(&self.device, spec.kernel);
+        self.counts.pipelines.fetch_add(1, Ordering::Relaxed);
+        let compiled = pipelines::compile(&self.device, layout, spec)?;
+        Ok(state.pipelines.insert(spec.clone(), compiled))
+    }
+}
+
+fn note(slot: &Mutex<Option<Trouble>>, trouble: Trouble) {
+    let mut slot = slot.lock().unwrap_or_else(|e| e.into_inner());
+    if slot.is_none() || matches!(trouble, Trouble::Lost(_)) {
+        *slot = Some(trouble);
+    }
+}
+
+fn limits(adapter: &wgpu::Adapter, options: &DeviceOptions) -> wgpu::Limits {
+    if options.default_limits {
+        return wgpu::Limits::default();
+    }
+    let mut limits = adapter.limits();
+    if adapter.get_info().backend == wgpu::Backend::Metal {
+        // bindings of 4 GiB and over compute wrongly there
+        limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(2 << 30);
+    }
+    limits
+}
+
+impl Backend for WgpuBackend {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn alloc(&self, bytes: u64) -> Result<RawBuffer, AllocError> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let invalid = pollster::block_on(validation.pop());
+        if pollster::block_on(memory.pop()).is_some() {
+            return Err(AllocError::OutOfMemory);
+        }
+        if let Some(e) = invalid {
+            return Err(AllocError::Other(Error::invalid("device memory", one_line(&e))));
+        }
+        self.counts.allocations.fetch_add(1, Ordering::Relaxed);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(RawBuffer { id, size: bytes, handle: Arc::new(buffer) })
+    }
+
+    fn forget(&self, _raw: &RawBuffer) {
+        self.state().bind_groups.clear();
+    }
+
+    fn upload(&self, to: &Slice, data: &[u8]) -> Result<()> {
+        if data.len() as u64 > to.len {
+            return Err(Error::shape("upload", format!("{} bytes into {}", data.len(), to.len)));
+        }
+        let mut state = self.state();
+        // a queue write lands before anything that is recorded but not submitted
+        let submitted = state.queue.submit();
+        self.polled(submitted)?;
+        let buffer = raw(to)?;
+        let whole = data.len() & !3;
+        if whole > 0 {
+            state.queue.queue.write_buffer(buffer, to.offset, &data[..whole]);
+        }
+        if whole < data.len() {
+            let mut word = [0u8; 4];
+            word[..data.len() - whole].copy_from_slice(&data[whole..]);
+            state.queue.queue.write_buffer(buffer, to.offset + whole as u64, &word);
+        }
+        self.check()
+    }
+
+    fn download(&self, from: &Slice) -> Result<Box<dyn Pending>> {
+        let size = from.len.next_multiple_of(4);
+        let mut state = self.state();
+        let target = staging(&self.device, size);
+        state.queue.encoder().copy_buffer_to_buffer(raw(from)?, from.offset, &target, 0, size);
+        let submitted = state.queue.submit();
+        self.polled(submitted)?;
+        self.counts.readbacks.fetch_add(1, Ordering::Relaxed);
+        let (send, receive) = mpsc::channel();
+        target.slice(..).map_async(wgpu::MapMode::Read, move |r| {
+            let _ = send.send(r); // nobody listens once the read-back is dropped
+        });
+        Ok(Box::new(Readback {
+            device: self.device.clone(),
+            name: self.caps.name.clone(),
+            target,
+            receive,
+            len: from.len as usize,
+            trouble: self.trouble.clone(),
+        }))
+    }
+
+    fn copy(&self, from: &Slice, to: &Slice) -> Result<()> {
+        if from.len > to.len {
+            return Err(Error::shape("copy", format!("{} bytes into {}", from.len, to.len)));
+        }
+        let mut state = self.state();
+        let len = from.len.next_multiple_of(4);
+        state.queue.encoder().copy_buffer_to_buffer(raw(from)?, from.offset, raw(to)?, to.offset, len);
+        Ok(())
+    }
+
+    fn clear(&self, to: &Slice) -> Result<()> {
+        let mut state = self.state();
+        state.queue.encoder().clear_buffer(raw(to)?, to.offset, Some(to.len));
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let kernel = launch.spec.kernel;
+        debug_assert_eq!(launch.params.len(), kernel.params_bytes, "{}", kernel.name);
+        debug_assert_eq!(launch.bindings.len(), kernel.bindings.len(), "{}", kernel.name);
+        let groups = u32::try_from(launch.groups)
+            .map_err(|_| Error::shape(kernel.name, format!("{} workgroups are too many", launch.groups)))?;
+        if groups == 0 {
+            return Ok(());
+        }
+        self.counts.launches.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state();
+        let state = &mut *state;
+        let pipeline = self.pipeline(state, launch.spec)?;
+        let group = state.bind_groups.get(
+            &self.device,
+            &pipeline.layout,
+            launch.bindings,
+            &state.queue.params_buffer,
+            (kernel.params_bytes as u64).next_multiple_of(16),
+        )?;
+        let pieces = state.queue.pieces(launch.cost, launch.groups) as u32;
+        let cost = crate::device::Cost {
+            flops: launch.cost.flops / f64::from(pieces),
+            bytes: launch.cost.bytes / f64::from(pieces),
+        };
+        let each = groups.div_ceil(pieces);
+        let mut params = launch.params.to_vec();
+        let mut base = 0;
+        while base < groups {
+            if state.queue.is_full() {
+                let submitted = state.queue.submit();
+                self.polled(submitted)?;
+            }
+            params[0..4].copy_from_slice(&base.to_le_bytes());
+            params[4..8].copy_from_slice(&groups.to_le_bytes());
+            let count = each.min(groups - base);
+            let x = count.min(self.caps.max_groups_per_dimension);
+            state.queue.dispatch(kernel.name, &pipeline, &group, &params, (x, count.div_ceil(x)), cost);
+            // a folded grid may run past `count`: the next piece starts where this one really ended
+            base = base.saturating_add(x * count.div_ceil(x));
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, specs: &[KernelSpec]) -> Result<()> {
+        let missing: Vec<_> = {
+            let mut state = self.state();
+            let fresh = specs.iter().filter(|s| state.pipelines.get(s).is_none()).collect::<Vec<_>>();
+            fresh.into_iter().map(|s| (s, state.pipelines.layout(&self.device, s.kernel))).collect()
+        };
+        let compiled: Result<Vec<_>> = missing
+            .into_par_iter()
+            .map(|(spec, layout)| Ok((spec.clone(), pipelines::compile(&self.device, layout, spec)?)))
+            .collect();
+        let mut state = self.state();
+        for (spec, pipeline) in compiled? {
+            self.counts.pipelines.fetch_add(1, Ordering::Relaxed);
+            state.pipelines.insert(spec, pipeline);
+        }
+        Ok(())
+    }
+
+    fn submit(&self) -> Result<()> {
+        let submitted = self.state().queue.submit();
+        self.polled(submitted)
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut state = self.state();
+        let done = state.queue.submit().and_then(|()| state.queue.drain());
+        drop(state);
+        self.polled(done)
+    }
+
+    fn profile(&self, on: bool) -> Result<Vec<KernelTime>> {
+        self.wait()?;
+        let mut state = self.state();
+        if !on {
+            return Ok(state.queue.stop_timer());
+        }
+        if !self.caps.has(Feature::Timestamps) {
+            return Err(Error::invalid("profile", format!("{} has no timestamps", self.caps.name)));
+        }
+        state.queue.start_timer();
+        Ok(Vec::new())
+    }
+
+    fn counters(&self) -> Counters {
+        let state = self.state();
+        Counters {
+            allocations: self.counts.allocations.load(Ordering::Relaxed),
+            pipelines: self.counts.pipelines.load(Ordering::Relaxed),
+            bind_groups: state.bind_groups.created,
+            launches: self.counts.launches.load(Ordering::Relaxed),
+            submissions: state.queue.submissions,
+            readbacks: self.counts.readbacks.load(Ordering::Relaxed),
+        }
+    }
+}
+
+struct Readback {
+    device: wgpu::Device,
+    name: String,
+    target: wgpu::Buffer,
+    receive: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    len: usize,
+    trouble: Arc<Mutex<Option<Trouble>>>,
+}
+
+impl Pending for Readback {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        let lost = |reason: String| {
+            let slot = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
+            match &*slot {
+                Some(Trouble::Rejected(r)) => Error::Kernel { name: "(queue)".into(), reason: r.clone() },
+                Some(Trouble::Lost(r)) => Error::DeviceLost { device: self.name.clone(), reason: r.clone() },
+                None => Error::DeviceLost { device: self.name.clone(), reason },
+            }
+        };
+        let mapped = loop {
+            match self.receive.try_recv() {
+                Ok(result) => break result,
+                Err(mpsc::TryRecvError::Disconnected) => return Err(lost("read-back dropped".into())),
+                Err(mpsc::TryRecvError::Empty) => {
+                    self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| lost(e.to_string()))?;
+                }
+            }
+        };
+        mapped.map_err(|e| lost(e.to_string()))?;
+        let view = self.target.slice(..).get_mapped_range().map_err(|e| lost(e.to_string()))?;
+        Ok(view[..self.len].to_vec())
+    }
+}

@@ -1,0 +1,9 @@
+//! The [`Backend`](super::Backend) over wgpu: Vulkan, Metal and DX12, software renderers included.
+
+mod adapters;
+mod backend;
+mod pipelines;
+mod queue;
+
+pub use adapters::{AdapterRow, list_adapters};
+pub use backend::WgpuBackend;

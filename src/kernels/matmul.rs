@@ -1,0 +1,414 @@
+//! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
+
+use super::{kernel, launch};
+use crate::device::spec::{read, write};
+use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
+use crate::error::{Error, Result};
+use crate::kernels::sparse::SparseIndex;
+use crate::tensor::{Tensor, Weight, WeightFormat};
+use bytemuck::{Pod, Zeroable};
+
+kernel!(
+    /// `C = scale · op(A) · op(B)` on f32 operands.
+    MATMUL, "matmul", "matmul.wgsl", MatmulParams, [read("a"), read("b"), write("c")]
+);
+kernel!(
+    /// The product with a frozen weight, its sparse and low-rank adapter and bias in one pass.
+    ROSA_LINEAR, "rosa_linear", "matmul.wgsl", MatmulParams,
+    [read("a"), read("w"), read("s_index"), read("s_values"), read("u"), read("v"), read("bias"), write("c")]
+);
+kernel!(
+    /// Sums the copies of C that a product split along k leaves.
+    SUM_PARTS, "sum_parts", "sum_parts.wgsl", SumPartsParams, [read("parts"), write("c")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct MatmulParams {
+    grid: Grid,
+    m: u32,
+    n: u32,
+    k: u32,
+    c_stride: u32,
+    c_column: u32,
+    splits: u32,
+    k_per_split: u32,
+    scale: f32,
+    rank: u32,
+    w_scales: u32,
+    bucket_cols: u32,
+    s_positions: u32,
+    w_cols: u32,
+    u_stride: u32,
+    u_column: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct SumPartsParams {
+    grid: Grid,
+    rows: u32,
+    cols: u32,
+    parts: u32,
+    scale: f32,
+}
+
+/// Which operands are read transposed. `m`, `n`, `k` are as in `C[m, n] = Σk …`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Layout {
+    /// `A [m, k] · B [n, k]ᵀ`
+    Nt = 0,
+    /// `A [m, k] · B [k, n]`
+    Nn = 1,
+    /// `A [k, m]ᵀ · B [k, n]`
+    Tn = 2,
+}
+
+/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    pub bm: u32,
+    pub bn: u32,
+    pub bk: u32,
+    pub tm: u32,
+    pub tn: u32,
+}
+
+const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn }
+}
+
+/// The tiles of a device class, by the shape of the output.
+struct Tiles {
+    /// From the largest: the first one that fills the device is taken.
+    square: &'static [Tile],
+    /// For at most 16 columns.
+    narrow: Tile,
+    /// For at most 16 rows.
+    flat: Tile,
+    /// Workgroups that fill the device.
+    fill: u64,
+}
+
+static GPU: Tiles = Tiles {
+    square: &[tile(128, 128, 16, 8, 8), tile(64, 64, 16, 4, 4), tile(32, 32, 16, 4, 4)],
+    narrow: tile(64, 16, 16, 4, 4),
+    flat: tile(16, 64, 16, 4, 4),
+    fill: 128,
+};
+
+static SOFTWARE: Tiles = Tiles {
+    square: &[tile(64, 64, 16, 8, 8), tile(32, 32, 16, 8, 8)],
+    narrow: tile(64, 16, 16, 8, 4),
+    flat: tile(16, 64, 16, 4, 8),
+    fill: 2,
+};
+
+fn tiles(class: DeviceClass) -> &'static Tiles {
+    if class == DeviceClass::Software { &SOFTWARE } else { &GPU }
+}
+
+impl Tile {
+    /// The tile for an output of `m × n`.
+    pub fn choose(class: DeviceClass, m: usize, n: usize) -> Tile {
+        let tiles = tiles(class);
+        if n <= 16 {
+            return tiles.narrow;
+        }
+        if m <= 16 {
+            return tiles.flat;
+        }
+        let fills = |t: &&Tile| t.groups(m, n) >= tiles.fill;
+        let last = tiles.square[tiles.square.len() - 1];
+        *tiles.square.iter().find(fills).unwrap_or(&last)
+    }
+
+    fn groups(&self, m: usize, n: usize) -> u64 {
+        (m.div_ceil(self.bm as usize) * n.div_ceil(self.bn as usize)) as u64
+    }
+
+    fn consts(&self) -> Vec<(&'static str, u32)> {
+        vec![("BM", self.bm), ("BN", self.bn), ("BK", self.bk), ("TM", self.tm), ("TN", self.tn)]
+    }
+}
+
+/// How the result of a product is written.
+#[derive(Clone, Copy)]
+pub struct Out<'a> {
+    /// Into this tensor instead of a new one.
+    pub to: Option<&'a Tensor>,
+    /// Add to what is there.
+    pub accumulate: bool,
+    /// Elements between rows of the output and the first column written, where a part of a wider one is meant.
+    pub stride_column: Option<(usize, usize)>,
+    pub scale: f32,
+    /// Row of the ledger for a new output.
+    pub what: &'static str,
+}
+
+impl Default for Out<'_> {
+    fn default() -> Self {
+        Out { to: None, accumulate: false, stride_column: None, scale: 1.0, what: "activations" }
+    }
+}
+
+impl<'a> Out<'a> {
+    /// A new tensor, scaled.
+    pub fn scaled(scale: f32) -> Self {
+        Out { scale, ..Out::default() }
+    }
+
+    /// Adds to `to`.
+    pub fn add_to(to: &'a Tensor) -> Self {
+        Out { to: Some(to), accumulate: true, ..Out::default() }
+    }
+
+    /// Overwrites `to`.
+    pub fn into(to: &'a Tensor) -> Self {
+        Out { to: Some(to), ..Out::default() }
+    }
+
+    fn tensor(&self, device: &Device, op: &'static str, m: usize, n: usize) -> Result<(Tensor, usize, usize)> {
+        let (stride, column) = self.stride_column.unwrap_or((n, 0));
+        let c = match self.to {
+            None => Tensor::empty(device, &[m, stride], self.what)?,
+            Some(c) => c.clone(),
+        };
+        if c.len() != m * stride || column + n > stride || (self.to.is_none() && self.accumulate) {
+            return Err(Error::shape(op, format!("output {:?} for [{m}, {n}]", c.shape())));
+        }
+        Ok((c, stride, column))
+    }
+}
+
+/// `C = scale · op(A) · op(B)`, f32. Shapes as in [`Layout`].
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Tensor> {
+    let (a0, a1) = a.dims2("matmul")?;
+    let (b0, b1) = b.dims2("matmul")?;
+    let (m, n, k, k_b) = match layout {
+        Layout::Nt => (a0, b0, a1, b1),
+        Layout::Nn => (a0, b1, a1, b0),
+        Layout::Tn => (a1, b1, a0, b0),
+    };
+    if k != k_b {
+        return Err(Error::shape("matmul", format!("{layout:?} of {:?} and {:?}", a.shape(), b.shape())));
+    }
+    let device = a.device();
+    let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
+    let class = device.caps().class;
+    let tile = Tile::choose(class, m, n);
+    let vec = a1 % 4 == 0 && b1 % 4 == 0;
+    let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
+    let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
+    let params = MatmulParams {
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        c_stride: stride as u32,
+        c_column: column as u32,
+        splits: splits as u32,
+        k_per_split: k_per_split as u32,
+        scale: if splits == 1 { out.scale } else { 1.0 },
+        ..Default::default()
+    };
+    let cost = Cost {
+        flops: 2.0 * (m * n) as f64 * k as f64,
+        bytes: 4.0 * (a.len() + b.len() + m * n) as f64,
+    };
+    let groups = tile.groups(m, n) * splits as u64;
+    let run = |accumulate: bool, to: &Tensor| {
+        let spec = matmul_spec(layout, vec, accumulate, tile);
+        launch(device, &spec, &[a.slice(), b.slice(), to.slice()], &params, groups, cost)
+    };
+    if splits == 1 {
+        run(out.accumulate, &c)?;
+    } else {
+        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
+        run(false, &parts)?;
+        sum_parts(&parts, &c, out.scale, out.accumulate)?;
+    }
+    Ok(c)
+}
+
+/// Products with few outputs and a long k are split along k, each part by its own workgroups.
+fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize {
+    let fill = tiles(class).fill * 2;
+    let groups = tile.groups(m, n);
+    let longest = k / (8 * tile.bk as usize);
+    if groups * 2 > fill || longest < 2 {
+        return 1;
+    }
+    // whole tiles of k a part, so the number of parts follows from the length of one
+    let wanted = (fill.div_ceil(groups) as usize).min(longest).min(64);
+    k.div_ceil(k.div_ceil(wanted).next_multiple_of(tile.bk as usize))
+}
+
+/// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
+fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
+    let [count, rows, cols] = *parts.shape() else {
+        return Err(Error::shape("sum_parts", format!("{:?}", parts.shape())));
+    };
+    let params = SumPartsParams { rows: rows as u32, cols: cols as u32, parts: count as u32, scale, ..Default::default() };
+    let spec = KernelSpec::new(&SUM_PARTS, [("ACCUMULATE", accumulate.into())]);
+    let cost = Cost { flops: parts.len() as f64, bytes: 4.0 * (parts.len() + c.len()) as f64 };
+    let groups = (rows * cols).div_ceil(256) as u64;
+    launch(c.device(), &spec, &[parts.slice(), c.slice()], &params, groups, cost)
+}
+
+fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+    let mut consts = tile.consts();
+    let accumulate = u32::from(accumulate);
+    consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate), ("FUSED", 0)]);
+    KernelSpec::new(&MATMUL, consts)
+}
+
+/// The adapter's part in a fused linear.
+#[derive(Clone, Copy, Default)]
+pub struct Fused<'a> {
+    /// Index and values of S `[out, in]`.
+    pub sparse: Option<(&'a SparseIndex, &'a Tensor)>,
+    /// Forward: U `[tokens, ≥ rank]` (already scaled by s) and B `[out, rank]`. Backward: V `[tokens, ≥ rank]` and A
+    /// `[rank, in]`. The number is the first column of U or V that belongs to this linear.
+    pub low_rank: Option<(&'a Tensor, usize, &'a Tensor)>,
+    /// `[out]`; forward only.
+    pub bias: Option<&'a Tensor>,
+}
+
+/// Forward `Y = X·(W+S)ᵀ + U·Bᵀ + bias` (`Nt`: X `[tokens, in]` to Y `[tokens, out]`) or backward
+/// `dX = dY·(W+S) + V·A` (`Nn`: dY `[tokens, out]` to dX `[tokens, in]`) in one kernel.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out: Out<'_>) -> Result<Tensor> {
+    let device = x.device();
+    let (m, k) = x.dims2("rosa_linear")?;
+    let (n, k_w) = match layout {
+        Layout::Nt => (w.rows(), w.cols()),
+        Layout::Nn => (w.cols(), w.rows()),
+        Layout::Tn => return Err(Error::shape("rosa_linear", "there is no weight gradient of a frozen weight")),
+    };
+    let refuse = |what: String| Err(Error::shape("rosa_linear", what));
+    if k != k_w {
+        return refuse(format!("{layout:?} of x {:?} and W [{}, {}]", x.shape(), w.rows(), w.cols()));
+    }
+    let (c, stride, column) = out.tensor(device, "rosa_linear", m, n)?;
+    let class = device.caps().class;
+    let tile = Tile::choose(class, m, n);
+    let dummy = device.dummy()?;
+    let mut params = MatmulParams {
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        c_stride: stride as u32,
+        c_column: column as u32,
+        splits: 1,
+        k_per_split: k as u32,
+        scale: out.scale,
+        w_scales: w.scales_at(),
+        w_cols: w.cols() as u32,
+        ..Default::default()
+    };
+    let (mut s_index, mut s_values) = (dummy.clone(), dummy.clone());
+    if let Some((index, values)) = fused.sparse {
+        if (index.rows(), index.cols(), index.nnz()) != (w.rows(), w.cols(), values.len()) {
+            return refuse(format!("S [{}, {}] on W [{}, {}]", index.rows(), index.cols(), w.rows(), w.cols()));
+        }
+        params.bucket_cols = index.bucket_cols() as u32;
+        params.s_positions = index.positions_at() as u32;
+        (s_index, s_values) = (index.tensor().slice(), values.slice());
+    }
+    let (mut u_slice, mut v_slice) = (dummy.clone(), dummy.clone());
+    if let Some((u, column, v)) = fused.low_rank {
+        let (u_rows, u_stride) = u.dims2("rosa_linear")?;
+        let (v0, v1) = v.dims2("rosa_linear")?;
+        let (rank, v_n) = if layout == Layout::Nt { (v1, v0) } else { (v0, v1) };
+        if u_rows != m || v_n != n || column + rank > u_stride {
+            return refuse(format!("low-rank {:?} at {column} and {:?} for [{m}, {n}]", u.shape(), v.shape()));
+        }
+        (params.rank, params.u_stride, params.u_column) = (rank as u32, u_stride as u32, column as u32);
+        (u_slice, v_slice) = (u.slice(), v.slice());
+    }
+    let mut bias_slice = dummy.clone();
+    if let Some(bias) = fused.bias {
+        bias_slice = bias.expect("rosa_linear", "bias", &[n])?.slice();
+    }
+    let spec = rosa_spec(&RosaVariant {
+        layout,
+        vec: k % 4 == 0 && w.cols() % 4 == 0,
+        accumulate: out.accumulate,
+        format: w.format(),
+        sparse: fused.sparse.is_some(),
+        low_rank: fused.low_rank.is_some(),
+        bias: fused.bias.is_some(),
+        tile,
+    });
+    let cost = Cost {
+        flops: 2.0 * (m * n) as f64 * (k + params.rank as usize) as f64,
+        bytes: 4.0 * (x.len() + c.len()) as f64 + w.slice().len as f64,
+    };
+    let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
+    launch(device, &spec, &bindings, &params, tile.groups(m, n), cost)?;
+    Ok(c)
+}
+
+struct RosaVariant {
+    layout: Layout,
+    vec: bool,
+    accumulate: bool,
+    format: WeightFormat,
+    sparse: bool,
+    low_rank: bool,
+    bias: bool,
+    tile: Tile,
+}
+
+fn rosa_spec(v: &RosaVariant) -> KernelSpec {
+    let mut consts = v.tile.consts();
+    consts.extend([
+        ("LAYOUT", v.layout as u32),
+        ("VEC", v.vec.into()),
+        ("ACCUMULATE", v.accumulate.into()),
+        ("FUSED", 1),
+        ("WFMT", v.format as u32),
+        ("SPARSE", v.sparse.into()),
+        ("LOWRANK", v.low_rank.into()),
+        ("BIAS", v.bias.into()),
+    ]);
+    KernelSpec::new(&ROSA_LINEAR, consts)
+}
+
+/// Every specialisation, on every device class.
+pub fn variants() -> Vec<KernelSpec> {
+    let mut tiles: Vec<Tile> = Vec::new();
+    for t in [&GPU, &SOFTWARE] {
+        tiles.extend(t.square);
+        tiles.extend([t.narrow, t.flat]);
+    }
+    let flags = [false, true];
+    let mut all = Vec::new();
+    for &tile in &tiles {
+        for (vec, accumulate) in flags.iter().flat_map(|&v| flags.map(|a| (v, a))) {
+            all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| matmul_spec(l, vec, accumulate, tile)));
+        }
+        for layout in [Layout::Nt, Layout::Nn] {
+            for format in WeightFormat::ALL {
+                for bits in 0..32u32 {
+                    let bit = |i: u32| bits >> i & 1 == 1;
+                    let (accumulate, sparse, low_rank, bias, vec) = (bit(0), bit(1), bit(2), bit(3), bit(4));
+                    let quantised = matches!(format, WeightFormat::Q8 | WeightFormat::Q4);
+                    if (bias && layout == Layout::Nn) || (quantised && !vec) {
+                        continue;
+                    }
+                    let variant = RosaVariant { layout, vec, accumulate, format, sparse, low_rank, bias, tile };
+                    all.push(rosa_spec(&variant));
+                }
+            }
+        }
+    }
+    all.extend(flags.map(|a| KernelSpec::new(&SUM_PARTS, [("ACCUMULATE", a.into())])));
+    all
+}

@@ -1,0 +1,175 @@
+//! The sparse adapter on the device: its index, and its gradient sampled at the mask (SDDMM).
+
+use super::{kernel, launch};
+use crate::csr::CsrPattern;
+use crate::device::spec::{read, write};
+use crate::device::{Cost, Device, Grid, KernelSpec};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use bytemuck::{Pod, Zeroable};
+use std::sync::Arc;
+
+kernel!(
+    /// `dS[e] = Σ_t dY[t, row(e)] · X[t, col(e)]`.
+    SAMPLED, "sddmm_sampled", "sddmm_sampled.wgsl", SampledParams,
+    [read("dy"), read("x"), read("coords"), write("ds")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct SampledParams {
+    grid: Grid,
+    tokens: u32,
+    rows: u32,
+    cols: u32,
+    nnz: u32,
+}
+
+/// Edge of a bucket, in elements. Tiles of the product kernels are cut along multiples of 4 inside of it.
+const BUCKET: usize = 32;
+
+/// Positions of S `[rows, cols]`, bucketed by blocks of 32 × 32 of the weight, inside a bucket by patches of 4 × 4.
+/// Values, their gradients and optimiser states lie in this order; CSR is the order of files.
+#[derive(Clone)]
+pub struct SparseIndex(Arc<Inner>);
+
+struct Inner {
+    rows: usize,
+    cols: usize,
+    nnz: usize,
+    positions_at: usize,
+    index: Tensor,
+    coords: Tensor,
+    /// For each entry in bucket order, its place in CSR order.
+    csr_of: Vec<u32>,
+    pattern: CsrPattern,
+}
+
+impl SparseIndex {
+    /// Uploads a pattern.
+    pub fn new(device: &Device, pattern: &CsrPattern) -> Result<SparseIndex> {
+        let (rows, cols, nnz) = (pattern.rows, pattern.cols, pattern.nnz());
+        let (bucket_rows, bucket_cols) = (rows.div_ceil(BUCKET), cols.div_ceil(BUCKET));
+        let key = |row: u32, col: u32| {
+            let bucket = (row as u64 / 32) * bucket_cols as u64 + col as u64 / 32;
+            let (r, c) = (row % 32, col % 32);
+            bucket << 16 | u64::from((r / 4 * 8 + c / 4) << 4 | (r % 4) << 2 | c % 4)
+        };
+        let mut order: Vec<(u64, u32, u32, u32)> =
+            pattern.entries().enumerate().map(|(i, (r, c))| (key(r, c), i as u32, r, c)).collect();
+        order.sort_unstable();
+
+        let mut offsets = vec![0u32; bucket_rows * bucket_cols + 1];
+        let mut positions = vec![0u32; nnz.div_ceil(2)];
+        let mut coords = Vec::with_capacity(2 * nnz);
+        for (e, &(key, _, row, col)) in order.iter().enumerate() {
+            offsets[(key >> 16) as usize + 1] += 1;
+            positions[e / 2] |= ((key & 0xffff) as u32) << (16 * (e % 2));
+            coords.extend([row, col]);
+        }
+        for b in 1..offsets.len() {
+            offsets[b] += offsets[b - 1];
+        }
+        let positions_at = offsets.len();
+        offsets.extend(positions);
+        let index = Tensor::from_slice(device, &[offsets.len()], &offsets, "sparse index")?;
+        let coords = Tensor::from_slice(device, &[nnz, 2], &coords, "sparse index")?;
+        let csr_of = order.iter().map(|o| o.1).collect();
+        Ok(SparseIndex(Arc::new(Inner {
+            rows,
+            cols,
+            nnz,
+            positions_at,
+            index,
+            coords,
+            csr_of,
+            pattern: pattern.clone(),
+        })))
+    }
+
+    pub fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.0.cols
+    }
+
+    pub fn nnz(&self) -> usize {
+        self.0.nnz
+    }
+
+    /// Buckets in a row of buckets.
+    pub(super) fn bucket_cols(&self) -> usize {
+        self.0.cols.div_ceil(BUCKET)
+    }
+
+    /// The word of [`SparseIndex::tensor`] where positions start, behind the buckets' offsets.
+    pub(super) fn positions_at(&self) -> usize {
+        self.0.positions_at
+    }
+
+    /// Offsets of buckets, then positions in them, two a word.
+    pub(super) fn tensor(&self) -> &Tensor {
+        &self.0.index
+    }
+
+    pub fn pattern(&self) -> &CsrPattern {
+        &self.0.pattern
+    }
+
+    /// Values in CSR order, from values in bucket order.
+    pub fn to_csr_order(&self, values: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; values.len()];
+        for (v, &at) in values.iter().zip(&self.0.csr_of) {
+            out[at as usize] = *v;
+        }
+        out
+    }
+
+    /// Values in bucket order, from values in CSR order.
+    pub fn from_csr_order(&self, values: &[f32]) -> Vec<f32> {
+        self.0.csr_of.iter().map(|&at| values[at as usize]).collect()
+    }
+}
+
+/// `ds [nnz] += Σ_t dY[t, row] · X[t, col]` at the mask: dY `[tokens, rows]`, X `[tokens, cols]`.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
+    let (tokens, rows) = dy.dims2("sddmm")?;
+    let (tokens_x, cols) = x.dims2("sddmm")?;
+    if tokens != tokens_x || (rows, cols) != (index.rows(), index.cols()) || ds.len() != index.nnz() {
+        return Err(Error::shape(
+            "sddmm",
+            format!("dY {:?}, X {:?}, mask [{}, {}], dS {:?}", dy.shape(), x.shape(), index.rows(), index.cols(), ds.shape()),
+        ));
+    }
+    if index.nnz() == 0 {
+        return Ok(());
+    }
+    let params = SampledParams {
+        tokens: tokens as u32,
+        rows: rows as u32,
+        cols: cols as u32,
+        nnz: index.nnz() as u32,
+        ..Default::default()
+    };
+    let work = index.nnz() as f64 * tokens as f64;
+    let cost = Cost { flops: 2.0 * work, bytes: 8.0 * work };
+    let bindings = [dy.slice(), x.slice(), index.0.coords.slice(), ds.slice()];
+    launch(ds.device(), &sampled_spec(), &bindings, &params, index.nnz().div_ceil(SAMPLED_ENTRIES) as u64, cost)
+}
+
+/// Entries a workgroup.
+const SAMPLED_ENTRIES: usize = 64;
+
+fn sampled_spec() -> KernelSpec {
+    KernelSpec::new(&SAMPLED, [("ENTRIES", SAMPLED_ENTRIES as u32)])
+}
+
+/// Every specialisation.
+pub fn variants() -> Vec<KernelSpec> {
+    vec![sampled_spec()]
+}

@@ -1,0 +1,151 @@
+//! Frozen matrices in any storage format, as kernels decode them (`shaders/lib/weight.wgsl`).
+
+use crate::device::{Buffer, Device, Slice};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// Device layouts, by the number that shaders know them by. GGUF's blocks of 18, 20 and 34 bytes are split into words
+/// of codes and words of scales, so that every load is aligned. Q4_0 becomes Q4 with minimum −8·scale, exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum WeightFormat {
+    F32 = 0,
+    F16 = 1,
+    BF16 = 2,
+    Q8 = 3,
+    Q4 = 4,
+}
+
+impl WeightFormat {
+    /// All, for case tables.
+    pub const ALL: [WeightFormat; 5] =
+        [WeightFormat::F32, WeightFormat::F16, WeightFormat::BF16, WeightFormat::Q8, WeightFormat::Q4];
+
+    /// The layout that a file's format is stored in.
+    pub fn of(dtype: DType) -> WeightFormat {
+        match dtype {
+            DType::F32 => WeightFormat::F32,
+            DType::F16 => WeightFormat::F16,
+            DType::BF16 => WeightFormat::BF16,
+            DType::Q8_0 => WeightFormat::Q8,
+            DType::Q4_0 | DType::Q4_1 => WeightFormat::Q4,
+        }
+    }
+
+    /// Bytes on the device for `elements` elements.
+    pub fn bytes(self, elements: u64) -> u64 {
+        let bytes = match self {
+            WeightFormat::F32 => 4 * elements,
+            WeightFormat::F16 | WeightFormat::BF16 => 2 * elements,
+            WeightFormat::Q8 => elements + (elements / 32).div_ceil(2) * 4,
+            WeightFormat::Q4 => elements / 2 + elements / 32 * 4,
+        };
+        bytes.next_multiple_of(4)
+    }
+}
+
+/// A frozen matrix `[rows = out_features, cols = in_features]`.
+#[derive(Clone)]
+pub struct Weight {
+    device: Device,
+    buffer: Buffer,
+    format: WeightFormat,
+    rows: usize,
+    cols: usize,
+}
+
+impl Weight {
+    /// Uploads a matrix stored in a file's format.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` does not hold `rows × cols` elements, or rows are no whole number of blocks.
+    pub fn upload(device: &Device, dtype: DType, rows: usize, cols: usize, data: &[u8]) -> Result<Weight> {
+        let elements = rows as u64 * cols as u64;
+        if cols % dtype.block_elements() != 0 || dtype.file_bytes(elements) != Some(data.len() as u64) {
+            return Err(Error::shape("weight", format!("{} bytes for {dtype} [{rows}, {cols}]", data.len())));
+        }
+        let weight = Weight::empty(device, WeightFormat::of(dtype), rows, cols, "weights")?;
+        match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => device.upload(&weight.slice(), data)?,
+            DType::Q8_0 => device.upload(&weight.slice(), &split_q8(data))?,
+            DType::Q4_0 => device.upload(&weight.slice(), &split_q4(data, false))?,
+            DType::Q4_1 => device.upload(&weight.slice(), &split_q4(data, true))?,
+        }
+        Ok(weight)
+    }
+
+    /// Uninitialised.
+    pub fn empty(device: &Device, format: WeightFormat, rows: usize, cols: usize, what: &'static str) -> Result<Self> {
+        let buffer = device.alloc(format.bytes(rows as u64 * cols as u64).max(4), what)?;
+        Ok(Weight { device: device.clone(), buffer, format, rows, cols })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// out_features
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// in_features
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The codes and, behind them, the scales.
+    pub fn slice(&self) -> Slice {
+        self.buffer.range(0, self.format.bytes(self.rows as u64 * self.cols as u64).max(4))
+    }
+
+    /// Where the scales start, in words; 0 without scales.
+    pub fn scales_at(&self) -> u32 {
+        let elements = self.rows * self.cols;
+        match self.format {
+            WeightFormat::Q8 => (elements / 4) as u32,
+            WeightFormat::Q4 => (elements / 8) as u32,
+            _ => 0,
+        }
+    }
+}
+
+/// Blocks of (f16 scale, 32 × i8) to all codes, then all scales.
+fn split_q8(data: &[u8]) -> Vec<u8> {
+    let blocks = data.len() / 34;
+    let mut out = Vec::with_capacity(blocks * 34 + 2);
+    for block in data.chunks_exact(34) {
+        out.extend_from_slice(&block[2..]);
+    }
+    for block in data.chunks_exact(34) {
+        out.extend_from_slice(&block[..2]);
+    }
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// Blocks of (f16 scale, [f16 minimum,] 16 bytes: element i low, i + 16 high) to codes in order, then (scale, minimum).
+fn split_q4(data: &[u8], has_minimum: bool) -> Vec<u8> {
+    let header = if has_minimum { 4 } else { 2 };
+    let size = header + 16;
+    let mut out = Vec::with_capacity(data.len() / size * 20);
+    for block in data.chunks_exact(size) {
+        let codes = &block[header..];
+        let nibble = |i: usize| if i < 16 { codes[i] & 15 } else { codes[i - 16] >> 4 };
+        out.extend((0..16).map(|byte| nibble(2 * byte) | nibble(2 * byte + 1) << 4));
+    }
+    for block in data.chunks_exact(size) {
+        out.extend_from_slice(&block[..2]);
+        if has_minimum {
+            out.extend_from_slice(&block[2..4]);
+        } else {
+            let scale = half::f16::from_le_bytes([block[0], block[1]]);
+            out.extend_from_slice(&half::f16::from_f32(-8.0 * scale.to_f32()).to_le_bytes());
+        }
+    }
+    out
+}

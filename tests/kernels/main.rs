@@ -1,0 +1,5 @@
+//! Every kernel against a plain f64 reference, at odd sizes, with guard words.
+#[path = "../common/mod.rs"]
+mod common;
+
+mod matmul;
