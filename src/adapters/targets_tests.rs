@@ -80,7 +80,11 @@ fn what_matches_nothing_is_named_with_its_neighbours() {
     assert!(err(&rules("self_atn.k_proj")).contains("self_attn.k_proj"));
     let mut r = rules("q_proj");
     r.rank_pattern = "down_proj=3".parse().unwrap();
-    assert!(err(&r).starts_with("rank_pattern: \"down_proj\" matches no module; the nearest are q_proj"), "{}", err(&r));
+    assert!(
+        err(&r).starts_with("rank_pattern: \"down_proj\" matches no module; the nearest are q_proj"),
+        "{}",
+        err(&r)
+    );
     assert!(select(&[], &rules("all-linear")).unwrap_err().to_string().contains("no linear modules"));
 }
 

@@ -66,7 +66,7 @@ macro_rules! options {
             fn over_defaults(self) -> Result<TrainConfig> {
                 Ok(TrainConfig {
                     $( $r: self.$r.ok_or_else(|| validate::missing(stringify!($r)))?, )*
-                    $( $d: self.$d.unwrap_or_else(|| $dv), )*
+                    $( $d: self.$d.unwrap_or_else(default::$d), )*
                     $( $o: self.$o, )*
                 })
             }
@@ -74,7 +74,14 @@ macro_rules! options {
 
         /// `(option, default)` of every option that has one, as text for help.
         pub fn defaults() -> Vec<(&'static str, String)> {
-            vec![$( (stringify!($d), default_text::<$dt>($dv)), )*]
+            vec![$( (stringify!($d), default_text(default::$d())), )*]
+        }
+
+        /// The default of each option that has one, also for other commands that share the option.
+        pub mod default {
+            use super::*;
+
+            $( $(#[doc = $ddoc])* pub fn $d() -> $dt { $dv } )*
         }
     };
 }
@@ -104,7 +111,7 @@ options! {
         #[arg(value_name = "ALPHA", help_heading = "Method")]
         alpha: f64 = 16.0,
         /// Scale by alpha/sqrt(rank) instead
-        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Method")]
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Method")]
         rslora: bool = false,
         /// Probability that an input of the low-rank adapters is dropped in training
         #[arg(value_name = "P", help_heading = "Method")]

@@ -48,7 +48,8 @@ fn values(c: &TrainConfig) -> Result<()> {
     for (key, value) in [("dropout", c.dropout), ("beta1", c.beta1), ("beta2", c.beta2)] {
         refuse(!(0.0..1.0).contains(&value), key, || format!("{value} is outside of 0 (included) to 1 (excluded)"))?;
     }
-    let rates = [("lr", c.lr), ("lora_lr", c.lora_lr), ("weight_decay", c.weight_decay), ("max_grad_norm", c.max_grad_norm)];
+    let rates =
+        [("lr", c.lr), ("lora_lr", c.lora_lr), ("weight_decay", c.weight_decay), ("max_grad_norm", c.max_grad_norm)];
     for (key, value) in rates {
         refuse(!(value >= 0.0 && value.is_finite()), key, || format!("{value} is no finite number of 0 or more"))?;
     }
@@ -57,7 +58,9 @@ fn values(c: &TrainConfig) -> Result<()> {
     let alphas = std::iter::once(("alpha", "", c.alpha));
     let alphas = alphas.chain(c.alpha_pattern.0.iter().map(|(m, &a)| ("alpha_pattern", m.as_str(), a)));
     for (key, module, alpha) in alphas {
-        refuse(!(alpha > 0.0 && alpha.is_finite()), key, || format!("{}{alpha} is no finite number over 0", of(module)))?;
+        refuse(!(alpha > 0.0 && alpha.is_finite()), key, || {
+            format!("{}{alpha} is no finite number over 0", of(module))
+        })?;
     }
     let densities = std::iter::once(("density", "", c.density));
     let densities = densities.chain(c.density_pattern.0.iter().map(|(m, &d)| ("density_pattern", m.as_str(), d)));
