@@ -142,7 +142,7 @@ pub struct Target {
 pub fn select(modules: &[LinearShape], rules: &TargetRules) -> Result<Vec<Target>> {
     for pattern in &rules.modules.0 {
         if !modules.iter().any(|m| is_target(pattern, &m.name)) {
-            return Err(unmatched("target_modules", pattern, modules.iter().map(|m| m.name.as_str())));
+            return Err(unmatched("--target-modules", pattern, modules.iter().map(|m| m.name.as_str())));
         }
     }
     let chosen: Vec<_> = modules
@@ -151,9 +151,9 @@ pub fn select(modules: &[LinearShape], rules: &TargetRules) -> Result<Vec<Target
         .filter(|(_, m)| rules.modules.0.iter().any(|pattern| is_target(pattern, &m.name)))
         .collect();
     let keys = [
-        ("rank_pattern", rules.rank_pattern.0.keys().collect::<Vec<_>>()),
-        ("alpha_pattern", rules.alpha_pattern.0.keys().collect()),
-        ("density_pattern", rules.density_pattern.0.keys().collect()),
+        ("--rank-pattern", rules.rank_pattern.0.keys().collect::<Vec<_>>()),
+        ("--alpha-pattern", rules.alpha_pattern.0.keys().collect()),
+        ("--density-pattern", rules.density_pattern.0.keys().collect()),
     ];
     for (option, patterns) in keys {
         if let Some(pattern) = patterns.iter().find(|p| !chosen.iter().any(|(_, m)| matches(p, &m.name))) {
@@ -170,7 +170,7 @@ fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Tar
     let nnz = nnz(density, module.out_features, module.in_features);
     if density > 0.0 && nnz == 0 {
         return Err(Error::invalid(
-            "density",
+            "--density",
             format!(
                 "{density} of {} [{}, {}] is less than one entry; use a higher --density, or leave the module out",
                 module.name, module.out_features, module.in_features
@@ -179,7 +179,7 @@ fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Tar
     }
     if rank == 0 && nnz == 0 {
         return Err(Error::invalid(
-            "target_modules",
+            "--target-modules",
             format!("{} would get rank 0 and density 0, nothing to train; leave it out", module.name),
         ));
     }

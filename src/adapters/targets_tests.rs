@@ -76,12 +76,12 @@ fn the_longest_pattern_wins() {
 #[test]
 fn what_matches_nothing_is_named_with_its_neighbours() {
     let err = |r: &TargetRules| select(&modules(), r).unwrap_err().to_string();
-    assert!(err(&rules("q_prj")).starts_with("target_modules: \"q_prj\" matches no module; the nearest are q_proj,"));
+    assert!(err(&rules("q_prj")).starts_with("--target-modules: \"q_prj\" matches no module; the nearest are q_proj,"));
     assert!(err(&rules("self_atn.k_proj")).contains("self_attn.k_proj"));
     let mut r = rules("q_proj");
     r.rank_pattern = "down_proj=3".parse().unwrap();
     assert!(
-        err(&r).starts_with("rank_pattern: \"down_proj\" matches no module; the nearest are q_proj"),
+        err(&r).starts_with("--rank-pattern: \"down_proj\" matches no module; the nearest are q_proj"),
         "{}",
         err(&r)
     );

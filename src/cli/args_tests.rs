@@ -128,7 +128,3 @@ fn help_shows_the_defaults_of_training_once() {
     assert!(flat.contains("[default: wl64]") && flat.contains("[default: 0.0007]"), "{help}");
     assert_eq!(flat.matches("[default: 512]").count(), 1);
 }
-
-#[test]
-fn zz_print() { let mut r = command(); println!("{}", r.find_subcommand_mut("train").unwrap().render_help()); println!("{}", r.find_subcommand_mut("generate").unwrap().render_help()); 
- println!("{}", TrainConfig::resolve(PartialConfig::default(), train(PATHS).options).unwrap().to_toml().unwrap()); }

@@ -399,10 +399,10 @@ impl TrainConfig {
     }
 
     /// T of [`crate::train::phase`], given the optimiser steps of one pass over the data: `steps`, or `epochs` passes
-    /// rounded up.
+    /// rounded up. At most 2⁶³ - 1, so that the steps of the other phases can be added.
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
         let passes = self.epochs.unwrap_or(1.0) * steps_per_epoch as f64;
-        self.steps.unwrap_or(passes.ceil() as u64)
+        self.steps.unwrap_or(passes.ceil() as u64).min(validate::MAX_INTEGER)
     }
 
     /// Warm-up steps of a learning-rate schedule of `total` steps.
@@ -437,6 +437,7 @@ fn default_text<T: Serialize>(value: T) -> String {
     match toml::Value::try_from(value) {
         Ok(toml::Value::String(text)) => text,
         Ok(toml::Value::Array(items)) => items.iter().filter_map(|v| v.as_str()).collect::<Vec<_>>().join(","),
+        Ok(toml::Value::Float(x)) if x != 0.0 && x < 1e-4 => format!("{x:e}"),
         Ok(toml::Value::Float(x)) => x.to_string(),
         Ok(toml::Value::Table(_)) | Err(_) => String::new(),
         Ok(other) => other.to_string(),

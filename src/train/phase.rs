@@ -148,15 +148,15 @@ impl Agenda {
         let collect = if collects { u64::from(config.mask_grads) } else { 0 };
         let before = warmup + collect;
         if steps == 0 {
-            return Err(Error::invalid("steps", "the run has no steps; give --steps, or more --epochs or rows"));
+            return Err(Error::invalid("--steps", "the run has no steps; give --steps, or more --epochs or rows"));
         }
         if config.mask_only && !collects {
-            return Err(Error::invalid("mask_only", "the masks are given already; drop --mask-only, or give none"));
+            return Err(Error::invalid("--mask-only", "the masks are given already; drop --mask-only, or give none"));
         }
         let restart = config.restart && collects;
         if !restart && !config.mask_only && steps <= before {
             return Err(Error::invalid(
-                "schedule",
+                "--schedule",
                 format!(
                     "{} takes {before} steps before the sparse values train and the run has {steps}; use a shorter one \
                      (--schedule wl{}), or a longer run",

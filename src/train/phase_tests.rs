@@ -118,3 +118,9 @@ fn schedules_are_read_as_written() {
         assert!(message.contains("wl64"), "{bad}: {message}");
     }
 }
+
+#[test]
+fn an_endless_run_does_not_overflow() {
+    let agenda = agenda(Method::Rosa, "wl4294967295", i64::MAX as u64, false, |c| c.mask_grads = u32::MAX).unwrap();
+    assert!(agenda.plan(agenda.steps() - 1).is_some() && agenda.plan(agenda.steps()).is_none());
+}

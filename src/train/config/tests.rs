@@ -183,6 +183,7 @@ fn lengths_follow_from_the_data() {
     assert_eq!(of("epochs = 2.5").total_steps(5), 13);
     assert_eq!(of("").total_steps(5), 5);
     assert_eq!(of("steps = 9").total_steps(5), 9);
+    assert_eq!(of("epochs = 1e300").total_steps(5), i64::MAX as u64);
     assert_eq!((of("").warmup(1000), of("").warmup(50), of("").warmup(9)), (20, 5, 0));
     assert_eq!(of("warmup_steps = 3").warmup(1000), 3);
 }
@@ -192,7 +193,7 @@ fn every_default_is_shown_as_it_would_be_typed() {
     let shown: std::collections::BTreeMap<_, _> = defaults().into_iter().collect();
     assert_eq!(shown["schedule"], "wl64");
     assert_eq!(shown["target_modules"], "all-linear");
-    assert_eq!(shown["lr"], "0.0002");
+    assert_eq!((&*shown["lr"], &*shown["eps"], &*shown["alpha"]), ("0.0002", "1e-8", "16"));
     assert_eq!(shown["rank_pattern"], "");
     assert_eq!(shown["loss_normalisation"], "tokens");
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::train::phase::Schedule;
 
 /// TOML's integers, and so those of `config.toml`, have 63 bits and a sign.
-const MAX_INTEGER: u64 = i64::MAX as u64;
+pub(super) const MAX_INTEGER: u64 = i64::MAX as u64;
 
 /// An option that has no default and was not given.
 pub(super) fn missing(key: &str) -> Error {
