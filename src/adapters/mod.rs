@@ -1,1 +1,2 @@
-//! (see ARCHITECTURE.md)
+//! Adapters, attached to a model from outside by module path.
+pub mod targets;

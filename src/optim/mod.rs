@@ -1,1 +1,2 @@
-//! (see ARCHITECTURE.md)
+//! Optimisers and learning rates.
+pub mod schedule;

@@ -1,1 +1,4 @@
-//! (see ARCHITECTURE.md)
+//! Training runs.
+pub mod config;
+pub mod metrics;
+pub mod phase;
