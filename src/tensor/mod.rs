@@ -71,6 +71,16 @@ impl Tensor {
         &self.shape
     }
 
+    /// The buffer, and where in it the elements start, in bytes.
+    fn memory(&self) -> (Buffer, u64) {
+        (self.buffer.clone(), self.offset)
+    }
+
+    /// Whether another tensor holds the same memory.
+    pub fn is_shared(&self) -> bool {
+        self.buffer.is_shared()
+    }
+
     /// Elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
