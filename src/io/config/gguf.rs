@@ -26,11 +26,6 @@ impl ModelConfig {
             // where heads is 0 validation says so
             None => hidden_size.checked_div(heads).unwrap_or(8),
         };
-        for suffix in ["rope.dimension_count", "attention.value_length"] {
-            if f.size(&key(suffix))?.is_some_and(|n| n != head_dim) {
-                return Err(f.error(&key(suffix), format!("must be the size of a head, {head_dim}")));
-            }
-        }
         let tokens = f.get("tokenizer.ggml.tokens", "list", |v| v.as_array().map(<[Value]>::len))?;
         let vocab_size = match file.shape("token_embd.weight") {
             Some([vocab, _]) => *vocab,
@@ -74,9 +69,15 @@ impl ModelConfig {
             bos_token_id: f.token("tokenizer.ggml.bos_token_id")?,
             eos_token_ids,
             pad_token_id: f.token("tokenizer.ggml.padding_token_id")?,
-            model_type,
-        };
-        config.validate(file.path())
+            model_type: model_type.clone(),
+        }
+        .validate(file.path())?;
+        for suffix in ["rope.dimension_count", "attention.value_length"] {
+            if f.size(&key(suffix))?.is_some_and(|n| n != head_dim) {
+                return Err(f.error(&key(suffix), format!("must be the size of a head, {head_dim}")));
+            }
+        }
+        Ok(config)
     }
 }
 

@@ -41,7 +41,6 @@ fn hf_keys_and_their_defaults() {
     assert_eq!((c.rope_scaling, c.sliding_window, c.hidden_act.as_str()), (RopeScaling::None, None, "silu"));
     assert!(!c.tie_word_embeddings && !c.attention_bias && !c.mlp_bias);
 
-    let null = Json::Null;
     let defaults = json!({"num_key_value_heads": null, "rms_norm_eps": null, "rope_theta": null, "head_dim": null});
     let c = hf(defaults, None).unwrap();
     assert_eq!((c.num_key_value_heads, c.rms_norm_eps, c.rope_theta, c.head_dim), (4, 1e-6, 10_000.0, 16));

@@ -83,7 +83,9 @@ impl<'a> Cursor<'a> {
             vt::I64 => Value::I64(i64::from_le_bytes(self.array()?)),
             vt::F64 => Value::F64(f64::from_le_bytes(self.array()?)),
             _ => {
-                return Err(format!("has the unknown value type {kind}; the file is damaged or newer than this reader"));
+                return Err(format!(
+                    "has the unknown value type {kind}; the file is damaged or newer than this reader"
+                ));
             }
         })
     }
