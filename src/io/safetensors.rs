@@ -60,6 +60,27 @@ impl RawTensor<'_> {
         })
     }
 
+    /// The elements of an I32 or I16 tensor of indices, none negative.
+    ///
+    /// # Errors
+    /// [`Error::File`] for any other type, or a negative element.
+    pub fn to_indices(&self) -> Result<Vec<u32>> {
+        let wide = match self.dtype {
+            Dtype::I32 | Dtype::I16 => self.to_i32()?,
+            _ => return Err(self.wrong_type("I32 or I16")),
+        };
+        if let Some(negative) = wide.iter().find(|&&i| i < 0) {
+            let why = match self.dtype {
+                Dtype::I16 => {
+                    "16 bits have wrapped, as the original RoSA code lets them for over 32767 rows or columns; the positions are lost, train it again"
+                }
+                _ => "the file is damaged, copy it again",
+            };
+            return Err(self.error(format!("holds the negative index {negative}: {why}")));
+        }
+        Ok(wide.into_iter().map(|i| i as u32).collect())
+    }
+
     /// An error about this tensor.
     pub fn error(&self, reason: impl Into<String>) -> Error {
         Error::file(self.path, self.name, reason)
