@@ -12,7 +12,7 @@ pub mod pack;
 pub mod preview;
 pub mod rows;
 #[cfg(test)]
-mod testing;
+mod tests;
 pub mod tokenizer;
 mod tokenizer_gguf;
 

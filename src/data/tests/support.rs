@@ -1,6 +1,6 @@
 //! A small tokenizer for tests: one token a byte, and a few special ones.
 
-use super::Tokenizer;
+use crate::data::Tokenizer;
 use crate::io::gguf::{Metadata, Value};
 use std::path::Path;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -44,4 +44,18 @@ pub fn metadata(template: Option<&str>, bos: bool) -> Metadata {
 
 pub fn tokenizer(template: Option<&str>, bos: bool) -> Tokenizer {
     Tokenizer::from_gguf(Path::new("bytes.gguf"), &metadata(template, bos)).unwrap()
+}
+
+/// A folder with one file `data.jsonl` of these bytes.
+pub fn file(content: impl AsRef<[u8]>) -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.jsonl");
+    std::fs::write(&path, content).unwrap();
+    (dir, path)
+}
+
+/// What is learnt of an example, as text.
+pub fn learnt(t: &Tokenizer, labels: &[i32]) -> String {
+    let ids: Vec<u32> = labels.iter().filter_map(|&l| u32::try_from(l).ok()).collect();
+    t.decode(&ids, false).unwrap()
 }
