@@ -23,9 +23,9 @@ pub struct Message {
 
 /// A model's chat template, compiled.
 ///
-/// It is rendered as `transformers` does: `trim_blocks` and `lstrip_blocks`, `messages`, `tools`, `bos_token`, `eos_token`
-/// and `add_generation_prompt` as variables, `raise_exception`, `strftime_now` and a `tojson` that leaves HTML alone, and Python's
-/// methods on strings and mappings.
+/// It is rendered as `transformers` does: `trim_blocks` and `lstrip_blocks`; `messages`, `tools`, `bos_token`, `eos_token`
+/// and `add_generation_prompt` as variables; `raise_exception`, `strftime_now`, a `tojson` that leaves HTML alone, and
+/// Python's methods on strings and mappings.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: std::path::PathBuf,

@@ -114,7 +114,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads and tokenises every row of a JSONL file. `vocab_size` is the model's. Rows with `input_ids` need no tokenizer.
+    /// Reads and tokenises every row of a JSONL file. `vocab_size` is the model's. Rows with `input_ids` need no
+    /// tokenizer.
     ///
     /// # Errors
     /// [`Error::Io`] for the file; [`Error::Row`] for the first row that is wrong; [`Error::File`] for a set without rows

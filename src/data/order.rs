@@ -58,8 +58,8 @@ impl<'a> Batches<'a> {
         Ok(Batches { dataset, options, position: Position::default(), plan: dataset.plan(0) })
     }
 
-    /// The micro-batches of the next optimiser step: `gradient_accumulation_steps` of `batch_size` sequences each, fewer
-    /// at the end of an epoch, which no step crosses.
+    /// The micro-batches of the next optimiser step: `gradient_accumulation_steps` of `batch_size` sequences each,
+    /// fewer at the end of an epoch, which no step crosses.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the step holds more tokens than 32 bits can number.

@@ -53,7 +53,7 @@ pub struct Batch {
     pub segment_start: Vec<u32>,
     /// [T] one past the index of its last token.
     pub segment_end: Vec<u32>,
-    /// [T] what the model should say after this token: the next token's label, in the segment's last place -100.
+    /// [T] what the model should say after this token: the next token's label; -100 in the segment's last place.
     pub targets: Vec<i32>,
     /// [T] the token's number in the whole optimiser step, for dropout: it does not change with the way in which the
     /// step's sequences are spread over micro-batches.

@@ -237,7 +237,7 @@ impl Tokenizer {
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// Tokens since the start of the last piece given out: decoders look at neighbours, so one piece is kept as context.
+    /// Tokens since the start of the last piece given out, kept as context: decoders look at neighbours.
     ids: Vec<u32>,
     /// How many of `ids` have been given out.
     read: usize,

@@ -30,6 +30,9 @@ const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L
 const QWEN2_WORDS: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// Bytes of the longest piece that is looked at for merges; real ones have a few dozen. Bounds the work on hostile files.
+const LONGEST_PIECE: usize = 1024;
+
 /// How byte-level BPE cuts a text into words before it merges.
 struct Words {
     pre: PreTokenizerWrapper,
@@ -175,6 +178,9 @@ fn merges_by_score(tokens: &[&str], types: &[i64], scores: &[f64]) -> Vec<(Strin
     let pieces: HashSet<&str> = tokens.iter().zip(types).filter(|(_, t)| **t == NORMAL).map(|(p, _)| *p).collect();
     let mut merges: Vec<(f64, &str, &str)> = Vec::new();
     for ((piece, _), &score) in tokens.iter().zip(types).zip(scores).filter(|((_, t), _)| **t == NORMAL) {
+        if piece.len() > LONGEST_PIECE {
+            continue;
+        }
         let cuts = piece.char_indices().skip(1).map(|(i, _)| piece.split_at(i));
         merges.extend(cuts.filter(|(a, b)| pieces.contains(a) && pieces.contains(b)).map(|(a, b)| (score, a, b)));
     }

@@ -73,7 +73,7 @@ fn llama3_trims_contents_and_writes_bos_once() {
 }
 
 #[test]
-fn zephyr_opens_an_answer_without_the_line_break() {
+fn zephyr_puts_its_blocks_on_lines_of_their_own() {
     let (text, said) = run(ZEPHYR, &turns()).unwrap();
     assert_eq!(
         text, "<|user|>\nHi</s>\n<|assistant|>\n Hello é! </s>\n<|user|>\n2+2?</s>\n<|assistant|>\n4</s>\n",
