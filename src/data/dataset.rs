@@ -50,7 +50,7 @@ impl Default for DataOptions {
             kind: None,
             prompt_field: "prompt".into(),
             response_field: "response".into(),
-            seq_len: 1024,
+            seq_len: 512,
             packing: true,
             truncate: Truncate::Truncate,
             shuffle: true,
