@@ -15,5 +15,5 @@ pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
 pub use linear::{Attachment, GradientSink, Linear, LowRank, Sparse, linear};
 pub use mlp::{Activation, gated};
 pub use norm::{Norm, rmsnorm};
-pub use residual::{add, scale};
+pub use residual::add;
 pub use rope::{Rope, rope};
