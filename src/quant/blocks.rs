@@ -180,7 +180,7 @@ mod tests {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             assert_eq!(round_trip(dtype, &halves), halves, "{dtype}");
         }
-        assert_eq!(round_trip(DType::BF16, &[1.003_906_25]), [1.0]); // a tie goes to the even neighbour
+        assert_eq!(round_trip(DType::BF16, &[1.0 + 2f32.powi(-8)]), [1.0]); // a tie goes to the even neighbour
         let mut bytes: Vec<f32> = (0..32).map(|i| (i as f32 - 16.0) * 7.0).collect();
         bytes[0] = -127.0;
         assert_eq!(round_trip(DType::Q8_0, &bytes), bytes);

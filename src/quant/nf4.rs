@@ -94,7 +94,7 @@ impl Nf4 {
                 &restored
             }
         };
-        let code = |i: usize| if i % 2 == 0 { self.codes[i / 2] >> 4 } else { self.codes[i / 2] & 15 };
+        let code = |i: usize| if i.is_multiple_of(2) { self.codes[i / 2] >> 4 } else { self.codes[i / 2] & 15 };
         (0..self.len).map(|i| LEVELS[usize::from(code(i))] * absmax[i / BLOCK]).collect()
     }
 }
