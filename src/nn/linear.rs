@@ -35,6 +35,11 @@ impl Linear {
         self.read(|l| l.weight.clone())
     }
 
+    /// `[out]`
+    pub fn bias(&self) -> Option<Tensor> {
+        self.read(|l| l.bias.clone())
+    }
+
     /// What is attached.
     pub fn attached(&self) -> Arc<Attachment> {
         self.read(|l| l.attached.clone())

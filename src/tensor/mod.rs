@@ -71,6 +71,11 @@ impl Tensor {
         &self.shape
     }
 
+    /// A tensor over memory that is there.
+    fn over(device: &Device, buffer: Buffer, offset: u64, shape: &[usize]) -> Tensor {
+        Tensor { device: device.clone(), buffer, offset, shape: shape.to_vec() }
+    }
+
     /// The buffer, and where in it the elements start, in bytes.
     fn memory(&self) -> (Buffer, u64) {
         (self.buffer.clone(), self.offset)

@@ -93,6 +93,17 @@ impl Weight {
         Ok(Weight { device: tensor.device().clone(), buffer, offset, format: WeightFormat::F32, rows, cols })
     }
 
+    /// An f32 weight as a tensor that shares its memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for other formats.
+    pub fn as_tensor(&self) -> Result<Tensor> {
+        if self.format != WeightFormat::F32 {
+            return Err(Error::shape("weight", format!("{:?} is no f32 tensor", self.format)));
+        }
+        Ok(Tensor::over(&self.device, self.buffer.clone(), self.offset, &[self.rows, self.cols]))
+    }
+
     pub fn device(&self) -> &Device {
         &self.device
     }
