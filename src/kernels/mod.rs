@@ -4,19 +4,52 @@
 //! on [`Tensor`](crate::tensor::Tensor)s. Functions allocate their outputs unless they are given one to write or to
 //! accumulate into; all of them only record, nothing waits.
 
+pub mod elementwise;
+pub mod loss;
 pub mod matmul;
+pub mod norm;
+mod output;
+pub mod rope;
 pub mod sparse;
+
+pub use output::To;
 
 use crate::device::{Cost, Device, Kernel, KernelSpec, Launch, Slice};
 use crate::error::Result;
 use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
-pub static KERNELS: &[&Kernel] = &[&matmul::MATMUL, &matmul::ROSA_LINEAR, &matmul::SUM_PARTS, &sparse::SAMPLED];
+pub static KERNELS: &[&Kernel] = &[
+    &elementwise::ADD,
+    &elementwise::ADD_INTO,
+    &elementwise::GLU,
+    &elementwise::GLU_BACKWARD,
+    &elementwise::SCALE,
+    &loss::ARGMAX,
+    &loss::CROSS_ENTROPY,
+    &loss::CROSS_ENTROPY_GRAD,
+    &matmul::MATMUL,
+    &matmul::ROSA_LINEAR,
+    &matmul::SUM_PARTS,
+    &norm::RMSNORM,
+    &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_WEIGHT,
+    &rope::ROPE,
+    &rope::ROPE_IN_PLACE,
+    &sparse::SAMPLED,
+];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
-    [matmul::variants(), sparse::variants()].concat()
+    [
+        elementwise::variants(),
+        loss::variants(),
+        matmul::variants(),
+        norm::variants(),
+        rope::variants(),
+        sparse::variants(),
+    ]
+    .concat()
 }
 
 /// Declares a kernel: its name, its file under `shaders/`, its parameters and its storage bindings in order.

@@ -2,4 +2,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod elementwise;
+mod loss;
 mod matmul;
+mod norm;
+mod rope;
