@@ -1,10 +1,11 @@
 //! Self-attention: grouped queries, rotary positions, causal inside of a segment.
 
 use super::Linear;
-use crate::autograd::ops::{self, AttentionInputs, Norm, Rope};
+use crate::autograd::ops::{self, AttentionInputs, Norm};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
-use crate::kernels::attention::{AttentionShape, attention_decode, attention_forward, kv_store};
+use crate::kernels::attention::{AttentionShape, Ranges, attention_decode, attention_forward, kv_store};
+use crate::kernels::rope::RopeTable;
 use crate::tensor::Tensor;
 
 /// The attention block of a layer.
@@ -43,7 +44,7 @@ pub struct Cached {
 
 impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, rope: &Rope, positions: &Tensor, pass: &Pass) -> Result<Var> {
+    pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, rope: &RopeTable, positions: &Tensor, pass: &Pass) -> Result<Var> {
         let q = self.q_proj.forward(tape, x)?;
         let k = self.k_proj.forward(tape, x)?;
         let v = self.v_proj.forward(tape, x)?;
@@ -51,21 +52,21 @@ impl Attention {
             None => (q, k),
             Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq)?, ops::rmsnorm(tape, &k, nk)?),
         };
-        let q = ops::rope(tape, &q, rope, positions, self.shape.head_dim)?;
-        let k = ops::rope(tape, &k, rope, positions, self.shape.head_dim)?;
+        let q = ops::rope(tape, &q, rope, positions)?;
+        let k = ops::rope(tape, &k, rope, positions)?;
         let out = match pass {
             Pass::Segments(inputs) => ops::attention(tape, &q, &k, &v, inputs, self.shape)?,
             Pass::Prefill(inputs, cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);
                 cached.store(layer, k, v)?;
-                let (out, _) = attention_forward(q, k, v, &inputs.kv_start, &inputs.kv_end, self.shape)?;
+                let (out, _) = attention_forward(q, k, v, inputs.keys(), &self.shape, None)?;
                 Var::constant(out)
             }
             Pass::Decode(cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);
                 cached.store(layer, k, v)?;
                 let (keys, values) = &cached.layers[layer];
-                Var::constant(attention_decode(q, keys, values, &cached.kv_start, &cached.kv_end, self.shape)?)
+                Var::constant(attention_decode(q, keys, values, cached.seen(), &self.shape, None)?)
             }
         };
         self.o_proj.forward(tape, &out)
@@ -73,6 +74,10 @@ impl Attention {
 }
 
 impl Cached {
+    fn seen(&self) -> Ranges<'_> {
+        Ranges { start: &self.kv_start, end: &self.kv_end }
+    }
+
     fn store(&self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
         let (keys, values) = &self.layers[layer];
         kv_store(k, &self.slots, keys)?;

@@ -1,10 +1,11 @@
 //! The decoder: embedding, layers, final norm, head.
 
 use super::{Attention, Linear, Pass};
-use crate::autograd::ops::{self, Activation, EmbeddingTable, Head, Norm, Rope};
+use crate::autograd::ops::{self, Activation, EmbeddingTable, Head, Norm};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::io::config::ModelConfig;
+use crate::kernels::rope::RopeTable;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub struct Decoder {
     pub layers: Vec<Arc<Layer>>,
     pub norm: Norm,
     pub head: Head,
-    pub rope: Rope,
+    pub rope: RopeTable,
 }
 
 /// One block: attention and a gated MLP, each behind a norm and beside a residual connection.
@@ -58,7 +59,7 @@ impl Decoder {
 }
 
 impl Layer {
-    fn forward(&self, tape: &mut Tape, x: &Var, index: usize, rope: &Rope, input: &Input) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, index: usize, rope: &RopeTable, input: &Input) -> Result<Var> {
         let h = ops::rmsnorm(tape, x, &self.input_norm)?;
         let h = self.attention.forward(tape, &h, index, rope, &input.positions, &input.pass)?;
         let x = ops::add(tape, x, &h)?;

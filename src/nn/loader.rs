@@ -2,12 +2,13 @@
 
 use super::{Decoder, Linear, models};
 use crate::autograd::Param;
-use crate::autograd::ops::{EmbeddingTable, Head, Norm, Rope};
+use crate::autograd::ops::{EmbeddingTable, Head, Norm};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoint, TensorView};
 use crate::io::config::ModelConfig;
+use crate::kernels::rope::RopeTable;
 use crate::quant;
 use crate::tensor::{Tensor, Weight, WeightFormat};
 use std::path::Path;
@@ -84,13 +85,13 @@ impl Loader<'_> {
     }
 
     /// Rotary tables for the positions that will be used.
-    pub fn rope(&self) -> Result<Rope> {
+    pub fn rope(&self) -> Result<RopeTable> {
         let c = self.config();
         let divisors = c.rope_scaling.divisors(c.rope_theta, c.head_dim);
         let frequencies: Vec<f64> = (divisors.iter().enumerate())
             .map(|(i, d)| c.rope_theta.powf(-2.0 * i as f64 / c.head_dim as f64) / d)
             .collect();
-        Rope::new(self.device, &frequencies, self.options.positions)
+        RopeTable::new(self.device, &frequencies, self.options.positions, 1.0)
     }
 
     /// 1 GiB at most in a binding, less where the device takes less.

@@ -2,7 +2,6 @@
 
 pub mod config;
 mod full;
-pub mod input;
 pub mod metrics;
 pub mod output;
 pub mod phase;

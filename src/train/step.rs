@@ -1,14 +1,13 @@
 //! One optimiser step: micro-batches forward and backward, then the update. Nothing here waits for the device.
 
 use super::config::LossNormalisation;
-use super::input::DeviceBatch;
 use crate::adapters::MaskCollector;
 use crate::autograd::ops::{HeadLoss, head_loss};
 use crate::autograd::{Dropout, Tape};
 use crate::data::Batch;
 use crate::device::{Device, Pending};
 use crate::error::Result;
-use crate::nn::Decoder;
+use crate::nn::{Decoder, DeviceBatch};
 use crate::optim::{AdamW, Block, Rates};
 use crate::tensor::Tensor;
 

@@ -5,7 +5,8 @@ use crate::autograd::{Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::embedding::{gather_rows, scatter_rows_add};
-use crate::kernels::loss::{self, CrossEntropy};
+use crate::kernels::loss::{self, Logits, cross_entropy, cross_entropy_grad};
+use crate::kernels::output::To;
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::reduce;
 use crate::tensor::{Tensor, Weight};
@@ -73,6 +74,10 @@ impl Head {
         (CHUNK_BYTES / (4 * self.vocab.max(1))).next_multiple_of(64)
     }
 
+    fn meaning(&self) -> Logits {
+        Logits { vocab: self.vocab, softcap: self.softcap }
+    }
+
     /// Hidden states `[n, hidden]` to logits `[n, vocab]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let (n, _) = hidden.dims2("head")?;
@@ -110,11 +115,13 @@ pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, 
     };
     for part in targets.chunks(head.chunk()) {
         let (rows, ids) = part?;
-        let h = gather_rows(&hidden.value, &rows)?;
+        let h = gather_rows(&hidden.value, &rows, To::default())?;
         let logits = head.logits(&h)?;
-        let ce = CrossEntropy { scale: loss.scale, gradient: needed, softcap: head.softcap };
-        let nll = loss::cross_entropy(&logits, &ids, ce)?;
-        reduce::sum(&nll, loss.sum, loss.scale)?;
+        let nll = match needed {
+            true => cross_entropy_grad(&logits, &ids, head.meaning(), loss.scale, To::default())?,
+            false => cross_entropy(&logits, &ids, head.meaning(), To::default())?,
+        };
+        reduce::add_scaled_sum(&nll, loss.scale, loss.sum)?;
         // the logits' memory holds their gradient now
         if let Some(grad) = &head.grad {
             matmul(Layout::Tn, &logits, &h, Out::add_to(grad))?;
@@ -134,9 +141,8 @@ pub fn head_nll(hidden: &Tensor, head: &Head, targets: &Targets) -> Result<Vec<f
     let mut all = Vec::with_capacity(targets.len());
     for part in targets.chunks(head.chunk()) {
         let (rows, ids) = part?;
-        let logits = head.logits(&gather_rows(hidden, &rows)?)?;
-        let ce = CrossEntropy { scale: 1.0, gradient: false, softcap: head.softcap };
-        all.extend(loss::cross_entropy(&logits, &ids, ce)?.read::<f32>()?);
+        let logits = head.logits(&gather_rows(hidden, &rows, To::default())?)?;
+        all.extend(cross_entropy(&logits, &ids, head.meaning(), To::default())?.read::<f32>()?);
     }
     Ok(all)
 }

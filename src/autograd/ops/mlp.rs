@@ -4,13 +4,14 @@ use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::elementwise;
 pub use crate::kernels::elementwise::Activation;
+use crate::kernels::output::To;
 
 /// Gate and up `[tokens, intermediate]` to `[tokens, intermediate]`.
 pub fn gated(tape: &mut Tape, gate: &Var, up: &Var, activation: Activation) -> Result<Var> {
-    let h = elementwise::gated_forward(&gate.value, &up.value, activation)?;
+    let h = elementwise::glu_forward(activation, &gate.value, &up.value, To::default())?;
     let (gate, up) = (gate.clone(), up.clone());
     Ok(tape.record(h, gate.is_tracked() || up.is_tracked(), move |grads, dh| {
-        let (dgate, dup) = elementwise::gated_backward(&dh, &gate.value, &up.value, activation)?;
+        let (dgate, dup) = elementwise::glu_backward(activation, &dh, &gate.value, &up.value, To::default(), To::default())?;
         grads.add(&gate, dgate)?;
         grads.add(&up, dup)
     }))

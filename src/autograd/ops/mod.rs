@@ -16,4 +16,4 @@ pub use linear::{Attachment, GradientSink, Linear, LowRank, Sparse, linear};
 pub use mlp::{Activation, gated};
 pub use norm::{Norm, rmsnorm};
 pub use residual::add;
-pub use rope::{Rope, rope};
+pub use rope::rope;

@@ -4,7 +4,7 @@ use crate::autograd::ops::{AttentionInputs, Targets};
 use crate::data::Batch;
 use crate::device::Device;
 use crate::error::Result;
-use crate::nn::{Input, Pass};
+use super::{Input, Pass};
 use crate::tensor::Tensor;
 
 /// A micro-batch on the device.
