@@ -4,6 +4,7 @@
 //! on [`Tensor`](crate::tensor::Tensor)s. Functions allocate their outputs unless they are given one to write or to
 //! accumulate into; all of them only record, nothing waits.
 
+pub mod attention;
 pub mod matmul;
 pub mod sparse;
 
@@ -12,11 +13,22 @@ use crate::error::Result;
 use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
-pub static KERNELS: &[&Kernel] = &[&matmul::MATMUL, &matmul::ROSA_LINEAR, &matmul::SUM_PARTS, &sparse::SAMPLED];
+pub static KERNELS: &[&Kernel] = &[
+    &matmul::MATMUL,
+    &matmul::ROSA_LINEAR,
+    &matmul::SUM_PARTS,
+    &sparse::SAMPLED,
+    &attention::FORWARD,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention::DELTA,
+    &attention::DECODE,
+    &attention::KV_STORE,
+];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
-    [matmul::variants(), sparse::variants()].concat()
+    [matmul::variants(), sparse::variants(), attention::variants()].concat()
 }
 
 /// Declares a kernel: its name, its file under `shaders/`, its parameters and its storage bindings in order.
