@@ -4,6 +4,7 @@
 //! on [`Tensor`](crate::tensor::Tensor)s. Functions allocate their outputs unless they are given one to write or to
 //! accumulate into; all of them only record, nothing waits.
 
+pub mod attention;
 pub mod elementwise;
 pub mod loss;
 pub mod matmul;
@@ -37,11 +38,18 @@ pub static KERNELS: &[&Kernel] = &[
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
     &sparse::SAMPLED,
+    &attention::FORWARD,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention::DELTA,
+    &attention::DECODE,
+    &attention::KV_STORE,
 ];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
     [
+        attention::variants(),
         elementwise::variants(),
         loss::variants(),
         matmul::variants(),

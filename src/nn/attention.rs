@@ -44,7 +44,15 @@ pub struct Cached {
 
 impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, rope: &RopeTable, positions: &Tensor, pass: &Pass) -> Result<Var> {
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        layer: usize,
+        rope: &RopeTable,
+        positions: &Tensor,
+        pass: &Pass,
+    ) -> Result<Var> {
         let q = self.q_proj.forward(tape, x)?;
         let k = self.k_proj.forward(tape, x)?;
         let v = self.v_proj.forward(tape, x)?;

@@ -1,10 +1,10 @@
 //! From a batch in host memory to one on the device, in a single upload.
 
+use super::{Input, Pass};
 use crate::autograd::ops::{AttentionInputs, Targets};
 use crate::data::Batch;
 use crate::device::Device;
 use crate::error::Result;
-use super::{Input, Pass};
 use crate::tensor::Tensor;
 
 /// A micro-batch on the device.
@@ -22,14 +22,11 @@ impl DeviceBatch {
         let window = window.map_or(u32::MAX, |w| w.min(u32::MAX as usize) as u32);
         let kv_start: Vec<u32> =
             (0..n).zip(&batch.segment_start).map(|(t, s)| (*s).max((t + 1).saturating_sub(window))).collect();
-        let q_end: Vec<u32> =
-            (0..n).zip(&batch.segment_end).map(|(t, e)| (*e).min(t.saturating_add(window))).collect();
+        let q_end: Vec<u32> = (0..n).zip(&batch.segment_end).map(|(t, e)| (*e).min(t.saturating_add(window))).collect();
         let kv_end: Vec<u32> = (1..=n).collect();
         let q_start: Vec<u32> = (0..n).collect();
-        let [tokens, positions, keys, kv_start, kv_end, q_start, q_end] = upload_all(
-            device,
-            [&batch.tokens, &batch.positions, &batch.keys, &kv_start, &kv_end, &q_start, &q_end],
-        )?;
+        let [tokens, positions, keys, kv_start, kv_end, q_start, q_end] =
+            upload_all(device, [&batch.tokens, &batch.positions, &batch.keys, &kv_start, &kv_end, &q_start, &q_end])?;
         let pass = Pass::Segments(AttentionInputs { kv_start, kv_end, q_start, q_end });
         let targets = Targets::new(device, &batch.targets)?;
         Ok(DeviceBatch { input: Input { tokens, positions, pass }, targets, keys })

@@ -16,7 +16,8 @@ use std::path::Path;
 pub fn create(folder: &Path) -> Result<()> {
     match std::fs::read_dir(folder) {
         Ok(mut entries) if entries.next().is_some() => {
-            let reason = "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
+            let reason =
+                "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
             Err(Error::file(folder, "--out", reason))
         }
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder)(e)),
@@ -37,7 +38,8 @@ pub fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
 /// Writes the adapter: in the original's format, or in PEFT's own for plain low-rank adapters.
 pub fn write_adapter(folder: &Path, config: &TrainConfig, adapters: &AdapterSet) -> Result<()> {
     let kind = if config.method == Method::Lora { AdapterKind::Lora } else { AdapterKind::Rosa };
-    let folder_of = AdapterFolder { config: adapter_config(kind, config, adapters.targets()), modules: adapters.export()? };
+    let folder_of =
+        AdapterFolder { config: adapter_config(kind, config, adapters.targets()), modules: adapters.export()? };
     folder_of.write(folder)
 }
 
@@ -49,9 +51,8 @@ fn adapter_config(kind: AdapterKind, config: &TrainConfig, targets: &[Target]) -
     let density = if config.method == Method::Lora { 0.0 } else { config.density };
     let pattern = |name: &str| name.to_owned();
     let ranks = targets.iter().filter(|t| t.rank != rank).map(|t| (pattern(&t.module.name), t.rank)).collect();
-    let alphas = (targets.iter().filter(|t| t.alpha != config.alpha))
-        .map(|t| (pattern(&t.module.name), t.alpha))
-        .collect();
+    let alphas =
+        (targets.iter().filter(|t| t.alpha != config.alpha)).map(|t| (pattern(&t.module.name), t.alpha)).collect();
     let densities = (targets.iter())
         .filter_map(|t| Some((pattern(&t.module.name), config.density_pattern.get(&t.module.name)?)))
         .collect();

@@ -2,9 +2,9 @@
 
 use super::config::{Checkpointing, DataFormat, MaskMode, Method, TooLong, TrainConfig};
 use super::metrics::{MetricsLog, StepMetrics};
-use super::{full, output};
 use super::phase::{Agenda, StepPlan};
 use super::step::{StepResult, Stepper};
+use super::{full, output};
 use crate::adapters::targets::select;
 use crate::adapters::{AdapterSet, MaskCollector, Training, module_shapes};
 use crate::data::{BatchOptions, Batches, DataOptions, Dataset, Position, RowKind, Tokenizer, Truncate};
@@ -170,7 +170,8 @@ impl Session {
             }
             if let Trainable::Adapters(set) = trainable {
                 if plan.collect && collector.is_none() {
-                    collector = Some(MaskCollector::new(device, set.targets(), config.mask_mode == MaskMode::MeanSquared)?);
+                    collector =
+                        Some(MaskCollector::new(device, set.targets(), config.mask_mode == MaskMode::MeanSquared)?);
                 }
                 let now = (plan.train_lora, plan.train_sparse, plan.collect);
                 if attached != Some(now) {
@@ -257,7 +258,9 @@ impl<'a> Reports<'a> {
         if self.skipped == MOST_SKIPPED {
             return Err(Error::NonFinite {
                 what: format!("step {}", metrics.step),
-                reason: format!("no finite loss and gradient in {MOST_SKIPPED} steps in a row; lower --lr and --lora-lr"),
+                reason: format!(
+                    "no finite loss and gradient in {MOST_SKIPPED} steps in a row; lower --lr and --lora-lr"
+                ),
             });
         }
         Ok(())
@@ -275,10 +278,7 @@ fn rates(config: &TrainConfig, plan: &StepPlan) -> Rates {
 }
 
 fn batch_options(config: &TrainConfig) -> BatchOptions {
-    BatchOptions {
-        batch_size: config.batch_size,
-        gradient_accumulation_steps: config.gradient_accumulation_steps,
-    }
+    BatchOptions { batch_size: config.batch_size, gradient_accumulation_steps: config.gradient_accumulation_steps }
 }
 
 fn data_options(config: &TrainConfig) -> DataOptions {
@@ -339,7 +339,8 @@ fn data_line(dataset: &Dataset) -> String {
         r.rows, r.tokens, r.supervised, r.sequences
     );
     if r.truncated + r.dropped > 0 {
-        line += &format!("; {} rows truncated and {} dropped at --seq-len {}", r.truncated, r.dropped, dataset.seq_len());
+        line +=
+            &format!("; {} rows truncated and {} dropped at --seq-len {}", r.truncated, r.dropped, dataset.seq_len());
     }
     line
 }

@@ -6,8 +6,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::embedding::{gather_rows, scatter_rows_add};
 use crate::kernels::loss::{self, Logits, cross_entropy, cross_entropy_grad};
-use crate::kernels::output::To;
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::output::To;
 use crate::kernels::reduce;
 use crate::tensor::{Tensor, Weight};
 
@@ -108,11 +108,8 @@ impl Head {
 pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, loss: HeadLoss<'_>) -> Result<()> {
     let device = hidden.value.device();
     let needed = hidden.is_tracked() || head.grad.is_some();
-    let d_hidden = if hidden.is_tracked() {
-        Some(Tensor::zeros(device, hidden.value.shape(), "activations")?)
-    } else {
-        None
-    };
+    let d_hidden =
+        if hidden.is_tracked() { Some(Tensor::zeros(device, hidden.value.shape(), "activations")?) } else { None };
     for part in targets.chunks(head.chunk()) {
         let (rows, ids) = part?;
         let h = gather_rows(&hidden.value, &rows, To::default())?;

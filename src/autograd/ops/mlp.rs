@@ -11,7 +11,8 @@ pub fn gated(tape: &mut Tape, gate: &Var, up: &Var, activation: Activation) -> R
     let h = elementwise::glu_forward(activation, &gate.value, &up.value, To::default())?;
     let (gate, up) = (gate.clone(), up.clone());
     Ok(tape.record(h, gate.is_tracked() || up.is_tracked(), move |grads, dh| {
-        let (dgate, dup) = elementwise::glu_backward(activation, &dh, &gate.value, &up.value, To::default(), To::default())?;
+        let (dgate, dup) =
+            elementwise::glu_backward(activation, &dh, &gate.value, &up.value, To::default(), To::default())?;
         grads.add(&gate, dgate)?;
         grads.add(&up, dup)
     }))

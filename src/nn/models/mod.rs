@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub(super) fn build(loader: &Loader<'_>) -> Result<Decoder> {
     match loader.config().model_type.as_str() {
         "llama" => llama::build(loader),
-        other => Err(Error::file(loader.path(), "model_type", format!("\"{other}\" is not supported; supported: llama"))),
+        other => {
+            Err(Error::file(loader.path(), "model_type", format!("\"{other}\" is not supported; supported: llama")))
+        }
     }
 }
