@@ -61,6 +61,34 @@ impl AdapterSet {
         Ok(AdapterSet { device: device.clone(), targets, dropout: dropout as f32, low_rank, sparse, blocks })
     }
 
+    /// The adapters of a folder, for use as they are: ranks, masks and scales are the folder's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a module that the model has not.
+    pub fn from_folder(device: &Device, model: &Decoder, folder: &AdapterFolder) -> Result<AdapterSet> {
+        let shapes = module_shapes(model);
+        let target = |(name, tensors): (&String, &ModuleTensors)| -> Result<Target> {
+            let index = shapes.iter().position(|m| m.name == *name);
+            let index = index.ok_or_else(|| Error::invalid("--adapter", format!("the model has no module {name}")))?;
+            Ok(Target {
+                index,
+                module: shapes[index].clone(),
+                rank: tensors.a.as_ref().map_or(0, |a| a.rows),
+                alpha: folder.config.alpha(name),
+                scale: folder.config.scale(name),
+                nnz: tensors.sparse.as_ref().map_or(0, |s| s.pattern.nnz()),
+            })
+        };
+        let targets = folder.modules.iter().map(target).collect::<Result<_>>()?;
+        let mut set = AdapterSet::new(device, targets, 0.0)?;
+        let masks = folder.masks();
+        if !masks.is_empty() {
+            set.set_masks(&masks)?;
+        }
+        set.initialise(0, Some(folder))?;
+        Ok(set)
+    }
+
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }

@@ -170,7 +170,7 @@ impl Grads {
     pub fn add(&mut self, var: &Var, gradient: Tensor) -> Result<()> {
         self.accumulate(var, |sum| match sum {
             None => Ok(gradient),
-            Some(sum) => elementwise::add_into(sum, &gradient).map(|()| sum.clone()),
+            Some(sum) => elementwise::add_into(sum, &gradient, 1.0).map(|()| sum.clone()),
         })
     }
 

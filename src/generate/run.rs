@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::loss::argmax_rows;
-use crate::kernels::output::To;
+use crate::kernels::To;
 use crate::nn::{Decoder, DeviceBatch, Input, Pass};
 use crate::tensor::Tensor;
 

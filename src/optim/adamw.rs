@@ -3,7 +3,7 @@
 
 use super::{Block, Group};
 use crate::error::Result;
-use crate::kernels::optimizer::{AdamWStep, Clip, adamw};
+use crate::kernels::optimizer::{self, Clip, adamw_step};
 use crate::kernels::reduce::sum_of_squares;
 use crate::tensor::Tensor;
 
@@ -37,7 +37,7 @@ impl Rates {
 }
 
 impl AdamW {
-    /// Writes the squared norm of the gradients of all blocks that train to `norm_sq` `[1]`, steps those blocks, and
+    /// Writes the squared norm of the gradients of all blocks that train to `norm_sq` `[2]`, steps those blocks, and
     /// clears their gradients.
     pub fn step(&self, blocks: &mut [Block], rates: Rates, norm_sq: &Tensor) -> Result<()> {
         norm_sq.clear()?;
@@ -49,20 +49,18 @@ impl AdamW {
         for block in blocks {
             let Some(lr) = rates.of(block.group) else { continue };
             block.steps += 1;
-            let t = block.steps as i32;
-            let step = AdamWStep {
-                lr: lr as f32,
-                beta1: self.beta1 as f32,
-                beta2: self.beta2 as f32,
-                eps: self.eps as f32,
-                weight_decay: self.weight_decay as f32,
-                // in f64: 1 − β^t loses all its digits in f32 at the first steps
-                bias_correction1: (1.0 - self.beta1.powi(t)) as f32,
-                bias_correction2: (1.0 - self.beta2.powi(t)) as f32,
+            let step = optimizer::AdamW {
+                lr,
+                beta1: self.beta1,
+                beta2: self.beta2,
+                eps: self.eps,
+                weight_decay: self.weight_decay,
+                step: block.steps,
                 grad_scale: 1.0,
             };
-            let clip = Clip { norm_sq, max_norm: self.max_grad_norm as f32 };
-            adamw(&block.value, &block.grad, &block.m, &block.v, step, clip)?;
+            let max_norm = if self.max_grad_norm > 0.0 { self.max_grad_norm as f32 } else { f32::INFINITY };
+            let clip = Some(Clip { norm: norm_sq, max_norm });
+            adamw_step(&block.value, &block.grad, &block.m, &block.v, &step, clip)?;
             block.grad.clear()?;
         }
         Ok(())

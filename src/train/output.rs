@@ -15,7 +15,7 @@ use std::path::Path;
 /// [`Error::File`] if there is something in it already.
 pub fn create(folder: &Path) -> Result<()> {
     match std::fs::read_dir(folder) {
-        Ok(mut entries) if entries.next().is_some() => {
+        Ok(entries) if entries.count() > 0 => {
             let reason =
                 "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
             Err(Error::file(folder, "--out", reason))

@@ -7,7 +7,7 @@ use super::step::{StepResult, Stepper};
 use super::{full, output};
 use crate::adapters::targets::select;
 use crate::adapters::{AdapterSet, MaskCollector, Training, module_shapes};
-use crate::data::{BatchOptions, Batches, DataOptions, Dataset, Position, RowKind, Tokenizer, Truncate};
+use crate::data::{BatchOptions, DataOptions, Dataset, Position, RowKind, Tokenizer, Truncate};
 use crate::device::{Device, DeviceOptions};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
@@ -75,7 +75,7 @@ impl Session {
     /// Reads everything that the configuration names and prepares the run. Nothing is written.
     pub fn prepare(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
         let checkpoint = Checkpoint::open(&config.model)?;
-        let tokenizer = tokenizer_for_training(&checkpoint)?;
+        let tokenizer = tokenizer_of(&checkpoint)?;
         let dataset =
             Dataset::open(&config.data, &data_options(&config), tokenizer.as_ref(), checkpoint.config.vocab_size)?;
         observer.note(&data_line(&dataset));
@@ -97,7 +97,7 @@ impl Session {
         if let Trainable::Adapters(set) = &mut trainable {
             let given = match (&config.mask, &init) {
                 (Some(path), _) => Some(read_masks(path, shape_of)?),
-                (None, Some(init)) => Some(sparse_patterns(init)).filter(|m| !m.is_empty()),
+                (None, Some(init)) => Some(init.masks()).filter(|m| !m.is_empty()),
                 (None, None) => None,
             };
             if let Some(masks) = given.filter(|_| config.method != Method::Lora) {
@@ -314,8 +314,8 @@ pub fn truncation(too_long: TooLong) -> Truncate {
     }
 }
 
-/// The model's tokenizer; `None` if it has none, which is enough for rows of token ids.
-fn tokenizer_for_training(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
+/// The model's tokenizer, checked against its vocabulary; `None` if it has none, which is enough for rows of token ids.
+pub fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
     let tokenizer = match (checkpoint.folder(), checkpoint.gguf_metadata()) {
         (Some(folder), _) if !folder.join("tokenizer.json").exists() => None,
         (Some(folder), _) => Some(Tokenizer::from_folder(folder)?),
@@ -326,10 +326,6 @@ fn tokenizer_for_training(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> 
         t.check_model(checkpoint.config.vocab_size)?;
     }
     Ok(tokenizer)
-}
-
-fn sparse_patterns(folder: &AdapterFolder) -> std::collections::BTreeMap<String, crate::csr::CsrPattern> {
-    (folder.modules.iter()).filter_map(|(name, m)| Some((name.clone(), m.sparse.as_ref()?.pattern.clone()))).collect()
 }
 
 fn data_line(dataset: &Dataset) -> String {

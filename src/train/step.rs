@@ -49,8 +49,8 @@ impl Stepper {
         seed: u64,
         dropout: bool,
     ) -> Result<Stepper> {
-        let slot = || Tensor::zeros(device, &[1], "statistics");
-        let (loss, norm_sq) = (slot()?, slot()?);
+        let loss = Tensor::zeros(device, &[1], "statistics")?;
+        let norm_sq = Tensor::zeros(device, &[2], "statistics")?;
         Ok(Stepper { optimiser, normalisation, checkpointed, seed: seed as u32, dropout, loss, norm_sq })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::autograd::{Tape, Var};
 use crate::error::{Error, Result};
+use crate::kernels::To;
 use crate::kernels::embedding::{self as kernel, TokenOrder};
 use crate::tensor::{Tensor, Weight};
 
@@ -22,13 +23,13 @@ pub fn embed(tape: &mut Tape, table: &EmbeddingTable, tokens: &Tensor) -> Result
     };
     let out = Tensor::empty(tokens.device(), &[tokens.len(), first.cols()], "activations")?;
     for (row, shard) in &table.shards {
-        kernel::embed(shard, *row, tokens, table.scale, &out)?;
+        kernel::embedding_forward(shard, *row, tokens, table.scale, To::Into(&out))?;
     }
     let (grad, scale, tokens) = (table.grad.clone(), table.scale, tokens.clone());
     Ok(tape.record(out, grad.is_some(), move |_, dy| {
         let Some(grad) = grad else { return Ok(()) };
         // training all weights waits for the token ids once a micro-batch: one writer a row needs them sorted
-        let order = TokenOrder::new(tokens.device(), &tokens.read::<u32>()?)?;
-        kernel::embed_backward(&dy, &order, scale, &grad)
+        let order = TokenOrder::new(tokens.device(), &tokens.read::<u32>()?, grad.shape()[0])?;
+        kernel::embedding_backward(&grad, &order, &dy, scale)
     }))
 }

@@ -4,11 +4,11 @@
 use crate::autograd::{Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kernels::embedding::{gather_rows, scatter_rows_add};
-use crate::kernels::loss::{self, Logits, cross_entropy, cross_entropy_grad};
+use crate::kernels::embedding::{columns, gather_rows, scatter_rows_add};
+use crate::kernels::loss::{Logits, cross_entropy, cross_entropy_grad};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
-use crate::kernels::output::To;
-use crate::kernels::reduce;
+use crate::kernels::To;
+use crate::kernels::{elementwise, reduce};
 use crate::tensor::{Tensor, Weight};
 
 /// The matrix `[vocab, hidden]` that makes logits, in shards of whole rows.
@@ -96,7 +96,7 @@ impl Head {
         }
         let mut sum: Option<Tensor> = None;
         for (first, shard) in &self.shards {
-            let part = loss::columns(dlogits, *first, shard.rows())?;
+            let part = columns(dlogits, *first, shard.rows(), To::default())?;
             let out = sum.as_ref().map_or(Out::default(), Out::add_to);
             sum = Some(rosa_linear(Layout::Nn, &part, shard, Fused::default(), out)?);
         }
@@ -118,7 +118,8 @@ pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, 
             true => cross_entropy_grad(&logits, &ids, head.meaning(), loss.scale, To::default())?,
             false => cross_entropy(&logits, &ids, head.meaning(), To::default())?,
         };
-        reduce::add_scaled_sum(&nll, loss.scale, loss.sum)?;
+        elementwise::scale(&nll, loss.scale)?;
+        reduce::sum(&nll, loss.sum, 0, true)?;
         // the logits' memory holds their gradient now
         if let Some(grad) = &head.grad {
             matmul(Layout::Tn, &logits, &h, Out::add_to(grad))?;

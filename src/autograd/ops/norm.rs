@@ -3,7 +3,7 @@
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
-use crate::kernels::output::To;
+use crate::kernels::To;
 
 /// A norm's parameters.
 #[derive(Clone, Debug)]

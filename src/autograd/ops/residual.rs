@@ -3,7 +3,7 @@
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::elementwise;
-use crate::kernels::output::To;
+use crate::kernels::To;
 
 /// `a + b`; the gradient goes to both as it is.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {

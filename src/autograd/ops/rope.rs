@@ -2,7 +2,7 @@
 
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
-use crate::kernels::output::To;
+use crate::kernels::To;
 use crate::kernels::rope::{self as kernel, RopeTable, Turn};
 use crate::tensor::Tensor;
 
@@ -11,6 +11,6 @@ pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor) -> 
     let y = kernel::rope(&x.value, table, positions, Turn::Forward, To::default())?;
     let (x, table, positions) = (x.clone(), table.clone(), positions.clone());
     Ok(tape.record(y, x.is_tracked(), move |grads, dy| {
-        grads.add(&x, kernel::rope(&dy, &table, &positions, Turn::Backward, To::default())?)
+        grads.add(&x, kernel::rope(&dy, &table, &positions, Turn::Back, To::default())?)
     }))
 }

@@ -15,6 +15,7 @@ pub fn build(l: &Loader<'_>) -> Result<Decoder> {
         head_dim: c.head_dim,
         scale: (c.head_dim as f32).sqrt().recip(),
         softcap: None,
+        span: None,
     };
     let layer = |i: usize| -> Result<Arc<Layer>> {
         let at = format!("model.layers.{i}");
