@@ -5,10 +5,13 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod elementwise;
+pub mod embedding;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub mod optimizer;
 mod output;
+pub mod reduce;
 pub mod rope;
 pub mod sparse;
 
@@ -25,6 +28,8 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
     &elementwise::SCALE,
+    &embedding::GATHER,
+    &embedding::SCATTER_ADD,
     &loss::ARGMAX,
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_GRAD,
@@ -34,6 +39,9 @@ pub static KERNELS: &[&Kernel] = &[
     &norm::RMSNORM,
     &norm::RMSNORM_BACKWARD,
     &norm::RMSNORM_WEIGHT,
+    &optimizer::ADAMW,
+    &reduce::REDUCE_PARTS,
+    &reduce::REDUCE_TOTAL,
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
     &sparse::SAMPLED,
@@ -43,9 +51,12 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         elementwise::variants(),
+        embedding::variants(),
         loss::variants(),
         matmul::variants(),
         norm::variants(),
+        optimizer::variants(),
+        reduce::variants(),
         rope::variants(),
         sparse::variants(),
     ]

@@ -3,7 +3,10 @@
 mod common;
 
 mod elementwise;
+mod embedding;
 mod loss;
 mod matmul;
 mod norm;
+mod optimizer;
+mod reduce;
 mod rope;
