@@ -6,10 +6,13 @@
 
 pub mod attention;
 pub mod elementwise;
+pub mod embedding;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub mod optimizer;
 mod output;
+pub mod reduce;
 pub mod rope;
 pub mod sparse;
 
@@ -26,6 +29,8 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
     &elementwise::SCALE,
+    &embedding::GATHER,
+    &embedding::SCATTER_ADD,
     &loss::ARGMAX,
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_GRAD,
@@ -35,6 +40,9 @@ pub static KERNELS: &[&Kernel] = &[
     &norm::RMSNORM,
     &norm::RMSNORM_BACKWARD,
     &norm::RMSNORM_WEIGHT,
+    &optimizer::ADAMW,
+    &reduce::REDUCE_PARTS,
+    &reduce::REDUCE_TOTAL,
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
     &sparse::SAMPLED,
@@ -51,9 +59,12 @@ pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
         elementwise::variants(),
+        embedding::variants(),
         loss::variants(),
         matmul::variants(),
         norm::variants(),
+        optimizer::variants(),
+        reduce::variants(),
         rope::variants(),
         sparse::variants(),
     ]

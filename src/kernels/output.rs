@@ -43,15 +43,18 @@ impl To<'_> {
     }
 }
 
-/// Refuses outputs that share a buffer with an input or with each other: a launch may bind a buffer either to read or
-/// to write, and an output has one writer.
+/// Refuses outputs that share a buffer with an input, or memory with each other: a launch may bind a buffer either to
+/// read or to write, and an element has one writer.
 ///
 /// # Errors
 /// [`Error::Shape`] that names `op`.
 pub(super) fn distinct(op: &'static str, inputs: &[&Tensor], outputs: &[&Tensor]) -> Result<()> {
-    let id = |t: &Tensor| t.slice().raw.id;
-    for (i, out) in outputs.iter().enumerate() {
-        if inputs.iter().chain(&outputs[..i]).any(|t| id(t) == id(out)) {
+    for (i, out) in outputs.iter().map(|t| t.slice()).enumerate() {
+        let overlaps = |t: &&Tensor| {
+            let s = t.slice();
+            s.raw.id == out.raw.id && s.offset < out.offset + out.len && out.offset < s.offset + s.len
+        };
+        if inputs.iter().any(|t| t.slice().raw.id == out.raw.id) || outputs[..i].iter().any(overlaps) {
             return Err(Error::shape(op, "an output lies in the same buffer as another operand"));
         }
     }

@@ -4,7 +4,10 @@ mod common;
 
 mod attention;
 mod elementwise;
+mod embedding;
 mod loss;
 mod matmul;
 mod norm;
+mod optimizer;
+mod reduce;
 mod rope;
