@@ -5,7 +5,8 @@ use super::targets::Target;
 use crate::autograd::ops::GradientSink;
 use crate::csr::CsrPattern;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::kernels::To;
 use crate::kernels::topk::{bitmask_to_flat, score_accumulate, topk_mask};
 use crate::tensor::Tensor;
 
@@ -78,14 +79,7 @@ impl MaskCollector {
 
 impl Sink {
     fn mask(&self) -> Result<CsrPattern> {
-        let (bits, bad) = topk_mask(&self.score, self.nnz)?;
-        let bits = bits.read::<u32>()?;
-        if bad.read::<u32>()?.iter().any(|&n| n != 0) {
-            return Err(Error::NonFinite {
-                what: self.module.clone(),
-                reason: "its mask gradient is not finite; lower the learning rate or look at the data".into(),
-            });
-        }
+        let bits = topk_mask(&self.score, self.nnz, To::New("mask scores"))?.read(&self.module)?;
         CsrPattern::from_flat(self.rows, self.cols, &bitmask_to_flat(&bits))
     }
 }

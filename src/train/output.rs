@@ -14,8 +14,8 @@ use std::path::Path;
 /// # Errors
 /// [`Error::File`] if there is something in it already.
 pub fn create(folder: &Path) -> Result<()> {
-    match std::fs::read_dir(folder) {
-        Ok(entries) if entries.count() > 0 => {
+    match std::fs::read_dir(folder).map(|entries| entries.count()) {
+        Ok(count) if count > 0 => {
             let reason =
                 "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
             Err(Error::file(folder, "--out", reason))

@@ -22,8 +22,10 @@ pub fn embed(tape: &mut Tape, table: &EmbeddingTable, tokens: &Tensor) -> Result
         return Err(Error::shape("embed", "no table"));
     };
     let out = Tensor::empty(tokens.device(), &[tokens.len(), first.cols()], "activations")?;
+    let one = table.shards.len() == 1;
     for (row, shard) in &table.shards {
-        kernel::embedding_forward(shard, *row, tokens, table.scale, To::Into(&out))?;
+        let part = (!one).then_some(*row);
+        kernel::embedding_forward(shard, part, tokens, table.scale, To::Into(&out))?;
     }
     let (grad, scale, tokens) = (table.grad.clone(), table.scale, tokens.clone());
     Ok(tape.record(out, grad.is_some(), move |_, dy| {

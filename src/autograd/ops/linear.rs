@@ -12,7 +12,8 @@
 
 use crate::autograd::{Dropout, Param, Tape, Var};
 use crate::error::Result;
-use crate::kernels::dropout as mask;
+use crate::kernels::To;
+use crate::kernels::dropout::{self as kernel, dropout};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::sparse::{SparseIndex, sddmm};
 use crate::tensor::{Tensor, Weight};
@@ -95,7 +96,7 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
     let y = rosa_linear(Layout::Nt, &x.value, &l.weight, fused, Out::default())?;
 
     let needed = x.is_tracked() || l.weight_grad.is_some() || l.attached.trains();
-    let (x, dropout) = (x.clone(), tape.dropout().cloned());
+    let (x, drops) = (x.clone(), tape.dropout().cloned());
     Ok(tape.record(y, needed, move |grads, dy| {
         if let Some(dw) = &l.weight_grad {
             matmul(Layout::Tn, &dy, &x.value, Out::add_to(dw))?;
@@ -116,13 +117,13 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
                 v = Some(matmul(Layout::Nn, &dy, &lr.b.value, Out::scaled(lr.scale))?);
             }
             if let (Some(da), Some(v)) = (&lr.a.grad, &v) {
-                let again = self::dropped(dropout.as_ref(), &x.value, lr)?;
+                let again = self::dropped(drops.as_ref(), &x.value, lr)?;
                 matmul(Layout::Tn, v, again.as_ref().unwrap_or(&x.value), Out::add_to(da))?;
             }
         }
         grads.accumulate(&x, |sum| {
             // dropout's mask lies over V·A alone, so with it that part is a product of its own
-            let masked = low_rank.as_ref().zip(v.as_ref()).filter(|(lr, _)| active(dropout.as_ref(), lr));
+            let masked = low_rank.as_ref().zip(v.as_ref()).filter(|(lr, _)| active(drops.as_ref(), lr));
             let fused = Fused {
                 sparse: sparse.map(|s| (&s.index, &s.values.value)),
                 low_rank: match masked {
@@ -132,26 +133,26 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
                 bias: None,
             };
             let dx = rosa_linear(Layout::Nn, &dy, &l.weight, fused, sum.map_or(Out::default(), Out::add_to))?;
-            if let (Some((lr, v)), Some(d)) = (masked, &dropout) {
+            if let (Some((lr, v)), Some(d)) = (masked, &drops) {
                 let va = matmul(Layout::Nn, v, &lr.a.value, Out::default())?;
-                mask::dropout_add(&dx, &va, &d.keys, mask_of(d, lr))?;
+                dropout(&va, &d.keys, mask_of(d, lr), To::AddTo(&dx))?;
             }
             Ok(dx)
         })
     }))
 }
 
-fn active(dropout: Option<&Dropout>, lr: &LowRank) -> bool {
-    dropout.is_some() && lr.dropout > 0.0
+fn active(drops: Option<&Dropout>, lr: &LowRank) -> bool {
+    drops.is_some() && lr.dropout > 0.0
 }
 
-fn mask_of(d: &Dropout, lr: &LowRank) -> mask::DropoutMask {
-    mask::DropoutMask { p: lr.dropout, seed: d.seed, stream: lr.stream, step: d.step }
+fn mask_of(d: &Dropout, lr: &LowRank) -> kernel::Dropout {
+    kernel::Dropout { p: lr.dropout, seed: d.seed, stream: lr.stream, step: d.step }
 }
 
-fn dropped(dropout: Option<&Dropout>, x: &Tensor, lr: &LowRank) -> Result<Option<Tensor>> {
-    match dropout {
-        Some(d) if lr.dropout > 0.0 => mask::dropout(x, &d.keys, mask_of(d, lr)).map(Some),
+fn dropped(drops: Option<&Dropout>, x: &Tensor, lr: &LowRank) -> Result<Option<Tensor>> {
+    match drops {
+        Some(d) if lr.dropout > 0.0 => dropout(x, &d.keys, mask_of(d, lr), To::default()).map(Some),
         _ => Ok(None),
     }
 }
