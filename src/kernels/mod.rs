@@ -4,6 +4,7 @@
 //! on [`Tensor`](crate::tensor::Tensor)s. Functions allocate their outputs unless they are given one to write or to
 //! accumulate into; all of them only record, nothing waits.
 
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod loss;
@@ -14,6 +15,7 @@ mod output;
 pub mod reduce;
 pub mod rope;
 pub mod sparse;
+pub mod topk;
 
 pub use output::To;
 
@@ -23,6 +25,7 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
     &elementwise::GLU,
@@ -45,11 +48,18 @@ pub static KERNELS: &[&Kernel] = &[
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
     &sparse::SAMPLED,
+    &topk::HISTOGRAM,
+    &topk::MASK,
+    &topk::SCORE,
+    &topk::SELECT,
+    &topk::TIES,
+    &topk::TIES_BEFORE,
 ];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
     [
+        dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
         loss::variants(),
@@ -59,6 +69,7 @@ pub fn variants() -> Vec<KernelSpec> {
         reduce::variants(),
         rope::variants(),
         sparse::variants(),
+        topk::variants(),
     ]
     .concat()
 }

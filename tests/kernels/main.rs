@@ -2,6 +2,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod dropout;
 mod elementwise;
 mod embedding;
 mod loss;
@@ -10,3 +11,4 @@ mod norm;
 mod optimizer;
 mod reduce;
 mod rope;
+mod topk;
