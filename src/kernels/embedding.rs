@@ -73,13 +73,7 @@ struct Source {
 ///
 /// # Errors
 /// [`Error::Shape`] if ids are no vector or the output does not fit.
-pub fn embedding_forward(
-    table: &Weight,
-    shard: Option<usize>,
-    ids: &Tensor,
-    scale: f32,
-    y: To<'_>,
-) -> Result<Tensor> {
+pub fn embedding_forward(table: &Weight, shard: Option<usize>, ids: &Tensor, scale: f32, y: To<'_>) -> Result<Tensor> {
     let source = Source {
         slice: table.slice(),
         format: table.format(),

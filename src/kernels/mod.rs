@@ -5,6 +5,7 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod loss;
@@ -15,6 +16,7 @@ mod output;
 pub mod reduce;
 pub mod rope;
 pub mod sparse;
+pub mod topk;
 
 pub use output::To;
 
@@ -24,6 +26,7 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
     &elementwise::GLU,
@@ -53,12 +56,19 @@ pub static KERNELS: &[&Kernel] = &[
     &attention::DELTA,
     &attention::DECODE,
     &attention::KV_STORE,
+    &topk::HISTOGRAM,
+    &topk::MASK,
+    &topk::SCORE,
+    &topk::SELECT,
+    &topk::TIES,
+    &topk::TIES_BEFORE,
 ];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
+        dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
         loss::variants(),
@@ -68,6 +78,7 @@ pub fn variants() -> Vec<KernelSpec> {
         reduce::variants(),
         rope::variants(),
         sparse::variants(),
+        topk::variants(),
     ]
     .concat()
 }

@@ -3,6 +3,7 @@
 mod common;
 
 mod attention;
+mod dropout;
 mod elementwise;
 mod embedding;
 mod loss;
@@ -11,3 +12,4 @@ mod norm;
 mod optimizer;
 mod reduce;
 mod rope;
+mod topk;
