@@ -26,7 +26,7 @@ struct Sink {
     cols: usize,
     nnz: usize,
     squared: bool,
-    /// `[rows · cols]` f32: the mean over the samples so far.
+    /// `[rows, cols]` f32: the mean over the samples so far.
     score: Tensor,
     samples: AtomicU32,
     /// Bits of the f32 factor of the gradients that are on their way.
@@ -47,7 +47,7 @@ impl MaskCollector {
                     cols,
                     nnz: t.nnz,
                     squared,
-                    score: Tensor::zeros(device, &[rows * cols], "mask scores")?,
+                    score: Tensor::zeros(device, &[rows, cols], "mask scores")?,
                     samples: AtomicU32::new(0),
                     scale: scale.clone(),
                 }))

@@ -59,21 +59,21 @@ pub fn run(args: EvalArgs) -> Result<()> {
     }
     if args.json {
         let line = serde_json::to_string(&scores).map_err(|e| Error::invalid("--json", e.to_string()))?;
-        println!("{line}");
+        super::print(&format!("{line}\n"))
     } else {
-        print_table(&scores);
+        super::print(&table(&scores))
     }
-    Ok(())
 }
 
-fn print_table(s: &Scores) {
-    println!("examples           {}", s.examples);
+fn table(s: &Scores) -> String {
+    let mut text = format!("examples           {}\n", s.examples);
     if let (Some(nll), Some(ppl), Some(tokens)) = (s.nll, s.perplexity, s.supervised_tokens) {
-        println!("supervised tokens  {tokens}\nnll                {nll:.6}\nperplexity         {ppl:.4}");
+        text += &format!("supervised tokens  {tokens}\nnll                {nll:.6}\nperplexity         {ppl:.4}\n");
     }
     if let Some(em) = s.exact_match {
-        println!("exact match        {:.2} %", 100.0 * em);
+        text += &format!("exact match        {:.2} %\n", 100.0 * em);
     }
+    text
 }
 
 /// Summed negative log-likelihood and the number of supervised tokens.

@@ -6,7 +6,6 @@ use crate::cli::signal;
 use crate::data::{ChatTemplate, Message};
 use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
-use std::io::Write;
 
 pub fn run(args: GenerateArgs) -> Result<()> {
     signal::install()?;
@@ -16,7 +15,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let prompt = match (&args.input.prompt, &args.input.chat) {
         (Some(text), _) => tokenizer.encode(text, true)?,
         (None, Some(text)) => {
-            let turn = Message::new("user", text);
+            let turn = Message { role: "user".into(), content: text.clone() };
             tokenizer.encode(&ChatTemplate::new(tokenizer)?.render(&[turn], true)?, false)?
         }
         (None, None) => return Err(Error::invalid("--prompt", "give --prompt or --chat")),
@@ -31,8 +30,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let mut failed = None;
     let mut show = |text: Result<String>| match text {
         Ok(text) if !args.json => {
-            print!("{text}");
-            let _ = std::io::stdout().flush(); // a closed pipe shows itself at the next print
+            failed = super::print(&text).err().or(failed.take());
         }
         Ok(_) => {}
         Err(e) => failed = Some(e),
@@ -49,9 +47,9 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     }
     if args.json {
         let text = tokenizer.decode(&ids, true)?;
-        println!("{}", serde_json::json!({ "text": text, "token_ids": ids }));
+        super::print(&format!("{}\n", serde_json::json!({ "text": text, "token_ids": ids })))?;
     } else {
-        println!();
+        super::print("\n")?;
     }
     if signal::interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }

@@ -34,8 +34,8 @@ impl Observer for Watch {
         }
     }
 
-    fn begin(&mut self, steps: u64, done: u64) {
-        self.progress = Some(Progress::new(steps, done, self.log_steps));
+    fn begin(&mut self, steps: u64) {
+        self.progress = Some(Progress::new(steps, 0, self.log_steps));
     }
 
     fn step(&mut self, metrics: &StepMetrics) {
@@ -51,11 +51,10 @@ impl Observer for Watch {
 
 pub fn run(args: TrainArgs) -> Result<()> {
     signal::install()?;
-    let resume = args.resume;
     let config = args.resolve()?;
     let (out, model, method) = (config.out.clone(), config.model.clone(), config.method);
     let mut watch = Watch::new(config.log_steps);
-    let outcome = Session::prepare(config, &mut watch).and_then(|s| s.run(resume, &mut watch));
+    let outcome = Session::prepare(config, &mut watch).and_then(|s| s.run(&mut watch));
     watch.finish();
     let outcome = outcome?;
     eprintln!(
