@@ -1,1 +1,4 @@
-//! (see ARCHITECTURE.md)
+//! The command line: arguments, progress and how the process ends.
+pub mod args;
+pub mod progress;
+pub mod signal;

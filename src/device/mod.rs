@@ -142,7 +142,10 @@ impl Device {
             let limit = caps.max_buffer.min(caps.max_binding);
             return Err(Error::invalid(
                 what,
-                format!("needs {bytes} bytes in one buffer, but {} takes at most {limit}; lower --batch-size or --seq-len, or use another --device", caps.name),
+                format!(
+                    "needs {bytes} bytes in one buffer, but {} takes at most {limit}; lower --batch-size or --seq-len, or use another --device",
+                    caps.name
+                ),
             ));
         }
         let mut pool = self.pool();
@@ -259,6 +262,11 @@ impl Buffer {
     /// Bytes, rounded up to the pool's size class.
     pub fn bytes(&self) -> u64 {
         self.0.bytes
+    }
+
+    /// Whether another clone is alive.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     pub fn slice(&self) -> Slice {

@@ -4,6 +4,7 @@
 //! on [`Tensor`](crate::tensor::Tensor)s. Functions allocate their outputs unless they are given one to write or to
 //! accumulate into; all of them only record, nothing waits.
 
+pub mod attention;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
@@ -25,12 +26,19 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &attention::FORWARD,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention::DELTA,
+    &attention::DECODE,
+    &attention::KV_STORE,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
     &elementwise::SCALE,
+    &embedding::COLUMNS,
     &embedding::GATHER,
     &embedding::SCATTER_ADD,
     &loss::ARGMAX,
@@ -59,6 +67,7 @@ pub static KERNELS: &[&Kernel] = &[
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
     [
+        attention::variants(),
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),

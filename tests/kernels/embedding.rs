@@ -62,7 +62,7 @@ fn embeddings_from_every_format() {
         ids[5] = vocab as u32; // outside: zeros
         let at = Tensor::from_slice(dev, &[ids.len()], &ids, "test").unwrap();
         let y = Guarded::new(dev, &[ids.len(), cols]);
-        embedding_forward(&weight, &at, 1.5, To::Into(&y.tensor)).unwrap();
+        embedding_forward(&weight, None, &at, 1.5, To::Into(&y.tensor)).unwrap();
         let value = |id: u32, c: usize| values.get(id as usize * cols + c).map_or(0.0, |v| 1.5 * v);
         // a block's minimum and scaled code round apart
         let want =

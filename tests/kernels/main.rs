@@ -2,6 +2,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attention;
 mod dropout;
 mod elementwise;
 mod embedding;

@@ -1,0 +1,275 @@
+//! The arguments of `rugosa`. Wrong usage ends the process with code 2 and a message of clap's.
+
+use crate::error::Result;
+use crate::train::config::{DataFormat, PartialConfig, TooLong, TrainConfig, default, defaults};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Fine-tune language models with RoSA: low-rank and sparse adapters over frozen weights, on any GPU
+#[derive(Debug, Parser)]
+#[command(name = "rugosa", version, max_term_width = 120, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Results go to standard output, everything else to standard error.\n\
+    Exit codes: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fine-tune a model
+    Train(Box<TrainArgs>),
+    /// Score a model, with or without an adapter, on rows
+    Eval(EvalArgs),
+    /// Continue a text, or answer a message
+    Generate(GenerateArgs),
+    /// Show rows as the model will see them, supervised tokens marked
+    Preview(PreviewArgs),
+    /// List the devices to compute on
+    Devices(DevicesArgs),
+    /// Teach the built-in model a task, with numbers from before and after
+    Demo(DemoArgs),
+}
+
+/// `rugosa train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Take options from this file, in TOML with the names of the flags written with _; flags win
+    #[arg(long, value_name = "FILE.toml", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+    /// Go on with the run in --out from its last saved state
+    #[arg(long, help_heading = "Run")]
+    pub resume: bool,
+    #[command(flatten)]
+    pub options: PartialConfig,
+    #[command(flatten)]
+    pub negations: Negations,
+}
+
+/// The flags that switch off what is on unless told otherwise.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Negations {
+    /// Go on with A, B and the optimiser's state once the masks are built
+    #[arg(long, conflicts_with = "restart", help_heading = "Masks")]
+    pub no_restart: bool,
+    /// One row a sequence
+    #[arg(long, conflicts_with = "packing", help_heading = "Batches")]
+    pub no_packing: bool,
+    /// Take the rows in the order of the file
+    #[arg(long, conflicts_with = "shuffle", help_heading = "Batches")]
+    pub no_shuffle: bool,
+}
+
+impl TrainArgs {
+    /// The configuration that these flags, the file of `--config` and the defaults give. `--resume` without `--config` starts
+    /// from the `config.toml` of the run folder.
+    ///
+    /// # Errors
+    /// Those of [`PartialConfig::from_toml`] and [`TrainConfig::resolve`].
+    pub fn resolve(self) -> Result<TrainConfig> {
+        let mut flags = self.options;
+        let off = |flag: bool, option: &mut Option<bool>| {
+            if flag {
+                *option = Some(false);
+            }
+        };
+        off(self.negations.no_restart, &mut flags.restart);
+        off(self.negations.no_packing, &mut flags.packing);
+        off(self.negations.no_shuffle, &mut flags.shuffle);
+        let of_run = flags.out.as_ref().filter(|_| self.resume).map(|out| out.join("config.toml"));
+        let file = match self.config.or(of_run) {
+            Some(path) => PartialConfig::from_toml(&path)?,
+            None => PartialConfig::default(),
+        };
+        TrainConfig::resolve(file, flags)
+    }
+}
+
+/// A model and what is put on it.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArgs {
+    /// The model: a Hugging Face folder or a GGUF file
+    #[arg(long, value_name = "DIR|FILE.gguf")]
+    pub model: PathBuf,
+    /// An adapter for it, as `rugosa train` writes them
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Where to compute.
+#[derive(Clone, Debug, Args)]
+pub struct DeviceArgs {
+    /// Device to compute on: its index or a part of its name, see `rugosa devices` [default: $RUGOSA_DEVICE, or the best]
+    #[arg(long, value_name = "INDEX|NAME")]
+    pub device: Option<String>,
+}
+
+/// Rows and how to read them; as in training.
+#[derive(Clone, Debug, Args)]
+pub struct RowArgs {
+    /// Rows, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub data: PathBuf,
+    /// What the rows look like
+    #[arg(long, value_enum, default_value_t = default::data_format())]
+    pub data_format: DataFormat,
+    /// Key of the prompt in prompt/response rows
+    #[arg(long, value_name = "KEY", default_value_t = default::prompt_field())]
+    pub prompt_field: String,
+    /// Key of the response in prompt/response rows
+    #[arg(long, value_name = "KEY", default_value_t = default::response_field())]
+    pub response_field: String,
+    /// Tokens of a sequence, at most
+    #[arg(long, value_name = "TOKENS", default_value_t = default::seq_len(), value_parser = at_least::<2>)]
+    pub seq_len: usize,
+    /// What to do with a row of more tokens
+    #[arg(long, value_enum, default_value_t = default::too_long())]
+    pub too_long: TooLong,
+}
+
+/// What `rugosa eval` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Metric {
+    /// Mean negative log-likelihood of the supervised tokens, in nats, and perplexity
+    Loss,
+    /// Share of the rows whose greedy answer equals the response
+    ExactMatch,
+}
+
+/// `rugosa eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub rows: RowArgs,
+    /// What to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "loss")]
+    pub metric: Vec<Metric>,
+    /// Rows that are computed together
+    #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = at_least::<1>)]
+    pub batch_size: usize,
+    /// Tokens of an answer, at most, for exact-match
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least::<1>)]
+    pub max_new_tokens: usize,
+    /// Take only the first N rows
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
+    pub limit: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rugosa generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub input: GenerateInput,
+    /// New tokens, at most
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least::<1>)]
+    pub max_new_tokens: usize,
+    /// Flatten (over 1) or sharpen (under 1) the distribution; 0: always the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    pub temperature: f64,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    pub top_p: f64,
+    /// Seed of the draws
+    #[arg(long, value_name = "SEED", default_value_t = default::seed())]
+    pub seed: u64,
+    /// Print one JSON object with the new text and its token ids
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What generation starts from: one of the two.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct GenerateInput {
+    /// Continue this text
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// Answer this message of a user, through the model's chat template
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub chat: Option<String>,
+}
+
+/// `rugosa preview`.
+#[derive(Debug, Args)]
+pub struct PreviewArgs {
+    /// The model whose tokenizer is used: a Hugging Face folder or a GGUF file
+    #[arg(long, value_name = "DIR|FILE.gguf")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub rows: RowArgs,
+    /// How many to show, from the first
+    #[arg(long = "rows", value_name = "N", default_value_t = 5, value_parser = at_least::<1>)]
+    pub count: usize,
+}
+
+/// `rugosa devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Print a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rugosa demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Seed of the run
+    #[arg(long, value_name = "SEED", default_value_t = default::seed())]
+    pub seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Cli {
+    /// Reads the process's arguments; help, version and wrong usage end the process.
+    pub fn from_env() -> Cli {
+        let mut matches = command().get_matches();
+        Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|e| e.exit())
+    }
+}
+
+/// The command, with the defaults of training put into its help: clap does not know them, for a flag that is absent must
+/// not win over the file.
+pub fn command() -> clap::Command {
+    Cli::command().mut_subcommand("train", |train| {
+        defaults().into_iter().filter(|(_, value)| !value.is_empty()).fold(train, |train, (option, value)| {
+            train.mut_arg(option, |arg| {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                arg.help(format!("{help} [default: {value}]"))
+            })
+        })
+    })
+}
+
+/// A whole number of at least `MIN`.
+fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
+    let n = text.parse().map_err(|_| "expected a whole number".to_owned())?;
+    if n < MIN { Err(format!("must be at least {MIN}")) } else { Ok(n) }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    let t = text.parse().ok().filter(|t: &f64| *t >= 0.0 && t.is_finite());
+    t.ok_or_else(|| "expected a number of 0 or more".into())
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let p = text.parse().ok().filter(|p: &f64| *p > 0.0 && *p <= 1.0);
+    p.ok_or_else(|| "expected a number over 0, at most 1".into())
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+//! How the process ends: interruption by the user, and exit codes.
+
+use crate::error::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Exit code of a run that the user interrupted: 128 and the number of SIGINT.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the first Ctrl-C (or SIGTERM, SIGHUP) only sets what [`interrupted`] says, so that a run can save what it
+/// has; the second ends the process at once with code 130. To be called once.
+///
+/// # Errors
+/// [`Error::Invalid`] where the system refuses a handler, or there is one already.
+pub fn install() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(EXIT_INTERRUPTED.into());
+        }
+    })
+    .map_err(|e| Error::invalid("Ctrl-C handler", e.to_string()))
+}
+
+/// Whether the user asked to stop. Cheap: a loop may ask at every step.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// The exit code for `error`: 2 where the usage was wrong, 130 where the user interrupted, otherwise 1.
+pub fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Invalid { .. } => 2,
+        Error::Interrupted => EXIT_INTERRUPTED,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_that_scripts_rely_on() {
+        assert_eq!(exit_code(&Error::invalid("--rank", "0")), 2);
+        assert_eq!(exit_code(&Error::Interrupted), 130);
+        assert_eq!(exit_code(&Error::file("a", "b", "c")), 1);
+        assert_eq!(exit_code(&Error::NoDevice { reason: "none".into() }), 1);
+    }
+
+    const CHILD: &str = "RUGOSA_TEST_SIGNAL_CHILD";
+
+    /// The other half of the test below, in a process of its own; without its variable it does nothing.
+    #[test]
+    fn child_that_waits_for_signals() {
+        if std::env::var_os(CHILD).is_none() {
+            return;
+        }
+        install().unwrap();
+        assert!(install().is_err() && !interrupted());
+        println!("\nready");
+        while !interrupted() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        println!("\nasked to stop");
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_first_signal_asks_and_the_second_ends() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "cli::signal::tests::child_that_waits_for_signals", "--nocapture"])
+            .env(CHILD, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for expected in ["ready", "asked to stop"] {
+            assert!(lines.any(|l| l.unwrap() == expected), "the child ended before it said \"{expected}\"");
+            assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    }
+}

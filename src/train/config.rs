@@ -1,0 +1,452 @@
+//! The configuration of a training run: every option, its default, its flag and its key in a file, in one table.
+//!
+//! [`PartialConfig`] is what a file or the command line says; [`TrainConfig`] is what holds after flags, file and defaults
+//! are laid over each other and checked by [`TrainConfig::resolve`]. Both come out of the `options!` table below, so a
+//! new option is one entry there, and one in `validate.rs` if its value can be wrong.
+
+mod validate;
+
+use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
+use crate::error::{Error, Result};
+use crate::optim::schedule::LrSchedule;
+use crate::train::phase::Schedule;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Declares [`PartialConfig`] and [`TrainConfig`]. An entry is a doc comment (the help text), `#[arg]` settings for clap, and
+/// `name: Type`, with `= default` where there is one.
+macro_rules! options {
+    (
+        required { $( $(#[doc = $rdoc:literal])* #[arg($($rarg:tt)*)] $r:ident: $rt:ty, )* }
+        with_default { $( $(#[doc = $ddoc:literal])* #[arg($($darg:tt)*)] $d:ident: $dt:ty = $dv:expr, )* }
+        optional { $( $(#[doc = $odoc:literal])* #[arg($($oarg:tt)*)] $o:ident: $ot:ty, )* }
+    ) => {
+        /// Options as one source gives them: those of a file ([`PartialConfig::from_toml`]) or of the command line.
+        #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+        pub struct PartialConfig {
+            $( $(#[doc = $rdoc])* #[arg(long, $($rarg)*)] pub $r: Option<$rt>, )*
+            $( $(#[doc = $ddoc])* #[arg(long, $($darg)*)] pub $d: Option<$dt>, )*
+            $( $(#[doc = $odoc])* #[arg(long, $($oarg)*)] pub $o: Option<$ot>, )*
+        }
+
+        /// A checked configuration, as `config.toml` in a run folder holds it. Relative paths are relative to the working
+        /// folder of the process.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub struct TrainConfig {
+            $( $(#[doc = $rdoc])* pub $r: $rt, )*
+            $( $(#[doc = $odoc])* #[serde(skip_serializing_if = "Option::is_none")] pub $o: Option<$ot>, )*
+            $( $(#[doc = $ddoc])* pub $d: $dt, )*
+        }
+
+        /// Every key, in the order of the table.
+        const KEYS: &[&str] = &[$( stringify!($r), )* $( stringify!($d), )* $( stringify!($o), )*];
+
+        impl PartialConfig {
+            /// Sets `key`; the error is the reason why `value` does not fit it. `key` must be one of [`KEYS`].
+            fn set(&mut self, key: &str, value: toml::Value) -> Result<(), toml::de::Error> {
+                match key {
+                    $( stringify!($r) => self.$r = Some(value.try_into()?), )*
+                    $( stringify!($d) => self.$d = Some(value.try_into()?), )*
+                    $( stringify!($o) => self.$o = Some(value.try_into()?), )*
+                    _ => return Err(serde::de::Error::custom("unknown key")),
+                }
+                Ok(())
+            }
+
+            /// These options, and those of `fallback` where these say nothing.
+            pub fn or(self, fallback: PartialConfig) -> PartialConfig {
+                PartialConfig {
+                    $( $r: self.$r.or(fallback.$r), )*
+                    $( $d: self.$d.or(fallback.$d), )*
+                    $( $o: self.$o.or(fallback.$o), )*
+                }
+            }
+
+            /// Fills in the defaults.
+            fn over_defaults(self) -> Result<TrainConfig> {
+                Ok(TrainConfig {
+                    $( $r: self.$r.ok_or_else(|| validate::missing(stringify!($r)))?, )*
+                    $( $d: self.$d.unwrap_or_else(default::$d), )*
+                    $( $o: self.$o, )*
+                })
+            }
+        }
+
+        /// `(option, default)` of every option that has one, as text for help.
+        pub fn defaults() -> Vec<(&'static str, String)> {
+            vec![$( (stringify!($d), default_text(default::$d())), )*]
+        }
+
+        /// The default of each option that has one, also for other commands that share the option.
+        pub mod default {
+            use super::*;
+
+            $( $(#[doc = $ddoc])* pub fn $d() -> $dt { $dv } )*
+        }
+    };
+}
+
+options! {
+    required {
+        /// Model to start from: a Hugging Face folder or a GGUF file
+        #[arg(value_name = "DIR|FILE.gguf", help_heading = "Run")]
+        model: PathBuf,
+        /// Training rows, one JSON object a line
+        #[arg(value_name = "FILE.jsonl", help_heading = "Run")]
+        data: PathBuf,
+        /// Folder to create for the adapter, metrics.jsonl and config.toml
+        #[arg(value_name = "DIR", help_heading = "Run")]
+        out: PathBuf,
+    }
+    with_default {
+        // the method. Rank 8 and no dropout are PEFT's defaults; alpha 16 whatever the rank, density 0.6 %, wl64 with one
+        // mask gradient and a restart are the paper's common setting
+        /// What trains: low-rank and sparse adapters, one of them, or all weights
+        #[arg(value_enum, help_heading = "Method")]
+        method: Method = Method::Rosa,
+        /// Rank of the low-rank adapters
+        #[arg(value_name = "R", help_heading = "Method")]
+        rank: usize = 8,
+        /// Numerator of the low-rank adapters' scale, alpha/rank
+        #[arg(value_name = "ALPHA", help_heading = "Method")]
+        alpha: f64 = 16.0,
+        /// Scale by alpha/sqrt(rank) instead
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Method")]
+        rslora: bool = false,
+        /// Probability that an input of the low-rank adapters is dropped in training
+        #[arg(value_name = "P", help_heading = "Method")]
+        dropout: f64 = 0.0,
+        /// Share of each weight's entries that get a sparse value, 0 to 1
+        #[arg(value_name = "D", help_heading = "Method")]
+        density: f64 = 0.006,
+        /// Modules that get an adapter: names or ends of names, * within one part of a name, or all-linear
+        #[arg(value_name = "NAME,…", help_heading = "Method")]
+        target_modules: TargetModules = TargetModules::default(),
+        /// Rank of some modules; the longest match wins
+        #[arg(value_name = "NAME=R,…", help_heading = "Method")]
+        rank_pattern: PerModule<usize> = PerModule::default(),
+        /// Alpha of some modules
+        #[arg(value_name = "NAME=ALPHA,…", help_heading = "Method")]
+        alpha_pattern: PerModule<f64> = PerModule::default(),
+        /// Density of some modules
+        #[arg(value_name = "NAME=D,…", help_heading = "Method")]
+        density_pattern: PerModule<f64> = PerModule::default(),
+        /// wlN (N steps of low-rank warm-up before the masks), default (none), spa_only or lora_only; unless given,
+        /// "default" with --mask, --init-adapter or --method full, spa_only with spa, lora_only with lora
+        #[arg(value_name = "wlN|default|spa_only|lora_only", help_heading = "Method")]
+        schedule: Schedule = Schedule::WarmLora(64),
+        /// Steps whose gradients choose the masks
+        #[arg(value_name = "STEPS", help_heading = "Masks")]
+        mask_grads: u32 = 1,
+        /// How the micro-batches' gradients make the score of an entry
+        #[arg(value_enum, help_heading = "Masks")]
+        mask_mode: MaskMode = MaskMode::MeanSquared,
+        /// Begin again once the masks are built, as the paper does
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Masks")]
+        restart: bool = true,
+        /// Stop once the masks are saved
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Masks")]
+        mask_only: bool = false,
+
+        // the optimiser: the paper's rates for its 16-bit runs, its warm-up and its betas, no decay, no clipping
+        /// Learning rate of the sparse values, or of all weights with --method full
+        #[arg(value_name = "LR", help_heading = "Optimiser")]
+        lr: f64 = 2e-4,
+        /// Learning rate of the low-rank adapters; with --method lora, --lr alone sets it too
+        #[arg(value_name = "LR", help_heading = "Optimiser")]
+        lora_lr: f64 = 7e-4,
+        /// How both rates move over the T steps of a phase, W of them warm-up
+        #[arg(value_enum, help_heading = "Optimiser")]
+        lr_schedule: LrSchedule = LrSchedule::Linear,
+        /// Decoupled weight decay
+        #[arg(value_name = "WD", help_heading = "Optimiser")]
+        weight_decay: f64 = 0.0,
+        /// Decay of Adam's mean
+        #[arg(value_name = "BETA", help_heading = "Optimiser")]
+        beta1: f64 = 0.9,
+        /// Decay of Adam's mean of squares
+        #[arg(value_name = "BETA", help_heading = "Optimiser")]
+        beta2: f64 = 0.999,
+        /// Added to the root of Adam's mean of squares
+        #[arg(value_name = "EPS", help_heading = "Optimiser")]
+        eps: f64 = 1e-8,
+        /// Clip the gradient to this norm; 0: never
+        #[arg(value_name = "NORM", help_heading = "Optimiser")]
+        max_grad_norm: f64 = 0.0,
+
+        // batches: eight packed sequences of 512 tokens are about the paper's 32 short rows, and one sequence a
+        // micro-batch, as there, asks for the least memory and the finest mask scores
+        /// Sequences in a micro-batch
+        #[arg(value_name = "ROWS", help_heading = "Batches")]
+        batch_size: usize = 1,
+        /// Micro-batches in an optimiser step
+        #[arg(value_name = "N", help_heading = "Batches")]
+        gradient_accumulation_steps: usize = 8,
+        /// Divide a step's loss by the supervised tokens of the whole step, or average the micro-batches' means
+        #[arg(value_enum, help_heading = "Batches")]
+        loss_normalisation: LossNormalisation = LossNormalisation::Tokens,
+        /// Tokens of a sequence, at most
+        #[arg(value_name = "TOKENS", help_heading = "Batches")]
+        seq_len: usize = 512,
+        /// Pack several rows into a sequence (--no-packing: one row a sequence)
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Batches")]
+        packing: bool = true,
+        /// Shuffle the rows, anew for each epoch (--no-shuffle: the order of the file)
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Batches")]
+        shuffle: bool = true,
+
+        /// What the rows look like
+        #[arg(value_enum, help_heading = "Data")]
+        data_format: DataFormat = DataFormat::Auto,
+        /// Key of the prompt in prompt/response rows
+        #[arg(value_name = "KEY", help_heading = "Data")]
+        prompt_field: String = "prompt".into(),
+        /// Key of the response in prompt/response rows
+        #[arg(value_name = "KEY", help_heading = "Data")]
+        response_field: String = "response".into(),
+        /// What to do with a row of more than --seq-len tokens
+        #[arg(value_enum, help_heading = "Data")]
+        too_long: TooLong = TooLong::Truncate,
+
+        /// Seed of initial values, shuffles and dropout
+        #[arg(value_name = "SEED", help_heading = "Run")]
+        seed: u64 = 42,
+        /// Keep all activations, or only each layer's input (less memory, a third more work)
+        #[arg(value_enum, help_heading = "Run")]
+        checkpointing: Checkpointing = Checkpointing::Off,
+        /// Save the state of the run every N steps, for --resume; 0: never
+        #[arg(value_name = "STEPS", help_heading = "Run")]
+        save_steps: u64 = 0,
+        /// Print a line every N steps where there is no terminal
+        #[arg(value_name = "STEPS", help_heading = "Run")]
+        log_steps: u64 = 10,
+    }
+    optional {
+        /// Take the masks from this file; nothing is collected then
+        #[arg(value_name = "FILE", help_heading = "Masks")]
+        mask: PathBuf,
+        /// Save the masks to this file
+        #[arg(value_name = "FILE", help_heading = "Masks")]
+        save_mask: PathBuf,
+        /// Start from this adapter's values, and from its masks if it has them
+        #[arg(value_name = "DIR", help_heading = "Method")]
+        init_adapter: PathBuf,
+        /// Steps over which the rates rise from 0 [default: 20, at most a tenth of the steps]
+        #[arg(value_name = "STEPS", help_heading = "Optimiser")]
+        warmup_steps: u64,
+        /// Passes over the data [default: 1, unless --steps is given]
+        #[arg(value_name = "N", help_heading = "Run", conflicts_with = "steps")]
+        epochs: f64,
+        /// Optimiser steps (of the training phase; warm-up and masks come on top unless --no-restart)
+        #[arg(value_name = "N", help_heading = "Run")]
+        steps: u64,
+        /// Device to compute on: its index or a part of its name, see `rugosa devices` [default: $RUGOSA_DEVICE, or the best]
+        #[arg(value_name = "INDEX|NAME", help_heading = "Run")]
+        device: String,
+    }
+}
+
+/// Declares an enum whose values are spelled in snake_case on the command line and in files.
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident { $( $(#[$value_meta:meta])* $value:ident, )* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+        #[serde(rename_all = "snake_case")]
+        #[value(rename_all = "snake_case")]
+        pub enum $name { $( $(#[$value_meta])* $value, )* }
+    };
+}
+
+choice! {
+    /// What trains.
+    Method {
+        /// Low-rank and sparse adapters together
+        Rosa,
+        /// Low-rank adapters
+        Lora,
+        /// Sparse adapters
+        Spa,
+        /// All weights
+        Full,
+    }
+}
+
+choice! {
+    /// How gradients of the frozen weights g, one a micro-batch, make the score whose largest entries form the mask.
+    MaskMode {
+        /// Mean of g²
+        MeanSquared,
+        /// Mean of g, by magnitude
+        Mean,
+    }
+}
+
+choice! {
+    /// What a step's loss is divided by.
+    LossNormalisation {
+        /// All supervised tokens of the step: how rows fall into micro-batches makes no difference
+        Tokens,
+        /// Each micro-batch by its own, then the mean of those: as the original does
+        MicroBatch,
+    }
+}
+
+choice! {
+    /// What the rows of a data set look like.
+    DataFormat {
+        /// By the keys of each row
+        Auto,
+        /// `messages`, through the model's chat template
+        Messages,
+        /// A prompt and a supervised response
+        PromptResponse,
+        /// `instruction`, `input`, `output`
+        Alpaca,
+        /// `text`, all of it supervised
+        Text,
+        /// `input_ids` and `labels`
+        Tokens,
+    }
+}
+
+choice! {
+    /// What happens to a row that is too long.
+    TooLong {
+        /// Its end is cut off
+        Truncate,
+        /// It is left out
+        Drop,
+    }
+}
+
+choice! {
+    /// Which activations are kept for the backward pass.
+    Checkpointing {
+        /// All
+        Off,
+        /// Each layer's input; the rest is computed again
+        Layer,
+    }
+}
+
+impl PartialConfig {
+    /// Reads a file of `key = value` lines, all optional, with the names of the flags written with `_`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Row`] where it is no TOML; [`Error::File`] with the key where a key is unknown (and the
+    /// nearest known one) or a value of the wrong type.
+    pub fn from_toml(path: &Path) -> Result<PartialConfig> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            let before = e.span().and_then(|s| text.get(..s.start)).unwrap_or("");
+            Error::row(path, before.matches('\n').count() + 1, one_line(e.message()))
+        })?;
+        let mut partial = PartialConfig::default();
+        for (key, value) in table {
+            if !KEYS.contains(&key.as_str()) {
+                return Err(Error::file(path, &key, validate::unknown_key(&key)));
+            }
+            partial.set(&key, value).map_err(|e| Error::file(path, &key, one_line(e.message())))?;
+        }
+        Ok(partial)
+    }
+}
+
+impl TrainConfig {
+    /// Lays `flags` over `file` over the defaults and checks the result. What belongs together is overridden together:
+    /// `--steps` drops the file's `epochs` (and the reverse), and another `--method` drops the file's `schedule`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] that names the option, the reason and the way out.
+    pub fn resolve(mut file: PartialConfig, flags: PartialConfig) -> Result<TrainConfig> {
+        if flags.steps.is_some() {
+            file.epochs = None;
+        }
+        if flags.epochs.is_some() {
+            file.steps = None;
+        }
+        if flags.method.is_some_and(|m| m != file.method.unwrap_or(Method::Rosa)) {
+            file.schedule = None;
+        }
+        let mut given = flags.or(file);
+        if given.method == Some(Method::Lora) {
+            given.lora_lr = given.lora_lr.or(given.lr);
+        }
+        if given.schedule.is_none() {
+            given.schedule = match given.method.unwrap_or(Method::Rosa) {
+                Method::Lora => Some(Schedule::LoraOnly),
+                Method::Spa => Some(Schedule::SpaOnly),
+                Method::Full => Some(Schedule::WarmLora(0)),
+                // masks need no warm-up if they are given, and A and B of an adapter are warm already
+                Method::Rosa if given.mask.is_some() || given.init_adapter.is_some() => Some(Schedule::WarmLora(0)),
+                Method::Rosa => None,
+            };
+        }
+        if given.steps.is_none() {
+            given.epochs = given.epochs.or(Some(1.0));
+        }
+        let config = given.over_defaults()?;
+        validate::check(&config)?;
+        Ok(config)
+    }
+
+    /// The text of a file that resolves to this configuration again.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where TOML cannot hold a value (a path that is no Unicode).
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::invalid("config.toml", one_line(&e.to_string())))
+    }
+
+    /// T of [`crate::train::phase`], given the optimiser steps of one pass over the data: `steps`, or `epochs` passes
+    /// rounded up. At most 2⁶³ - 1, so that the steps of the other phases can be added.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        let passes = self.epochs.unwrap_or(1.0) * steps_per_epoch as f64;
+        self.steps.unwrap_or(passes.ceil() as u64).min(validate::MAX_INTEGER)
+    }
+
+    /// Warm-up steps of a learning-rate schedule of `total` steps.
+    pub fn warmup(&self, total: u64) -> u64 {
+        self.warmup_steps.unwrap_or((total / 10).min(20))
+    }
+
+    /// What [`crate::adapters::targets::select`] needs: the half that the method has not is 0 everywhere.
+    pub fn target_rules(&self) -> TargetRules {
+        let mut rules = TargetRules {
+            modules: self.target_modules.clone(),
+            rank: self.rank,
+            rank_pattern: self.rank_pattern.clone(),
+            alpha: self.alpha,
+            alpha_pattern: self.alpha_pattern.clone(),
+            rslora: self.rslora,
+            density: self.density,
+            density_pattern: self.density_pattern.clone(),
+        };
+        if matches!(self.method, Method::Spa | Method::Full) {
+            (rules.rank, rules.rank_pattern, rules.alpha_pattern) = (0, PerModule::default(), PerModule::default());
+        }
+        if matches!(self.method, Method::Lora | Method::Full) {
+            (rules.density, rules.density_pattern) = (0.0, PerModule::default());
+        }
+        rules
+    }
+}
+
+/// A default as it would be typed; nothing for an empty one.
+fn default_text<T: Serialize>(value: T) -> String {
+    match toml::Value::try_from(value) {
+        Ok(toml::Value::String(text)) => text,
+        Ok(toml::Value::Array(items)) => items.iter().filter_map(|v| v.as_str()).collect::<Vec<_>>().join(","),
+        Ok(toml::Value::Float(x)) if x != 0.0 && x < 1e-4 => format!("{x:e}"),
+        Ok(toml::Value::Float(x)) => x.to_string(),
+        Ok(toml::Value::Table(_)) | Err(_) => String::new(),
+        Ok(other) => other.to_string(),
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.trim().replace('\n', "; ")
+}
+
+#[cfg(test)]
+mod tests;

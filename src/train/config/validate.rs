@@ -1,0 +1,151 @@
+//! The checks of a configuration: what no value may be, and which combinations mean nothing.
+
+use super::{KEYS, Method, TrainConfig};
+use crate::error::{Error, Result};
+use crate::train::phase::Schedule;
+
+/// TOML's integers, and so those of `config.toml`, have 63 bits and a sign.
+pub(super) const MAX_INTEGER: u64 = i64::MAX as u64;
+
+/// An option that has no default and was not given.
+pub(super) fn missing(key: &str) -> Error {
+    Error::invalid(flag(key), "not given; it is needed here or as a key in the file of --config")
+}
+
+/// Why a key is refused, with the nearest one that exists.
+pub(super) fn unknown_key(key: &str) -> String {
+    let nearest = KEYS.iter().min_by_key(|k| strsim::damerau_levenshtein(key, k)).unwrap_or(&"");
+    format!("unknown key; the nearest known one is {nearest}")
+}
+
+/// The flag of a key.
+fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+/// Checks every value and combination.
+pub(super) fn check(c: &TrainConfig) -> Result<()> {
+    values(c)?;
+    length(c)?;
+    sizes(c)?;
+    schedule(c)?;
+    masks(c)
+}
+
+fn refuse(condition: bool, key: &str, reason: impl FnOnce() -> String) -> Result<()> {
+    if condition { Err(Error::invalid(flag(key), reason())) } else { Ok(()) }
+}
+
+fn values(c: &TrainConfig) -> Result<()> {
+    for (key, value) in [("batch_size", c.batch_size), ("gradient_accumulation_steps", c.gradient_accumulation_steps)] {
+        refuse(value == 0, key, || "must be at least 1".into())?;
+    }
+    refuse(c.seq_len < 2, "seq_len", || format!("{} leaves no next token to learn; use at least 2", c.seq_len))?;
+    refuse(c.mask_grads == 0, "mask_grads", || "must be at least 1; to collect nothing give --mask FILE".into())?;
+    refuse(c.log_steps == 0, "log_steps", || "must be at least 1".into())?;
+
+    // `!(in range)` so that NaN is refused too
+    for (key, value) in [("dropout", c.dropout), ("beta1", c.beta1), ("beta2", c.beta2)] {
+        refuse(!(0.0..1.0).contains(&value), key, || format!("{value} is outside of 0 (included) to 1 (excluded)"))?;
+    }
+    let rates =
+        [("lr", c.lr), ("lora_lr", c.lora_lr), ("weight_decay", c.weight_decay), ("max_grad_norm", c.max_grad_norm)];
+    for (key, value) in rates {
+        refuse(!(value >= 0.0 && value.is_finite()), key, || format!("{value} is no finite number of 0 or more"))?;
+    }
+    refuse(!(c.eps > 0.0 && c.eps.is_finite()), "eps", || format!("{} is no finite number over 0; try 1e-8", c.eps))?;
+
+    let alphas = std::iter::once(("alpha", "", c.alpha));
+    let alphas = alphas.chain(c.alpha_pattern.0.iter().map(|(m, &a)| ("alpha_pattern", m.as_str(), a)));
+    for (key, module, alpha) in alphas {
+        refuse(!(alpha > 0.0 && alpha.is_finite()), key, || {
+            format!("{}{alpha} is no finite number over 0", of(module))
+        })?;
+    }
+    let densities = std::iter::once(("density", "", c.density));
+    let densities = densities.chain(c.density_pattern.0.iter().map(|(m, &d)| ("density_pattern", m.as_str(), d)));
+    for (key, module, density) in densities {
+        refuse(!(0.0..=1.0).contains(&density), key, || {
+            format!("{}{density} is outside of 0 to 1; it is a share, 0.006 for 0.6 %", of(module))
+        })?;
+    }
+    for (key, field) in [("prompt_field", &c.prompt_field), ("response_field", &c.response_field)] {
+        refuse(field.is_empty(), key, || "is empty; give the key of the rows".into())?;
+    }
+    refuse(c.prompt_field == c.response_field, "response_field", || {
+        format!("\"{}\" is the prompt's field too; give the response's own", c.response_field)
+    })
+}
+
+fn of(module: &str) -> String {
+    if module.is_empty() { String::new() } else { format!("{module}=") }
+}
+
+fn length(c: &TrainConfig) -> Result<()> {
+    refuse(c.steps.is_some() && c.epochs.is_some(), "steps", || "given together with epochs; give one of them".into())?;
+    refuse(c.steps == Some(0), "steps", || "must be at least 1".into())?;
+    if let Some(epochs) = c.epochs {
+        refuse(!(epochs > 0.0 && epochs.is_finite()), "epochs", || format!("{epochs} is no finite number over 0"))?;
+    }
+    let integers =
+        [("seed", c.seed), ("save_steps", c.save_steps), ("log_steps", c.log_steps), ("steps", c.steps.unwrap_or(0))];
+    for (key, value) in integers.into_iter().chain([("warmup_steps", c.warmup_steps.unwrap_or(0))]) {
+        refuse(value > MAX_INTEGER, key, || format!("{value} is over {MAX_INTEGER}, the most that a file can hold"))?;
+    }
+    match (c.steps, c.warmup_steps) {
+        (Some(steps), Some(warmup)) => refuse(warmup > steps, "warmup_steps", || {
+            format!("{warmup} is more than the {steps} steps of the run; use fewer, or more --steps")
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Every half that a method has must have a size.
+fn sizes(c: &TrainConfig) -> Result<()> {
+    let rank = c.rank > 0 || c.rank_pattern.0.values().any(|&r| r > 0);
+    let density = c.density > 0.0 || c.density_pattern.0.values().any(|&d| d > 0.0);
+    match c.method {
+        Method::Rosa => {
+            refuse(!rank, "rank", || "0 with method rosa; for sparse adapters alone use --method spa".into())?;
+            refuse(!density, "density", || "0 with method rosa; for low-rank adapters alone use --method lora".into())
+        }
+        Method::Lora => refuse(!rank, "rank", || "0 with method lora leaves nothing to train; use --rank 8".into()),
+        Method::Spa => {
+            refuse(!density, "density", || "0 with method spa leaves nothing to train; use --density 0.006".into())
+        }
+        Method::Full => Ok(()),
+    }
+}
+
+fn schedule(c: &TrainConfig) -> Result<()> {
+    let way_out = match (c.method, c.schedule) {
+        (Method::Rosa, Schedule::LoraOnly) => "use --method lora, or --schedule wl64",
+        (Method::Lora, Schedule::WarmLora(_) | Schedule::SpaOnly) => "use --schedule lora_only, or --method rosa",
+        (Method::Spa, Schedule::WarmLora(1..) | Schedule::LoraOnly) => "use --schedule spa_only, or --method rosa",
+        (Method::Full, s) if s != Schedule::WarmLora(0) => "leave --schedule out, or use --method rosa",
+        _ => return Ok(()),
+    };
+    let method = match c.method {
+        Method::Rosa => "rosa",
+        Method::Lora => "lora",
+        Method::Spa => "spa",
+        Method::Full => "full",
+    };
+    refuse(true, "schedule", || format!("{} does not go with method {method}; {way_out}", c.schedule))
+}
+
+fn masks(c: &TrainConfig) -> Result<()> {
+    if matches!(c.method, Method::Lora | Method::Full) {
+        let asked = [("mask", c.mask.is_some()), ("save_mask", c.save_mask.is_some()), ("mask_only", c.mask_only)];
+        for (key, given) in asked {
+            refuse(given, key, || "this method has no masks; leave it out, or use --method rosa or spa".into())?;
+        }
+    }
+    refuse(c.method == Method::Full && c.init_adapter.is_some(), "init_adapter", || {
+        "method full trains no adapter; leave it out, or use --method rosa".into()
+    })?;
+    refuse(c.mask_only && c.mask.is_some(), "mask_only", || {
+        "the masks are given with --mask already; leave one of them out".into()
+    })?;
+    refuse(c.mask_only && c.save_mask.is_none(), "mask_only", || "needs --save-mask FILE to put the masks in".into())
+}

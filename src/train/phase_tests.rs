@@ -1,0 +1,126 @@
+use super::*;
+use crate::train::config::PartialConfig;
+
+/// The agenda of a run given by a method, a schedule and changes to its configuration.
+fn agenda(method: Method, schedule: &str, steps: u64, masks: bool, edit: fn(&mut TrainConfig)) -> Result<Agenda> {
+    let flags = PartialConfig {
+        model: Some("m".into()),
+        data: Some("d".into()),
+        out: Some("o".into()),
+        method: Some(method),
+        ..PartialConfig::default()
+    };
+    let mut config = TrainConfig::resolve(PartialConfig::default(), flags).unwrap();
+    config.schedule = schedule.parse().unwrap();
+    edit(&mut config);
+    Agenda::new(&config, masks, steps)
+}
+
+/// One word a step: phase initial, then what trains (`l`, `s`, `f`), `c` collects, `!` masks are built after it; `|` stands
+/// before a restart.
+fn script(agenda: &Agenda) -> String {
+    let word = |p: StepPlan| {
+        let mut w = String::new();
+        let marks = [
+            (p.restart_before, "|"),
+            (p.phase == Phase::Warmup, "W"),
+            (p.phase == Phase::Collect, "C"),
+            (p.phase == Phase::Train, "T"),
+            (p.train_lora, "l"),
+            (p.train_sparse, "s"),
+            (p.train_full, "f"),
+            (p.collect, "c"),
+            (p.build_masks_after, "!"),
+        ];
+        marks.iter().filter(|(on, _)| *on).for_each(|(_, mark)| w.push_str(mark));
+        w
+    };
+    (0..).map_while(|t| agenda.plan(t)).map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_row_of_the_schedule_table() {
+    use Method::*;
+    let two: fn(&mut TrainConfig) = |c| c.mask_grads = 2;
+    let go_on: fn(&mut TrainConfig) = |c| (c.mask_grads, c.restart) = (2, false);
+    let stop: fn(&mut TrainConfig) = |c| (c.mask_grads, c.mask_only) = (2, true);
+    #[rustfmt::skip]
+    let table = [
+        // method, schedule, steps, masks given, changes, expected
+        (Rosa, "wl3", 2, false, two, "Wl Wl Wl Clc Clc! |Tls Tls"),
+        (Rosa, "wl3", 7, false, go_on, "Wl Wl Wl Clc Clc! Tls Tls"),
+        (Rosa, "wl3", 7, false, stop, "Wl Wl Wl Clc Clc!"),
+        (Rosa, "wl3", 5, true, two, "Wl Wl Wl Tls Tls"),
+        (Rosa, "wl3", 5, true, go_on, "Wl Wl Wl Tls Tls"),
+        (Rosa, "default", 2, false, two, "Clc Clc! |Tls Tls"),
+        (Rosa, "df", 4, false, go_on, "Clc Clc! Tls Tls"),
+        (Rosa, "wl0", 4, false, go_on, "Clc Clc! Tls Tls"),
+        (Rosa, "default", 2, true, two, "Tls Tls"),
+        (Rosa, "spa_only", 2, false, two, "Cc Cc! |Ts Ts"),
+        (Spa, "spa_only", 2, false, two, "Cc Cc! |Ts Ts"),
+        (Spa, "spa_only", 4, false, go_on, "Cc Cc! Ts Ts"),
+        (Spa, "spa_only", 2, false, stop, "Cc Cc!"),
+        (Spa, "default", 2, false, two, "Cc Cc! |Ts Ts"),
+        (Spa, "spa_only", 2, true, two, "Ts Ts"),
+        (Lora, "lora_only", 2, false, two, "Tl Tl"),
+        (Full, "default", 2, false, two, "Tf Tf"),
+    ];
+    for (method, schedule, steps, masks, edit, expected) in table {
+        let agenda = agenda(method, schedule, steps, masks, edit).unwrap();
+        assert_eq!(script(&agenda), expected, "{method:?} {schedule}, {steps} steps, masks given: {masks}");
+        assert_eq!(agenda.steps(), expected.split(' ').count() as u64);
+    }
+}
+
+fn positions(agenda: &Agenda) -> Vec<(u64, u64)> {
+    (0..).map_while(|t| agenda.plan(t)).map(|p| (p.schedule_step, p.total_steps)).collect()
+}
+
+#[test]
+fn a_restart_begins_the_schedule_again() {
+    let agenda = agenda(Method::Rosa, "wl2", 4, false, |_| ()).unwrap();
+    assert_eq!(positions(&agenda), [(0, 4), (1, 4), (2, 4), (0, 4), (1, 4), (2, 4), (3, 4)]);
+    assert_eq!([Phase::Warmup, Phase::Collect, Phase::Train].map(|p| agenda.phase_steps(p)), [2, 1, 4]);
+}
+
+#[test]
+fn going_on_goes_on_in_the_schedule() {
+    let agenda = agenda(Method::Rosa, "wl2", 5, false, |c| c.restart = false).unwrap();
+    assert_eq!(positions(&agenda), [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]);
+}
+
+#[test]
+fn a_warm_up_longer_than_the_run_is_not_starved() {
+    let agenda = agenda(Method::Rosa, "wl6", 2, false, |_| ()).unwrap();
+    let p = positions(&agenda);
+    assert_eq!((p[0], p[6], p[7]), ((0, 7), (6, 7), (0, 2)));
+}
+
+#[test]
+fn runs_without_a_step_for_the_sparse_values_are_errors() {
+    let message = |a: Result<Agenda>| a.unwrap_err().to_string();
+    let go_on = |c: &mut TrainConfig| c.restart = false;
+    let m = message(agenda(Method::Rosa, "wl64", 65, false, go_on));
+    assert!(m.contains("takes 65 steps") && m.contains("--schedule wl16"), "{m}");
+    assert!(agenda(Method::Rosa, "wl64", 66, false, go_on).is_ok());
+    assert!(message(agenda(Method::Rosa, "wl3", 3, true, |_| ())).contains("the run has 3"));
+    assert!(message(agenda(Method::Lora, "lora_only", 0, false, |_| ())).contains("no steps"));
+    assert!(message(agenda(Method::Rosa, "default", 9, true, |c| c.mask_only = true)).contains("given already"));
+}
+
+#[test]
+fn schedules_are_read_as_written() {
+    for text in ["default", "wl1", "wl64", "spa_only", "lora_only"] {
+        assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
+    }
+    for bad in ["", "wl", "wl-1", "wl+1", "wlx", "wl 3", "wl4294967296", "spa", "WL64"] {
+        let message = bad.parse::<Schedule>().unwrap_err();
+        assert!(message.contains("wl64"), "{bad}: {message}");
+    }
+}
+
+#[test]
+fn an_endless_run_does_not_overflow() {
+    let agenda = agenda(Method::Rosa, "wl4294967295", i64::MAX as u64, false, |c| c.mask_grads = u32::MAX).unwrap();
+    assert!(agenda.plan(agenda.steps() - 1).is_some() && agenda.plan(agenda.steps()).is_none());
+}
