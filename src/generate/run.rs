@@ -6,9 +6,9 @@ use crate::autograd::Tape;
 use crate::data::{Batch, ExampleRef, IGNORED};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::To;
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::loss::argmax_rows;
-use crate::kernels::To;
 use crate::nn::{Decoder, DeviceBatch, Input, Pass};
 use crate::tensor::Tensor;
 

@@ -26,12 +26,6 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
-    &attention::FORWARD,
-    &attention::BACKWARD_Q,
-    &attention::BACKWARD_KV,
-    &attention::DELTA,
-    &attention::DECODE,
-    &attention::KV_STORE,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
@@ -56,6 +50,12 @@ pub static KERNELS: &[&Kernel] = &[
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
     &sparse::SAMPLED,
+    &attention::FORWARD,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention::DELTA,
+    &attention::DECODE,
+    &attention::KV_STORE,
     &topk::HISTOGRAM,
     &topk::MASK,
     &topk::SCORE,

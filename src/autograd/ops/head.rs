@@ -4,10 +4,10 @@
 use crate::autograd::{Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::To;
 use crate::kernels::embedding::{columns, gather_rows, scatter_rows_add};
 use crate::kernels::loss::{Logits, cross_entropy, cross_entropy_grad};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
-use crate::kernels::To;
 use crate::kernels::{elementwise, reduce};
 use crate::tensor::{Tensor, Weight};
 

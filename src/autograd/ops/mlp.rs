@@ -2,9 +2,9 @@
 
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
+use crate::kernels::To;
 use crate::kernels::elementwise;
 pub use crate::kernels::elementwise::Activation;
-use crate::kernels::To;
 
 /// Gate and up `[tokens, intermediate]` to `[tokens, intermediate]`.
 pub fn gated(tape: &mut Tape, gate: &Var, up: &Var, activation: Activation) -> Result<Var> {

@@ -2,8 +2,8 @@
 
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
-use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
 use crate::kernels::To;
+use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
 
 /// A norm's parameters.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
-use crate::kernels::elementwise;
 use crate::kernels::To;
+use crate::kernels::elementwise;
 
 /// `a + b`; the gradient goes to both as it is.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
