@@ -245,7 +245,7 @@ fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize
 }
 
 /// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
-fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
+pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
     let [count, rows, cols] = *parts.shape() else {
         return Err(Error::shape("sum_parts", format!("{:?}", parts.shape())));
     };

@@ -4,19 +4,83 @@
 //! on [`Tensor`](crate::tensor::Tensor)s. Functions allocate their outputs unless they are given one to write or to
 //! accumulate into; all of them only record, nothing waits.
 
+pub mod attention;
+pub mod dropout;
+pub mod elementwise;
+pub mod embedding;
+pub mod loss;
 pub mod matmul;
+pub mod norm;
+pub mod optimizer;
+mod output;
+pub mod reduce;
+pub mod rope;
 pub mod sparse;
+pub mod topk;
+
+pub use output::To;
 
 use crate::device::{Cost, Device, Kernel, KernelSpec, Launch, Slice};
 use crate::error::Result;
 use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
-pub static KERNELS: &[&Kernel] = &[&matmul::MATMUL, &matmul::ROSA_LINEAR, &matmul::SUM_PARTS, &sparse::SAMPLED];
+pub static KERNELS: &[&Kernel] = &[
+    &dropout::DROPOUT,
+    &elementwise::ADD,
+    &elementwise::ADD_INTO,
+    &elementwise::GLU,
+    &elementwise::GLU_BACKWARD,
+    &elementwise::SCALE,
+    &embedding::COLUMNS,
+    &embedding::GATHER,
+    &embedding::SCATTER_ADD,
+    &loss::ARGMAX,
+    &loss::CROSS_ENTROPY,
+    &loss::CROSS_ENTROPY_GRAD,
+    &matmul::MATMUL,
+    &matmul::ROSA_LINEAR,
+    &matmul::SUM_PARTS,
+    &norm::RMSNORM,
+    &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_WEIGHT,
+    &optimizer::ADAMW,
+    &reduce::REDUCE_PARTS,
+    &reduce::REDUCE_TOTAL,
+    &rope::ROPE,
+    &rope::ROPE_IN_PLACE,
+    &sparse::SAMPLED,
+    &attention::FORWARD,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention::DELTA,
+    &attention::DECODE,
+    &attention::KV_STORE,
+    &topk::HISTOGRAM,
+    &topk::MASK,
+    &topk::SCORE,
+    &topk::SELECT,
+    &topk::TIES,
+    &topk::TIES_BEFORE,
+];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
-    [matmul::variants(), sparse::variants()].concat()
+    [
+        attention::variants(),
+        dropout::variants(),
+        elementwise::variants(),
+        embedding::variants(),
+        loss::variants(),
+        matmul::variants(),
+        norm::variants(),
+        optimizer::variants(),
+        reduce::variants(),
+        rope::variants(),
+        sparse::variants(),
+        topk::variants(),
+    ]
+    .concat()
 }
 
 /// Declares a kernel: its name, its file under `shaders/`, its parameters and its storage bindings in order.

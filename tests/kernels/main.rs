@@ -2,4 +2,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attention;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod loss;
 mod matmul;
+mod norm;
+mod optimizer;
+mod reduce;
+mod rope;
+mod topk;

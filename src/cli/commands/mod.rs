@@ -1,6 +1,10 @@
 //! The commands, one a file. Each takes its arguments and prints its result.
 mod devices;
+mod eval;
+mod generate;
+mod model;
 mod preview;
+mod train;
 
 use super::args::Command;
 use crate::error::{Error, Result};
@@ -8,6 +12,9 @@ use std::io::{ErrorKind, Write};
 
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
+        Command::Train(args) => train::run(*args),
+        Command::Eval(args) => eval::run(args),
+        Command::Generate(args) => generate::run(args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         other => Err(Error::invalid(format!("{other:?}"), "is not built in")),
