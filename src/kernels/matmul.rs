@@ -201,7 +201,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
     let class = device.caps().class;
     let tile = Tile::choose(class, m, n);
-    let vec = a1 % 4 == 0 && b1 % 4 == 0;
+    let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
     let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {
@@ -336,7 +336,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     }
     let spec = rosa_spec(&RosaVariant {
         layout,
-        vec: k % 4 == 0 && w.cols() % 4 == 0,
+        vec: k.is_multiple_of(4) && w.cols().is_multiple_of(4),
         accumulate: out.accumulate,
         format: w.format(),
         sparse: fused.sparse.is_some(),
