@@ -5,6 +5,7 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod matmul;
+mod simd;
 pub mod sparse;
 
 use crate::device::{Cost, Device, Kernel, KernelSpec, Launch, Slice};
@@ -12,11 +13,20 @@ use crate::error::Result;
 use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
-pub static KERNELS: &[&Kernel] = &[&matmul::MATMUL, &matmul::ROSA_LINEAR, &matmul::SUM_PARTS, &sparse::SAMPLED];
+pub static KERNELS: &[&Kernel] = &[
+    &matmul::MATMUL,
+    &matmul::ROSA_LINEAR,
+    &matmul::SUM_PARTS,
+    &simd::MATMUL_SIMD,
+    &simd::ROSA_LINEAR_SIMD,
+    &simd::DENSIFY,
+    &simd::SCATTER_ADD,
+    &sparse::SAMPLED,
+];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
-    [matmul::variants(), sparse::variants()].concat()
+    [matmul::variants(), simd::variants(), sparse::variants()].concat()
 }
 
 /// Declares a kernel: its name, its file under `shaders/`, its parameters and its storage bindings in order.
