@@ -39,7 +39,7 @@ impl DType {
     /// Bytes that `elements` elements take in a file; `None` if they are no whole number of blocks or overflow.
     pub fn file_bytes(self, elements: u64) -> Option<u64> {
         let block = self.block_elements() as u64;
-        (elements % block == 0).then(|| (elements / block).checked_mul(self.block_bytes() as u64)).flatten()
+        elements.is_multiple_of(block).then(|| (elements / block).checked_mul(self.block_bytes() as u64)).flatten()
     }
 
     /// Whether elements come in blocks with a scale.

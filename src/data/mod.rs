@@ -1,1 +1,24 @@
-//! (see ARCHITECTURE.md)
+//! Text to batches: tokenizers, chat templates, JSONL rows, packing and the order of batches. CPU only.
+//!
+//! The way through: [`Dataset::open`] tokenises every row of a file once; [`Dataset::batches`] then deals it out, one
+//! optimiser step's micro-batches at a time, in an order that depends on the seed alone and can be taken up anywhere.
+
+pub mod chat;
+mod chat_text;
+pub mod dataset;
+mod jsonl;
+pub mod order;
+pub mod pack;
+pub mod preview;
+pub mod rows;
+#[cfg(test)]
+mod tests;
+pub mod tokenizer;
+mod tokenizer_gguf;
+
+pub use chat::{ChatTemplate, Message};
+pub use dataset::{DataOptions, Dataset, ExampleRef, PrepReport, Truncate};
+pub use order::{BatchOptions, Batches, Position};
+pub use pack::Batch;
+pub use rows::{Example, IGNORED, RowKind};
+pub use tokenizer::{TextStream, Tokenizer};

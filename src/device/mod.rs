@@ -142,7 +142,10 @@ impl Device {
             let limit = caps.max_buffer.min(caps.max_binding);
             return Err(Error::invalid(
                 what,
-                format!("needs {bytes} bytes in one buffer, but {} takes at most {limit}; lower --batch-size or --seq-len, or use another --device", caps.name),
+                format!(
+                    "needs {bytes} bytes in one buffer, but {} takes at most {limit}; lower --batch-size or --seq-len, or use another --device",
+                    caps.name
+                ),
             ));
         }
         let mut pool = self.pool();

@@ -1,3 +1,15 @@
 //! Files: bytes in and out, no device.
+//!
+//! Everything that comes from a file is checked against the file's size before anything is allocated or indexed by it.
+pub mod adapter;
 pub mod atomic;
+pub mod checkpoint;
+pub mod config;
 pub mod gguf;
+mod map;
+pub mod mask;
+pub mod safetensors;
+
+// tensors are mapped and cast in place, and every format here is little-endian
+#[cfg(target_endian = "big")]
+compile_error!("rugosa reads little-endian files in place and has no big-endian port");

@@ -216,10 +216,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
         scale: if splits == 1 { out.scale } else { 1.0 },
         ..Default::default()
     };
-    let cost = Cost {
-        flops: 2.0 * (m * n) as f64 * k as f64,
-        bytes: 4.0 * (a.len() + b.len() + m * n) as f64,
-    };
+    let cost = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: 4.0 * (a.len() + b.len() + m * n) as f64 };
     let groups = tile.groups(m, n) * splits as u64;
     let run = |accumulate: bool, to: &Tensor| {
         let spec = match lanes {
@@ -261,7 +258,8 @@ fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result
     let [count, rows, cols] = *parts.shape() else {
         return Err(Error::shape("sum_parts", format!("{:?}", parts.shape())));
     };
-    let params = SumPartsParams { rows: rows as u32, cols: cols as u32, parts: count as u32, scale, ..Default::default() };
+    let params =
+        SumPartsParams { rows: rows as u32, cols: cols as u32, parts: count as u32, scale, ..Default::default() };
     let spec = KernelSpec::new(&SUM_PARTS, [("ACCUMULATE", accumulate.into())]);
     let cost = Cost { flops: parts.len() as f64, bytes: 4.0 * (parts.len() + c.len()) as f64 };
     let groups = (rows * cols).div_ceil(256) as u64;

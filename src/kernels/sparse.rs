@@ -148,7 +148,14 @@ pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Resul
     if tokens != tokens_x || (rows, cols) != (index.rows(), index.cols()) || ds.len() != index.nnz() {
         return Err(Error::shape(
             "sddmm",
-            format!("dY {:?}, X {:?}, mask [{}, {}], dS {:?}", dy.shape(), x.shape(), index.rows(), index.cols(), ds.shape()),
+            format!(
+                "dY {:?}, X {:?}, mask [{}, {}], dS {:?}",
+                dy.shape(),
+                x.shape(),
+                index.rows(),
+                index.cols(),
+                ds.shape()
+            ),
         ));
     }
     if index.nnz() == 0 {

@@ -1,1 +1,7 @@
-//! (see ARCHITECTURE.md)
+//! Storage formats of weights: how f32 numbers are packed into them and come back, on the CPU. The tests' truth for the
+//! shaders, and what exports use.
+mod blocks;
+pub mod int8;
+pub mod nf4;
+
+pub use blocks::{dequantise, quantise};

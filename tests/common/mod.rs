@@ -40,7 +40,8 @@ impl Exact {
     /// Errors of a sum of n terms grow as √n where they are independent; each product and each addition rounds once.
     /// Four standard deviations, and two roundings of the result.
     pub fn bound(&self) -> f64 {
-        f64::from(f32::EPSILON) * (4.0 * (self.terms as f64).sqrt() + 2.0) * self.magnitude + f64::from(f32::MIN_POSITIVE)
+        f64::from(f32::EPSILON) * (4.0 * (self.terms as f64).sqrt() + 2.0) * self.magnitude
+            + f64::from(f32::MIN_POSITIVE)
     }
 }
 

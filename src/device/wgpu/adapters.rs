@@ -48,7 +48,11 @@ fn row(index: usize, adapter: &wgpu::Adapter, preferred: bool) -> AdapterRow {
 }
 
 pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
-    [info.driver.as_str(), info.driver_info.as_str()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ")
+    [info.driver.as_str(), info.driver_info.as_str()]
+        .into_iter()
+        .filter(|s| !s.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {

@@ -76,7 +76,9 @@ impl WgpuBackend {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         }))
-        .map_err(|e| Error::NoDevice { reason: format!("{}: the driver refuses to open it: {}", info.name, one_line(&e)) })?;
+        .map_err(|e| Error::NoDevice {
+            reason: format!("{}: the driver refuses to open it: {}", info.name, one_line(&e)),
+        })?;
 
         let trouble = Arc::new(Mutex::new(None));
         let slot = trouble.clone();
@@ -84,7 +86,10 @@ impl WgpuBackend {
         let slot = trouble.clone();
         device.set_device_lost_callback(move |reason, message| {
             if !matches!(reason, wgpu::DeviceLostReason::Destroyed) {
-                note(&slot, Trouble::Lost(format!("{reason:?} {message}").split_whitespace().collect::<Vec<_>>().join(" ")));
+                note(
+                    &slot,
+                    Trouble::Lost(format!("{reason:?} {message}").split_whitespace().collect::<Vec<_>>().join(" ")),
+                );
             }
         });
 

@@ -53,10 +53,8 @@ fn make_layout(device: &wgpu::Device, kernel: &'static Kernel) -> Layout {
         })
         .collect();
     entries.push(entry(kernel.bindings.len(), wgpu::BufferBindingType::Uniform, true));
-    let groups = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(kernel.name),
-        entries: &entries,
-    });
+    let groups = device
+        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
     let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some(kernel.name),
         bind_group_layouts: &[Some(&groups)],
@@ -161,7 +159,11 @@ impl BindGroups {
 fn entry(binding: usize, buffer: &wgpu::Buffer, offset: u64, len: u64) -> wgpu::BindGroupEntry<'_> {
     wgpu::BindGroupEntry {
         binding: binding as u32,
-        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(len) }),
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset,
+            size: wgpu::BufferSize::new(len),
+        }),
     }
 }
 

@@ -214,7 +214,8 @@ impl Queue {
     fn collect_times(&mut self) {
         let Some(timer) = &mut self.timer else { return };
         let bytes = read_now(&self.device, &self.queue, &timer.resolve, 16 * timer.pending.len() as u64);
-        let ticks: Vec<u64> = bytes.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+        let ticks: Vec<u64> =
+            bytes.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
         for ((name, cost), t) in timer.pending.drain(..).zip(ticks.chunks_exact(2)) {
             let ns = t[1].saturating_sub(t[0]) as f64 * timer.period_ns;
             timer.done.push(KernelTime {

@@ -1,0 +1,65 @@
+# Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
+# driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
+
+.PHONY: help demo test fmt lint setup
+
+help:
+	@echo "make demo    teach the built-in model a task, with numbers from before and after"
+	@echo "make test    all tests"
+	@echo "make lint    format and lints, checked"
+	@echo "make fmt     format, written"
+	@echo "make setup   a Vulkan driver, where there is none (demo and test do this first)"
+
+demo: setup
+	cargo run --release --quiet -- demo
+
+test: setup
+	cargo test
+
+fmt:
+	cargo fmt
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+# The loader finds drivers as JSON files in a few folders, or where VK_DRIVER_FILES says.
+DRIVER_FOLDERS ?= /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d /etc/vulkan/icd.d $(HOME)/.local/share/vulkan/icd.d
+
+setup:
+	@set -eu; \
+	PATH="$$PATH:/usr/sbin:/sbin"; \
+	[ "$$(uname -s)" = Linux ] || exit 0; \
+	has() { command -v "$$1" >/dev/null 2>&1; }; \
+	has cargo || { echo "setup: there is no cargo: install Rust with rustup first" >&2; exit 1; }; \
+	chosen="$${VK_DRIVER_FILES:-$${VK_ICD_FILENAMES:-}}"; \
+	driver() { \
+		if [ -n "$$chosen" ]; then echo "$$chosen" | tr ':' '\n' | while read -r f; do ls -d "$$f"; done; \
+		else for d in $(DRIVER_FOLDERS); do ls "$$d"/*.json; done; fi 2>/dev/null | grep -q .; \
+	}; \
+	loader() { ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1'; }; \
+	if driver && loader; then exit 0; fi; \
+	if [ -n "$$chosen" ] && ! driver; then \
+		echo "setup: VK_DRIVER_FILES names no file that exists ($$chosen): unset it, or point it to a driver's JSON file" >&2; \
+		exit 1; \
+	fi; \
+	if has apt-get; then \
+		install='apt-get -qq update && apt-get -qq install -y --no-install-recommends libvulkan1 mesa-vulkan-drivers'; \
+	elif has dnf; then install='dnf -q -y install vulkan-loader mesa-vulkan-drivers'; \
+	elif has pacman; then install='pacman -Sy --noconfirm --needed vulkan-icd-loader vulkan-swrast'; \
+	else \
+		echo "setup: no Vulkan driver found, and no apt-get, dnf or pacman to install one: install your GPU's Vulkan driver or Mesa's software renderer (lavapipe), and the Vulkan loader" >&2; \
+		exit 1; \
+	fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; \
+	elif has sudo; then as_root=sudo; \
+	else \
+		echo "setup: no Vulkan driver found: as root, run: $$install" >&2; \
+		exit 1; \
+	fi; \
+	echo "setup: no Vulkan driver found, installing the software renderer" >&2; \
+	log=$$($$as_root env DEBIAN_FRONTEND=noninteractive sh -c "$$install" 2>&1) || { \
+		echo "$$log" >&2; \
+		echo "setup: that failed: install your GPU's Vulkan driver or Mesa's software renderer by hand" >&2; \
+		exit 1; \
+	}

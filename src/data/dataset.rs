@@ -1,0 +1,279 @@
+//! A data file, tokenised.
+
+use super::chat::ChatTemplate;
+use super::jsonl::Lines;
+use super::order::{BatchOptions, Batches, example_order, shuffle_sequences};
+use super::pack::pack;
+use super::rows::{Example, IGNORED, Reader, RowKind};
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Bytes of rows that are tokenised together.
+const CHUNK: usize = 8 << 20;
+
+/// What happens to a row that is longer than a sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncate {
+    /// Its first tokens are kept; if no learnt one is among them, it is dropped.
+    #[default]
+    Truncate,
+    /// It is dropped.
+    Drop,
+}
+
+/// How a file is read and dealt into sequences.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataOptions {
+    /// The kind of all rows; `None` looks at each row's fields.
+    pub kind: Option<RowKind>,
+    /// Field names of prompt and response rows.
+    pub prompt_field: String,
+    pub response_field: String,
+    /// Tokens of a sequence, at most.
+    pub seq_len: usize,
+    /// Several examples in a sequence, as many as fit.
+    pub packing: bool,
+    pub truncate: Truncate,
+    /// Another order in each epoch, drawn from `seed`; otherwise the file's.
+    pub shuffle: bool,
+    pub seed: u64,
+}
+
+impl Default for DataOptions {
+    fn default() -> Self {
+        DataOptions {
+            kind: None,
+            prompt_field: "prompt".into(),
+            response_field: "response".into(),
+            seq_len: 512,
+            packing: true,
+            truncate: Truncate::Truncate,
+            shuffle: true,
+            seed: 0,
+        }
+    }
+}
+
+/// What became of the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PrepReport {
+    /// Rows in the file.
+    pub rows: usize,
+    /// Rows that lost tokens, and rows that are not used at all.
+    pub truncated: usize,
+    pub dropped: usize,
+    /// Tokens in use, and those of them that are learnt.
+    pub tokens: usize,
+    pub supervised: usize,
+    /// Sequences in the first epoch.
+    pub sequences: usize,
+    /// Tokens per place: 1 if every sequence is full.
+    pub packing_efficiency: f64,
+}
+
+/// One example, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExampleRef<'a> {
+    pub ids: &'a [u32],
+    /// See [`Example::labels`].
+    pub labels: &'a [i32],
+    /// Line of the file, from 1.
+    pub line: usize,
+}
+
+impl ExampleRef<'_> {
+    /// Tokens before the first learnt one: the prompt.
+    pub fn prompt_len(&self) -> usize {
+        self.labels.iter().position(|&l| l != IGNORED).unwrap_or(self.labels.len())
+    }
+
+    /// Learnt tokens.
+    pub fn supervised(&self) -> usize {
+        self.labels.iter().filter(|&&l| l != IGNORED).count()
+    }
+}
+
+/// All examples of a file, 8 bytes a token.
+pub struct Dataset {
+    path: PathBuf,
+    ids: Vec<u32>,
+    labels: Vec<i32>,
+    /// Where each example ends in `ids` and `labels`, and its line.
+    ends: Vec<usize>,
+    lines: Vec<usize>,
+    seq_len: usize,
+    packing: bool,
+    shuffle: bool,
+    seed: u64,
+    report: PrepReport,
+}
+
+impl Dataset {
+    /// Reads and tokenises every row of a JSONL file. `vocab_size` is the model's. Rows with `input_ids` need no
+    /// tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for the file; [`Error::Row`] for the first row that is wrong; [`Error::File`] for a set without rows
+    /// or without one that fits, and for a tokenizer that does not match the model; [`Error::Invalid`] for options.
+    pub fn open(
+        path: &Path,
+        options: &DataOptions,
+        tokenizer: Option<&Tokenizer>,
+        vocab_size: usize,
+    ) -> Result<Dataset> {
+        if options.seq_len < 2 {
+            return Err(Error::invalid("seq_len", "must be at least 2: a token, and the one it predicts"));
+        }
+        if options.prompt_field == options.response_field {
+            return Err(Error::invalid("prompt_field", "is the same as response_field"));
+        }
+        if let Some(tokenizer) = tokenizer {
+            tokenizer.check_model(vocab_size)?;
+        }
+        let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
+        let reader = Reader {
+            path,
+            kind: options.kind,
+            prompt_field: &options.prompt_field,
+            response_field: &options.response_field,
+            tokenizer,
+            template: template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string())),
+            vocab_size,
+        };
+        let mut set = Dataset {
+            path: path.to_path_buf(),
+            ids: Vec::new(),
+            labels: Vec::new(),
+            ends: Vec::new(),
+            lines: Vec::new(),
+            seq_len: options.seq_len,
+            packing: options.packing,
+            shuffle: options.shuffle,
+            seed: options.seed,
+            report: PrepReport::default(),
+        };
+        let mut lines = Lines::open(path)?;
+        loop {
+            let chunk = lines.take(CHUNK)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let examples: Vec<Result<Example>> =
+                chunk.par_iter().map(|(line, text)| reader.example(*line, text)).collect();
+            for example in examples {
+                set.add(example?, options.truncate);
+            }
+        }
+        set.finish()
+    }
+
+    fn add(&mut self, mut example: Example, truncate: Truncate) {
+        self.report.rows += 1;
+        let too_long = example.ids.len() > self.seq_len;
+        if too_long {
+            example.ids.truncate(self.seq_len);
+            example.labels.truncate(self.seq_len);
+        }
+        let supervised = example.labels.iter().filter(|&&l| l != IGNORED).count();
+        if too_long && (truncate == Truncate::Drop || supervised == 0) {
+            self.report.dropped += 1;
+            return;
+        }
+        self.report.truncated += usize::from(too_long);
+        self.report.supervised += supervised;
+        self.report.tokens += example.ids.len();
+        self.ids.append(&mut example.ids);
+        self.labels.append(&mut example.labels);
+        self.ends.push(self.ids.len());
+        self.lines.push(example.line);
+    }
+
+    fn finish(mut self) -> Result<Dataset> {
+        if self.report.rows == 0 {
+            return Err(Error::file(&self.path, "rows", "there are none: the file is empty"));
+        }
+        if self.ends.is_empty() {
+            let reason = format!(
+                "none of the {} is left: the learnt tokens of each lie beyond {} tokens; raise --seq-len",
+                self.report.rows, self.seq_len
+            );
+            return Err(Error::file(&self.path, "rows", reason));
+        }
+        if u32::try_from(self.ends.len()).is_err() {
+            return Err(Error::file(&self.path, "rows", "there are more than 4 thousand million; split the file"));
+        }
+        self.report.sequences = self.plan(0).len();
+        self.report.packing_efficiency = self.report.tokens as f64 / (self.report.sequences * self.seq_len) as f64;
+        Ok(self)
+    }
+
+    /// What became of the rows.
+    pub fn report(&self) -> PrepReport {
+        self.report
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tokens of a sequence, at most.
+    pub fn seq_len(&self) -> usize {
+        self.seq_len
+    }
+
+    /// Examples.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Never true: a set without examples is an error.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Example `index`, counted without dropped rows.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Dataset::len`].
+    pub fn example(&self, index: usize) -> ExampleRef<'_> {
+        let range = if index == 0 { 0 } else { self.ends[index - 1] }..self.ends[index];
+        ExampleRef { ids: &self.ids[range.clone()], labels: &self.labels[range], line: self.lines[index] }
+    }
+
+    /// All examples in the file's order.
+    pub fn examples(&self) -> impl ExactSizeIterator<Item = ExampleRef<'_>> {
+        (0..self.len()).map(|i| self.example(i))
+    }
+
+    /// The stream of batches, from its start.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a batch of nothing.
+    pub fn batches(&self, options: &BatchOptions) -> Result<Batches<'_>> {
+        Batches::new(self, *options)
+    }
+
+    /// The examples of each sequence of an epoch; depends on the set, the seed and the epoch alone.
+    pub(super) fn plan(&self, epoch: u64) -> Vec<Vec<u32>> {
+        let order = example_order(self.len(), self.seed, epoch, self.shuffle);
+        if !self.packing {
+            return order.into_iter().map(|i| vec![i]).collect();
+        }
+        let mut sequences = pack(&order, |i| self.example(i as usize).ids.len(), self.seq_len);
+        if self.shuffle {
+            shuffle_sequences(&mut sequences, self.seed, epoch);
+        }
+        sequences
+    }
+
+    /// Whether every epoch has the same number of sequences.
+    pub(super) fn epochs_are_alike(&self) -> bool {
+        !(self.packing && self.shuffle)
+    }
+}

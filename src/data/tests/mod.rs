@@ -1,0 +1,6 @@
+//! Tests of this module, by subject.
+mod batches;
+mod chat;
+mod rows;
+mod support;
+mod tokenizer;

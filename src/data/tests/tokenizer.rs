@@ -1,0 +1,229 @@
+use super::support::{self, BOS, EOS, SPECIAL, VOCAB, metadata, strings, tokenizer};
+use crate::data::Tokenizer;
+use crate::io::gguf::{Metadata, Value};
+use serde_json::{Value as Json, json};
+use std::path::Path;
+
+const BPE: &str = include_str!("../../../tests/fixtures/tokenizer/bpe.json");
+const SPM: &str = include_str!("../../../tests/fixtures/tokenizer/spm.json");
+
+fn texts(v: &Json) -> Value {
+    strings(v.as_array().unwrap().iter().map(|t| t.as_str().unwrap()))
+}
+
+fn numbers(v: &Json) -> Value {
+    Value::Array(v.as_array().unwrap().iter().map(|n| Value::F32(n.as_f64().unwrap() as f32)).collect())
+}
+
+fn ids(v: &Json) -> Vec<u32> {
+    v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect()
+}
+
+fn gguf(fixture: &Json, model: &str, pre: &str) -> Tokenizer {
+    let mut m = Metadata::new();
+    m.insert("tokenizer.ggml.model".into(), Value::String(model.into()));
+    m.insert("tokenizer.ggml.pre".into(), Value::String(pre.into()));
+    m.insert("tokenizer.ggml.tokens".into(), texts(&fixture["tokens"]));
+    m.insert("tokenizer.ggml.token_type".into(), numbers(&fixture["types"]));
+    if model == "gpt2" {
+        m.insert("tokenizer.ggml.merges".into(), texts(&fixture["merges"]));
+    } else {
+        m.insert("tokenizer.ggml.scores".into(), numbers(&fixture["scores"]));
+        m.insert("tokenizer.ggml.unknown_token_id".into(), Value::U32(0));
+        m.insert("tokenizer.ggml.bos_token_id".into(), Value::U32(1));
+    }
+    Tokenizer::from_gguf(Path::new("fixture.gguf"), &m).unwrap()
+}
+
+/// Encodes every text as expected, and decodes it again, at once and token by token.
+fn check(t: &Tokenizer, cases: &Json, normal: impl Fn(&str) -> String) {
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() > 60);
+    for case in cases {
+        let (text, want) = (case[0].as_str().unwrap(), ids(&case[1]));
+        assert_eq!(t.encode(text, false).unwrap(), want, "{text:?}");
+        assert_eq!(t.decode(&want, false).unwrap(), normal(text));
+        let mut stream = t.stream(false);
+        let mut said: String = want.iter().map(|&id| stream.push(id).unwrap()).collect();
+        said += &stream.finish().unwrap();
+        assert_eq!(said, normal(text));
+    }
+}
+
+#[test]
+fn byte_level_bpe_cuts_words_as_each_family_does() {
+    let fixture: Json = serde_json::from_str(BPE).unwrap();
+    for pre in ["gpt-2", "smollm", "llama-bpe"] {
+        check(&gguf(&fixture, "gpt2", pre), &fixture["cases"][pre], str::to_owned);
+    }
+    // Qwen composes characters first
+    let composed = |text: &str| {
+        ["á", "ć", "é", "ó", "ŕ", "ś"]
+            .iter()
+            .zip(["a", "c", "e", "o", "r", "s"])
+            .fold(text.to_owned(), |t, (one, base)| t.replace(&format!("{base}\u{301}"), one))
+    };
+    check(&gguf(&fixture, "gpt2", "qwen2"), &fixture["cases"]["qwen2"], composed);
+}
+
+#[test]
+fn sentence_piece_agrees_with_its_original() {
+    let fixture: Json = serde_json::from_str(SPM).unwrap();
+    let t = gguf(&fixture, "llama", "default");
+    check(&t, &fixture["cases"], str::to_owned);
+    assert_eq!(t.prefix_ids(), [1], "this kind adds BOS unless told otherwise");
+}
+
+#[test]
+fn sentence_piece_without_a_space_in_front() {
+    let fixture: Json = serde_json::from_str(SPM).unwrap();
+    let with = gguf(&fixture, "llama", "default");
+    let mut m = Metadata::new();
+    for (key, value) in [("tokens", texts(&fixture["tokens"])), ("scores", numbers(&fixture["scores"]))] {
+        m.insert(format!("tokenizer.ggml.{key}"), value);
+    }
+    m.insert("tokenizer.ggml.token_type".into(), numbers(&fixture["types"]));
+    m.insert("tokenizer.ggml.model".into(), Value::String("llama".into()));
+    m.insert("tokenizer.ggml.add_space_prefix".into(), Value::Bool(false));
+    let without = Tokenizer::from_gguf(Path::new("a.gguf"), &m).unwrap();
+    assert_eq!(without.encode(" the rose", false).unwrap(), with.encode("the rose", false).unwrap());
+    let ids = without.encode("the rose", false).unwrap();
+    assert_eq!(without.decode(&ids, false).unwrap(), "the rose");
+}
+
+#[test]
+fn special_ids_and_what_surrounds_a_text() {
+    let t = tokenizer(None, true);
+    assert_eq!((t.bos(), t.eos(), t.pad(), t.unk()), (Some(BOS), Some(EOS), None, None));
+    assert_eq!(t.vocab_size(), VOCAB);
+    assert_eq!(t.end_of_turn(), [EOS, 259, 262], "EOS first, then <|im_end|> and <|eot_id|>");
+    assert_eq!(t.encode("a</s>", true).unwrap(), [BOS, t.id("a").unwrap(), EOS]);
+    assert_eq!(t.encode("a", false).unwrap().len(), 1);
+    assert_eq!(t.decode(&[BOS, t.id("a").unwrap(), EOS], true).unwrap(), "a");
+    assert_eq!(t.decode(&[BOS, t.id("a").unwrap(), EOS], false).unwrap(), "<s>a</s>");
+}
+
+#[test]
+fn a_stream_holds_back_half_characters() {
+    let t = tokenizer(None, false);
+    let ids = t.encode("é😀", false).unwrap();
+    let mut stream = t.stream(false);
+    let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+    assert_eq!(pieces, ["", "é", "", "", "", "😀"]);
+    let mut cut = t.stream(false);
+    assert_eq!(cut.push(ids[0]).unwrap() + &cut.finish().unwrap(), "\u{fffd}");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_told() {
+    let t = tokenizer(None, false);
+    t.check_model(VOCAB).unwrap();
+    t.check_model(VOCAB + 100).unwrap();
+    let e = t.check_model(260).unwrap_err().to_string();
+    assert!(e.contains("263") && e.contains("260") && e.contains("bytes.gguf") && e.contains("<pad>"), "{e}");
+}
+
+#[test]
+fn bad_metadata_names_its_key() {
+    let cases: Vec<(&str, Option<Value>, &str)> = vec![
+        ("model", None, "tokenizer.ggml.model: is missing"),
+        ("model", Some(Value::String("bert".into())), "supported are \"gpt2\" and \"llama\""),
+        ("model", Some(Value::U32(1)), "tokenizer.ggml.model: is not a string"),
+        ("pre", Some(Value::String("tekken".into())), "\"tekken\" is not supported; supported are default, gpt-2"),
+        ("tokens", None, "tokenizer.ggml.tokens: is missing"),
+        ("tokens", Some(strings([])), "tokenizer.ggml.tokens: is empty"),
+        ("tokens", Some(Value::Array(vec![Value::U8(1)])), "tokenizer.ggml.tokens: is not an array of strings"),
+        ("token_type", Some(Value::Array(vec![Value::I32(1)])), "has 1 entries for 264 tokens"),
+        ("merges", None, "tokenizer.ggml.merges: is missing"),
+        ("merges", Some(strings(["ab"])), "entry 0, \"ab\", is not two tokens"),
+        ("merges", Some(strings(["a nothing"])), "`nothing` out of vocabulary"),
+        ("bos_token_id", Some(Value::U32(264)), "bos_token_id: is 264, but there are 264 tokens"),
+        ("eos_token_id", Some(Value::I32(-1)), "eos_token_id: is not a token id"),
+        ("add_bos_token", Some(Value::U8(1)), "add_bos_token: is not a bool"),
+    ];
+    for (key, value, want) in cases {
+        let mut m = metadata(None, false);
+        let key = format!("tokenizer.ggml.{key}");
+        match value {
+            Some(v) => m.insert(key, v),
+            None => m.remove(&key),
+        };
+        let e = Tokenizer::from_gguf(Path::new("x.gguf"), &m).err().expect(want).to_string();
+        assert!(e.starts_with("x.gguf: ") && e.contains(want) && !e.contains('\n'), "{e}");
+    }
+    let mut m = metadata(None, false);
+    m.insert("tokenizer.ggml.model".into(), Value::String("llama".into()));
+    let e = Tokenizer::from_gguf(Path::new("x.gguf"), &m).err().unwrap().to_string();
+    assert!(e.contains("tokenizer.ggml.scores: is missing"), "{e}");
+}
+
+/// A Hugging Face folder with the byte tokenizer, and a post-processor like Llama 3's.
+fn folder() -> tempfile::TempDir {
+    let t = tokenizer(None, false);
+    let added: Vec<Json> = SPECIAL
+        .iter()
+        .map(|s| {
+            json!({"id": t.id(s), "content": s, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": true})
+        })
+        .collect();
+    let vocab: serde_json::Map<String, Json> = (0..VOCAB as u32).map(|id| (t.token(id).unwrap(), json!(id))).collect();
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": null, "normalizer": null, "pre_tokenizer": bytes, "decoder": bytes, "added_tokens": added,
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "post_processor": {"type": "Sequence", "processors": [bytes, {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [BOS], "tokens": ["<s>"]}}}]},
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"bos_token": {"content": "<s>"}, "eos_token": "<|im_end|>", "chat_template": support::CHATML});
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.path().join("special_tokens_map.json"), r#"{"pad_token": "<pad>", "eos_token": "</s>"}"#)
+        .unwrap();
+    std::fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": [259, 257]}"#).unwrap();
+    dir
+}
+
+#[test]
+fn a_folder_gives_everything() {
+    let dir = folder();
+    let t = Tokenizer::from_folder(dir.path()).unwrap();
+    assert_eq!((t.bos(), t.eos(), t.pad()), (Some(BOS), Some(259), Some(263)), "the config wins over the map");
+    assert_eq!(t.end_of_turn(), [259, 257, 262]);
+    assert_eq!(t.prefix_ids(), [BOS]);
+    assert_eq!(t.encode("Hi there", true).unwrap().len(), 9, "BOS, and no truncation");
+    assert_eq!(t.chat_template(), Some(support::CHATML));
+    // borders are those of the text, not trimmed to words
+    let starts: Vec<usize> = t.encode_with_starts("a b").unwrap().iter().map(|t| t.1).collect();
+    assert_eq!(starts, [0, 1, 2]);
+
+    std::fs::write(dir.path().join("chat_template.jinja"), "mine").unwrap();
+    assert_eq!(Tokenizer::from_folder(dir.path()).unwrap().chat_template(), Some("mine"));
+}
+
+#[test]
+fn several_templates_in_the_config_give_the_default() {
+    let dir = folder();
+    let list = json!({"chat_template": [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]});
+    std::fs::write(dir.path().join("tokenizer_config.json"), list.to_string()).unwrap();
+    assert_eq!(Tokenizer::from_folder(dir.path()).unwrap().chat_template(), Some("d"));
+}
+
+#[test]
+fn broken_folders_are_named() {
+    let dir = folder();
+    std::fs::write(dir.path().join("tokenizer_config.json"), "{").unwrap();
+    let e = Tokenizer::from_folder(dir.path()).err().unwrap().to_string();
+    assert!(e.contains("tokenizer_config.json") && !e.contains('\n'), "{e}");
+    std::fs::write(dir.path().join("tokenizer.json"), "{\"model\": {}}").unwrap();
+    let e = Tokenizer::from_folder(dir.path()).err().unwrap().to_string();
+    assert!(e.contains("tokenizer.json") && !e.contains('\n'), "{e}");
+    std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let e = Tokenizer::from_folder(dir.path()).err().unwrap();
+    assert!(matches!(&e, crate::error::Error::Io { path, .. } if path.ends_with("tokenizer.json")), "{e}");
+}

@@ -1,0 +1,328 @@
+//! Text to token ids and back.
+
+use crate::error::{Error, Result};
+use crate::io::gguf::Metadata;
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+use tokenizers::{PostProcessorWrapper, Tokenizer as Pipeline};
+
+/// Tokens that end a turn in the chat formats in use; one that is in the vocabulary stops generation.
+const END_OF_TURN: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+];
+
+/// A tokenizer with what surrounds it: special ids, the ids put around a text, the chat template.
+pub struct Tokenizer {
+    pipeline: Pipeline,
+    source: PathBuf,
+    /// Ids put before and after a text that is encoded with special tokens.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+    unk: Option<u32>,
+    end_of_turn: Vec<u32>,
+    chat_template: Option<String>,
+    vocab_size: usize,
+}
+
+/// What a source says besides the pipeline itself.
+#[derive(Default)]
+pub(super) struct Surroundings {
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub pad: Option<u32>,
+    pub unk: Option<u32>,
+    pub before: Vec<u32>,
+    pub after: Vec<u32>,
+    pub extra_end_of_turn: Vec<u32>,
+    pub chat_template: Option<String>,
+}
+
+impl Tokenizer {
+    /// The tokenizer of a Hugging Face model folder: `tokenizer.json`, and where present `tokenizer_config.json`,
+    /// `special_tokens_map.json`, `generation_config.json` (more end-of-turn ids) and `chat_template.jinja` (which wins
+    /// over the template in the config).
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a missing or unreadable `tokenizer.json`, [`Error::File`] for files that don't parse.
+    pub fn from_folder(folder: &Path) -> Result<Tokenizer> {
+        let path = folder.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let mut pipeline =
+            Pipeline::from_bytes(&bytes).map_err(|e| Error::file(&path, "content", one_line(&e.to_string())))?;
+        let bad = |e: tokenizers::Error| Error::file(&path, "content", one_line(&e.to_string()));
+        pipeline.with_truncation(None).map_err(bad)?;
+        pipeline.with_padding(None);
+        let (before, after) = surrounding_ids(&pipeline).map_err(bad)?;
+        // Its other work is to trim offsets, which would move the borders between supervised and other tokens.
+        pipeline.with_post_processor(None::<PostProcessorWrapper>);
+
+        let config = read_json(&folder.join("tokenizer_config.json"))?;
+        let map = read_json(&folder.join("special_tokens_map.json"))?;
+        let special = |name: &str| -> Option<u32> {
+            [&config, &map].into_iter().find_map(|c| token_text(c.get(name)?)).and_then(|t| pipeline.token_to_id(t))
+        };
+        let generation = read_json(&folder.join("generation_config.json"))?;
+        let extra_end_of_turn = match generation.get("eos_token_id") {
+            Some(Json::Array(ids)) => ids.iter().filter_map(as_id).collect(),
+            Some(one) => as_id(one).into_iter().collect(),
+            None => Vec::new(),
+        };
+        let surroundings = Surroundings {
+            bos: special("bos_token"),
+            eos: special("eos_token").or(extra_end_of_turn.first().copied()),
+            pad: special("pad_token"),
+            unk: special("unk_token"),
+            before,
+            after,
+            extra_end_of_turn,
+            chat_template: folder_template(folder, &config)?,
+        };
+        Ok(Tokenizer::assemble(pipeline, folder, surroundings))
+    }
+
+    /// The tokenizer inside a GGUF file, rebuilt from `tokenizer.ggml.*`. `file` is named in errors. Known are the
+    /// models `gpt2` (byte-level BPE, with the pre-tokenisers of the usual families) and `llama` (SentencePiece BPE).
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the metadata key that is missing, inconsistent or of an unknown kind.
+    pub fn from_gguf(file: &Path, metadata: &Metadata) -> Result<Tokenizer> {
+        let (pipeline, surroundings) = super::tokenizer_gguf::build(file, metadata)?;
+        Ok(Tokenizer::assemble(pipeline, file, surroundings))
+    }
+
+    fn assemble(pipeline: Pipeline, source: &Path, s: Surroundings) -> Tokenizer {
+        let vocab = pipeline.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let named = END_OF_TURN.iter().filter_map(|t| vocab.get(*t).copied());
+        let mut end_of_turn: Vec<u32> = Vec::new();
+        for id in s.eos.into_iter().chain(s.extra_end_of_turn).chain(named) {
+            if !end_of_turn.contains(&id) {
+                end_of_turn.push(id);
+            }
+        }
+        Tokenizer {
+            source: source.to_path_buf(),
+            before: s.before,
+            after: s.after,
+            bos: s.bos,
+            eos: s.eos,
+            pad: s.pad,
+            unk: s.unk,
+            end_of_turn,
+            chat_template: s.chat_template,
+            vocab_size,
+            pipeline,
+        }
+    }
+
+    /// Token ids of `text`; special tokens written out in it are recognised. With `add_special` the ids that the
+    /// tokenizer puts around a text (usually one BOS, often nothing) are added.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the pipeline itself fails (an unknown character and no unknown token, for one).
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let encoding = self.pipeline.encode_fast(text, false).map_err(|e| self.error(e))?;
+        if !add_special {
+            return Ok(encoding.get_ids().to_vec());
+        }
+        Ok([&self.before, encoding.get_ids(), &self.after].concat())
+    }
+
+    /// As [`Tokenizer::encode`] without additions, each id with the byte of `text` at which its token starts.
+    pub(super) fn encode_with_starts(&self, text: &str) -> Result<Vec<(u32, usize)>> {
+        let encoding = self.pipeline.encode(text, false).map_err(|e| self.error(e))?;
+        Ok(encoding.get_ids().iter().zip(encoding.get_offsets()).map(|(&id, &(start, _))| (id, start)).collect())
+    }
+
+    /// The text of `ids`; bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary nothing.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the decoder fails.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.pipeline.decode(ids, skip_special).map_err(|e| self.error(e))
+    }
+
+    /// Decodes token by token, holding back incomplete characters.
+    pub fn stream(&self, skip_special: bool) -> TextStream<'_> {
+        TextStream { tokenizer: self, skip_special, ids: Vec::new(), read: 0 }
+    }
+
+    /// The token's own spelling, as in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.pipeline.id_to_token(id)
+    }
+
+    /// The id of a token by its spelling in the vocabulary.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.pipeline.token_to_id(token)
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    pub fn pad(&self) -> Option<u32> {
+        self.pad
+    }
+
+    pub fn unk(&self) -> Option<u32> {
+        self.unk
+    }
+
+    /// Ids at which a generated turn ends: EOS first, then the known end-of-turn tokens that the vocabulary has.
+    pub fn end_of_turn(&self) -> &[u32] {
+        &self.end_of_turn
+    }
+
+    /// The ids that [`Tokenizer::encode`] puts before a text when asked to add special tokens.
+    pub fn prefix_ids(&self) -> &[u32] {
+        &self.before
+    }
+
+    /// The model's chat template, a Jinja text.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// The file or folder it came from, for messages.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// Checks that every id that this tokenizer can give is below the model's `vocab_size`.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming both sizes.
+    pub fn check_model(&self, vocab_size: usize) -> Result<()> {
+        if self.vocab_size <= vocab_size {
+            return Ok(());
+        }
+        let last = (self.vocab_size - 1) as u32;
+        let token = self.token(last).unwrap_or_default();
+        Err(Error::file(
+            &self.source,
+            "tokenizer",
+            format!(
+                "does not match the model: token {token:?} has id {last}, the model's vocab_size is {vocab_size}; use \
+                 the tokenizer that came with the model"
+            ),
+        ))
+    }
+
+    fn error(&self, e: tokenizers::Error) -> Error {
+        Error::file(&self.source, "tokenizer", one_line(&e.to_string()))
+    }
+}
+
+/// See [`Tokenizer::stream`].
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    /// Tokens since the start of the last piece given out, kept as context: decoders look at neighbours.
+    ids: Vec<u32>,
+    /// How many of `ids` have been given out.
+    read: usize,
+}
+
+impl TextStream<'_> {
+    /// Takes one more token; the text that it completes, empty while a character is incomplete.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::decode`].
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.ids.push(id);
+        let (known, text) = self.texts()?;
+        if text.ends_with('\u{fffd}') && self.ids.len() - self.read < 8 {
+            return Ok(String::new());
+        }
+        self.ids.drain(..self.read);
+        self.read = self.ids.len();
+        Ok(text.get(known.len()..).unwrap_or_default().to_owned())
+    }
+
+    /// What was held back, incomplete characters as U+FFFD.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::decode`].
+    pub fn finish(&mut self) -> Result<String> {
+        let (known, text) = self.texts()?;
+        self.read = self.ids.len();
+        Ok(text.get(known.len()..).unwrap_or_default().to_owned())
+    }
+
+    fn texts(&self) -> Result<(String, String)> {
+        let known = self.tokenizer.decode(&self.ids[..self.read], self.skip_special)?;
+        Ok((known, self.tokenizer.decode(&self.ids, self.skip_special)?))
+    }
+}
+
+/// What the post-processor puts before and after a text, seen from one letter with and without it.
+fn surrounding_ids(pipeline: &Pipeline) -> Result<(Vec<u32>, Vec<u32>), tokenizers::Error> {
+    let with = pipeline.encode_fast("a", true)?;
+    let without = pipeline.encode_fast("a", false)?;
+    let (with, without) = (with.get_ids(), without.get_ids());
+    let at = (0..=with.len().saturating_sub(without.len())).find(|&i| with[i..].starts_with(without));
+    Ok(at.map_or_else(Default::default, |i| (with[..i].to_vec(), with[i + without.len()..].to_vec())))
+}
+
+/// A JSON file that may be absent (then `null`).
+fn read_json(path: &Path) -> Result<Json> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::file(path, "content", e.to_string())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Json::Null),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+/// `"</s>"` or `{"content": "</s>", ...}`.
+fn token_text(v: &Json) -> Option<&str> {
+    v.as_str().or_else(|| v.get("content")?.as_str())
+}
+
+fn as_id(v: &Json) -> Option<u32> {
+    u32::try_from(v.as_u64()?).ok()
+}
+
+fn folder_template(folder: &Path, config: &Json) -> Result<Option<String>> {
+    let path = folder.join("chat_template.jinja");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => return Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io(&path)(e)),
+    }
+    Ok(match config.get("chat_template") {
+        Some(Json::String(text)) => Some(text.clone()),
+        // several templates: [{"name": "default", "template": ...}, ...]
+        Some(Json::Array(list)) => list
+            .iter()
+            .find(|t| t.get("name").and_then(Json::as_str) == Some("default"))
+            .or(list.first())
+            .and_then(|t| t.get("template")?.as_str())
+            .map(str::to_owned),
+        _ => None,
+    })
+}
+
+/// Messages of other libraries, kept to one line.
+pub(super) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,89 @@
+//! Adapter folders: `adapter_config.json` and `adapter_model.safetensors`, in the format of the original RoSA code (also
+//! for sparse adapters without a low-rank part) and in PEFT's LoRA format.
+mod config;
+mod pattern;
+mod tensors;
+
+pub use config::{AdapterConfig, AdapterKind, Targets};
+pub use pattern::Pattern;
+
+use super::safetensors::{SafetensorsFile, write_safetensors};
+use crate::csr::Csr;
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// File name of the configuration.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// File name of the tensors.
+pub const TENSORS_FILE: &str = "adapter_model.safetensors";
+
+/// An adapter as it lies on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterFolder {
+    pub config: AdapterConfig,
+    /// By Hugging Face's name of the adapted linear, `model.layers.0.self_attn.q_proj`.
+    pub modules: BTreeMap<String, ModuleTensors>,
+}
+
+/// The adapter of one linear `[rows, cols]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModuleTensors {
+    /// `[r, cols]`; there is an `a` where there is a `b`.
+    pub a: Option<Matrix>,
+    /// `[rows, r]`
+    pub b: Option<Matrix>,
+    /// `[rows, cols]`
+    pub sparse: Option<Csr>,
+}
+
+/// A dense matrix `[rows, cols]`, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    pub rows: usize,
+    pub cols: usize,
+    pub data: Vec<f32>,
+}
+
+impl AdapterFolder {
+    /// Reads `folder`. `shape_of` gives `(rows, cols)` of the model's linear of a name, or `None` if there is none;
+    /// every tensor is checked against it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::File`] naming the file and the key or tensor: no adapter, an unknown type, an option
+    /// that is not supported, a tensor that does not fit the model or the configuration.
+    pub fn read(folder: &Path, shape_of: impl Fn(&str) -> Option<(usize, usize)>) -> Result<Self> {
+        // so that a folder that isn't there is told apart from one without an adapter
+        std::fs::read_dir(folder).map_err(Error::io(folder))?;
+        for name in [CONFIG_FILE, TENSORS_FILE] {
+            if !folder.join(name).exists() {
+                let hint = if folder.join("adapter_model.bin").exists() {
+                    "adapter_model.bin is not read: convert it to safetensors"
+                } else {
+                    "give the folder that rugosa train wrote, or that of a PEFT adapter"
+                };
+                return Err(Error::file(folder, name, format!("no adapter found, this file is missing; {hint}")));
+            }
+        }
+        let config = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
+        let file = SafetensorsFile::open(&folder.join(TENSORS_FILE))?;
+        let modules = tensors::read(&file, &config, shape_of)?;
+        Ok(AdapterFolder { config, modules })
+    }
+
+    /// Writes both files into `folder`, which is made if it does not exist. Values are written as F32; indices as I16
+    /// where rows and columns are at most 32767, as the original does, and as I32 elsewhere, which the file's metadata
+    /// then says (`sparse_index_dtype`).
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Shape`] if tensors of a module don't fit each other or the kind of the adapter.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let (tensors, metadata) = tensors::to_write(self)?;
+        write_safetensors(&folder.join(TENSORS_FILE), &tensors, &metadata)?;
+        self.config.write(&folder.join(CONFIG_FILE))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! `adapter_model.safetensors`.
+
+use super::{AdapterConfig, AdapterFolder, AdapterKind, Matrix, ModuleTensors};
+use crate::csr::{Csr, CsrPattern};
+use crate::error::{Error, Result};
+use crate::io::safetensors::{Dtype, OutTensor, RawTensor, SafetensorsFile};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// What PEFT puts before the model's own names.
+const PREFIX: &str = "base_model.model.";
+/// Most rows and columns that 16-bit indices are written for.
+const MAX_I16: usize = i16::MAX as usize;
+/// Metadata key that says that there are 32-bit indices in the file.
+const INDEX_DTYPE: &str = "sparse_index_dtype";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    A,
+    B,
+    Values,
+    RowOffs,
+    ColIdx,
+    /// Derived from the others: an order of rows, and the transpose.
+    Derived,
+}
+
+/// `(module, part)` of the tensor `name`.
+fn split(kind: AdapterKind, name: &str) -> Option<(&str, Part)> {
+    let (module, part) = match kind {
+        AdapterKind::Lora => name.strip_prefix(PREFIX)?.rsplit_once(".lora_")?,
+        AdapterKind::Rosa => name.strip_prefix(PREFIX)?.rsplit_once(".rosa_")?,
+    };
+    let part = match (kind, part) {
+        (_, "A.weight" | "A.default.weight") => Part::A,
+        (_, "B.weight" | "B.default.weight") => Part::B,
+        (AdapterKind::Rosa, "spa.values") => Part::Values,
+        (AdapterKind::Rosa, "spa.row_offs") => Part::RowOffs,
+        (AdapterKind::Rosa, "spa.col_idx") => Part::ColIdx,
+        (AdapterKind::Rosa, "spa.row_idx") => Part::Derived,
+        (AdapterKind::Rosa, tr) if tr.starts_with("spa.tr_") => Part::Derived,
+        _ => return None,
+    };
+    Some((module, part))
+}
+
+/// All modules of `file`.
+pub(super) fn read(
+    file: &SafetensorsFile,
+    config: &AdapterConfig,
+    shape_of: impl Fn(&str) -> Option<(usize, usize)>,
+) -> Result<BTreeMap<String, ModuleTensors>> {
+    let mut parts: BTreeMap<&str, BTreeMap<Part, RawTensor<'_>>> = BTreeMap::new();
+    for name in file.names() {
+        let (module, part) = split(config.kind, name).ok_or_else(|| {
+            Error::file(file.path(), name, "is no tensor of an adapter of the type that adapter_config.json says")
+        })?;
+        parts.entry(module).or_default().insert(part, file.get(name)?);
+    }
+    let mut modules = BTreeMap::new();
+    for (module, mut parts) in parts {
+        let bad = |reason: &str| Error::file(file.path(), module, reason);
+        let (rows, cols) =
+            shape_of(module).ok_or_else(|| bad("the model has no such linear; the adapter belongs to another one"))?;
+        let (a, b) = match (parts.remove(&Part::A), parts.remove(&Part::B)) {
+            (None, None) => (None, None),
+            (Some(a), Some(b)) => {
+                let r = config.rank(module);
+                (Some(matrix(&a, r, cols)?), Some(matrix(&b, rows, r)?))
+            }
+            _ => return Err(bad("of the matrices A and B only one is in the file")),
+        };
+        let sparse = match (parts.remove(&Part::Values), parts.remove(&Part::RowOffs), parts.remove(&Part::ColIdx)) {
+            (None, None, None) => None,
+            (Some(values), Some(row_offs), Some(col_idx)) => Some(csr(&values, &row_offs, &col_idx, rows, cols)?),
+            _ => return Err(bad("of values, row_offs and col_idx only some are in the file")),
+        };
+        modules.insert(module.to_string(), ModuleTensors { a, b, sparse });
+    }
+    if modules.is_empty() {
+        return Err(Error::file(file.path(), "tensors", "no adapter found, the file is empty"));
+    }
+    Ok(modules)
+}
+
+fn matrix(t: &RawTensor<'_>, rows: usize, cols: usize) -> Result<Matrix> {
+    if t.shape != [rows, cols] {
+        let reason = format!(
+            "has the shape {:?}, but by the model and adapter_config.json it is [{rows}, {cols}]; they don't belong together",
+            t.shape
+        );
+        return Err(t.error(reason));
+    }
+    Ok(Matrix { rows, cols, data: t.to_f32()? })
+}
+
+fn csr(
+    values: &RawTensor<'_>,
+    row_offs: &RawTensor<'_>,
+    col_idx: &RawTensor<'_>,
+    rows: usize,
+    cols: usize,
+) -> Result<Csr> {
+    for t in [values, row_offs, col_idx] {
+        if t.shape.len() != 1 {
+            return Err(t.error(format!("has the shape {:?}, expected a vector", t.shape)));
+        }
+    }
+    let pattern = CsrPattern::new(rows, cols, row_offs.to_indices()?, col_idx.to_indices()?)
+        .map_err(|reason| col_idx.error(reason))?;
+    if values.shape[0] != pattern.nnz() {
+        return Err(values.error(format!("has {} values, but there are {} positions", values.shape[0], pattern.nnz())));
+    }
+    Ok(Csr { pattern, values: values.to_f32()? })
+}
+
+type ToWrite<'a> = (Vec<OutTensor<'a>>, BTreeMap<String, String>);
+
+/// The tensors of `adapter` and the file's metadata.
+pub(super) fn to_write(adapter: &AdapterFolder) -> Result<ToWrite<'_>> {
+    let kind = match adapter.config.kind {
+        AdapterKind::Rosa => "rosa",
+        AdapterKind::Lora => "lora",
+    };
+    let mut tensors = Vec::new();
+    let mut metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    for (module, m) in &adapter.modules {
+        check(adapter.config.kind, module, m)?;
+        let name = |part: &str| format!("{PREFIX}{module}.{kind}_{part}");
+        if let Some(a) = &m.a {
+            tensors.push(OutTensor::f32(name("A.weight"), &[a.rows, a.cols], &a.data));
+        }
+        if let Some(b) = &m.b {
+            tensors.push(OutTensor::f32(name("B.weight"), &[b.rows, b.cols], &b.data));
+        }
+        if let Some(s) = &m.sparse {
+            let p = &s.pattern;
+            tensors.push(OutTensor::f32(name("spa.values"), &[s.values.len()], &s.values));
+            tensors.push(indices(Dtype::I32, name("spa.row_offs"), &p.row_offs));
+            let dtype = if p.rows.max(p.cols) > MAX_I16 { Dtype::I32 } else { Dtype::I16 };
+            if dtype == Dtype::I32 {
+                metadata.insert(INDEX_DTYPE.to_string(), "I32".to_string());
+            }
+            tensors.push(indices(dtype, name("spa.col_idx"), &p.col_idx));
+            tensors.push(indices(dtype, name("spa.row_idx"), &rows_by_count(p)));
+        }
+    }
+    Ok((tensors, metadata))
+}
+
+fn check(kind: AdapterKind, module: &str, m: &ModuleTensors) -> Result<()> {
+    let bad = |reason: &str| Err(Error::shape("adapter", format!("{module}: {reason}")));
+    let dense_fits = |d: &Matrix| d.rows * d.cols == d.data.len();
+    if m.a.is_some() != m.b.is_some() {
+        return bad("one of A and B is missing");
+    }
+    if !m.a.iter().chain(&m.b).all(dense_fits) {
+        return bad("a matrix is not as long as its shape says");
+    }
+    if let (Some(a), Some(b)) = (&m.a, &m.b) {
+        if a.rows != b.cols || m.sparse.as_ref().is_some_and(|s| (s.pattern.rows, s.pattern.cols) != (b.rows, a.cols)) {
+            return bad("the shapes of A, B and S don't fit together");
+        }
+    }
+    if let Some(s) = &m.sparse {
+        if kind == AdapterKind::Lora {
+            return bad("PEFT's LoRA format has no sparse part");
+        }
+        if s.values.len() != s.pattern.nnz() || s.pattern.nnz() > i32::MAX as usize {
+            return bad("the sparse values don't fit their positions, or are more than 32 bits can count");
+        }
+    }
+    Ok(())
+}
+
+/// `values` as a vector of type I32 or I16, which they must fit.
+fn indices(dtype: Dtype, name: String, values: &[u32]) -> OutTensor<'static> {
+    let data = match dtype {
+        Dtype::I16 => values.iter().flat_map(|&v| (v as i16).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|&v| (v as i32).to_le_bytes()).collect::<Vec<u8>>(),
+    };
+    OutTensor { name, dtype, shape: vec![values.len()], data: data.into() }
+}
+
+/// Rows from the fullest to the emptiest, equal ones in their order: what the original's kernels balance their load by.
+fn rows_by_count(p: &CsrPattern) -> Vec<u32> {
+    let mut rows: Vec<u32> = (0..p.rows as u32).collect();
+    rows.sort_by_key(|&n| Reverse(p.row_offs[n as usize + 1] - p.row_offs[n as usize]));
+    rows
+}

@@ -1,0 +1,195 @@
+//! A pretrained model on disk: a Hugging Face folder or one GGUF file, seen through Hugging Face's names and layouts.
+mod layout;
+mod rename;
+
+use super::config::ModelConfig;
+use super::gguf::{GgufFile, Metadata};
+use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use rename::{hf_name, unpermute_rows};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// One tensor; `data` is borrowed from the file's map unless its rows had to be put in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorView<'a> {
+    /// Hugging Face's name, `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    pub dtype: DType,
+    /// `[out, in]` for matrices, `[n]` for vectors.
+    pub shape: Vec<usize>,
+    /// Row-major, whole blocks of `dtype`, not necessarily aligned.
+    pub data: Cow<'a, [u8]>,
+}
+
+/// A pretrained model. Opening reads headers only; weights are paged in as they are used.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub config: ModelConfig,
+    path: PathBuf,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Folder(SafetensorsFolder),
+    /// `names`: Hugging Face's name -> the file's.
+    Gguf {
+        file: GgufFile,
+        names: BTreeMap<String, String>,
+    },
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face folder or a GGUF file and checks that every tensor that the decoder needs is there, in a
+    /// supported type and of the shape that the configuration says.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`], naming the file, the key or tensor, and the way out.
+    pub fn open(path: &Path) -> Result<Self> {
+        let kind = std::fs::metadata(path).map_err(Error::io(path))?;
+        let checkpoint = if kind.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
+        checkpoint.check_tensors()?;
+        Ok(checkpoint)
+    }
+
+    fn open_folder(path: &Path) -> Result<Self> {
+        if !path.join("config.json").exists() {
+            if let Some(file) = first_gguf(path) {
+                let reason = format!("there is none here, but a GGUF file: give that one, {}", file.display());
+                return Err(Error::file(path, "config.json", reason));
+            }
+        }
+        let config = ModelConfig::from_hf(path)?;
+        let folder = SafetensorsFolder::open(path)?;
+        Ok(Checkpoint { config, path: path.to_path_buf(), source: Source::Folder(folder) })
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let file = GgufFile::open(path)?;
+        let config = ModelConfig::from_gguf(&file)?;
+        let names = file.names().filter_map(|n| Some((hf_name(n)?, n.to_string()))).collect();
+        Ok(Checkpoint { config, path: path.to_path_buf(), source: Source::Gguf { file, names } })
+    }
+
+    fn check_tensors(&self) -> Result<()> {
+        for (name, expected) in layout::required_tensors(&self.config) {
+            let found = self.stored(&name)?;
+            if found.shape != expected {
+                let reason = format!(
+                    "has the shape {:?}, but the model's configuration says {expected:?}; they belong to different models",
+                    found.shape
+                );
+                return Err(Error::file(&self.path, name, reason));
+            }
+            if found.shape.len() == 1 && found.dtype.is_quantised() {
+                return Err(Error::file(&self.path, name, format!("is a vector, which can't be {}", found.dtype)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder or file that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder, where it is one: `tokenizer.json` and the like lie beside the weights.
+    pub fn folder(&self) -> Option<&Path> {
+        match self.source {
+            Source::Folder(_) => Some(&self.path),
+            Source::Gguf { .. } => None,
+        }
+    }
+
+    /// The metadata, where it is a GGUF file: tokenizer and chat template are in it.
+    pub fn gguf_metadata(&self) -> Option<&Metadata> {
+        match &self.source {
+            Source::Folder(_) => None,
+            Source::Gguf { file, .. } => Some(file.metadata()),
+        }
+    }
+
+    /// Hugging Face's names of all tensors, in alphabetical order. GGUF tensors without such a name are left out.
+    pub fn names(&self) -> Vec<&str> {
+        match &self.source {
+            Source::Folder(folder) => folder.names().collect(),
+            Source::Gguf { names, .. } => names.keys().map(String::as_str).collect(),
+        }
+    }
+
+    /// Whether there is a tensor `name` (Hugging Face's).
+    pub fn contains(&self, name: &str) -> bool {
+        match &self.source {
+            Source::Folder(folder) => folder.contains(name),
+            Source::Gguf { names, .. } => names.contains_key(name),
+        }
+    }
+
+    /// The tensor `name` (Hugging Face's).
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing or of a type that is not supported.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        let mut view = self.stored(name)?;
+        if let Some(heads) = self.permuted_heads(name) {
+            let rows = view.shape.first().copied().unwrap_or(0);
+            let data = unpermute_rows(&view.data, rows, heads).ok_or_else(|| {
+                let reason = format!("has {rows} rows, which are no two halves for each of {heads} heads");
+                Error::file(&self.path, name, reason)
+            })?;
+            view.data = Cow::Owned(data);
+        }
+        Ok(view)
+    }
+
+    /// The tensor `name` with its rows in the file's order.
+    fn stored(&self, name: &str) -> Result<TensorView<'_>> {
+        let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
+        match &self.source {
+            Source::Folder(folder) => folder_tensor(folder.get(name).ok_or_else(missing)??),
+            Source::Gguf { file, names } => {
+                let raw = file.tensor(names.get(name).ok_or_else(missing)?)?;
+                Ok(TensorView { name: name.to_string(), dtype: raw.dtype, shape: raw.shape, data: raw.data })
+            }
+        }
+    }
+
+    /// Heads of a tensor whose rows llama.cpp keeps in its own rotary order.
+    fn permuted_heads(&self, name: &str) -> Option<usize> {
+        if self.folder().is_some() || self.config.model_type != "llama" {
+            return None;
+        }
+        let (module, _kind) = name.rsplit_once('.')?;
+        match module.rsplit_once('.')?.1 {
+            "q_proj" => Some(self.config.num_attention_heads),
+            "k_proj" => Some(self.config.num_key_value_heads),
+            _ => None,
+        }
+    }
+}
+
+fn folder_tensor(raw: RawTensor<'_>) -> Result<TensorView<'_>> {
+    let dtype = match raw.dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        other => {
+            let reason =
+                format!("has the type {other}; supported in safetensors are F32, F16 and BF16: convert the model");
+            return Err(raw.error(reason));
+        }
+    };
+    Ok(TensorView { name: raw.name.to_string(), dtype, shape: raw.shape.to_vec(), data: Cow::Borrowed(raw.data) })
+}
+
+/// The first GGUF file of `folder` by name.
+fn first_gguf(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "gguf")).min()
+}
+
+#[cfg(test)]
+mod tests;

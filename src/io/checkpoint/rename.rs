@@ -1,0 +1,51 @@
+//! From GGUF's names and row order to Hugging Face's.
+
+/// Module names inside a layer: GGUF's and Hugging Face's.
+const LAYER_MODULES: [(&str, &str); 9] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// Hugging Face's name of the GGUF tensor `name`; `None` for tensors that have no counterpart (`rope_freqs.weight`).
+pub(super) fn hf_name(name: &str) -> Option<String> {
+    match name {
+        "token_embd.weight" => return Some("model.embed_tokens.weight".to_string()),
+        "output_norm.weight" => return Some("model.norm.weight".to_string()),
+        "output.weight" => return Some("lm_head.weight".to_string()),
+        _ => {}
+    }
+    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    // as a number, so that two spellings ("01") can't claim one name
+    let layer = layer.parse::<u32>().ok().filter(|n| n.to_string() == layer)?;
+    let (module, kind) = rest.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "weight" | "bias"))?;
+    let (_, module) = LAYER_MODULES.iter().find(|(gguf, _)| *gguf == module)?;
+    Some(format!("model.layers.{layer}.{module}.{kind}"))
+}
+
+/// llama.cpp rotates neighbouring rows, Hugging Face rows half a head apart, so its converter interleaves the two
+/// halves of each head's rows in `q` and `k`. This puts them back: row `2j + t` of a head becomes row `t * half + j`.
+/// Rows are whole blocks in every format, so nothing is rounded. `None` if the rows are no two halves for each head.
+pub(super) fn unpermute_rows(data: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
+    let half = rows.checked_div(2 * heads)?;
+    if half == 0 || half * 2 * heads != rows {
+        return None;
+    }
+    let row_bytes = data.len() / rows;
+    let mut out = Vec::with_capacity(data.len());
+    for head in 0..heads {
+        for t in 0..2 {
+            for j in 0..half {
+                let row = head * 2 * half + 2 * j + t;
+                out.extend_from_slice(&data[row * row_bytes..(row + 1) * row_bytes]);
+            }
+        }
+    }
+    Some(out)
+}

@@ -1,0 +1,179 @@
+//! GGUF metadata.
+
+use super::{ModelConfig, RopeScaling, check_architecture};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::io::gguf::{GgufFile, Value};
+
+impl ModelConfig {
+    /// From the metadata and the tensors of `file`.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the key.
+    pub fn from_gguf(file: &GgufFile) -> Result<Self> {
+        let f = Fields { file };
+        let model_type = f.text("general.architecture")?.ok_or_else(|| f.missing("general.architecture"))?.to_string();
+        check_architecture(file.path(), &model_type)?;
+        let key = |suffix: &str| format!("{model_type}.{suffix}");
+        if f.size(&key("expert_count"))?.unwrap_or(0) > 0 {
+            return Err(f.error(&key("expert_count"), "mixtures of experts are not supported"));
+        }
+
+        let hidden_size = f.required(&key("embedding_length"))?;
+        let heads = f.required(&key("attention.head_count"))?;
+        let head_dim = match f.size(&key("attention.key_length"))? {
+            Some(n) => n,
+            // where heads is 0 validation says so
+            None => hidden_size.checked_div(heads).unwrap_or(8),
+        };
+        let tokens = f.get("tokenizer.ggml.tokens", "list", |v| v.as_array().map(<[Value]>::len))?;
+        let vocab_size = match file.shape("token_embd.weight") {
+            Some([vocab, _]) => *vocab,
+            _ => match f.size(&key("vocab_size"))? {
+                Some(n) => n,
+                None => tokens.ok_or_else(|| f.missing("token_embd.weight"))?,
+            },
+        };
+        if let Some(n) = tokens.filter(|&n| n > vocab_size) {
+            let reason = format!("has {n} tokens, but the embedding only {vocab_size} rows");
+            return Err(f.error("tokenizer.ggml.tokens", reason));
+        }
+        let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+        let mut eos_token_ids = Vec::new();
+        for name in ["eos", "eot", "eom"] {
+            if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))? {
+                if !eos_token_ids.contains(&id) {
+                    eos_token_ids.push(id);
+                }
+            }
+        }
+        let config = ModelConfig {
+            hidden_size,
+            intermediate_size: f.required(&key("feed_forward_length"))?,
+            num_hidden_layers: f.required(&key("block_count"))?,
+            num_attention_heads: heads,
+            num_key_value_heads: f.size(&key("attention.head_count_kv"))?.unwrap_or(heads),
+            head_dim,
+            vocab_size,
+            max_position_embeddings: f.required(&key("context_length"))?,
+            rms_norm_eps: f
+                .number(&key("attention.layer_norm_rms_epsilon"))?
+                .ok_or_else(|| f.missing(&key("attention.layer_norm_rms_epsilon")))? as f32,
+            rope_theta,
+            rope_scaling: rope_scaling(&f, &key, rope_theta, head_dim)?,
+            tie_word_embeddings: file.shape("output.weight").is_none(),
+            attention_bias: file.shape("blk.0.attn_q.bias").is_some(),
+            mlp_bias: file.shape("blk.0.ffn_gate.bias").is_some(),
+            hidden_act: "silu".to_string(),
+            sliding_window: f.size(&key("attention.sliding_window"))?,
+            bos_token_id: f.token("tokenizer.ggml.bos_token_id")?,
+            eos_token_ids,
+            pad_token_id: f.token("tokenizer.ggml.padding_token_id")?,
+            model_type: model_type.clone(),
+        }
+        .validate(file.path())?;
+        for suffix in ["rope.dimension_count", "attention.value_length"] {
+            if f.size(&key(suffix))?.is_some_and(|n| n != head_dim) {
+                return Err(f.error(&key(suffix), format!("must be the size of a head, {head_dim}")));
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn rope_scaling(f: &Fields<'_>, key: &impl Fn(&str) -> String, theta: f64, head_dim: usize) -> Result<RopeScaling> {
+    if f.file.shape("rope_freqs.weight").is_some() {
+        return llama3_scaling(f, theta, head_dim);
+    }
+    let factor = f.number(&key("rope.scaling.factor"))?;
+    match f.text(&key("rope.scaling.type"))? {
+        None => Ok(match f.number(&key("rope.scale_linear"))? {
+            Some(factor) if factor != 1.0 => RopeScaling::Linear { factor },
+            _ => RopeScaling::None,
+        }),
+        Some("none") => Ok(RopeScaling::None),
+        Some("linear") => {
+            Ok(RopeScaling::Linear { factor: factor.ok_or_else(|| f.missing(&key("rope.scaling.factor")))? })
+        }
+        Some(kind) => {
+            let reason = format!("the scaling \"{kind}\" is not supported; supported: none, linear, llama3");
+            Err(f.error(&key("rope.scaling.type"), reason))
+        }
+    }
+}
+
+/// Converters write the result of Llama 3's scaling, one divisor for each frequency, instead of its constants. All
+/// models published with it share three of the four constants, so the fourth can be read off the slowest frequency;
+/// that the guess gives back every divisor is checked.
+fn llama3_scaling(f: &Fields<'_>, theta: f64, head_dim: usize) -> Result<RopeScaling> {
+    const NAME: &str = "rope_freqs.weight";
+    let tensor = f.file.tensor(NAME)?;
+    if tensor.dtype != DType::F32 || tensor.shape != [head_dim / 2] || head_dim < 2 {
+        let reason = format!("{:?} of {} found, [{}] of F32 expected", tensor.shape, tensor.dtype, head_dim / 2);
+        return Err(f.error(NAME, reason));
+    }
+    let found: Vec<f64> = bytemuck::pod_collect_to_vec::<u8, f32>(&tensor.data).into_iter().map(f64::from).collect();
+    let scaling = RopeScaling::Llama3 {
+        factor: found[found.len() - 1],
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    };
+    let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-4 * b;
+    if found.iter().all(|&d| d == 1.0) {
+        Ok(RopeScaling::None)
+    } else if found.iter().zip(&scaling.divisors(theta, head_dim)).all(close) {
+        Ok(scaling)
+    } else {
+        Err(f.error(NAME, "these frequency divisors are not those of Llama 3's scaling; use the Hugging Face folder"))
+    }
+}
+
+/// Typed access to the metadata.
+struct Fields<'a> {
+    file: &'a GgufFile,
+}
+
+impl<'a> Fields<'a> {
+    fn error(&self, key: &str, reason: impl Into<String>) -> Error {
+        Error::file(self.file.path(), key, reason)
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        self.error(key, "is missing")
+    }
+
+    fn get<T>(&self, key: &str, expected: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+        match self.file.metadata().get(key) {
+            None => Ok(None),
+            Some(v) => read(v).map(Some).ok_or_else(|| self.error(key, format!("is no {expected}"))),
+        }
+    }
+
+    fn size(&self, key: &str) -> Result<Option<usize>> {
+        self.get(key, "size (a whole number, the same for all layers)", |v| {
+            // some converters write one value a layer
+            let v = match v.as_array() {
+                Some([first, rest @ ..]) if rest.iter().all(|r| r == first) => first,
+                _ => v,
+            };
+            v.as_u64().and_then(|v| usize::try_from(v).ok())
+        })
+    }
+
+    fn required(&self, key: &str) -> Result<usize> {
+        self.size(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.get(key, "number", Value::as_f64)
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&'a str>> {
+        self.get(key, "text", Value::as_str)
+    }
+
+    fn token(&self, key: &str) -> Result<Option<u32>> {
+        self.get(key, "token id", |v| v.as_u64().and_then(|v| u32::try_from(v).ok()))
+    }
+}

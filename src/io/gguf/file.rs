@@ -1,0 +1,211 @@
+//! The reader.
+
+use super::cursor::Cursor;
+use super::types::{dtype_of, ggml_type_name, supported_types};
+use super::value::{Metadata, Value};
+use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::io::map::map_file;
+use memmap2::Mmap;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// One tensor of a file.
+#[derive(Clone, Debug)]
+pub struct GgufTensor<'a> {
+    pub name: String,
+    pub dtype: DType,
+    /// Outermost dimension first, `[out, in]` for a matrix: the reverse of the file's order.
+    pub shape: Vec<usize>,
+    /// Whole blocks, row by row.
+    pub data: Cow<'a, [u8]>,
+}
+
+#[derive(Debug)]
+struct Info {
+    ggml_type: u32,
+    /// Outermost dimension first.
+    shape: Vec<usize>,
+    /// Byte range in the file; the end is known for supported types only.
+    begin: usize,
+    end: Option<usize>,
+}
+
+/// A memory-mapped GGUF file.
+#[derive(Debug)]
+pub struct GgufFile {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    tensors: BTreeMap<String, Info>,
+}
+
+impl GgufFile {
+    /// Maps `path` and checks its header: every count, length, offset and shape against the size of the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::File`] that names the field.
+    pub fn open(path: &Path) -> Result<Self> {
+        let map = map_file(path)?;
+        let (metadata, tensors) = parse(path, &map)?;
+        Ok(GgufFile { path: path.to_path_buf(), map, metadata, tensors })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All key-value pairs.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The names of all tensors, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of tensor `name`, outermost dimension first.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| t.shape.as_slice())
+    }
+
+    /// The tensor `name`, its data borrowed from the map.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing or of a type that is not supported.
+    pub fn tensor(&self, name: &str) -> Result<GgufTensor<'_>> {
+        let info = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| Error::file(&self.path, name, "this tensor is missing from the file"))?;
+        let (Some(dtype), Some(end)) = (dtype_of(info.ggml_type), info.end) else {
+            let reason = format!(
+                "has the type {}, which is not supported; use a file with {} only",
+                ggml_type_name(info.ggml_type),
+                supported_types()
+            );
+            return Err(Error::file(&self.path, name, reason));
+        };
+        let data = Cow::Borrowed(&self.map[info.begin..end]);
+        Ok(GgufTensor { name: name.to_string(), dtype, shape: info.shape.clone(), data })
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Metadata, BTreeMap<String, Info>)> {
+    let bad = |field: &str| {
+        let field = field.to_string();
+        move |reason: String| Error::file(path, field, reason)
+    };
+    let mut c = Cursor::new(bytes);
+    if &c.array::<4>().map_err(bad("magic"))? != MAGIC {
+        return Err(Error::file(path, "magic", "this is not a GGUF file: it does not begin with GGUF"));
+    }
+    match c.u32().map_err(bad("version"))? {
+        2 | 3 => {}
+        v if v.swap_bytes() < 16 => {
+            return Err(Error::file(path, "version", "this is a big-endian GGUF file; use the little-endian one"));
+        }
+        v => return Err(Error::file(path, "version", format!("{v} is not supported, only 2 and 3; convert it again"))),
+    }
+    // name length, dimension count, type and offset; key length, value type and at least one byte
+    let n_tensors = c.count("tensors", 8 + 4 + 4 + 8).map_err(bad("tensor count"))?;
+    let n_pairs = c.count("pairs", 8 + 4 + 1).map_err(bad("metadata count"))?;
+
+    let mut metadata = Metadata::new();
+    for i in 0..n_pairs {
+        let key = c.string().map_err(bad(&format!("metadata key {i}")))?;
+        let value = c.value().map_err(bad(key))?;
+        if metadata.insert(key.to_string(), value).is_some() {
+            return Err(Error::file(path, key, "this key comes twice"));
+        }
+    }
+    let alignment = match metadata.get("general.alignment") {
+        None => DEFAULT_ALIGNMENT,
+        Some(v) => v
+            .as_u64()
+            .filter(|a| a.is_power_of_two() && *a <= 1 << 20)
+            .ok_or_else(|| Error::file(path, "general.alignment", format!("{v:?} is no power of two up to 1048576")))?,
+    };
+    refuse_split(path, &metadata)?;
+
+    let mut raw = Vec::with_capacity(n_tensors);
+    for i in 0..n_tensors {
+        let name = c.string().map_err(bad(&format!("tensor {i}")))?;
+        raw.push((name, tensor_info(&mut c).map_err(bad(name))?));
+    }
+    let data_begin = (c.position() as u64).next_multiple_of(alignment);
+    let mut tensors = BTreeMap::new();
+    for (name, (shape, ggml_type, offset)) in raw {
+        let info = place(shape, ggml_type, offset, data_begin, alignment, bytes.len() as u64).map_err(bad(name))?;
+        if tensors.insert(name.to_string(), info).is_some() {
+            return Err(Error::file(path, name, "this tensor comes twice"));
+        }
+    }
+    Ok((metadata, tensors))
+}
+
+fn refuse_split(path: &Path, metadata: &Metadata) -> Result<()> {
+    match metadata.get("split.count").and_then(Value::as_u64) {
+        Some(n) if n > 1 => {
+            let reason = format!("this is one of {n} parts; join them first (llama-gguf-split --merge)");
+            Err(Error::file(path, "split.count", reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `(shape, ggml type, offset)` of the next tensor.
+fn tensor_info(c: &mut Cursor<'_>) -> Result<(Vec<usize>, u32, u64), String> {
+    let n = c.u32()? as usize;
+    if n > MAX_DIMS {
+        return Err(format!("has {n} dimensions, at most {MAX_DIMS} are possible"));
+    }
+    let mut shape = Vec::with_capacity(n);
+    for _ in 0..n {
+        let d = c.u64()?;
+        shape.push(usize::try_from(d).map_err(|_| format!("has a dimension of {d}"))?);
+    }
+    shape.reverse();
+    Ok((shape, c.u32()?, c.u64()?))
+}
+
+/// Checks that the tensor lies within the file.
+fn place(
+    shape: Vec<usize>,
+    ggml_type: u32,
+    offset: u64,
+    data_begin: u64,
+    alignment: u64,
+    size: u64,
+) -> Result<Info, String> {
+    if !offset.is_multiple_of(alignment) {
+        return Err(format!("begins at offset {offset}, which is no multiple of the alignment {alignment}"));
+    }
+    let begin = data_begin.checked_add(offset).filter(|&b| b <= size).ok_or_else(|| {
+        format!("begins at offset {offset}, behind the end of the file; it is truncated, download it again")
+    })?;
+    let elements = shape
+        .iter()
+        .try_fold(1u64, |n, &d| n.checked_mul(d as u64))
+        .ok_or_else(|| format!("has more elements than can be counted: {shape:?}"))?;
+    let end = match dtype_of(ggml_type) {
+        None => None,
+        Some(dtype) => {
+            let row = shape.last().copied().unwrap_or(1) as u64;
+            let bytes = dtype.file_bytes(row).and(dtype.file_bytes(elements)).ok_or_else(|| {
+                format!("has rows of {row}, no whole number of {dtype} blocks of {}", dtype.block_elements())
+            })?;
+            let end = begin.checked_add(bytes).filter(|&e| e <= size).ok_or_else(|| {
+                format!(
+                    "has {bytes} bytes from {begin} on, but the file ends at {size}; it is truncated, download it again"
+                )
+            })?;
+            Some(end as usize)
+        }
+    };
+    Ok(Info { ggml_type, shape, begin: begin as usize, end })
+}
