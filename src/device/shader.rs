@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/grid.wgsl", include_str!("../../shaders/lib/grid.wgsl")),
     ("lib/reduce.wgsl", include_str!("../../shaders/lib/reduce.wgsl")),
+    ("lib/softcap.wgsl", include_str!("../../shaders/lib/softcap.wgsl")),
     ("lib/weight.wgsl", include_str!("../../shaders/lib/weight.wgsl")),
 ];
 

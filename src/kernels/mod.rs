@@ -4,9 +4,20 @@
 //! on [`Tensor`](crate::tensor::Tensor)s. Functions allocate their outputs unless they are given one to write or to
 //! accumulate into; all of them only record, nothing waits.
 
+pub mod attention;
+pub mod elementwise;
+pub mod embedding;
+pub mod loss;
 pub mod matmul;
+pub mod norm;
+pub mod optimizer;
+mod output;
+pub mod reduce;
+pub mod rope;
 mod simd;
 pub mod sparse;
+
+pub use output::To;
 
 use crate::device::{Cost, Device, Kernel, KernelSpec, Launch, Slice};
 use crate::error::Result;
@@ -14,24 +25,63 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &elementwise::ADD,
+    &elementwise::ADD_INTO,
+    &elementwise::GLU,
+    &elementwise::GLU_BACKWARD,
+    &elementwise::SCALE,
+    &embedding::GATHER,
+    &embedding::SCATTER_ADD,
+    &loss::ARGMAX,
+    &loss::CROSS_ENTROPY,
+    &loss::CROSS_ENTROPY_GRAD,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SUM_PARTS,
+    &norm::RMSNORM,
+    &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_WEIGHT,
+    &optimizer::ADAMW,
+    &reduce::REDUCE_PARTS,
+    &reduce::REDUCE_TOTAL,
+    &rope::ROPE,
+    &rope::ROPE_IN_PLACE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
-    &simd::SCATTER_ADD,
+    &simd::SPARSE_ADD,
     &sparse::SAMPLED,
+    &attention::FORWARD,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention::DELTA,
+    &attention::DECODE,
+    &attention::KV_STORE,
 ];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
-    [matmul::variants(), simd::variants(), sparse::variants()].concat()
+    [
+        attention::variants(),
+        elementwise::variants(),
+        embedding::variants(),
+        loss::variants(),
+        matmul::variants(),
+        norm::variants(),
+        optimizer::variants(),
+        reduce::variants(),
+        rope::variants(),
+        simd::variants(),
+        sparse::variants(),
+    ]
+    .concat()
 }
 
-/// Declares a kernel: its name, its file under `shaders/`, its parameters and its storage bindings in order.
+/// Declares a kernel: its name, its file under `shaders/`, its parameters, its storage bindings in order, and the
+/// optional features that it cannot do without.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $id:ident, $name:literal, $file:literal, $params:ty, [$($binding:expr),* $(,)?]) => {
+    ($(#[$doc:meta])* $id:ident, $name:literal, $file:literal, $params:ty, [$($binding:expr),* $(,)?]
+        $(, needs $($feature:ident)*)?) => {
         $(#[$doc])*
         pub static $id: $crate::device::Kernel = $crate::device::Kernel {
             name: $name,
@@ -39,6 +89,7 @@ macro_rules! kernel {
             file: $file,
             bindings: &[$($binding),*],
             params_bytes: size_of::<$params>(),
+            needs: &[$($($crate::device::Feature::$feature),*)?],
         };
     };
 }

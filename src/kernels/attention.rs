@@ -1,0 +1,462 @@
+//! Causal grouped-query attention: `shaders/attention*.wgsl`. Memory grows linearly with the sequence.
+//!
+//! There is neither padding nor a batch dimension: sequences are packed one behind the other, and ranges of rows say who
+//! sees whom. Dimensions: `tokens` query rows, `kv_rows` key and value rows, `heads` query heads of `head_dim` elements,
+//! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
+
+use super::{kernel, launch};
+use crate::device::spec::{read, write};
+use crate::device::{Cost, Device, DeviceClass, Grid, Kernel, KernelSpec};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use bytemuck::{Pod, Zeroable};
+
+kernel!(
+    /// Output and log-sum-exp.
+    FORWARD, "attention_forward", "attention.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out"), write("lse")]
+);
+kernel!(
+    /// Gradient of the queries.
+    BACKWARD_Q, "attention_backward_q", "attention.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dq")]
+);
+kernel!(
+    /// Gradients of keys and values, summed over the query heads that share them.
+    BACKWARD_KV, "attention_backward_kv", "attention.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dk"), write("dv")]
+);
+kernel!(
+    /// What both backward passes need of each query and key.
+    DELTA, "attention_delta", "attention_delta.wgsl", DeltaParams,
+    [
+        read("out"), read("d_out"), read("lse"), read("kv_start"), read("kv_end"), read("q_start"), read("q_end"),
+        write("stats"),
+    ]
+);
+kernel!(
+    /// Single query rows over ranges of a cache.
+    DECODE, "attention_decode", "attention_decode.wgsl", DecodeParams,
+    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out")]
+);
+kernel!(
+    /// Rows into slots of a cache.
+    KV_STORE, "kv_store", "kv_store.wgsl", StoreParams, [read("src"), read("slots"), write("cache")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct TileParams {
+    grid: Grid,
+    tokens: u32,
+    kv_rows: u32,
+    heads: u32,
+    kv_heads: u32,
+    group: u32,
+    blocks: u32,
+    scale: f32,
+    cap: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct DeltaParams {
+    grid: Grid,
+    tokens: u32,
+    kv_rows: u32,
+    heads: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct DecodeParams {
+    grid: Grid,
+    cache_rows: u32,
+    heads: u32,
+    kv_heads: u32,
+    group: u32,
+    scale: f32,
+    cap: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct StoreParams {
+    grid: Grid,
+    rows: u32,
+    width4: u32,
+    cache_rows: u32,
+}
+
+/// The log-sum-exp of a query that sees no key.
+pub const EMPTY_LSE: f32 = -1e38;
+
+/// The largest head that the kernels are specialised for, in elements.
+pub const MAX_HEAD_DIM: usize = 256;
+
+/// What attention is like, apart from the sizes that the tensors tell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    pub heads: usize,
+    /// Divides `heads`.
+    pub kv_heads: usize,
+    /// A multiple of 8, at most [`MAX_HEAD_DIM`].
+    pub head_dim: usize,
+    /// Factor of q·k, before the softcap.
+    pub scale: f32,
+    /// Gemma 2's `cap · tanh(s / cap)` on scores; positive.
+    pub softcap: Option<f32>,
+    /// Keys that a query sees at most, where that is known to be fewer than there are (sequence length, window). Only an
+    /// estimate of the work, for time budgets and profiles.
+    pub span: Option<usize>,
+}
+
+/// A range of rows for each row: `start[i] .. end[i]`, both tensors u32 `[rows]`. Ranges may be empty; what lies past the
+/// last row is ignored.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges<'a> {
+    pub start: &'a Tensor,
+    pub end: &'a Tensor,
+}
+
+/// What the forward read and wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Saved<'a> {
+    /// `[tokens, heads * head_dim]`
+    pub q: &'a Tensor,
+    /// `[kv_rows, kv_heads * head_dim]`
+    pub k: &'a Tensor,
+    /// `[kv_rows, kv_heads * head_dim]`
+    pub v: &'a Tensor,
+    /// `[tokens, heads * head_dim]`
+    pub out: &'a Tensor,
+    /// `[tokens, heads]`
+    pub lse: &'a Tensor,
+}
+
+/// Gradients, in the shapes of what they belong to.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    pub dq: Tensor,
+    pub dk: Tensor,
+    pub dv: Tensor,
+}
+
+/// The shader's three passes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Pass {
+    Forward = 0,
+    Query = 1,
+    KeyValue = 2,
+}
+
+impl Pass {
+    const ALL: [Pass; 3] = [Pass::Forward, Pass::Query, Pass::KeyValue];
+
+    fn kernel(self) -> &'static Kernel {
+        match self {
+            Pass::Forward => &FORWARD,
+            Pass::Query => &BACKWARD_Q,
+            Pass::KeyValue => &BACKWARD_KV,
+        }
+    }
+}
+
+/// Threads of a workgroup along columns and head_dim (`nx`) and along rows (`ny`), rows and columns a thread (`tm`, `tn`,
+/// multiples of 4), and rounds of the second product that are unrolled in the text.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    nx: u32,
+    ny: u32,
+    tm: u32,
+    tn: u32,
+    unroll: u32,
+}
+
+impl Tile {
+    /// A thread holds `tm · head_dim / nx` sums (twice that for keys and values): wide heads get more threads across.
+    const fn choose(class: DeviceClass, head_dim: usize) -> Tile {
+        match class {
+            DeviceClass::Software => Tile { nx: 4, ny: 8, tm: 4, tn: 8, unroll: 1 },
+            _ if head_dim > 128 => Tile { nx: 16, ny: 8, tm: 4, tn: 4, unroll: 2 },
+            _ => Tile { nx: 8, ny: 16, tm: 4, tn: 4, unroll: 4 },
+        }
+    }
+
+    fn rows(&self) -> usize {
+        (self.ny * self.tm) as usize
+    }
+}
+
+fn spec(pass: Pass, class: DeviceClass, head_dim: usize, softcap: bool) -> KernelSpec {
+    let t = Tile::choose(class, head_dim);
+    KernelSpec::new(
+        pass.kernel(),
+        [
+            ("PASS", pass as u32),
+            ("HEAD_DIM", head_dim as u32),
+            ("SOFTCAP", softcap.into()),
+            ("NX", t.nx),
+            ("NY", t.ny),
+            ("TM", t.tm),
+            ("TN", t.tn),
+            ("UNROLL", t.unroll),
+        ],
+    )
+}
+
+fn delta_spec(head_dim: usize) -> KernelSpec {
+    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32)])
+}
+
+fn decode_spec(class: DeviceClass, head_dim: usize, softcap: bool) -> KernelSpec {
+    let threads = if class == DeviceClass::Software { 64 } else { 128 };
+    KernelSpec::new(&DECODE, [("WG", threads), ("HEAD_DIM", head_dim as u32), ("SOFTCAP", softcap.into())])
+}
+
+/// Every specialisation, on every device class.
+pub fn variants() -> Vec<KernelSpec> {
+    let mut all = vec![KernelSpec::new(&KV_STORE, [])];
+    for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
+        all.push(delta_spec(head_dim));
+        for class in [DeviceClass::Software, DeviceClass::Discrete] {
+            for softcap in [false, true] {
+                all.push(decode_spec(class, head_dim, softcap));
+                all.extend(Pass::ALL.map(|pass| spec(pass, class, head_dim, softcap)));
+            }
+        }
+    }
+    all
+}
+
+/// Sizes that fit together, and fit the shaders' 32-bit indices.
+struct Sizes {
+    tokens: usize,
+    kv_rows: usize,
+    shape: AttentionShape,
+}
+
+impl Sizes {
+    /// Checks `q` `[tokens, heads * head_dim]`, `k` and `v` `[kv_rows, kv_heads * head_dim]`.
+    fn check(op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor, shape: &AttentionShape) -> Result<Sizes> {
+        let AttentionShape { heads, kv_heads, head_dim, softcap, .. } = *shape;
+        if head_dim == 0 || !head_dim.is_multiple_of(8) || head_dim > MAX_HEAD_DIM {
+            let reason = format!("{head_dim} is not a multiple of 8 up to {MAX_HEAD_DIM}, so this model cannot be run");
+            return Err(Error::invalid("head_dim", reason));
+        }
+        if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(Error::invalid("num_key_value_heads", format!("{kv_heads} does not divide {heads} heads")));
+        }
+        if softcap.is_some_and(|c| c.is_nan() || c <= 0.0) {
+            return Err(Error::invalid("attn_logit_softcapping", "must be positive; leave it out for none"));
+        }
+        let (tokens, _) = q.dims2(op)?;
+        let (kv_rows, _) = k.dims2(op)?;
+        q.expect(op, "q", &[tokens, heads * head_dim])?;
+        k.expect(op, "k", &[kv_rows, kv_heads * head_dim])?;
+        v.expect(op, "v", &[kv_rows, kv_heads * head_dim])?;
+        // ranges of query tokens become ranges of rows (token · group + head), and statistics one index for all
+        if u32::try_from(q.len().max(k.len()) + kv_rows + 4 * MAX_HEAD_DIM * heads).is_err() {
+            return Err(Error::shape(op, format!("q {:?} and k {:?} have too many elements", q.shape(), k.shape())));
+        }
+        Ok(Sizes { tokens, kv_rows, shape: *shape })
+    }
+
+    fn group(&self) -> usize {
+        self.shape.heads / self.shape.kv_heads
+    }
+
+    /// Launches a pass over blocks of its rows.
+    fn launch(&self, pass: Pass, device: &Device, bindings: &[&Tensor]) -> Result<()> {
+        let s = &self.shape;
+        let class = device.caps().class;
+        let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
+        let blocks = rows.div_ceil(Tile::choose(class, s.head_dim).rows());
+        let params = TileParams {
+            tokens: self.tokens as u32,
+            kv_rows: self.kv_rows as u32,
+            heads: s.heads as u32,
+            kv_heads: s.kv_heads as u32,
+            group: self.group() as u32,
+            blocks: blocks as u32,
+            scale: s.scale,
+            cap: s.softcap.unwrap_or(1.0),
+            ..Default::default()
+        };
+        let products = match pass {
+            Pass::Forward => 2,
+            Pass::Query => 3,
+            Pass::KeyValue => 4,
+        };
+        let spec = spec(pass, class, s.head_dim, s.softcap.is_some());
+        let slices: Vec<_> = bindings.iter().map(|t| t.slice()).collect();
+        let groups = (blocks * s.kv_heads) as u64;
+        launch(device, &spec, &slices, &params, groups, self.cost(products, bindings))
+    }
+
+    /// `products` of scores' size, half of which is masked in a causal range.
+    fn cost(&self, products: usize, bindings: &[&Tensor]) -> Cost {
+        let s = &self.shape;
+        let keys = s.span.unwrap_or(self.kv_rows).min(self.kv_rows);
+        let scores = self.tokens as f64 * (keys as f64 / 2.0 + 0.5) * s.heads as f64;
+        Cost {
+            flops: 2.0 * products as f64 * scores * s.head_dim as f64,
+            bytes: bindings.iter().map(|t| 4.0 * t.len() as f64).sum(),
+        }
+    }
+}
+
+/// A given output of this shape, or a new one.
+fn output(op: &'static str, name: &str, given: Option<&Tensor>, like: (&Device, &[usize])) -> Result<Tensor> {
+    match given {
+        Some(t) => Ok(t.expect(op, name, like.1)?.clone()),
+        None => Tensor::empty(like.0, like.1, "activations"),
+    }
+}
+
+/// `out [tokens, heads * head_dim]` and the natural log-sum-exp of the scaled (and softcapped) scores `lse [tokens, heads]`
+/// for q `[tokens, heads * head_dim]`, k and v `[kv_rows, kv_heads * head_dim]`: query row t sees the key rows `keys[t]`. A
+/// query that sees none gets 0 and [`EMPTY_LSE`]. Key and value rows between the first and the last that nearby queries see
+/// must be finite even where no query sees them.
+///
+/// # Errors
+/// [`Error::Invalid`] for heads that the kernels cannot do, [`Error::Shape`] for tensors that do not fit together.
+pub fn attention_forward(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    keys: Ranges<'_>,
+    shape: &AttentionShape,
+    to: Option<(&Tensor, &Tensor)>,
+) -> Result<(Tensor, Tensor)> {
+    const OP: &str = "attention_forward";
+    let sizes = Sizes::check(OP, q, k, v, shape)?;
+    keys.expect(OP, "keys", sizes.tokens)?;
+    let device = q.device();
+    let out = output(OP, "out", to.map(|t| t.0), (device, q.shape()))?;
+    let lse = output(OP, "lse", to.map(|t| t.1), (device, &[sizes.tokens, shape.heads]))?;
+    sizes.launch(Pass::Forward, device, &[q, k, v, keys.start, keys.end, &out, &lse])?;
+    Ok((out, lse))
+}
+
+/// Gradients of [`attention_forward`]. `d_out [tokens, heads * head_dim]`; `keys` as in the forward; `queries` says for each
+/// key row the query rows among which are all that see it (in a packed causal sequence: itself up to the end of its
+/// segment). Whether a query sees a key is decided by `keys` alone.
+///
+/// # Errors
+/// As [`attention_forward`].
+pub fn attention_backward(
+    saved: Saved<'_>,
+    d_out: &Tensor,
+    keys: Ranges<'_>,
+    queries: Ranges<'_>,
+    shape: &AttentionShape,
+    to: Option<&Gradients>,
+) -> Result<Gradients> {
+    const OP: &str = "attention_backward";
+    let Saved { q, k, v, out, lse } = saved;
+    let sizes = Sizes::check(OP, q, k, v, shape)?;
+    keys.expect(OP, "keys", sizes.tokens)?;
+    queries.expect(OP, "queries", sizes.kv_rows)?;
+    out.expect(OP, "out", q.shape())?;
+    d_out.expect(OP, "d_out", q.shape())?;
+    lse.expect(OP, "lse", &[sizes.tokens, shape.heads])?;
+    let device = q.device();
+    let gradients = Gradients {
+        dq: output(OP, "dq", to.map(|t| &t.dq), (device, q.shape()))?,
+        dk: output(OP, "dk", to.map(|t| &t.dk), (device, k.shape()))?,
+        dv: output(OP, "dv", to.map(|t| &t.dv), (device, k.shape()))?,
+    };
+    let stats = delta(&sizes, saved, d_out, keys, queries)?;
+    sizes.launch(Pass::Query, device, &[q, k, v, d_out, &stats, &gradients.dq])?;
+    sizes.launch(Pass::KeyValue, device, &[q, k, v, d_out, &stats, &gradients.dk, &gradients.dv])?;
+    Ok(gradients)
+}
+
+/// Statistics `[tokens * heads + kv_rows, 4]` u32; see `shaders/attention_delta.wgsl`.
+fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, queries: Ranges<'_>) -> Result<Tensor> {
+    let device = d_out.device();
+    let rows = sizes.tokens * sizes.shape.heads + sizes.kv_rows;
+    let stats = Tensor::empty(device, &[rows, 4], "scratch")?;
+    let params = DeltaParams {
+        tokens: sizes.tokens as u32,
+        kv_rows: sizes.kv_rows as u32,
+        heads: sizes.shape.heads as u32,
+        ..Default::default()
+    };
+    let bindings = [saved.out, d_out, saved.lse, keys.start, keys.end, queries.start, queries.end, &stats];
+    let cost = Cost { flops: 2.0 * d_out.len() as f64, bytes: 4.0 * (2 * d_out.len() + stats.len()) as f64 };
+    let spec = delta_spec(sizes.shape.head_dim);
+    launch(device, &spec, &bindings.map(Tensor::slice), &params, rows.div_ceil(64) as u64, cost)?;
+    Ok(stats)
+}
+
+/// Attention of a few query rows over a cache, for generation: q `[rows, heads * head_dim]`, `k_cache` and `v_cache`
+/// `[cache_rows, kv_heads * head_dim]`, query row r sees the cache rows `keys[r]`; ranges may be disjoint. Returns `out`
+/// `[rows, heads * head_dim]`; 0 for an empty range. Cache rows outside of the ranges are not read.
+///
+/// # Errors
+/// As [`attention_forward`].
+pub fn attention_decode(
+    q: &Tensor,
+    k_cache: &Tensor,
+    v_cache: &Tensor,
+    keys: Ranges<'_>,
+    shape: &AttentionShape,
+    to: Option<&Tensor>,
+) -> Result<Tensor> {
+    const OP: &str = "attention_decode";
+    let sizes = Sizes::check(OP, q, k_cache, v_cache, shape)?;
+    keys.expect(OP, "keys", sizes.tokens)?;
+    let device = q.device();
+    let out = output(OP, "out", to, (device, q.shape()))?;
+    let params = DecodeParams {
+        cache_rows: sizes.kv_rows as u32,
+        heads: shape.heads as u32,
+        kv_heads: shape.kv_heads as u32,
+        group: sizes.group() as u32,
+        scale: shape.scale,
+        cap: shape.softcap.unwrap_or(1.0),
+        ..Default::default()
+    };
+    let spec = decode_spec(device.caps().class, shape.head_dim, shape.softcap.is_some());
+    let bindings = [q, k_cache, v_cache, keys.start, keys.end, &out];
+    let groups = (sizes.tokens * shape.heads) as u64;
+    launch(device, &spec, &bindings.map(Tensor::slice), &params, groups, sizes.cost(4, &bindings))?;
+    Ok(out)
+}
+
+/// `cache[slots[r], :] = src[r, :]` for src `[rows, width]`, slots u32 `[rows]` and cache `[cache_rows, width]`, width a
+/// multiple of 4. Slots must be distinct; a row whose slot is past the cache is not stored.
+///
+/// # Errors
+/// [`Error::Shape`] for tensors that do not fit together.
+pub fn kv_store(src: &Tensor, slots: &Tensor, cache: &Tensor) -> Result<()> {
+    const OP: &str = "kv_store";
+    let (rows, width) = src.dims2(OP)?;
+    let (cache_rows, _) = cache.dims2(OP)?;
+    cache.expect(OP, "cache", &[cache_rows, width])?;
+    slots.expect(OP, "slots", &[rows])?;
+    if !width.is_multiple_of(4) || u32::try_from(cache.len().max(src.len())).is_err() {
+        return Err(Error::shape(OP, format!("rows of {width} elements, {} in all", cache.len())));
+    }
+    let params = StoreParams {
+        rows: rows as u32,
+        width4: width as u32 / 4,
+        cache_rows: cache_rows as u32,
+        ..Default::default()
+    };
+    let cost = Cost { flops: 0.0, bytes: 8.0 * src.len() as f64 };
+    let groups = (rows * width / 4).div_ceil(64) as u64;
+    let bindings = [src.slice(), slots.slice(), cache.slice()];
+    launch(src.device(), &KernelSpec::new(&KV_STORE, []), &bindings, &params, groups, cost)
+}
+
+impl Ranges<'_> {
+    fn expect(&self, op: &'static str, name: &str, rows: usize) -> Result<()> {
+        self.start.expect(op, &format!("{name}.start"), &[rows])?;
+        self.end.expect(op, &format!("{name}.end"), &[rows])?;
+        Ok(())
+    }
+}
