@@ -15,6 +15,7 @@ pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/grid.wgsl", include_str!("../../shaders/lib/grid.wgsl")),
     ("lib/reduce.wgsl", include_str!("../../shaders/lib/reduce.wgsl")),
     ("lib/softcap.wgsl", include_str!("../../shaders/lib/softcap.wgsl")),
+    ("lib/topk.wgsl", include_str!("../../shaders/lib/topk.wgsl")),
     ("lib/weight.wgsl", include_str!("../../shaders/lib/weight.wgsl")),
 ];
 

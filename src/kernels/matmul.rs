@@ -254,7 +254,7 @@ fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize
 }
 
 /// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
-fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
+pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
     let [count, rows, cols] = *parts.shape() else {
         return Err(Error::shape("sum_parts", format!("{:?}", parts.shape())));
     };
@@ -302,6 +302,12 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     if k != k_w {
         return refuse(format!("{layout:?} of x {:?} and W [{}, {}]", x.shape(), w.rows(), w.cols()));
     }
+    if let Some((index, values)) = fused.sparse {
+        let s = (index.rows(), index.cols(), index.nnz());
+        if s != (w.rows(), w.cols(), values.len()) {
+            return refuse(format!("S [{}, {}] on W [{}, {}]", s.0, s.1, w.rows(), w.cols()));
+        }
+    }
     let (c, stride, column) = out.tensor(device, "rosa_linear", m, n)?;
     let vec = k % 4 == 0 && w.cols() % 4 == 0;
     // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
@@ -332,10 +338,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         ..Default::default()
     };
     let (mut s_index, mut s_values) = (dummy.clone(), dummy.clone());
-    if let Some((index, values)) = fused.sparse {
-        if (index.rows(), index.cols(), index.nnz()) != (w.rows(), w.cols(), values.len()) {
-            return refuse(format!("S [{}, {}] on W [{}, {}]", index.rows(), index.cols(), w.rows(), w.cols()));
-        }
+    if let (Some((index, values)), None) = (fused.sparse, &merged) {
         params.bucket_cols = index.bucket_cols() as u32;
         params.s_positions = index.positions_at() as u32;
         (s_index, s_values) = (index.tensor().slice(), values.slice());

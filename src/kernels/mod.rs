@@ -5,6 +5,7 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod loss;
@@ -16,6 +17,7 @@ pub mod reduce;
 pub mod rope;
 mod simd;
 pub mod sparse;
+pub mod topk;
 
 pub use output::To;
 
@@ -25,6 +27,7 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
     &elementwise::GLU,
@@ -57,12 +60,19 @@ pub static KERNELS: &[&Kernel] = &[
     &attention::DELTA,
     &attention::DECODE,
     &attention::KV_STORE,
+    &topk::HISTOGRAM,
+    &topk::MASK,
+    &topk::SCORE,
+    &topk::SELECT,
+    &topk::TIES,
+    &topk::TIES_BEFORE,
 ];
 
 /// Every specialisation that the host half can ask for, on any device class.
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
+        dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
         loss::variants(),
@@ -73,6 +83,7 @@ pub fn variants() -> Vec<KernelSpec> {
         rope::variants(),
         simd::variants(),
         sparse::variants(),
+        topk::variants(),
     ]
     .concat()
 }

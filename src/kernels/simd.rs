@@ -15,20 +15,21 @@ use bytemuck::{Pod, Zeroable};
 
 kernel!(
     /// [`super::matmul::MATMUL`] in registers.
-    MATMUL_SIMD, "matmul_simd", "matmul_simd.wgsl", MatmulParams, [read("a"), read("w"), write("c")]
+    MATMUL_SIMD, "matmul_simd", "matmul_simd.wgsl", MatmulParams, [read("a"), read("w"), write("c")],
+    needs Subgroup Int64
 );
 kernel!(
     /// [`super::matmul::ROSA_LINEAR`] in registers, without the sparse part.
     ROSA_LINEAR_SIMD, "rosa_linear_simd", "matmul_simd.wgsl", MatmulParams,
-    [read("a"), read("w"), read("u"), read("v"), read("bias"), write("c")]
+    [read("a"), read("w"), read("u"), read("v"), read("bias"), write("c")], needs Subgroup Int64
 );
 kernel!(
     /// A weight as f32.
-    DENSIFY, "densify", "densify.wgsl", DensifyParams, [read("w"), write("out")]
+    DENSIFY, "densify", "densify.wgsl", DensifyParams, [read("w"), write("out")], needs Int64
 );
 kernel!(
     /// Adds the entries of S to a dense matrix.
-    SCATTER_ADD, "scatter_add", "scatter_add.wgsl", ScatterParams, [read("coords"), read("s_values"), write("out")]
+    SPARSE_ADD, "sparse_add", "sparse_add.wgsl", SparseAddParams, [read("coords"), read("s_values"), write("out")]
 );
 
 #[repr(C)]
@@ -41,7 +42,7 @@ pub struct DensifyParams {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct ScatterParams {
+pub struct SparseAddParams {
     grid: Grid,
     nnz: u32,
     cols: u32,
@@ -136,10 +137,10 @@ pub(super) fn merged(device: &Device, w: &Weight, index: &SparseIndex, values: &
         launch(device, &densify_spec(w.format()), &[w.slice(), dense.slice()], &params, groups, cost)?;
     }
     if index.nnz() > 0 {
-        let params = ScatterParams { nnz: index.nnz() as u32, cols: w.cols() as u32, ..Default::default() };
+        let params = SparseAddParams { nnz: index.nnz() as u32, cols: w.cols() as u32, ..Default::default() };
         let cost = Cost { flops: index.nnz() as f64, bytes: 20.0 * index.nnz() as f64 };
         let bindings = [index.coords().slice(), values.slice(), dense.slice()];
-        launch(device, &scatter_spec(), &bindings, &params, index.nnz().div_ceil(64) as u64, cost)?;
+        launch(device, &sparse_add_spec(), &bindings, &params, index.nnz().div_ceil(64) as u64, cost)?;
     }
     Ok(dense)
 }
@@ -148,34 +149,35 @@ fn densify_spec(format: WeightFormat) -> KernelSpec {
     KernelSpec::new(&DENSIFY, [("WFMT", format as u32), ("VEC", 1)])
 }
 
-fn scatter_spec() -> KernelSpec {
-    KernelSpec::new(&SCATTER_ADD, [])
+fn sparse_add_spec() -> KernelSpec {
+    KernelSpec::new(&SPARSE_ADD, [])
 }
 
-/// Every specialisation.
+/// Every specialisation, but for what only touches the store (accumulate, pairs, bias): those take turns.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    let mut all = vec![scatter_spec()];
+    let mut all = vec![sparse_add_spec()];
     all.extend(WeightFormat::ALL.into_iter().filter(|f| *f != WeightFormat::F32).map(densify_spec));
-    for (lanes, tile) in LANES.iter().flat_map(|&l| {
-        [SQUARE, SMALL, NARROW, NARROW_16, FLAT, FLAT_16].map(|t| (l, t))
-    }) {
-        for bits in 0..8u32 {
-            let bit = |i: u32| bits >> i & 1 == 1;
-            let (vec, accumulate, pair) = (bit(0), bit(1), bit(2));
-            let layouts = [Layout::Nt, Layout::Nn, Layout::Tn];
-            all.extend(layouts.map(|l| matmul_spec(lanes, l, vec, accumulate, pair, tile)));
-            for (layout, format) in layouts[..2].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
-                let quantised = matches!(format, WeightFormat::Q8 | WeightFormat::Q4);
-                if quantised && (!vec || layout == Layout::Nn && !decodes_in(format, tile)) {
-                    continue;
-                }
-                for (low_rank, bias) in flags.iter().flat_map(|&l| flags.map(|b| (l, b))) {
-                    let variant = RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, bias, tile };
-                    if !(bias && layout == Layout::Nn) {
-                        all.push(rosa_spec(lanes, &variant, pair));
-                    }
-                }
+    let tiles = [SQUARE, SMALL, NARROW, NARROW_16, FLAT, FLAT_16];
+    for (lanes, tile, vec) in LANES.iter().flat_map(|&l| tiles.iter().flat_map(move |&t| flags.map(|v| (l, t, v)))) {
+        let mut turn = 0u32;
+        let mut store = || {
+            turn += 1;
+            [turn & 1, turn & 2, turn & 4].map(|bit| bit != 0)
+        };
+        for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
+            let [accumulate, pair, _] = store();
+            all.push(matmul_spec(lanes, layout, vec, accumulate, pair, tile));
+        }
+        for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
+            if format.is_quantised() && (!vec || layout == Layout::Nn && !decodes_in(format, tile)) {
+                continue;
+            }
+            for low_rank in flags {
+                let [accumulate, pair, bias] = store();
+                let bias = bias && layout == Layout::Nt;
+                let variant = RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, bias, tile };
+                all.push(rosa_spec(lanes, &variant, pair));
             }
         }
     }

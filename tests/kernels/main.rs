@@ -3,4 +3,13 @@
 mod common;
 
 mod attention;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod loss;
 mod matmul;
+mod norm;
+mod optimizer;
+mod reduce;
+mod rope;
+mod topk;

@@ -126,9 +126,9 @@ fn pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> CsrPattern 
 
 /// The bytes of a matrix in a file's format, and the values that they stand for.
 fn stored(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
-    let bytes = rugosa::quant::quantise(dtype, values);
+    let bytes = rugosa::quant::quantise(dtype, values).unwrap();
     let mut back = vec![0.0; values.len()];
-    rugosa::quant::dequantise(dtype, &bytes, &mut back);
+    rugosa::quant::dequantise(dtype, &bytes, &mut back).unwrap();
     (bytes, back)
 }
 

@@ -1,0 +1,33 @@
+// Element by element: OP 0  c = a + b;  1  a += scale·b;  2  a *= scale. VEC = 1: the length is a multiple of 4.
+{% include "lib/grid.wgsl" %}
+struct Params { base: u32, groups: u32, n: u32, scale: f32, }
+alias V = {{ "vec4<f32>" if VEC else "f32" }};
+
+{% if OP == 0 %}
+@group(0) @binding(0) var<storage, read> a: array<V>;       // [n]
+@group(0) @binding(1) var<storage, read> b: array<V>;       // [n]
+@group(0) @binding(2) var<storage, read_write> c: array<V>; // [n]
+@group(0) @binding(3) var<uniform> p: Params;
+{% elif OP == 1 %}
+@group(0) @binding(0) var<storage, read> b: array<V>;       // [n]
+@group(0) @binding(1) var<storage, read_write> a: array<V>; // [n]
+@group(0) @binding(2) var<uniform> p: Params;
+{% else %}
+@group(0) @binding(0) var<storage, read_write> a: array<V>; // [n]
+@group(0) @binding(1) var<uniform> p: Params;
+{% endif %}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let group = group_index(wid, nwg);
+    let i = group * 256u + lid;
+    if (group >= p.groups || i >= p.n{{ " / 4u" if VEC }}) { return; }
+{% if OP == 0 %}
+    c[i] = a[i] + b[i];
+{% elif OP == 1 %}
+    a[i] += p.scale * b[i];
+{% else %}
+    a[i] *= p.scale;
+{% endif %}
+}

@@ -1,0 +1,54 @@
+// Gated activation h = f(gate)·up and its gradients. ACT 0: f = silu (SwiGLU); 1: gelu in its tanh form (GeGLU).
+//
+//   silu(z) = z·σ(z)                  silu'(z) = σ·(1 + z·(1 − σ))
+//   gelu(z) = z·σ(2·c·(z + 0.044715·z³)), c = √(2/π), since (1 + tanh u) / 2 = σ(2u): the same form, so
+//   f(z) = z·σ(a(z))                  f'(z) = σ·(1 + z·a'(z)·(1 − σ))
+//
+// VEC = 1: the length is a multiple of 4.
+{% include "lib/grid.wgsl" %}
+struct Params { base: u32, groups: u32, n: u32, }
+alias V = {{ "vec4<f32>" if VEC else "f32" }};
+
+{% if BACKWARD %}
+@group(0) @binding(0) var<storage, read> dh: array<V>;          // [n]
+@group(0) @binding(1) var<storage, read> gate: array<V>;        // [n]
+@group(0) @binding(2) var<storage, read> up: array<V>;          // [n]
+@group(0) @binding(3) var<storage, read_write> dgate: array<V>; // [n]
+@group(0) @binding(4) var<storage, read_write> dup: array<V>;   // [n]
+@group(0) @binding(5) var<uniform> p: Params;
+{% else %}
+@group(0) @binding(0) var<storage, read> gate: array<V>;        // [n]
+@group(0) @binding(1) var<storage, read> up: array<V>;          // [n]
+@group(0) @binding(2) var<storage, read_write> h: array<V>;     // [n]
+@group(0) @binding(3) var<uniform> p: Params;
+{% endif %}
+
+// exp(±80) is finite, and σ there is 0 or 1 to an f32's last bit of any sum that it enters
+fn sigmoid(a: V) -> V {
+    return V(1.0) / (V(1.0) + exp(-clamp(a, V(-80.0), V(80.0))));
+}
+
+fn inner(z: V) -> V {
+    return {{ "z" if ACT == 0 else "1.5957691216057308 * z * (V(1.0) + 0.044715 * z * z)" }};
+}
+
+fn inner_slope(z: V) -> V {
+    return {{ "V(1.0)" if ACT == 0 else "1.5957691216057308 * (V(1.0) + 0.134145 * z * z)" }};
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let group = group_index(wid, nwg);
+    let i = group * 256u + lid;
+    if (group >= p.groups || i >= p.n{{ " / 4u" if VEC }}) { return; }
+    let z = gate[i];
+    let s = sigmoid(inner(z));
+{% if BACKWARD %}
+    let d = dh[i];
+    dgate[i] = d * up[i] * s * (V(1.0) + z * inner_slope(z) * (V(1.0) - s));
+    dup[i] = d * (z * s);
+{% else %}
+    h[i] = z * s * up[i];
+{% endif %}
+}

@@ -1,0 +1,81 @@
+// RMSNorm of rows, and its input gradient. With g = w, or 1 + w (UNIT = 1, Gemma), and r = 1 / sqrt(mean(x²) + eps):
+//
+//   forward   y = x·r·g
+//   backward  dx = r·(dy·g − x·r·mean(dy·g·x·r))      from  dr/dx = −r³·x / cols
+//
+// LANES threads share a row, WG / LANES rows a workgroup; LANES and WG are powers of two. VEC = 1: cols is a multiple
+// of 4. Rows are summed in a tree of fixed order.
+{% include "lib/grid.wgsl" %}
+struct Params { base: u32, groups: u32, rows: u32, cols: u32, eps: f32, }
+alias V = {{ "vec4<f32>" if VEC else "f32" }};
+{% macro total(v) %}{% if VEC %}dot({{ v }}, vec4<f32>(1.0)){% else %}{{ v }}{% endif %}{% endmacro %}
+
+{% if BACKWARD %}
+@group(0) @binding(0) var<storage, read> dy: array<V>;         // [rows, cols]
+@group(0) @binding(1) var<storage, read> x: array<V>;          // [rows, cols]
+@group(0) @binding(2) var<storage, read> w: array<V>;          // [cols]
+@group(0) @binding(3) var<storage, read> rstd: array<f32>;     // [rows]
+@group(0) @binding(4) var<storage, read_write> dx: array<V>;   // [rows, cols]
+@group(0) @binding(5) var<uniform> p: Params;
+{% else %}
+@group(0) @binding(0) var<storage, read> x: array<V>;          // [rows, cols]
+@group(0) @binding(1) var<storage, read> w: array<V>;          // [cols]
+@group(0) @binding(2) var<storage, read_write> y: array<V>;    // [rows, cols]
+@group(0) @binding(3) var<storage, read_write> rstd: array<f32>; // [rows]
+@group(0) @binding(4) var<uniform> p: Params;
+{% endif %}
+
+var<workgroup> scratch: array<f32, WG>;
+
+// Sum over the threads of a row; all threads of the workgroup call it, once.
+fn row_sum(value: f32, lid: u32) -> f32 {
+    let lane = lid % LANES;
+    scratch[lid] = value;
+    workgroupBarrier();
+    for (var step = LANES / 2u; step > 0u; step >>= 1u) {
+        if (lane < step) { scratch[lid] += scratch[lid + step]; }
+        workgroupBarrier();
+    }
+    return scratch[lid - lane];
+}
+
+fn gain(i: u32) -> V {
+    return {{ "V(1.0) + w[i]" if UNIT else "w[i]" }};
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let group = group_index(wid, nwg);
+    if (group >= p.groups) { return; }
+    let row = group * (WG / LANES) + lid / LANES;
+    let lane = lid % LANES;
+    let width = p.cols{{ " / 4u" if VEC }};
+    let first = row * width;
+    // rows past the end take part in the barriers with nothing to sum
+    let end = select(0u, width, row < p.rows);
+    var sum = V();
+{% if BACKWARD %}
+    for (var i = lane; i < end; i += LANES) {
+        sum += dy[first + i] * gain(i) * x[first + i];
+    }
+    let dot_x = row_sum({{ total("sum") }}, lid);
+    if (row >= p.rows) { return; }
+    let r = rstd[row];
+    let mean = dot_x * r / f32(p.cols);
+    for (var i = lane; i < end; i += LANES) {
+        dx[first + i] {{ "+=" if ACCUMULATE else "=" }} r * (dy[first + i] * gain(i) - x[first + i] * (r * mean));
+    }
+{% else %}
+    for (var i = lane; i < end; i += LANES) {
+        sum += x[first + i] * x[first + i];
+    }
+    let squares = row_sum({{ total("sum") }}, lid);
+    if (row >= p.rows) { return; }
+    let r = 1.0 / sqrt(squares / f32(p.cols) + p.eps);
+    for (var i = lane; i < end; i += LANES) {
+        y[first + i] = x[first + i] * r * gain(i);
+    }
+    if (lane == 0u) { rstd[row] = r; }
+{% endif %}
+}

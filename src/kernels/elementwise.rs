@@ -1,0 +1,174 @@
+//! Sums, scaling and gated activations: `shaders/elementwise.wgsl`, `shaders/glu.wgsl`. Any shape; operands of one
+//! call have the same one.
+
+use super::output::{To, distinct, groups, streaming, vec4};
+use super::{kernel, launch};
+use crate::device::spec::{read, write};
+use crate::device::{Grid, KernelSpec};
+use crate::error::Result;
+use crate::tensor::Tensor;
+use bytemuck::{Pod, Zeroable};
+
+kernel!(
+    /// `c = a + b`.
+    ADD, "add", "elementwise.wgsl", ElementwiseParams, [read("a"), read("b"), write("c")]
+);
+kernel!(
+    /// `a += scale·b`.
+    ADD_INTO, "add_into", "elementwise.wgsl", ElementwiseParams, [read("b"), write("a")]
+);
+kernel!(
+    /// `a *= scale`.
+    SCALE, "scale", "elementwise.wgsl", ElementwiseParams, [write("a")]
+);
+kernel!(
+    /// `h = f(gate)·up`.
+    GLU, "glu", "glu.wgsl", GluParams, [read("gate"), read("up"), write("h")]
+);
+kernel!(
+    /// The gradients of gate and up.
+    GLU_BACKWARD, "glu_backward", "glu.wgsl", GluParams,
+    [read("dh"), read("gate"), read("up"), write("dgate"), write("dup")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct ElementwiseParams {
+    grid: Grid,
+    n: u32,
+    scale: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct GluParams {
+    grid: Grid,
+    n: u32,
+}
+
+/// The function on the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Activation {
+    /// `z·σ(z)`: SwiGLU.
+    Silu = 0,
+    /// The tanh form of gelu: GeGLU.
+    GeluTanh = 1,
+}
+
+/// `a + b`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the shapes differ.
+pub fn add(a: &Tensor, b: &Tensor, to: To<'_>) -> Result<Tensor> {
+    b.expect("add", "b", a.shape())?;
+    let c = to.overwritten(a.device(), "add", a.shape())?;
+    distinct("add", &[a, b], &[&c])?;
+    let params = ElementwiseParams { n: a.len() as u32, ..Default::default() };
+    let vec = vec4(a.len());
+    let bindings = [a.slice(), b.slice(), c.slice()];
+    launch(
+        a.device(),
+        &elementwise_spec(0, vec),
+        &bindings,
+        &params,
+        groups(a.len(), vec),
+        streaming(3 * a.len(), 0.5),
+    )?;
+    Ok(c)
+}
+
+/// `a += scale·b`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the shapes differ.
+pub fn add_into(a: &Tensor, b: &Tensor, scale: f32) -> Result<()> {
+    b.expect("add_into", "b", a.shape())?;
+    distinct("add_into", &[b], &[a])?;
+    let params = ElementwiseParams { n: a.len() as u32, scale, ..Default::default() };
+    let vec = vec4(a.len());
+    let bindings = [b.slice(), a.slice()];
+    launch(a.device(), &elementwise_spec(1, vec), &bindings, &params, groups(a.len(), vec), streaming(3 * a.len(), 1.0))
+}
+
+/// `a *= factor`, where it lies.
+///
+/// # Errors
+/// Those of a launch.
+pub fn scale(a: &Tensor, factor: f32) -> Result<()> {
+    let params = ElementwiseParams { n: a.len() as u32, scale: factor, ..Default::default() };
+    let vec = vec4(a.len());
+    launch(
+        a.device(),
+        &elementwise_spec(2, vec),
+        &[a.slice()],
+        &params,
+        groups(a.len(), vec),
+        streaming(2 * a.len(), 0.5),
+    )
+}
+
+/// `h = f(gate)·up`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the shapes differ.
+pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>) -> Result<Tensor> {
+    let op = "glu";
+    up.expect(op, "up", gate.shape())?;
+    let h = h.overwritten(gate.device(), op, gate.shape())?;
+    distinct(op, &[gate, up], &[&h])?;
+    let n = gate.len();
+    let params = GluParams { n: n as u32, ..Default::default() };
+    let bindings = [gate.slice(), up.slice(), h.slice()];
+    let spec = glu_spec(activation, false, vec4(n));
+    launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 8.0))?;
+    Ok(h)
+}
+
+/// `(dgate, dup)` of dh and the forward's operands.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the shapes differ.
+pub fn glu_backward(
+    activation: Activation,
+    dh: &Tensor,
+    gate: &Tensor,
+    up: &Tensor,
+    dgate: To<'_>,
+    dup: To<'_>,
+) -> Result<(Tensor, Tensor)> {
+    let op = "glu_backward";
+    up.expect(op, "up", gate.shape())?;
+    dh.expect(op, "dh", gate.shape())?;
+    let dgate = dgate.overwritten(gate.device(), op, gate.shape())?;
+    let dup = dup.overwritten(gate.device(), op, gate.shape())?;
+    distinct(op, &[dh, gate, up], &[&dgate, &dup])?;
+    let n = gate.len();
+    let params = GluParams { n: n as u32, ..Default::default() };
+    let bindings = [dh.slice(), gate.slice(), up.slice(), dgate.slice(), dup.slice()];
+    let spec = glu_spec(activation, true, vec4(n));
+    launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(5 * n, 8.0))?;
+    Ok((dgate, dup))
+}
+
+fn elementwise_spec(op: u32, vec: bool) -> KernelSpec {
+    let kernel = [&ADD, &ADD_INTO, &SCALE][op as usize];
+    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into())])
+}
+
+fn glu_spec(activation: Activation, backward: bool, vec: bool) -> KernelSpec {
+    let kernel = if backward { &GLU_BACKWARD } else { &GLU };
+    KernelSpec::new(kernel, [("ACT", activation as u32), ("BACKWARD", backward.into()), ("VEC", vec.into())])
+}
+
+/// Every specialisation.
+pub fn variants() -> Vec<KernelSpec> {
+    let mut all = Vec::new();
+    for vec in [false, true] {
+        all.extend((0..3).map(|op| elementwise_spec(op, vec)));
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            all.extend([false, true].map(|backward| glu_spec(activation, backward, vec)));
+        }
+    }
+    all
+}

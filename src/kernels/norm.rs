@@ -1,0 +1,193 @@
+//! RMSNorm over rows: `shaders/rmsnorm.wgsl`, `shaders/rmsnorm_weight.wgsl`. A norm per head is the same on a view of
+//! `[tokens · heads, head_dim]`.
+
+use super::output::{To, distinct, streaming, vec4};
+use super::{kernel, launch, matmul};
+use crate::device::spec::{read, write};
+use crate::device::{DeviceClass, Grid, KernelSpec};
+use crate::error::Result;
+use crate::tensor::Tensor;
+use bytemuck::{Pod, Zeroable};
+
+kernel!(
+    /// `y = x·rstd·g`.
+    RMSNORM, "rmsnorm", "rmsnorm.wgsl", RmsNormParams, [read("x"), read("w"), write("y"), write("rstd")]
+);
+kernel!(
+    /// The gradient of x.
+    RMSNORM_BACKWARD, "rmsnorm_backward", "rmsnorm.wgsl", RmsNormParams,
+    [read("dy"), read("x"), read("w"), read("rstd"), write("dx")]
+);
+kernel!(
+    /// The gradient of w over parts of the rows.
+    RMSNORM_WEIGHT, "rmsnorm_weight", "rmsnorm_weight.wgsl", RmsNormWeightParams,
+    [read("dy"), read("x"), read("rstd"), write("parts")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct RmsNormParams {
+    grid: Grid,
+    rows: u32,
+    cols: u32,
+    eps: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct RmsNormWeightParams {
+    grid: Grid,
+    rows: u32,
+    cols: u32,
+    rows_per_part: u32,
+}
+
+/// The norm's constants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsNorm {
+    /// Added to the mean square.
+    pub eps: f32,
+    /// The gain is `1 + w` instead of `w` (Gemma).
+    pub unit_offset: bool,
+}
+
+/// Threads a row and a workgroup.
+#[derive(Clone, Copy)]
+struct Lanes {
+    lanes: u32,
+    workgroup: u32,
+}
+
+const SOFTWARE: Lanes = Lanes { lanes: 8, workgroup: 64 };
+const NARROW: Lanes = Lanes { lanes: 32, workgroup: 128 };
+const WIDE: Lanes = Lanes { lanes: 256, workgroup: 256 };
+
+fn lanes(class: DeviceClass, cols: usize) -> Lanes {
+    match class {
+        DeviceClass::Software => SOFTWARE,
+        _ if cols <= 256 => NARROW,
+        _ => WIDE,
+    }
+}
+
+/// `y = x·rstd·g` of x `[rows, cols]` and w `[cols]`; returns y `[rows, cols]` and `rstd [rows]`, which the backward
+/// wants.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn rmsnorm_forward(x: &Tensor, w: &Tensor, norm: RmsNorm, y: To<'_>, rstd: To<'_>) -> Result<(Tensor, Tensor)> {
+    let op = "rmsnorm";
+    let (rows, cols) = x.dims2(op)?;
+    w.expect(op, "w", &[cols])?;
+    let device = x.device();
+    let y = y.overwritten(device, op, x.shape())?;
+    let rstd = rstd.overwritten(device, op, &[rows])?;
+    distinct(op, &[x, w], &[&y, &rstd])?;
+    let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
+    let lanes = lanes(device.caps().class, cols);
+    let spec = forward_spec(norm.unit_offset, vec4(cols), lanes);
+    let bindings = [x.slice(), w.slice(), y.slice(), rstd.slice()];
+    launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(3 * x.len(), 2.0))?;
+    Ok((y, rstd))
+}
+
+/// `dx` of dy and x `[rows, cols]`, w `[cols]` and the forward's `rstd [rows]`; adds the gradient of w to `dw [cols]`
+/// if there is one.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn rmsnorm_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    w: &Tensor,
+    rstd: &Tensor,
+    norm: RmsNorm,
+    dx: To<'_>,
+    dw: Option<&Tensor>,
+) -> Result<Tensor> {
+    let op = "rmsnorm_backward";
+    let (rows, cols) = x.dims2(op)?;
+    dy.expect(op, "dy", x.shape())?;
+    w.expect(op, "w", &[cols])?;
+    rstd.expect(op, "rstd", &[rows])?;
+    let device = x.device();
+    let accumulate = dx.accumulates();
+    let dx = dx.tensor(device, op, x.shape())?;
+    distinct(op, &[dy, x, w, rstd], &[&dx])?;
+    let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
+    let lanes = lanes(device.caps().class, cols);
+    let spec = backward_spec(norm.unit_offset, vec4(cols), accumulate, lanes);
+    let bindings = [dy.slice(), x.slice(), w.slice(), rstd.slice(), dx.slice()];
+    launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(5 * x.len(), 2.0))?;
+    if let Some(dw) = dw {
+        weight_gradient(dy, x, rstd, dw)?;
+    }
+    Ok(dx)
+}
+
+/// `dw [cols] += Σ_row dy·x·rstd`, in two steps of fixed order.
+fn weight_gradient(dy: &Tensor, x: &Tensor, rstd: &Tensor, dw: &Tensor) -> Result<()> {
+    let op = "rmsnorm_backward";
+    let (rows, cols) = x.dims2(op)?;
+    dw.expect(op, "dw", &[cols])?;
+    distinct(op, &[dy, x, rstd], &[dw])?;
+    if rows == 0 || cols == 0 {
+        return Ok(());
+    }
+    let rows_per_part = rows.div_ceil(256).max(32);
+    let parts = rows.div_ceil(rows_per_part);
+    let sums = Tensor::empty(x.device(), &[parts, 1, cols], "scratch")?;
+    let params = RmsNormWeightParams {
+        rows: rows as u32,
+        cols: cols as u32,
+        rows_per_part: rows_per_part as u32,
+        ..Default::default()
+    };
+    let vec = vec4(cols);
+    let across = (if vec { cols / 4 } else { cols }).div_ceil(64);
+    let bindings = [dy.slice(), x.slice(), rstd.slice(), sums.slice()];
+    let cost = streaming(2 * x.len(), 1.5);
+    launch(x.device(), &weight_spec(vec), &bindings, &params, (parts * across) as u64, cost)?;
+    matmul::sum_parts(&sums, dw, 1.0, true)
+}
+
+impl Lanes {
+    fn groups(self, rows: usize) -> u64 {
+        rows.div_ceil((self.workgroup / self.lanes) as usize) as u64
+    }
+
+    fn consts(self) -> [(&'static str, u32); 2] {
+        [("LANES", self.lanes), ("WG", self.workgroup)]
+    }
+}
+
+fn forward_spec(unit: bool, vec: bool, lanes: Lanes) -> KernelSpec {
+    let mut consts = vec![("BACKWARD", 0), ("UNIT", unit.into()), ("VEC", vec.into())];
+    consts.extend(lanes.consts());
+    KernelSpec::new(&RMSNORM, consts)
+}
+
+fn backward_spec(unit: bool, vec: bool, accumulate: bool, lanes: Lanes) -> KernelSpec {
+    let mut consts =
+        vec![("BACKWARD", 1), ("UNIT", unit.into()), ("VEC", vec.into()), ("ACCUMULATE", accumulate.into())];
+    consts.extend(lanes.consts());
+    KernelSpec::new(&RMSNORM_BACKWARD, consts)
+}
+
+fn weight_spec(vec: bool) -> KernelSpec {
+    KernelSpec::new(&RMSNORM_WEIGHT, [("VEC", vec.into())])
+}
+
+/// Every specialisation.
+pub fn variants() -> Vec<KernelSpec> {
+    let flags = [false, true];
+    let mut all = Vec::new();
+    for vec in flags {
+        all.push(weight_spec(vec));
+        for (lanes, unit) in [SOFTWARE, NARROW, WIDE].into_iter().flat_map(|l| flags.map(|u| (l, u))) {
+            all.push(forward_spec(unit, vec, lanes));
+            all.extend(flags.map(|accumulate| backward_spec(unit, vec, accumulate, lanes)));
+        }
+    }
+    all
+}

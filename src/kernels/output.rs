@@ -1,0 +1,77 @@
+//! Where results go, and checks that kernels share.
+
+use crate::device::{Cost, Device};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Where a kernel's result goes.
+#[derive(Clone, Copy, Debug)]
+pub enum To<'a> {
+    /// A new tensor; the text is its row in the ledger.
+    New(&'static str),
+    /// Overwrites this one.
+    Into(&'a Tensor),
+    /// Adds to this one.
+    AddTo(&'a Tensor),
+}
+
+impl Default for To<'_> {
+    fn default() -> Self {
+        To::New("activations")
+    }
+}
+
+impl To<'_> {
+    /// The tensor to write, of exactly `shape`.
+    pub(super) fn tensor(&self, device: &Device, op: &'static str, shape: &[usize]) -> Result<Tensor> {
+        match self {
+            To::New(what) => Tensor::empty(device, shape, what),
+            To::Into(t) | To::AddTo(t) => t.expect(op, "the output", shape).cloned(),
+        }
+    }
+
+    /// The same for kernels that cannot add.
+    pub(super) fn overwritten(&self, device: &Device, op: &'static str, shape: &[usize]) -> Result<Tensor> {
+        if let To::AddTo(_) = self {
+            return Err(Error::shape(op, "it cannot add to its output, only overwrite it"));
+        }
+        self.tensor(device, op, shape)
+    }
+
+    pub(super) fn accumulates(&self) -> bool {
+        matches!(self, To::AddTo(_))
+    }
+}
+
+/// Refuses outputs that share a buffer with an input, or memory with each other: a launch may bind a buffer either to
+/// read or to write, and an element has one writer.
+///
+/// # Errors
+/// [`Error::Shape`] that names `op`.
+pub(super) fn distinct(op: &'static str, inputs: &[&Tensor], outputs: &[&Tensor]) -> Result<()> {
+    for (i, out) in outputs.iter().map(|t| t.slice()).enumerate() {
+        let overlaps = |t: &&Tensor| {
+            let s = t.slice();
+            s.raw.id == out.raw.id && s.offset < out.offset + out.len && out.offset < s.offset + s.len
+        };
+        if inputs.iter().any(|t| t.slice().raw.id == out.raw.id) || outputs[..i].iter().any(overlaps) {
+            return Err(Error::shape(op, "an output lies in the same buffer as another operand"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether rows of `contiguous` elements can be read four at a time.
+pub(super) fn vec4(contiguous: usize) -> bool {
+    contiguous.is_multiple_of(4)
+}
+
+/// Workgroups of 256 threads for `elements`, four a thread where `vec`.
+pub(super) fn groups(elements: usize, vec: bool) -> u64 {
+    elements.div_ceil(if vec { 1024 } else { 256 }) as u64
+}
+
+/// The cost of a kernel that touches `touched` words and computes `per_word` operations on each.
+pub(super) fn streaming(touched: usize, per_word: f64) -> Cost {
+    Cost { flops: touched as f64 * per_word, bytes: 4.0 * touched as f64 }
+}

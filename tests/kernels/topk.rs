@@ -1,0 +1,112 @@
+//! Scores, and the radix select against a sort.
+
+use crate::common::*;
+use proptest::prelude::*;
+use rugosa::error::Error;
+use rugosa::kernels::To;
+use rugosa::kernels::topk::{bitmask_to_flat, score_accumulate, topk_mask};
+use rugosa::rng::Rng;
+use rugosa::tensor::Tensor;
+
+#[test]
+fn scores_are_running_means() {
+    let dev = device();
+    let mut rng = Rng::named(1, "scores");
+    for n in [1, 7, 33, 64, 129, 2052] {
+        for squared in [false, true] {
+            let score = Guarded::holding(dev, &[n], &vec![f32::NAN; n]); // nothing seen: contents do not matter
+            let mut want = vec![Exact::default(); n];
+            for seen in 0..3u32 {
+                let grad = random(&mut rng, n);
+                let tg = Tensor::from_slice(dev, &[n], &grad, "test").unwrap();
+                score_accumulate(&score.tensor, &tg, seen, squared, 0.5).unwrap();
+                for (w, g) in want.iter_mut().zip(&grad) {
+                    let g = 0.5 * f64::from(*g);
+                    let old = f64::from(seen) / f64::from(seen + 1);
+                    *w = Exact { value: w.value * old, magnitude: w.magnitude * old, terms: w.terms + 2 };
+                    w.add(if squared { g * g } else { g } / f64::from(seen + 1));
+                }
+            }
+            assert_close(&format!("{n} squared {squared}"), &score.read("score"), &want);
+        }
+    }
+}
+
+/// The k largest by magnitude; of equals the lower index.
+fn by_sorting(bits: &[u32], k: usize) -> Vec<u64> {
+    let mut order: Vec<usize> = (0..bits.len()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(bits[*i] & 0x7fff_ffff), *i));
+    let mut taken: Vec<u64> = order[..k].iter().map(|i| *i as u64).collect();
+    taken.sort_unstable();
+    taken
+}
+
+#[track_caller]
+fn check(bits: &[u32], k: usize) {
+    let dev = device();
+    let score = Tensor::from_slice(dev, &[bits.len()], bits, "test").unwrap();
+    let mask = Guarded::new(dev, &[bits.len().div_ceil(32)]);
+    let top = topk_mask(&score, k, To::Into(&mask.tensor)).unwrap();
+    let words: Vec<u32> = mask.read("mask").iter().map(|w| w.to_bits()).collect();
+    assert_eq!(top.read("test").unwrap(), words);
+    assert!(bitmask_to_flat(&words) == by_sorting(bits, k), "{k} of {}", bits.len());
+}
+
+/// Scores of a kind: all different, few values, one value, zeros of both signs, denormals, one block full of ties.
+fn scores(rng: &mut Rng, kind: u8, n: usize) -> Vec<u32> {
+    let score = |rng: &mut Rng| match kind {
+        0 => (rng.normal() as f32).to_bits(),
+        1 => ((rng.below(5) as f32 - 2.0) * 0.125).to_bits(),
+        2 => 0.7f32.to_bits(),
+        3 => (rng.below(2) as u32) << 31,
+        4 => (rng.below(2) as u32) << 31 | rng.below(40) as u32,
+        _ => ((rng.normal() * 1e-20) as f32).to_bits() & 0xffff_0000,
+    };
+    (0..n).map(|_| score(rng)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_mask_is_what_a_sort_says(seed: u64, kind in 0u8..6, n in 1usize..20_000, share in 0.0f64..1.0) {
+        let bits = scores(&mut Rng::new(seed, 0), kind, n);
+        check(&bits, (share * n as f64) as usize);
+    }
+}
+
+#[test]
+fn edges() {
+    let mut rng = Rng::named(2, "topk");
+    for n in [1, 7, 31, 32, 33, 65, 129, 8191, 8192, 8193, 70_001] {
+        for kind in 0..6 {
+            let bits = scores(&mut rng, kind, n);
+            for k in [0, 1, n / 2, n - 1, n] {
+                check(&bits, k);
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_that_are_not_finite_are_told() {
+    let dev = device();
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut values = vec![1.0; 9000];
+        values[8999] = bad;
+        let score = Tensor::from_slice(dev, &[9000], &values, "test").unwrap();
+        let error = topk_mask(&score, 10, To::default()).unwrap().read("layer 3").unwrap_err();
+        assert!(matches!(error, Error::NonFinite { .. }) && error.to_string().starts_with("layer 3: "), "{error}");
+    }
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused() {
+    let dev = device();
+    let score = Tensor::zeros(dev, &[4], "test").unwrap();
+    assert!(topk_mask(&score, 5, To::default()).unwrap_err().to_string().contains("5 of 4"));
+    assert!(topk_mask(&score, 2, To::Into(&score)).is_err());
+    let grad = Tensor::zeros(dev, &[5], "test").unwrap();
+    assert!(score_accumulate(&score, &grad, 0, false, 1.0).is_err());
+    assert!(score_accumulate(&score, &score, 0, false, 1.0).is_err());
+}
