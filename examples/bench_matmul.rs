@@ -82,8 +82,7 @@ impl Bench {
                 if !self.wants(&name) || size > 1024 && self.filters.is_empty() {
                     continue;
                 }
-                let (a, b, c) =
-                    (self.random(&[size, size])?, self.random(&[size, size])?, self.random(&[size, size])?);
+                let (a, b, c) = (self.random(&[size, size])?, self.random(&[size, size])?, self.random(&[size, size])?);
                 let flops = 2.0 * (size as f64).powi(3);
                 self.time(&name, flops, || matmul(layout, &a, &b, Out::into(&c)).map(drop))?;
             }
@@ -128,7 +127,15 @@ impl Bench {
         Ok(())
     }
 
-    fn linear(&mut self, name: &str, layout: Layout, dtype: DType, out: usize, inn: usize, adapted: bool) -> Result<()> {
+    fn linear(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        dtype: DType,
+        out: usize,
+        inn: usize,
+        adapted: bool,
+    ) -> Result<()> {
         let rank = 8;
         let values: Vec<f32> = (0..out * inn).map(|_| self.rng.uniform() as f32 - 0.5).collect();
         let bytes = rugosa::quant::quantise(dtype, &values)?;
@@ -138,11 +145,8 @@ impl Bench {
         let (index, s) = self.mask(out, inn)?;
         let right = self.random(&if layout == Layout::Nt { [out, rank] } else { [rank, inn] })?;
         let u = self.random(&[TOKENS, rank])?;
-        let fused = Fused {
-            sparse: adapted.then_some((&index, &s)),
-            low_rank: adapted.then_some((&u, 0, &right)),
-            bias: None,
-        };
+        let fused =
+            Fused { sparse: adapted.then_some((&index, &s)), low_rank: adapted.then_some((&u, 0, &right)), bias: None };
         let flops = 2.0 * (TOKENS * out) as f64 * inn as f64;
         self.time(name, flops, || rosa_linear(layout, &x, &weight, fused, Out::into(&y)).map(drop))
     }

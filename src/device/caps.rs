@@ -85,10 +85,8 @@ impl DeviceOptions {
     pub fn from_env(selector: Option<String>) -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let listed = var("RUGOSA_DISABLE").unwrap_or_default();
-        let disable = Feature::ALL
-            .into_iter()
-            .filter(|f| listed.split(',').any(|l| l.trim() == f.to_string()))
-            .collect();
+        let disable =
+            Feature::ALL.into_iter().filter(|f| listed.split(',').any(|l| l.trim() == f.to_string())).collect();
         DeviceOptions {
             selector: selector.or_else(|| var("RUGOSA_DEVICE")),
             default_limits: var("RUGOSA_LIMITS").is_some_and(|v| v == "default"),

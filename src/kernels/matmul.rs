@@ -309,7 +309,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         }
     }
     let (c, stride, column) = out.tensor(device, "rosa_linear", m, n)?;
-    let vec = k % 4 == 0 && w.cols() % 4 == 0;
+    let vec = k.is_multiple_of(4) && w.cols().is_multiple_of(4);
     // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
     let lanes = simd::lanes(device.caps())
         .filter(|_| vec || !w.format().is_quantised())

@@ -88,7 +88,14 @@ pub(super) fn choose(layout: Layout, format: Option<WeightFormat>, m: usize, n: 
     }
 }
 
-pub(super) fn matmul_spec(lanes: u32, layout: Layout, vec: bool, accumulate: bool, pair: bool, tile: Tile) -> KernelSpec {
+pub(super) fn matmul_spec(
+    lanes: u32,
+    layout: Layout,
+    vec: bool,
+    accumulate: bool,
+    pair: bool,
+    tile: Tile,
+) -> KernelSpec {
     let mut consts = consts(lanes, layout, vec, accumulate, pair, tile);
     consts.push(("FUSED", 0));
     KernelSpec::new(&MATMUL_SIMD, consts)
@@ -96,23 +103,11 @@ pub(super) fn matmul_spec(lanes: u32, layout: Layout, vec: bool, accumulate: boo
 
 pub(super) fn rosa_spec(lanes: u32, v: &RosaVariant, pair: bool) -> KernelSpec {
     let mut consts = consts(lanes, v.layout, v.vec, v.accumulate, pair, v.tile);
-    consts.extend([
-        ("FUSED", 1),
-        ("WFMT", v.format as u32),
-        ("LOWRANK", v.low_rank.into()),
-        ("BIAS", v.bias.into()),
-    ]);
+    consts.extend([("FUSED", 1), ("WFMT", v.format as u32), ("LOWRANK", v.low_rank.into()), ("BIAS", v.bias.into())]);
     KernelSpec::new(&ROSA_LINEAR_SIMD, consts)
 }
 
-fn consts(
-    lanes: u32,
-    layout: Layout,
-    vec: bool,
-    accumulate: bool,
-    pair: bool,
-    tile: Tile,
-) -> Vec<(&'static str, u32)> {
+fn consts(lanes: u32, layout: Layout, vec: bool, accumulate: bool, pair: bool, tile: Tile) -> Vec<(&'static str, u32)> {
     vec![
         ("SG", lanes),
         ("BM", tile.bm),
