@@ -114,6 +114,11 @@ impl SparseIndex {
         &self.0.index
     }
 
+    /// (row, column) of each entry.
+    pub(super) fn coords(&self) -> &Tensor {
+        &self.0.coords
+    }
+
     pub fn pattern(&self) -> &CsrPattern {
         &self.0.pattern
     }
