@@ -1,7 +1,6 @@
 //! The command line: arguments, commands, progress and how the process ends.
 pub mod args;
 pub mod commands;
-mod input;
 pub mod progress;
 pub mod signal;
 
