@@ -1,7 +1,9 @@
 //! The command line: arguments, commands, progress and how the process ends.
 pub mod args;
 pub mod commands;
+pub mod demo;
 mod input;
+mod plot;
 pub mod progress;
 pub mod signal;
 
