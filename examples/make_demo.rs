@@ -121,7 +121,8 @@ fn vocabulary() -> Vec<String> {
 
 fn tokenizer(vocab: &[String]) -> Value {
     let ids: Map<String, Value> = vocab.iter().enumerate().map(|(i, t)| (t.clone(), i.into())).collect();
-    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
+    let byte_level =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
     let whole = |id: usize| {
         json!({
             "id": id, "content": vocab[id], "single_word": false, "lstrip": false, "rstrip": false,
@@ -168,9 +169,8 @@ fn weights(vocab: usize) -> Weights {
         random(format!("{at}.mlp.up_proj.weight"), INTERMEDIATE, HIDDEN, plain);
         random(format!("{at}.mlp.down_proj.weight"), HIDDEN, INTERMEDIATE, branch(INTERMEDIATE));
     }
-    let norms = (0..LAYERS).flat_map(|i| {
-        ["input_layernorm", "post_attention_layernorm"].map(|n| format!("model.layers.{i}.{n}.weight"))
-    });
+    let norms = (0..LAYERS)
+        .flat_map(|i| ["input_layernorm", "post_attention_layernorm"].map(|n| format!("model.layers.{i}.{n}.weight")));
     for name in norms.chain(["model.norm.weight".to_owned()]) {
         all.push((name, vec![HIDDEN], vec![1.0; HIDDEN]));
     }

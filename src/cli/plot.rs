@@ -4,7 +4,7 @@
 const DOTS: [[u32; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
 /// `values` from left to right as lines of text: `width` by `height` characters of 2 by 4 dots each, behind a scale, over
-/// a line with the number of the first and the last value. Where there are more values than columns of dots, a dot is the
+/// a line with the numbers of the first and the last value. Where there are more values than columns of dots, a dot is the
 /// mean of its share. Values that are not finite are left out; without any other there is no line.
 pub fn curve(values: &[f64], width: usize, height: usize) -> Vec<String> {
     let (width, height) = (width.max(1), height.max(1));
@@ -65,13 +65,12 @@ mod tests {
     #[test]
     fn a_falling_line() {
         let values: Vec<f64> = (0..8).map(|i| f64::from(7 - i)).collect();
-        assert_eq!(curve(&values, 4, 2), ["7.00 ┤⠑⢄", "0.00 ┤  ⠑⢄".replace(' ', "\u{2800}").replacen('\u{2800}', " ", 1).as_str(), "     └1──8"]);
+        assert_eq!(curve(&values, 4, 2), ["7.00 ┤⠑⢄", "0.00 ┤\u{2800}\u{2800}⠑⢄", "     └1──8"]);
     }
 
     #[test]
     fn steep_lines_have_no_gaps() {
-        let lines = curve(&[1.0, 0.0], 1, 2);
-        assert_eq!(lines, ["1.00 ┤⢱", "0.00 ┤⢸", "     └12"].map(|l| l.replace('⢱', "⢹").replace("⢹", "⢱")));
+        assert_eq!(curve(&[1.0, 0.0], 1, 2), ["1.00 ┤⢱", "0.00 ┤⢸", "     └12"]);
     }
 
     #[test]

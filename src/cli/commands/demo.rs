@@ -191,8 +191,7 @@ fn answers(ready: &Ready, args: &ModelArgs, rows: &[Row]) -> Result<Vec<String>>
     let request = Request { max_new_tokens: MAX_NEW_TOKENS, stop: &stop, sampling: Sampling::GREEDY };
     let mut answers = Vec::with_capacity(rows.len());
     for rows in rows.chunks(BATCH) {
-        let prompts: Vec<Vec<u32>> =
-            rows.iter().map(|r| tokenizer.encode(&r.prompt, true)).collect::<Result<_>>()?;
+        let prompts: Vec<Vec<u32>> = rows.iter().map(|r| tokenizer.encode(&r.prompt, true)).collect::<Result<_>>()?;
         let ids = generate(&ready.device, &ready.model, &prompts, &request, |_, _| !signal::interrupted())?;
         if signal::interrupted() {
             return Err(Error::Interrupted);
