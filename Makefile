@@ -8,7 +8,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make lint    format and lints, checked"
 	@echo "make fmt     format, written"
-	@echo "make demo-model  pretrain the built-in model again (minutes on a GPU, a quarter of an hour without)"
+	@echo "make demo-model  pretrain the built-in model again (about five minutes on two cores)"
 	@echo "make setup   a Vulkan driver, where there is none (demo and test do this first)"
 
 demo: setup

@@ -232,7 +232,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Optimiser steps after the masks
-    #[arg(long, value_name = "N", default_value_t = 150, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 80, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: u64,
     /// Print one JSON object
     #[arg(long)]

@@ -3,11 +3,12 @@
 /// Dots of a braille character, by row and column.
 const DOTS: [[u32; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
-/// `values` from left to right as lines of text: `width` by `height` characters of 2 by 4 dots each, behind a scale, over
+/// `values` from left to right as lines of text: at most `width` by `height` characters of 2 by 4 dots each, behind a scale, over
 /// a line with the numbers of the first and the last value. Where there are more values than columns of dots, a dot is the
 /// mean of its share. Values that are not finite are left out; without any other there is no line.
 pub fn curve(values: &[f64], width: usize, height: usize) -> Vec<String> {
-    let (width, height) = (width.max(1), height.max(1));
+    // no wider than there are dots for: a curve has no holes
+    let (width, height) = (width.min(values.len().div_ceil(2)).max(1), height.max(1));
     let finite = || values.iter().copied().filter(|v| v.is_finite());
     let (low, high) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if low > high {
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn few_many_and_no_values() {
-        assert_eq!(curve(&[2.0], 3, 1), ["2.00 ┤⡀", "     └1─1"]);
+        assert_eq!(curve(&[2.0], 3, 1), ["2.00 ┤⡀", "     └11"]);
         assert!(curve(&[], 3, 3).is_empty());
         assert!(curve(&[f64::NAN, f64::INFINITY], 3, 3).is_empty());
         let many: Vec<f64> = (0..1000).map(|i| f64::from(i % 10)).collect();

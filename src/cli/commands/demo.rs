@@ -4,7 +4,7 @@ use super::model::Ready;
 use super::train::Watch;
 use crate::adapters::{AdapterSet, Training, module_shapes};
 use crate::cli::args::{DemoArgs, ModelArgs};
-use crate::cli::demo::records::{Names, Row, TAUGHT, rows, to_jsonl};
+use crate::cli::demo::records::{KNOWN, Names, Row, TAUGHT, rows, to_jsonl};
 use crate::cli::demo::unpack;
 use crate::cli::plot::curve;
 use crate::cli::signal;
@@ -22,7 +22,7 @@ use std::path::Path;
 use std::time::Instant;
 
 /// Rows to learn from.
-const TRAIN_ROWS: usize = 3000;
+const TRAIN_ROWS: usize = 2000;
 /// Rows that are scored, before and after.
 const HELD_OUT_ROWS: usize = 128;
 /// Rows that are generated together.
@@ -149,10 +149,10 @@ fn config(args: &DemoArgs, model: &Path, data: &Path, out: &Path) -> Result<Trai
         data: Some(data.to_path_buf()),
         out: Some(out.to_path_buf()),
         method: Some(Method::Rosa),
-        rank: Some(8),
-        alpha: Some(16.0),
-        density: Some(0.02),
-        schedule: Some(Schedule::WarmLora(12)),
+        rank: Some(4),
+        alpha: Some(8.0),
+        density: Some(0.01),
+        schedule: Some(Schedule::WarmLora(16)),
         steps: Some(args.steps),
         warmup_steps: Some(args.steps / 10),
         lr: Some(2e-3),
@@ -170,11 +170,12 @@ fn config(args: &DemoArgs, model: &Path, data: &Path, out: &Path) -> Result<Trai
 
 fn plan(config: &TrainConfig, parameters: usize, device: &str) -> String {
     format!(
-        "the model: {parameters} parameters, knows how to write a record in several styles\n\
+        "the model: {parameters} parameters, writes a record in {} styles\n\
          the task: write it in a style that the model has never seen, as in\n  {TASK}\n\
          the method: RoSA, rank {} and density {} %, {} steps on {TRAIN_ROWS} rows; scored on {HELD_OUT_ROWS} others, whose \
          family names the model has never seen\n\
          the device: {device}",
+        KNOWN.len(),
         config.rank,
         100.0 * config.density,
         config.steps.unwrap_or_default(),
@@ -233,7 +234,7 @@ fn score(matched: usize, of: usize) -> String {
 fn text(r: &Report, out: Option<&Path>) -> String {
     let mut t = String::new();
     // writing to a String cannot fail
-    let _ = writeln!(t, "\nloss over {} steps", r.steps);
+    let _ = writeln!(t, "\nloss over {} steps (with the masks chosen, RoSA begins again)", r.steps);
     for line in curve(&r.losses, CURVE.0, CURVE.1) {
         let _ = writeln!(t, "  {line}");
     }
