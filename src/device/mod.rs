@@ -102,6 +102,8 @@ struct Inner {
     backend: Box<dyn Backend>,
     pool: Mutex<Pool>,
     dummy: OnceLock<Buffer>,
+    /// The specialisations launched so far, while somebody asks for them.
+    launched: Mutex<Option<Vec<KernelSpec>>>,
 }
 
 /// Device memory that goes back to the pool when its last clone is dropped.
@@ -127,7 +129,7 @@ impl Device {
 
     /// A device over any backend.
     pub fn new(backend: Box<dyn Backend>) -> Device {
-        Device(Arc::new(Inner { backend, pool: Mutex::new(Pool::default()), dummy: OnceLock::new() }))
+        Device(Arc::new(Inner { backend, pool: Mutex::new(Pool::default()), dummy: OnceLock::new(), launched: Mutex::new(None) }))
     }
 
     pub fn caps(&self) -> &Caps {
@@ -224,7 +226,20 @@ impl Device {
     }
 
     pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        if let Some(noted) = self.launched().as_mut() {
+            noted.push(launch.spec.clone());
+        }
         self.0.backend.launch(launch)
+    }
+
+    /// Starts (true) or ends (false) a list of the specialisations that are launched; returns the list so far.
+    pub fn note_launches(&self, on: bool) -> Vec<KernelSpec> {
+        let next = on.then(Vec::new);
+        std::mem::replace(&mut *self.launched(), next).unwrap_or_default()
+    }
+
+    fn launched(&self) -> MutexGuard<'_, Option<Vec<KernelSpec>>> {
+        self.0.launched.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub fn prepare(&self, specs: &[KernelSpec]) -> Result<()> {

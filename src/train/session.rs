@@ -11,6 +11,7 @@ use super::trainable::{Trainable, optimiser, rates};
 use super::{full, output, resume};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
+use crate::cases::startup;
 use crate::data::{Batches, Dataset, Position, Tokenizer};
 use crate::device::dry::DryBackend;
 use crate::device::{Device, DeviceOptions};
@@ -105,6 +106,7 @@ impl Session {
         }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         observer.note(&format!("device: {} ({})", device.caps().name, device.caps().api));
+        startup::trust(&device)?;
 
         let options = LoadOptions { trainable: config.method == Method::Full, positions: config.seq_len };
         let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
