@@ -209,9 +209,7 @@ impl Data {
     /// Those of an allocation.
     pub fn upload(&self, device: &Device) -> Result<Uploaded> {
         let Case { heads, kv_heads, head_dim, .. } = self.case;
-        let f = |rows: usize, width: usize, data: &[f32]| {
-            Tensor::from_slice(device, &[rows, width], data, "test")
-        };
+        let f = |rows: usize, width: usize, data: &[f32]| Tensor::from_slice(device, &[rows, width], data, "test");
         let u = |data: &[u32]| Tensor::from_slice(device, &[data.len()], data, "test");
         let kv_rows = self.k.len() / (kv_heads * head_dim);
         Ok(Uploaded {

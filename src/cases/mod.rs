@@ -18,6 +18,7 @@ pub mod startup;
 mod support;
 mod topk;
 
+pub use dropout::keeps as dropout_keeps;
 pub use support::{EPS, Exact, Guarded, Near, random, random_pattern, stored};
 
 use crate::device::{Device, Kernel};
@@ -195,8 +196,10 @@ impl Trial<'_> {
             } else {
                 // a NaN comes here, and so does an error where none is granted
                 let ratio = if error.is_nan() { f64::INFINITY } else { error / w.bound };
-                let fault =
-                    format!("{name}: element {i} is {g:e}, expected {:e}: error {error:e}, bound {:e}", w.value, w.bound);
+                let fault = format!(
+                    "{name}: element {i} is {g:e}, expected {:e}: error {error:e}, bound {:e}",
+                    w.value, w.bound
+                );
                 self.fail(ratio, fault);
             }
         }

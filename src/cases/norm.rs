@@ -4,9 +4,7 @@ use super::{Exact, Level, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::matmul::SUM_PARTS;
-use crate::kernels::norm::{
-    RMSNORM, RMSNORM_BACKWARD, RMSNORM_WEIGHT, RmsNorm, rmsnorm_backward, rmsnorm_forward,
-};
+use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_WEIGHT, RmsNorm, rmsnorm_backward, rmsnorm_forward};
 use crate::tensor::Tensor;
 
 const FORWARD: Op = Op {
@@ -136,7 +134,8 @@ fn weight(t: &mut Trial<'_>, size: (usize, usize), unit: bool) -> Result<()> {
     let dw = t.holding(&[d.cols], &start)?;
     run(t, &d, To::default(), Some(&dw.tensor))?;
     let want = (0..d.cols).map(|c| {
-        let term = |row: usize| Data::at(&d.dy, row * d.cols + c) * Data::at(&d.x, row * d.cols + c) * d.exact_rstd(row);
+        let term =
+            |row: usize| Data::at(&d.dy, row * d.cols + c) * Data::at(&d.x, row * d.cols + c) * d.exact_rstd(row);
         Exact::sum((0..d.rows).map(term).chain([Data::at(&start, c)])).looser(2.0)
     });
     let want: Vec<_> = want.collect();

@@ -3,9 +3,7 @@
 use super::{Exact, Level, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::topk::{
-    HISTOGRAM, MASK, SCORE, SELECT, TIES, TIES_BEFORE, score_accumulate, topk_mask,
-};
+use crate::kernels::topk::{HISTOGRAM, MASK, SCORE, SELECT, TIES, TIES_BEFORE, score_accumulate, topk_mask};
 use crate::rng::Rng;
 
 const SCORE_OP: Op = Op {

@@ -129,7 +129,12 @@ impl Device {
 
     /// A device over any backend.
     pub fn new(backend: Box<dyn Backend>) -> Device {
-        Device(Arc::new(Inner { backend, pool: Mutex::new(Pool::default()), dummy: OnceLock::new(), launched: Mutex::new(None) }))
+        Device(Arc::new(Inner {
+            backend,
+            pool: Mutex::new(Pool::default()),
+            dummy: OnceLock::new(),
+            launched: Mutex::new(None),
+        }))
     }
 
     pub fn caps(&self) -> &Caps {

@@ -4,6 +4,7 @@ mod demo;
 mod devices;
 mod model;
 mod preview;
+mod selftest;
 mod usage;
 
 use std::process::{Command, Output};

@@ -6,6 +6,7 @@ mod attention;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod faults;
 mod loss;
 mod matmul;
 mod norm;
