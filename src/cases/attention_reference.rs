@@ -225,8 +225,9 @@ impl Data {
     /// The case in a few words.
     pub fn what(&self) -> String {
         let c = &self.case;
-        let extra = format!("window {} cap {:?}", c.window, c.softcap);
-        format!("{:?} heads {}/{} of {} {extra}", c.segments, c.heads, c.kv_heads, c.head_dim)
+        let window = if c.window == usize::MAX { String::new() } else { format!(" window {}", c.window) };
+        let cap = c.softcap.map_or(String::new(), |cap| format!(" cap {cap}"));
+        format!("{:?} heads {}/{} of {}{window}{cap}", c.segments, c.heads, c.kv_heads, c.head_dim)
     }
 }
 

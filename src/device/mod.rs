@@ -19,7 +19,9 @@ pub use spec::{Access, Binding, Cost, Grid, Kernel, KernelSpec, Launch};
 use crate::error::{Error, Result};
 use pool::Pool;
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::thread::ThreadId;
 
 /// A piece of device memory as its backend knows it.
 #[derive(Clone)]
@@ -102,8 +104,8 @@ struct Inner {
     backend: Box<dyn Backend>,
     pool: Mutex<Pool>,
     dummy: OnceLock<Buffer>,
-    /// The specialisations launched so far, while somebody asks for them.
-    launched: Mutex<Option<Vec<KernelSpec>>>,
+    /// The specialisations launched so far by threads that ask for them.
+    launched: Mutex<HashMap<ThreadId, Vec<KernelSpec>>>,
 }
 
 /// Device memory that goes back to the pool when its last clone is dropped.
@@ -133,7 +135,7 @@ impl Device {
             backend,
             pool: Mutex::new(Pool::default()),
             dummy: OnceLock::new(),
-            launched: Mutex::new(None),
+            launched: Mutex::default(),
         }))
     }
 
@@ -231,19 +233,28 @@ impl Device {
     }
 
     pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        if let Some(noted) = self.launched().as_mut() {
+        let mut launched = self.launched();
+        if !launched.is_empty()
+            && let Some(noted) = launched.get_mut(&std::thread::current().id())
+        {
             noted.push(launch.spec.clone());
         }
+        drop(launched);
         self.0.backend.launch(launch)
     }
 
-    /// Starts (true) or ends (false) a list of the specialisations that are launched; returns the list so far.
+    /// Starts (true) or ends (false) a list of the specialisations that this thread launches; returns the list so far.
     pub fn note_launches(&self, on: bool) -> Vec<KernelSpec> {
-        let next = on.then(Vec::new);
-        std::mem::replace(&mut *self.launched(), next).unwrap_or_default()
+        let id = std::thread::current().id();
+        let mut launched = self.launched();
+        let before = launched.remove(&id).unwrap_or_default();
+        if on {
+            launched.insert(id, Vec::new());
+        }
+        before
     }
 
-    fn launched(&self) -> MutexGuard<'_, Option<Vec<KernelSpec>>> {
+    fn launched(&self) -> MutexGuard<'_, HashMap<ThreadId, Vec<KernelSpec>>> {
         self.0.launched.lock().unwrap_or_else(|e| e.into_inner())
     }
 

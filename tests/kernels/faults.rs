@@ -6,27 +6,32 @@ use rugosa::cases::{Level, table};
 use rugosa::device::profile::KernelTime;
 use rugosa::device::wgpu::WgpuBackend;
 use rugosa::device::{
-    AllocError, Backend, Caps, Counters, Device, DeviceOptions, KernelSpec, Launch, Pending, RawBuffer, Slice,
+    AllocError, Backend, Caps, Counters, Device, DeviceOptions, Kernel, KernelSpec, Launch, Pending, RawBuffer, Slice,
 };
 use rugosa::error::{Error, Result};
 use rugosa::kernels::KERNELS;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-/// The backend of the device under test, which leaves the launches of one kernel out.
-struct Faulty {
+/// The backend of the device under test, which leaves the launches of one kernel out, or launches another in its place.
+struct Backdoor {
     inner: WgpuBackend,
-    skipped: Skipped,
+    faulty: Faulty,
 }
 
-type Skipped = Arc<Mutex<Option<&'static str>>>;
+/// A kernel by name, and what is launched in its place.
+pub type Faulty = Arc<Mutex<Option<(&'static str, Option<&'static Kernel>)>>>;
 
-impl Backend for Faulty {
+impl Backend for Backdoor {
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        if *self.skipped.lock().unwrap() == Some(launch.spec.kernel.name) {
-            return Ok(());
+        match *self.faulty.lock().unwrap() {
+            Some((name, None)) if name == launch.spec.kernel.name => Ok(()),
+            Some((name, Some(other))) if name == launch.spec.kernel.name => {
+                let spec = KernelSpec::new(other, launch.spec.consts.clone());
+                self.inner.launch(&Launch { spec: &spec, ..*launch })
+            }
+            _ => self.inner.launch(launch),
         }
-        self.inner.launch(launch)
     }
 
     fn caps(&self) -> &Caps {
@@ -67,19 +72,25 @@ impl Backend for Faulty {
     }
 }
 
-fn faulty() -> (Device, Skipped) {
-    let skipped = Skipped::default();
-    let inner = WgpuBackend::open(&DeviceOptions::from_env(None)).unwrap();
-    (Device::new(Box::new(Faulty { inner, skipped: skipped.clone() })), skipped)
+/// A device that has no fault until one is put in.
+pub fn faulty(options: &DeviceOptions) -> (Device, Faulty) {
+    let faulty = Faulty::default();
+    let inner = WgpuBackend::open(options).unwrap();
+    (Device::new(Box::new(Backdoor { inner, faulty: faulty.clone() })), faulty)
+}
+
+/// Launches `other`, if there is one, in place of the kernel `name`.
+pub fn swap(faulty: &Faulty, name: &'static str, other: Option<&'static Kernel>) {
+    *faulty.lock().unwrap() = other.map(|other| (name, Some(other)));
 }
 
 #[test]
 fn every_kernel_that_does_nothing_is_noticed() {
-    let (device, skipped) = faulty();
+    let (device, skipped) = faulty(&DeviceOptions::from_env(None));
     let rows: Vec<_> = table().into_iter().filter(|r| r.level <= Level::Quick).collect();
     let mut unused = BTreeSet::new();
     for kernel in KERNELS {
-        *skipped.lock().unwrap() = Some(kernel.name);
+        *skipped.lock().unwrap() = Some((kernel.name, None));
         let (mut launched, mut noticed) = (false, false);
         for row in rows.iter().filter(|r| r.kernels.iter().any(|k| k.name == kernel.name)) {
             let outcome = row.run(&device).unwrap();
@@ -104,8 +115,8 @@ fn every_kernel_that_does_nothing_is_noticed() {
 fn a_device_is_trusted_once_and_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("new");
-    let (device, skipped) = faulty();
-    *skipped.lock().unwrap() = Some("adamw");
+    let (device, skipped) = faulty(&DeviceOptions::from_env(None));
+    *skipped.lock().unwrap() = Some(("adamw", None));
     let error = trust_in(&device, Some(&cache)).unwrap_err();
     let Error::Kernel { name, reason } = &error else { panic!("{error}") };
     assert!(name.contains("adamw"), "{error}");

@@ -9,6 +9,7 @@ mod embedding;
 mod faults;
 mod loss;
 mod matmul;
+mod mutants;
 mod norm;
 mod optimizer;
 mod reduce;
