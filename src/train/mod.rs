@@ -8,4 +8,5 @@ pub mod phase;
 pub mod session;
 mod step;
 
+pub use full::trainable_weights;
 pub use session::{Observer, Outcome, Session};
