@@ -130,6 +130,11 @@ impl Session {
         Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init })
     }
 
+    /// What the run computes on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Runs all steps and writes the run folder.
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let folder = self.config.out.clone();

@@ -3,6 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod counters;
+mod files;
 mod golden;
 mod layer;
 mod model;
+mod program;
+mod runs;
+mod ways;
