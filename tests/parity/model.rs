@@ -88,8 +88,7 @@ fn loss_and_every_gradient_agree() {
     let error = (f64::from(loss) - golden("models/tiny-llama/loss_f64").as_f64().unwrap()).abs();
     assert!(error <= tolerance("model.loss.abs/tiny-llama"), "the loss differs by {error}");
 
-    let (relative, absolute) =
-        (tolerance("model.grad.rel_l2/tiny-llama"), tolerance("model.grad.max_abs/tiny-llama"));
+    let (relative, absolute) = (tolerance("model.grad.rel_l2/tiny-llama"), tolerance("model.grad.max_abs/tiny-llama"));
     for (name, gradient) in &gradients {
         let (got, want) = (gradient.read().unwrap(), tensors.f32(&format!("grad.{name}.weight")));
         let (l2, most) = (rel_l2(&got, &want), max_abs(&got, &want));
@@ -190,7 +189,8 @@ fn nothing_is_computed_below_the_lowest_adapter() {
     let rosa = Tensors::open("rosa_llama");
     // a device of its own: other tests launch on the shared one
     let device = &rugosa::device::Device::open(&DeviceOptions::from_env(None)).unwrap();
-    let model = load(device, &Checkpoint::open(&tiny_llama()).unwrap(), LoadOptions { trainable: false, positions: 128 });
+    let model =
+        load(device, &Checkpoint::open(&tiny_llama()).unwrap(), LoadOptions { trainable: false, positions: 128 });
     let model = model.unwrap();
     let batch = DeviceBatch::upload(device, &rosa.batch("batch.grad."), None).unwrap();
     let backward_launches = |modules: &[&str]| {

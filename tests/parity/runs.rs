@@ -39,11 +39,8 @@ fn low_rank_and_sparse_together() {
     let files = [("--init-adapter", start.adapter()), ("--mask", start.mask())];
     let files = files.each_ref().map(|(f, p)| (*f, p.as_path()));
     // as it comes, within the limits that a browser gives, and without any optional feature
-    for environment in [
-        &[][..],
-        &[("RUGOSA_LIMITS", "default")],
-        &[("RUGOSA_DISABLE", "f16,subgroup,coop,timestamps")],
-    ] {
+    for environment in [&[][..], &[("RUGOSA_LIMITS", "default")], &[("RUGOSA_DISABLE", "f16,subgroup,coop,timestamps")]]
+    {
         let run = Run::train_in(environment, &rows(&rosa, TRAIN), &flags, &files);
         assert_run(&rosa, &run, "rosa", "ABS");
     }

@@ -22,7 +22,8 @@ fn assert_alike(what: &str, a: &Run, b: &Run) {
     let tolerance = tolerance("rosa.final.rel_l2/norestart.A");
     for (module, y) in b.adapter().modules {
         let x = &a.adapter().modules[&module];
-        let matrices = [(&x.a, &y.a), (&x.b, &y.b)].map(|(x, y)| (&x.as_ref().unwrap().data, &y.as_ref().unwrap().data));
+        let matrices =
+            [(&x.a, &y.a), (&x.b, &y.b)].map(|(x, y)| (&x.as_ref().unwrap().data, &y.as_ref().unwrap().data));
         let values = (&x.sparse.as_ref().unwrap().values, &y.sparse.as_ref().unwrap().values);
         for (x, y) in matrices.into_iter().chain([values]) {
             let l2 = rel_l2(x, y);
@@ -44,7 +45,9 @@ fn however_a_step_is_split_it_is_the_same_step() {
             Run::train(&lines, &flags, &files)
         };
         let whole = run("--batch-size 8 --gradient-accumulation-steps 1");
-        for split in ["--batch-size 1 --gradient-accumulation-steps 8", "--batch-size 4 --gradient-accumulation-steps 2"] {
+        for split in
+            ["--batch-size 1 --gradient-accumulation-steps 8", "--batch-size 4 --gradient-accumulation-steps 2"]
+        {
             assert_alike(&format!("dropout {dropout}, {split}"), &run(split), &whole);
         }
         if dropout == "0" {
