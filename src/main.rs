@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 const LOG: &str = "RUGOSA_LOG";
 
 fn main() -> ExitCode {
+    quiet_mesa();
     let cli = Cli::from_env();
     match start_log().and_then(|()| cli::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -19,6 +20,16 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::from(signal::exit_code(&error))
         }
+    }
+}
+
+/// Keeps Mesa's layer that asks the desktop for its GPU from printing "error: XDG_RUNTIME_DIR is invalid" where there is
+/// no desktop to ask.
+fn quiet_mesa() {
+    let unset = |name: &str| std::env::var_os(name).is_none();
+    if cfg!(target_os = "linux") && unset("XDG_RUNTIME_DIR") && unset("NODEVICE_SELECT") {
+        // SAFETY: the first thing that the process does; no other thread runs that could read the environment
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

@@ -226,17 +226,21 @@ impl Session {
 struct Reports<'a> {
     log: &'a mut MetricsLog,
     pending: Option<(StepResult, StepMetrics)>,
-    last_done: Instant,
+    last_recorded: Instant,
     last_loss: f64,
     skipped: u32,
 }
 
 impl<'a> Reports<'a> {
     fn new(log: &'a mut MetricsLog) -> Self {
-        Reports { log, pending: None, last_done: Instant::now(), last_loss: f64::NAN, skipped: 0 }
+        Reports { log, pending: None, last_recorded: Instant::now(), last_loss: f64::NAN, skipped: 0 }
     }
 
-    fn push(&mut self, result: StepResult, metrics: StepMetrics, observer: &mut dyn Observer) -> Result<()> {
+    fn push(&mut self, result: StepResult, mut metrics: StepMetrics, observer: &mut dyn Observer) -> Result<()> {
+        // the host stays a few submissions ahead of the device, so the time between two steps recorded is a step's time
+        let now = Instant::now();
+        metrics.tokens_per_second = metrics.tokens as f64 / (now - self.last_recorded).as_secs_f64().max(1e-9);
+        self.last_recorded = now;
         if let Some(previous) = self.pending.replace((result, metrics)) {
             self.report(previous, observer)?;
         }
@@ -252,9 +256,6 @@ impl<'a> Reports<'a> {
 
     fn report(&mut self, (result, mut metrics): (StepResult, StepMetrics), observer: &mut dyn Observer) -> Result<()> {
         (metrics.loss, metrics.grad_norm) = result.wait()?;
-        let now = Instant::now();
-        metrics.tokens_per_second = metrics.tokens as f64 / (now - self.last_done).as_secs_f64().max(1e-9);
-        self.last_done = now;
         metrics.skipped = !(metrics.loss.is_finite() && metrics.grad_norm.is_finite());
         self.last_loss = metrics.loss;
         self.log.append(&metrics)?;

@@ -56,6 +56,7 @@ impl WgpuBackend {
             (Feature::Subgroup, wgpu::Features::SUBGROUP),
             (Feature::CoopMatrix, wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
             (Feature::Timestamps, wgpu::Features::TIMESTAMP_QUERY),
+            (Feature::Int64, wgpu::Features::SHADER_INT64),
         ];
         let features = wanted
             .iter()
