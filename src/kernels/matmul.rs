@@ -203,7 +203,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let lanes = simd::lanes(device.caps());
     let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
-    let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
+    let splits = if stride == n { splits(class, tile, m, n, k).max(least_splits(class, k)) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {
         m: m as u32,
@@ -251,6 +251,15 @@ fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize
     // whole tiles of k a part, so the number of parts follows from the length of one
     let wanted = (fill.div_ceil(groups) as usize).min(longest).min(64);
     k.div_ceil(k.div_ceil(wanted).next_multiple_of(tile.bk as usize))
+}
+
+/// The longest k that a thread walks along on a software renderer. Mesa's ends all loops of a thread after 65,535 rounds
+/// together, without a word; of the smallest tiles, 16 values of k take 30.
+const LONGEST_K: usize = 16 << 10;
+
+/// Into how many parts a k of this length must be split.
+fn least_splits(class: DeviceClass, k: usize) -> usize {
+    if class == DeviceClass::Software { k.div_ceil(LONGEST_K).max(1) } else { 1 }
 }
 
 /// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
@@ -377,9 +386,31 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         let spec = simd::rosa_spec(lanes, &variant, even(n, stride, column));
         let bindings = [x.slice(), w.slice(), u_slice, v_slice, bias_slice, c.slice()];
         launch(device, &spec, &bindings, &params, groups, cost)?;
+        return Ok(c);
+    }
+    let splits = least_splits(device.caps().class, k);
+    let run = |variant: &RosaVariant, params: &MatmulParams, to: &Tensor| {
+        let bindings = [
+            x.slice(),
+            w.slice(),
+            s_index.clone(),
+            s_values.clone(),
+            u_slice.clone(),
+            v_slice.clone(),
+            bias_slice.clone(),
+            to.slice(),
+        ];
+        launch(device, &rosa_spec(variant), &bindings, params, groups * u64::from(params.splits), cost)
+    };
+    if splits == 1 || fused.bias.is_some() || stride != n {
+        run(&variant, &params, &c)?;
     } else {
-        let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
-        launch(device, &rosa_spec(&variant), &bindings, &params, groups, cost)?;
+        let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
+        let splits = k.div_ceil(k_per_split);
+        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
+        let params = MatmulParams { splits: splits as u32, k_per_split: k_per_split as u32, scale: 1.0, ..params };
+        run(&RosaVariant { accumulate: false, ..variant }, &params, &parts)?;
+        sum_parts(&parts, &c, out.scale, out.accumulate)?;
     }
     Ok(c)
 }

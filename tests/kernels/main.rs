@@ -6,6 +6,8 @@ mod attention;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod environment;
+mod long;
 mod loss;
 mod matmul;
 mod norm;
