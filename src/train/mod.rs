@@ -5,8 +5,13 @@ mod full;
 pub mod metrics;
 pub mod output;
 pub mod phase;
+pub mod plan;
+mod report;
+mod resume;
 pub mod session;
+mod state;
 mod step;
+mod trainable;
 
 pub use full::trainable_weights;
 pub use session::{Observer, Outcome, Session};
