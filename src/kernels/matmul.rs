@@ -322,6 +322,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
     let lanes = simd::lanes(device.caps())
         .filter(|_| vec || !w.format().is_quantised())
+        .filter(|_| k <= 4 * LONGEST_K) // that shader does not split k, and takes fewer rounds for it
         .filter(|_| fused.sparse.is_none() || (vec && m > 16));
     let merged = match (lanes, fused.sparse) {
         (Some(_), Some((index, values))) => Some(simd::merged(device, w, index, values)?),

@@ -16,7 +16,7 @@ struct Watch {
 
 impl Observer for Watch {
     fn note(&mut self, _: &str) {}
-    fn begin(&mut self, _: u64) {}
+    fn begin(&mut self, _: u64, _: u64) {}
 
     fn step(&mut self, _: &StepMetrics) {
         self.counted.extend(self.device.as_ref().map(Device::counters));
