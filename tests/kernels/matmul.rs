@@ -228,13 +228,13 @@ fn the_fused_linear_equals_its_composed_form() {
     }
 }
 
-/// As long as the vocabulary of a large model: the gradient behind its head. A software renderer may end long loops.
+/// Longer sums than one launch on a software renderer takes: in parts, the adapter in one of them.
 #[test]
-fn sums_over_a_large_vocabulary() {
+fn sums_in_parts() {
     let dev = device();
     let mut rng = Rng::named(4, "long");
-    let (k, n, r) = (262_144, 32, 3);
-    for (dtype, m) in [(DType::F32, 3), (DType::F32, 33), (DType::BF16, 5), (DType::Q8_0, 33), (DType::Q4_0, 3)] {
+    let (k, n, r) = (81_920, 32, 3);
+    for (dtype, m) in [(DType::F32, 3), (DType::F32, 33), (DType::BF16, 5), (DType::Q8_0, 17), (DType::Q4_0, 3)] {
         let (bytes, w) = stored(dtype, &random(&mut rng, k * n));
         let weight = Weight::upload(dev, dtype, k, n, &bytes).unwrap();
         let (dy, v, a) = (random(&mut rng, m * k), random(&mut rng, m * r), random(&mut rng, r * n));
