@@ -8,6 +8,9 @@
 // the sparse adapter that fall into the tile are added there (SPARSE); the low-rank part is RANK more columns of k
 // (LOWRANK): [U | B] in NT, [V ; A] in NN. Nothing merged or dequantised ever leaves workgroup memory.
 //
+// MASKED = 1 (TN: dY [tokens, rows], X [tokens, cols]): of the tile of dYᵀ·X only the entries at the mask's positions are
+// kept, so the sparse gradient costs what a dense product does and no dense gradient reaches memory.
+//
 // Tiles: a workgroup makes BM × BN outputs, BK of k at a time; a thread TM × TN of them. TM, TN, BM, BN, BK are
 // multiples of 4. VEC = 1: the contiguous length of every operand is a multiple of 4. One writer an output, and a fixed
 // order of summation; with SPLITS > 1 each part of k writes its own copy of C, to be summed by `sum_parts`.
@@ -32,6 +35,7 @@ struct Params {
     w_cols: u32,
     // columns of U or V, and the first one of this linear: linears with one input share a stacked product
     u_stride: u32, u_column: u32,
+    nnz: u32,
 }
 
 @group(0) @binding(0) var<storage, read> a: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [m, k], TN: [k, m]
@@ -45,6 +49,11 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> c: array<f32>;  // [m, c_stride]
 @group(0) @binding(8) var<uniform> p: Params;
 {% include "lib/weight.wgsl" %}
+{% elif MASKED %}
+@group(0) @binding(1) var<storage, read> b: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [k, n]
+@group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;  // [splits, nnz], in the order of the positions
+@group(0) @binding(4) var<uniform> p: Params;
 {% else %}
 @group(0) @binding(1) var<storage, read> b: array<{{ "vec4<f32>" if VEC else "f32" }}>; // NT: [n, k]; NN and TN: [k, n]
 @group(0) @binding(2) var<storage, read_write> c: array<f32>;  // [splits, m, c_stride]
@@ -271,6 +280,42 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
 {% endif %}
 
+{% if MASKED %}
+    // the tile goes through workgroup memory in bands of 16 rows, and each entry picks its value out of its band
+{% for band in range(BM // 16) %}
+    if (m0 + {{ 16 * band }}u < p.m) {
+        if (tm >> 2u == {{ band % (THREADS_M // 4) }}u) {
+{% for x in range(4) %}
+{% for j in range(TN // 4) %}
+            tile_b[((tm & 3u) * 4u + {{ x }}u) * {{ PN }}u + tn + {{ j * THREADS_N }}u] = acc{{ band // (THREADS_M // 4) * 4 + x }}_{{ j }};
+{% endfor %}
+{% endfor %}
+        }
+        workgroupBarrier();
+        keep_masked(part, m0 + {{ 16 * band }}u, n0, lid);
+        workgroupBarrier();
+    }
+{% endfor %}
+}
+
+// Entries of rows row0 .. row0 + 16 and columns col0 .. col0 + BN.
+fn keep_masked(part: u32, row0: u32, col0: u32, lid: u32) {
+    let buckets = (row0 >> 5u) * p.bucket_cols;
+    let last = (min(col0 + {{ BN }}u, p.n) - 1u) >> 5u;
+    var bc = col0 >> 5u;
+    let end = s_index[buckets + last + 1u];
+    for (var e = s_index[buckets + bc] + lid; e < end; e += {{ THREADS }}u) {
+        while (e >= s_index[buckets + bc + 1u]) { bc++; }
+        let at = position(e);
+        let row = ((row0 >> 5u) << 5u) + (at >> 7u) * 4u + ((at >> 2u) & 3u);
+        let col = (bc << 5u) + ((at >> 4u) & 7u) * 4u + (at & 3u);
+        if (row >> 4u != row0 >> 4u) { continue; }
+        let value = tile_b[(row & 15u) * {{ PN }}u + ((col - col0) >> 2u)][col & 3u] * p.scale;
+        let to = part * p.nnz + e;
+        c[to] = value{% if ACCUMULATE %} + c[to]{% endif %};
+    }
+}
+{% else %}
     let c_part = part * p.m * p.c_stride;
 {% for i in range(TM) %}
     store_row(c_part, m0 + (tm + {{ (i // 4) * THREADS_M }}u) * 4u + {{ i % 4 }}u, n0 + tn * 4u{% for j in range(TN // 4) %}, acc{{ i }}_{{ j }}{% endfor %});
@@ -303,7 +348,9 @@ fn store1(at: u32, col: u32, value: f32) {
     c[at + col] = out;
 }
 
-{% if FUSED and SPARSE %}
+{% endif %}
+
+{% if MASKED or FUSED and SPARSE %}
 // Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
 fn position(e: u32) -> u32 {
     return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;

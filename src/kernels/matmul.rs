@@ -18,6 +18,10 @@ kernel!(
     [read("a"), read("w"), read("s_index"), read("s_values"), read("u"), read("v"), read("bias"), write("c")]
 );
 kernel!(
+    /// The sparse gradient as a dense product of which the masked entries are kept.
+    SDDMM_TILE, "sddmm_tile", "matmul.wgsl", MatmulParams, [read("a"), read("b"), read("s_index"), write("c")]
+);
+kernel!(
     /// Sums the copies of C that a product split along k leaves.
     SUM_PARTS, "sum_parts", "sum_parts.wgsl", SumPartsParams, [read("parts"), write("c")]
 );
@@ -41,6 +45,7 @@ pub struct MatmulParams {
     w_cols: u32,
     u_stride: u32,
     u_column: u32,
+    nnz: u32,
 }
 
 #[repr(C)]
@@ -240,6 +245,50 @@ fn even(n: usize, stride: usize, column: usize) -> bool {
     [n, stride, column].iter().all(|x| x % 2 == 0)
 }
 
+/// `ds [nnz] += (dYᵀ·X)` at the mask, by whole tiles: dY `[tokens, rows]`, X `[tokens, cols]`. Shapes are the caller's
+/// to check.
+pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
+    let device = dy.device();
+    let class = device.caps().class;
+    let (tokens, _) = dy.dims2("sddmm")?;
+    let (m, n) = (index.rows(), index.cols());
+    // split along the tokens, a large tile fills the device as a small one would, and loads less
+    let square = tiles(class).square;
+    let fits = |t: &&Tile| m >= 2 * t.bm as usize && n >= 2 * t.bn as usize;
+    let tile = *square.iter().find(fits).unwrap_or(&square[square.len() - 1]);
+    let splits = splits(class, tile, m, n, tokens);
+    let params = MatmulParams {
+        m: m as u32,
+        n: n as u32,
+        k: tokens as u32,
+        splits: splits as u32,
+        k_per_split: tokens.div_ceil(splits).next_multiple_of(tile.bk as usize) as u32,
+        scale: 1.0,
+        bucket_cols: index.bucket_cols() as u32,
+        s_positions: index.positions_at() as u32,
+        nnz: index.nnz() as u32,
+        ..Default::default()
+    };
+    let cost = Cost { flops: 2.0 * (m * n) as f64 * tokens as f64, bytes: 4.0 * (dy.len() + x.len()) as f64 };
+    let vec = m.is_multiple_of(4) && n.is_multiple_of(4);
+    let run = |accumulate: bool, to: &Tensor| {
+        let bindings = [dy.slice(), x.slice(), index.tensor().slice(), to.slice()];
+        launch(device, &sddmm_spec(vec, accumulate, tile), &bindings, &params, tile.groups(m, n) * splits as u64, cost)
+    };
+    if splits == 1 {
+        return run(true, ds);
+    }
+    let parts = Tensor::empty(device, &[splits, 1, index.nnz()], "scratch")?;
+    run(false, &parts)?;
+    sum_parts(&parts, ds, 1.0, true)
+}
+
+fn sddmm_spec(vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+    let spec = matmul_spec(Layout::Tn, vec, accumulate, tile);
+    let consts = spec.consts.into_iter().filter(|c| c.0 != "MASKED").chain([("MASKED", 1)]).collect::<Vec<_>>();
+    KernelSpec::new(&SDDMM_TILE, consts)
+}
+
 /// Products with few outputs and a long k are split along k, each part by its own workgroups.
 fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize {
     let fill = tiles(class).fill * 2;
@@ -269,7 +318,8 @@ pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool
 fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
     let mut consts = tile.consts();
     let accumulate = u32::from(accumulate);
-    consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate), ("FUSED", 0)]);
+    consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate)]);
+    consts.extend([("FUSED", 0), ("MASKED", 0)]);
     KernelSpec::new(&MATMUL, consts)
 }
 
@@ -403,6 +453,7 @@ fn rosa_spec(v: &RosaVariant) -> KernelSpec {
         ("VEC", v.vec.into()),
         ("ACCUMULATE", v.accumulate.into()),
         ("FUSED", 1),
+        ("MASKED", 0),
         ("WFMT", v.format as u32),
         ("SPARSE", v.sparse.into()),
         ("LOWRANK", v.low_rank.into()),
@@ -423,6 +474,9 @@ pub fn variants() -> Vec<KernelSpec> {
     for &tile in &tiles {
         for (vec, accumulate) in flags.iter().flat_map(|&v| flags.map(|a| (v, a))) {
             all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| matmul_spec(l, vec, accumulate, tile)));
+            if GPU.square.contains(&tile) {
+                all.push(sddmm_spec(vec, accumulate, tile));
+            }
         }
         for layout in [Layout::Nt, Layout::Nn] {
             for format in WeightFormat::ALL {

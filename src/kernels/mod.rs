@@ -41,6 +41,7 @@ pub static KERNELS: &[&Kernel] = &[
     &loss::CROSS_ENTROPY_GRAD,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
+    &matmul::SDDMM_TILE,
     &matmul::SUM_PARTS,
     &norm::RMSNORM,
     &norm::RMSNORM_BACKWARD,

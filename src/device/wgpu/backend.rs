@@ -91,7 +91,7 @@ impl WgpuBackend {
             note(&slot, Trouble::Lost(text.split_whitespace().collect::<Vec<_>>().join(" ")));
         });
 
-        let class = adapters::class(&info);
+        let class = options.class.unwrap_or_else(|| adapters::class(&info));
         let caps = Caps {
             name: info.name.clone(),
             driver: adapters::driver(&info),
@@ -418,7 +418,10 @@ mod tests {
         let lost = |result: Result<()>| match result {
             Err(e @ Error::DeviceLost { .. }) => {
                 let text = e.to_string();
-                assert!(text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'), "{text}");
+                assert!(
+                    text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'),
+                    "{text}"
+                );
             }
             other => panic!("{other:?}"),
         };
