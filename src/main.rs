@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 const LOG: &str = "RUGOSA_LOG";
 
 fn main() -> ExitCode {
+    quiet_mesa();
     let cli = Cli::from_env();
     match start_log().and_then(|()| cli::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -22,11 +23,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// Keeps Mesa's layer that asks the desktop for its GPU from printing "error: XDG_RUNTIME_DIR is invalid" where there is
+/// no desktop to ask.
+fn quiet_mesa() {
+    let unset = |name: &str| std::env::var_os(name).is_none();
+    if cfg!(target_os = "linux") && unset("XDG_RUNTIME_DIR") && unset("NODEVICE_SELECT") {
+        // SAFETY: the first thing that the process does; no other thread runs that could read the environment
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
 /// Logs to standard error. Without [`LOG`] nothing: drivers complain about much that is no concern of the user's, and
 /// what is one arrives as an [`Error`].
 fn start_log() -> Result<()> {
     let filter = match std::env::var(LOG) {
-        Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(LOG, e.to_string()))?,
+        Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(LOG, e.to_string()).as_usage())?,
         Err(_) => return Ok(()),
     };
     let to_terminal = std::io::stderr().is_terminal();

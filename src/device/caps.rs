@@ -20,6 +20,14 @@ pub enum Feature {
     Subgroup,
     CoopMatrix,
     Timestamps,
+    /// 64-bit integers: on a software renderer one load of them brings two f32.
+    Int64,
+}
+
+impl Feature {
+    /// All, in the order in which tables show them.
+    pub const ALL: [Feature; 5] =
+        [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps, Feature::Int64];
 }
 
 impl fmt::Display for Feature {
@@ -29,6 +37,7 @@ impl fmt::Display for Feature {
             Feature::Subgroup => "subgroup",
             Feature::CoopMatrix => "coop",
             Feature::Timestamps => "timestamps",
+            Feature::Int64 => "int64",
         })
     }
 }
@@ -72,14 +81,12 @@ pub struct DeviceOptions {
 
 impl DeviceOptions {
     /// `selector`, and what the environment says: `RUGOSA_DEVICE`, `RUGOSA_DISABLE` (a list of `f16`, `subgroup`,
-    /// `coop`, `timestamps`), `RUGOSA_LIMITS=default`.
+    /// `coop`, `timestamps`, `int64`), `RUGOSA_LIMITS=default`.
     pub fn from_env(selector: Option<String>) -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let listed = var("RUGOSA_DISABLE").unwrap_or_default();
-        let disable = [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps]
-            .into_iter()
-            .filter(|f| listed.split(',').any(|l| l.trim() == f.to_string()))
-            .collect();
+        let disable =
+            Feature::ALL.into_iter().filter(|f| listed.split(',').any(|l| l.trim() == f.to_string())).collect();
         DeviceOptions {
             selector: selector.or_else(|| var("RUGOSA_DEVICE")),
             default_limits: var("RUGOSA_LIMITS").is_some_and(|v| v == "default"),

@@ -1,6 +1,6 @@
 //! Kernels as data: what a shader binds, how it is specialised, how it is launched.
 
-use super::Slice;
+use super::{Feature, Slice};
 use std::hash::{Hash, Hasher};
 
 /// How a kernel touches a binding.
@@ -40,6 +40,8 @@ pub struct Kernel {
     pub bindings: &'static [Binding],
     /// Bytes of the parameters.
     pub params_bytes: usize,
+    /// Optional features that it is launched only with.
+    pub needs: &'static [Feature],
 }
 
 impl PartialEq for Kernel {

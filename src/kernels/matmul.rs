@@ -1,6 +1,6 @@
 //! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
 
-use super::{kernel, launch};
+use super::{kernel, launch, simd};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ impl Tile {
         *tiles.square.iter().find(fills).unwrap_or(&last)
     }
 
-    fn groups(&self, m: usize, n: usize) -> u64 {
+    pub(super) fn groups(&self, m: usize, n: usize) -> u64 {
         (m.div_ceil(self.bm as usize) * n.div_ceil(self.bn as usize)) as u64
     }
 
@@ -200,8 +200,9 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let device = a.device();
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
     let class = device.caps().class;
-    let tile = Tile::choose(class, m, n);
-    let vec = a1 % 4 == 0 && b1 % 4 == 0;
+    let lanes = simd::lanes(device.caps());
+    let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
+    let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
     let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {
@@ -218,7 +219,10 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let cost = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: 4.0 * (a.len() + b.len() + m * n) as f64 };
     let groups = tile.groups(m, n) * splits as u64;
     let run = |accumulate: bool, to: &Tensor| {
-        let spec = matmul_spec(layout, vec, accumulate, tile);
+        let spec = match lanes {
+            Some(lanes) => simd::matmul_spec(lanes, layout, vec, accumulate, even(n, stride, column), tile),
+            None => matmul_spec(layout, vec, accumulate, tile),
+        };
         launch(device, &spec, &[a.slice(), b.slice(), to.slice()], &params, groups, cost)
     };
     if splits == 1 {
@@ -229,6 +233,11 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
         sum_parts(&parts, &c, out.scale, out.accumulate)?;
     }
     Ok(c)
+}
+
+/// Whether columns of the output can be stored two at a time.
+fn even(n: usize, stride: usize, column: usize) -> bool {
+    [n, stride, column].iter().all(|x| x % 2 == 0)
 }
 
 /// Products with few outputs and a long k are split along k, each part by its own workgroups.
@@ -293,9 +302,27 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     if k != k_w {
         return refuse(format!("{layout:?} of x {:?} and W [{}, {}]", x.shape(), w.rows(), w.cols()));
     }
+    if let Some((index, values)) = fused.sparse {
+        let s = (index.rows(), index.cols(), index.nnz());
+        if s != (w.rows(), w.cols(), values.len()) {
+            return refuse(format!("S [{}, {}] on W [{}, {}]", s.0, s.1, w.rows(), w.cols()));
+        }
+    }
     let (c, stride, column) = out.tensor(device, "rosa_linear", m, n)?;
-    let class = device.caps().class;
-    let tile = Tile::choose(class, m, n);
+    let vec = k.is_multiple_of(4) && w.cols().is_multiple_of(4);
+    // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
+    let lanes = simd::lanes(device.caps())
+        .filter(|_| vec || !w.format().is_quantised())
+        .filter(|_| fused.sparse.is_none() || (vec && m > 16));
+    let merged = match (lanes, fused.sparse) {
+        (Some(_), Some((index, values))) => Some(simd::merged(device, w, index, values)?),
+        _ => None,
+    };
+    let w = merged.as_ref().unwrap_or(w);
+    let tile = match lanes {
+        Some(_) => simd::choose(layout, Some(w.format()), m, n),
+        None => Tile::choose(device.caps().class, m, n),
+    };
     let dummy = device.dummy()?;
     let mut params = MatmulParams {
         m: m as u32,
@@ -311,10 +338,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         ..Default::default()
     };
     let (mut s_index, mut s_values) = (dummy.clone(), dummy.clone());
-    if let Some((index, values)) = fused.sparse {
-        if (index.rows(), index.cols(), index.nnz()) != (w.rows(), w.cols(), values.len()) {
-            return refuse(format!("S [{}, {}] on W [{}, {}]", index.rows(), index.cols(), w.rows(), w.cols()));
-        }
+    if let (Some((index, values)), None) = (fused.sparse, &merged) {
         params.bucket_cols = index.bucket_cols() as u32;
         params.s_positions = index.positions_at() as u32;
         (s_index, s_values) = (index.tensor().slice(), values.slice());
@@ -334,34 +358,42 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     if let Some(bias) = fused.bias {
         bias_slice = bias.expect("rosa_linear", "bias", &[n])?.slice();
     }
-    let spec = rosa_spec(&RosaVariant {
+    let variant = RosaVariant {
         layout,
-        vec: k % 4 == 0 && w.cols() % 4 == 0,
+        vec,
         accumulate: out.accumulate,
         format: w.format(),
-        sparse: fused.sparse.is_some(),
+        sparse: fused.sparse.is_some() && merged.is_none(),
         low_rank: fused.low_rank.is_some(),
         bias: fused.bias.is_some(),
         tile,
-    });
+    };
     let cost = Cost {
         flops: 2.0 * (m * n) as f64 * (k + params.rank as usize) as f64,
         bytes: 4.0 * (x.len() + c.len()) as f64 + w.slice().len as f64,
     };
-    let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
-    launch(device, &spec, &bindings, &params, tile.groups(m, n), cost)?;
+    let groups = tile.groups(m, n);
+    if let Some(lanes) = lanes {
+        let spec = simd::rosa_spec(lanes, &variant, even(n, stride, column));
+        let bindings = [x.slice(), w.slice(), u_slice, v_slice, bias_slice, c.slice()];
+        launch(device, &spec, &bindings, &params, groups, cost)?;
+    } else {
+        let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
+        launch(device, &rosa_spec(&variant), &bindings, &params, groups, cost)?;
+    }
     Ok(c)
 }
 
-struct RosaVariant {
-    layout: Layout,
-    vec: bool,
-    accumulate: bool,
-    format: WeightFormat,
-    sparse: bool,
-    low_rank: bool,
-    bias: bool,
-    tile: Tile,
+/// What specialises a fused linear.
+pub(super) struct RosaVariant {
+    pub layout: Layout,
+    pub vec: bool,
+    pub accumulate: bool,
+    pub format: WeightFormat,
+    pub sparse: bool,
+    pub low_rank: bool,
+    pub bias: bool,
+    pub tile: Tile,
 }
 
 fn rosa_spec(v: &RosaVariant) -> KernelSpec {

@@ -15,6 +15,7 @@ pub mod optimizer;
 mod output;
 pub mod reduce;
 pub mod rope;
+mod simd;
 pub mod sparse;
 pub mod topk;
 
@@ -49,6 +50,10 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
+    &simd::MATMUL_SIMD,
+    &simd::ROSA_LINEAR_SIMD,
+    &simd::DENSIFY,
+    &simd::SPARSE_ADD,
     &sparse::SAMPLED,
     &attention::FORWARD,
     &attention::BACKWARD_Q,
@@ -77,15 +82,18 @@ pub fn variants() -> Vec<KernelSpec> {
         optimizer::variants(),
         reduce::variants(),
         rope::variants(),
+        simd::variants(),
         sparse::variants(),
         topk::variants(),
     ]
     .concat()
 }
 
-/// Declares a kernel: its name, its file under `shaders/`, its parameters and its storage bindings in order.
+/// Declares a kernel: its name, its file under `shaders/`, its parameters, its storage bindings in order, and the
+/// optional features that it cannot do without.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $id:ident, $name:literal, $file:literal, $params:ty, [$($binding:expr),* $(,)?]) => {
+    ($(#[$doc:meta])* $id:ident, $name:literal, $file:literal, $params:ty, [$($binding:expr),* $(,)?]
+        $(, needs $($feature:ident)*)?) => {
         $(#[$doc])*
         pub static $id: $crate::device::Kernel = $crate::device::Kernel {
             name: $name,
@@ -93,6 +101,7 @@ macro_rules! kernel {
             file: $file,
             bindings: &[$($binding),*],
             params_bytes: size_of::<$params>(),
+            needs: &[$($($crate::device::Feature::$feature),*)?],
         };
     };
 }

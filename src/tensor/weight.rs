@@ -33,6 +33,11 @@ impl WeightFormat {
         }
     }
 
+    /// Whether elements come in blocks with a scale.
+    pub fn is_quantised(self) -> bool {
+        matches!(self, WeightFormat::Q8 | WeightFormat::Q4)
+    }
+
     /// Bytes on the device for `elements` elements.
     pub fn bytes(self, elements: u64) -> u64 {
         let bytes = match self {

@@ -13,7 +13,7 @@ const MOST_SKIPPED: u32 = 10;
 pub struct Reports<'a> {
     log: &'a mut MetricsLog,
     pending: Option<(StepResult, StepMetrics)>,
-    last_done: Instant,
+    last_recorded: Instant,
     /// Of the last step that was reported; NaN before the first.
     pub last_loss: f64,
     /// Steps without a finite gradient up to there, in a row.
@@ -23,11 +23,15 @@ pub struct Reports<'a> {
 impl<'a> Reports<'a> {
     /// For a run that stands where `last_loss` and `skipped` say.
     pub fn new(log: &'a mut MetricsLog, last_loss: f64, skipped: u32) -> Self {
-        Reports { log, pending: None, last_done: Instant::now(), last_loss, skipped }
+        Reports { log, pending: None, last_recorded: Instant::now(), last_loss, skipped }
     }
 
     /// Takes a step's numbers, and reports those of the step before.
-    pub fn push(&mut self, result: StepResult, metrics: StepMetrics, observer: &mut dyn Observer) -> Result<()> {
+    pub fn push(&mut self, result: StepResult, mut metrics: StepMetrics, observer: &mut dyn Observer) -> Result<()> {
+        // the host stays a few submissions ahead of the device, so the time between two steps recorded is a step's time
+        let now = Instant::now();
+        metrics.tokens_per_second = metrics.tokens as f64 / (now - self.last_recorded).as_secs_f64().max(1e-9);
+        self.last_recorded = now;
         match self.pending.replace((result, metrics)) {
             Some(previous) => self.report(previous, observer),
             None => Ok(()),
@@ -44,9 +48,6 @@ impl<'a> Reports<'a> {
 
     fn report(&mut self, (result, mut metrics): (StepResult, StepMetrics), observer: &mut dyn Observer) -> Result<()> {
         (metrics.loss, metrics.grad_norm) = result.wait()?;
-        let now = Instant::now();
-        metrics.tokens_per_second = metrics.tokens as f64 / (now - self.last_done).as_secs_f64().max(1e-9);
-        self.last_done = now;
         metrics.skipped = !(metrics.loss.is_finite() && metrics.grad_norm.is_finite());
         self.last_loss = metrics.loss;
         self.log.append(&metrics)?;

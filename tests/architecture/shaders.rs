@@ -5,6 +5,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use rayon::prelude::*;
+use rugosa::device::Feature;
 use rugosa::device::shader::{FRAGMENTS, render};
 use rugosa::device::spec::{Access, Grid, Kernel, KernelSpec, read, write};
 use rugosa::kernels::{KERNELS, variants};
@@ -88,10 +89,23 @@ fn every_variant_is_what_its_kernel_says_and_translates() {
 fn check(spec: &KernelSpec) -> Result<(), String> {
     let text = render(spec).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
+    let capabilities = CAPABILITIES | spec.kernel.needs.iter().map(|f| capabilities(*f)).collect();
     let info =
-        Validator::new(ValidationFlags::all(), CAPABILITIES).validate(&module).map_err(|e| e.emit_to_string(&text))?;
+        Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(&text))?;
     check_interface(spec.kernel, &module, &info)?;
-    translate(&module, &info)
+    if spec.kernel.needs.is_empty() { translate(&module, &info) } else { to_spirv(&module, &info) }
+}
+
+/// What naga lets a kernel say that is launched only where a device has the feature. Such kernels have a portable twin,
+/// and the features are sought on Vulkan alone.
+fn capabilities(feature: Feature) -> Capabilities {
+    match feature {
+        Feature::F16 => Capabilities::SHADER_FLOAT16,
+        Feature::Subgroup => Capabilities::SUBGROUP,
+        Feature::CoopMatrix => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16,
+        Feature::Int64 => Capabilities::SHADER_INT64,
+        Feature::Timestamps => Capabilities::empty(),
+    }
 }
 
 /// Entry point, workgroup, bindings and parameters.
@@ -175,6 +189,11 @@ fn check_interface(kernel: &Kernel, module: &Module, info: &ModuleInfo) -> Resul
 
 /// To Vulkan's, Metal's and DX12's language, with the settings that pipelines are compiled with.
 fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
+    to_spirv(module, info)?;
+    to_metal_and_hlsl(module, info)
+}
+
+fn to_spirv(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     let spv_options = spv::Options {
         force_loop_bounding: false,
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
@@ -182,7 +201,10 @@ fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     };
     let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
     let words = spv::write_vec(module, info, &spv_options, Some(&entry)).map_err(|e| format!("SPIR-V: {e}"))?;
+    if words.is_empty() { Err("an empty translation".into()) } else { Ok(()) }
+}
 
+fn to_metal_and_hlsl(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     let msl_options = msl::Options {
         lang_version: (2, 4),
         force_loop_bounding: false,
@@ -202,7 +224,7 @@ fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     hlsl::Writer::new(&mut hlsl_text, &hlsl_options, &hlsl::PipelineOptions::default())
         .write(module, info, None)
         .map_err(|e| format!("HLSL: {e}"))?;
-    if words.is_empty() || !metal.contains("kernel void") || !hlsl_text.contains("numthreads") {
+    if !metal.contains("kernel void") || !hlsl_text.contains("numthreads") {
         return Err("a translation without an entry point".into());
     }
     Ok(())
@@ -225,6 +247,7 @@ const GOOD: Kernel = Kernel {
     file: "good.wgsl",
     bindings: &[read("a"), write("c")],
     params_bytes: size_of::<Grid>() + 4,
+    needs: &[],
 };
 static WRONG_NAME: Kernel = Kernel { name: "wrong name", bindings: &[read("b"), write("c")], ..GOOD };
 static WRONG_ACCESS: Kernel = Kernel { bindings: &[read("a"), read("c")], ..GOOD };

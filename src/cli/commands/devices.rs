@@ -19,8 +19,10 @@ fn used(row: &AdapterRow, options: &DeviceOptions) -> Vec<Feature> {
     let asked_for = |f: &Feature| match f {
         // the profile of kernels
         Feature::Timestamps => true,
+        // products in registers, see kernels/simd.rs
+        Feature::Subgroup | Feature::Int64 => row.class == DeviceClass::Software,
         // no kernel has a fast path yet
-        Feature::F16 | Feature::Subgroup | Feature::CoopMatrix => false,
+        Feature::F16 | Feature::CoopMatrix => false,
     };
     row.features.iter().copied().filter(|f| asked_for(f) && !options.disable.contains(f)).collect()
 }

@@ -65,6 +65,7 @@ pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {
         (wgpu::Features::SUBGROUP, Feature::Subgroup),
         (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, Feature::CoopMatrix),
         (wgpu::Features::TIMESTAMP_QUERY, Feature::Timestamps),
+        (wgpu::Features::SHADER_INT64, Feature::Int64),
     ]
     .into_iter()
     .filter(|(flag, _)| f.contains(*flag))

@@ -57,6 +57,7 @@ impl WgpuBackend {
             (Feature::Subgroup, wgpu::Features::SUBGROUP),
             (Feature::CoopMatrix, wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
             (Feature::Timestamps, wgpu::Features::TIMESTAMP_QUERY),
+            (Feature::Int64, wgpu::Features::SHADER_INT64),
         ];
         let features = wanted
             .iter()
@@ -417,7 +418,10 @@ mod tests {
         let lost = |result: Result<()>| match result {
             Err(e @ Error::DeviceLost { .. }) => {
                 let text = e.to_string();
-                assert!(text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'), "{text}");
+                assert!(
+                    text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'),
+                    "{text}"
+                );
             }
             other => panic!("{other:?}"),
         };
