@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// `rugosa train` in `folder` with the run in `out`: warm-up, collection and training, 12 steps in all.
-fn train(folder: &Path, out: &str) -> Command {
-    let mut command = rugosa("train --schedule wl2 --mask-grads 2 --steps 8 --rank 4 --density 0.05 --seq-len 32");
+/// `rugosa train` in `folder` with the run in `out`: 4 steps of warm-up and collection, then those that `more` says.
+fn train(folder: &Path, out: &str, more: &str) -> Command {
+    let mut command = rugosa("train --schedule wl2 --mask-grads 2 --rank 4 --density 0.05 --seq-len 32");
     for (flag, name) in [("--model", "model"), ("--data", "rows.jsonl"), ("--out", out)] {
         command.arg(flag).arg(folder.join(name));
     }
-    command.args("--gradient-accumulation-steps 2 --save-steps 1".split_whitespace());
+    command.args("--gradient-accumulation-steps 2".split_whitespace()).args(more.split_whitespace());
     command
 }
+
+const SAVING: &str = "--steps 8 --save-steps 1";
 
 fn resume(out: &Path) -> Command {
     let mut command = rugosa("train --resume --out");
@@ -59,11 +61,12 @@ fn bench() -> (tempfile::TempDir, PathBuf, PathBuf) {
 #[test]
 fn killed_again_and_again_it_ends_with_the_same_bytes() {
     let (dir, whole, killed) = bench();
-    let (code, _, stderr) = run(&mut train(dir.path(), "whole"));
+    let (code, _, stderr) = run(&mut train(dir.path(), "whole", SAVING));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(!whole.join("state").exists(), "a finished run needs no state");
-    for count in [1, 3, 4, 7, 10] {
-        let mut command = if count == 1 { train(dir.path(), "killed") } else { resume(&killed) };
+    // the first state is there once the second step is done
+    for count in [2, 3, 4, 7, 10] {
+        let mut command = if count == 2 { train(dir.path(), "killed", SAVING) } else { resume(&killed) };
         let mut child = until(&mut command, &killed, count);
         child.kill().unwrap(); // at any moment, also in the middle of saving
         child.wait().unwrap();
@@ -82,9 +85,7 @@ fn killed_again_and_again_it_ends_with_the_same_bytes() {
 #[test]
 fn interrupted_it_saves_its_state_and_ends_with_130() {
     let (dir, whole, killed) = bench();
-    let mut command = train(dir.path(), "killed");
-    command.args(["--save-steps", "0", "--steps", "100000"]);
-    let child = until(&mut command, &killed, 2);
+    let child = until(&mut train(dir.path(), "killed", "--steps 100000"), &killed, 2);
     assert!(!killed.join("state").exists());
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
@@ -109,13 +110,13 @@ fn interrupted_it_saves_its_state_and_ends_with_130() {
 #[test]
 fn masks_alone_are_saved_in_the_run_folder_or_where_asked() {
     let (dir, whole, _) = bench();
-    let (code, stdout, stderr) = run(train(dir.path(), "whole").arg("--mask-only"));
+    let (code, stdout, stderr) = run(&mut train(dir.path(), "whole", "--steps 8 --mask-only"));
     assert_eq!((code, stdout.as_str()), (Some(0), ""), "{stderr}");
     let default = std::fs::read(whole.join("masks.safetensors")).unwrap();
     assert!(!whole.join("adapter_config.json").exists());
     assert!(stderr.contains("--mask") && stderr.contains("masks.safetensors"), "{stderr}");
     let asked = dir.path().join("m.safetensors");
-    let (code, _, stderr) = run(train(dir.path(), "other").arg("--mask-only").arg("--save-mask").arg(&asked));
+    let (code, _, stderr) = run(train(dir.path(), "other", "--steps 8 --mask-only --save-mask").arg(&asked));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(std::fs::read(&asked).unwrap() == default && !dir.path().join("other/masks.safetensors").exists());
     // and they can be started from
