@@ -78,7 +78,7 @@ fn files_that_are_not_there() {
         fails(rugosa(command).arg(&none), 1, &["none: No such file"]);
     }
     std::fs::create_dir(b.path("empty")).unwrap();
-    b.refuses(&mut b.train("empty", "rows.jsonl", "out", ""), 1, &["config.json", "No such file"]);
+    b.refuses(&mut b.train("empty", "rows.jsonl", "out", ""), 1, &["empty: config.json: is missing"]);
     std::fs::remove_file(b.path("model/model.safetensors")).unwrap();
     b.refuses(&mut b.train("model", "rows.jsonl", "out", ""), 1, &["model: weights: neither model.safetensors nor"]);
 }
@@ -253,6 +253,15 @@ fn options_that_do_not_go() {
     fails(&mut rugosa("train --data d --out o"), 2, &["--model: not given"]);
     fails(&mut rugosa("train --resume"), 2, &["--resume: needs --out"]);
     b.refuses(rugosa("train --resume --out").arg(b.path("out")), 1, &["out: --resume: there is no run here"]);
+}
+
+#[test]
+fn rows_over_the_models_positions() {
+    let b = Bench::new();
+    b.write("long.jsonl", format!("{{\"input_ids\": [5, 6]}}\n{{\"input_ids\": {:?}}}\n", vec![5; 129]));
+    let mut eval = rugosa("eval");
+    eval.arg("--model").arg(b.path("model")).arg("--data").arg(b.path("long.jsonl"));
+    fails(&mut eval, 1, &["long.jsonl:2: the row has 129 tokens", "128 positions", "--seq-len"]);
 }
 
 #[test]
