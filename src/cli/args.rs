@@ -255,9 +255,15 @@ pub struct DevicesArgs {
 pub struct DemoArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Seed of the run
+    /// Seed of the rows and of the run
     #[arg(long, value_name = "SEED", default_value_t = default::seed())]
     pub seed: u64,
+    /// Keep the model, the rows and the adapter in this new folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Optimiser steps after the masks
+    #[arg(long, value_name = "N", default_value_t = 80, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: u64,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
