@@ -129,7 +129,7 @@ impl Tile {
     }
 
     fn consts(&self) -> Vec<(&'static str, u32)> {
-        vec![("BM", self.bm), ("BN", self.bn), ("BK", self.bk), ("TM", self.tm), ("TN", self.tn)]
+        vec![("BM", self.bm), ("BN", self.bn), ("BK", self.bk), ("TM", self.tm), ("TN", self.tn), ("PREFETCH", 1)]
     }
 }
 

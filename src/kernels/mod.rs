@@ -5,6 +5,7 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
+pub mod coop;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
