@@ -16,6 +16,9 @@
 // Scores are a tiled product (DC of head_dim at a time through `stage`), TM × TN a thread; they pass through `tile` to
 // the second product, in which a thread owns TM rows and every NX-th vec4 of head_dim. Thread (tx, ty) has the rows
 // 4 · (i · NY + ty) + lane in both, so what belongs to a row stays in registers.
+//
+// Loads have no branches: rows and columns past the end read the last one instead. Nothing is stored for such a row, and a
+// column that a row does not see counts 0 for it.
 {% include "lib/grid.wgsl" %}
 {% if SOFTCAP %}
 {% include "lib/softcap.wgsl" %}
@@ -65,7 +68,6 @@ struct Params {
 {% endif %}
 {% endif %}
 
-const OUTSIDE: u32 = 0xffffffffu;
 {% if PASS == 0 %}
 // The score of a key that is not seen, and the logarithm of an empty sum.
 const MASKED: f32 = -1e38;
@@ -82,23 +84,15 @@ var<workgroup> last_column: atomic<u32>;
 var<workgroup> span: vec2<u32>;
 
 fn query_at(row: u32, kv_head: u32) -> u32 {
-    let token = row / p.group;
-    let at = (token * p.heads + kv_head * p.group + (row - token * p.group)) * {{ D4 }}u;
-    return select(OUTSIDE, at, token < p.tokens);
+    let inside = min(row, p.tokens * p.group - 1u);
+    let token = inside / p.group;
+    return (token * p.heads + kv_head * p.group + (inside - token * p.group)) * {{ D4 }}u;
 }
 
 fn key_at(row: u32, kv_head: u32) -> u32 {
-    return select(OUTSIDE, (row * p.kv_heads + kv_head) * {{ D4 }}u, row < p.kv_rows);
+    return (min(row, p.kv_rows - 1u) * p.kv_heads + kv_head) * {{ D4 }}u;
 }
 
-{% for buffer in (["q", "k", "v"] if PASS == 0 else ["q", "k", "v", "d_out"]) %}
-fn load_{{ buffer }}(at: u32, d: u32) -> vec4<f32> {
-    var out = vec4<f32>();
-    if (at != OUTSIDE) { out = {{ buffer }}[at + d]; }
-    return out;
-}
-
-{% endfor %}
 {% macro address(side, i) %}{% if (side == "row") == (PASS != 2) %}q_at[{{ i }}]{% else %}key_at({{ "row0" if side == "row" else "col0" }} + {{ i }}, kv_head){% endif %}{% endmacro %}
 
 {# acc = rows · columnsᵀ over head_dim; column (jj · NX + tx) + COLS4 · lane of thread tx is its number 4 · jj + lane #}
@@ -116,12 +110,12 @@ fn load_{{ buffer }}(at: u32, d: u32) -> vec4<f32> {
                 if (quad < {{ ROWS4 }}u) {
                     let first = quad * 4u;
 {% for x in range(4) %}
-                    x{{ x }} = load_{{ rows }}({{ address("row", "first + " ~ x ~ "u") }}, d + e);
+                    x{{ x }} = {{ rows }}[{{ address("row", "first + " ~ x ~ "u") }} + d + e];
 {% endfor %}
                 } else {
                     let first = quad - {{ ROWS4 }}u;
 {% for x in range(4) %}
-                    x{{ x }} = load_{{ cols }}({{ address("col", "first + " ~ (x * COLS4) ~ "u") }}, d + e);
+                    x{{ x }} = {{ cols }}[{{ address("col", "first + " ~ (x * COLS4) ~ "u") }} + d + e];
 {% endfor %}
                 }
                 let to = e * {{ 4 * STAGE4 }}u + quad;
@@ -157,17 +151,14 @@ fn load_{{ buffer }}(at: u32, d: u32) -> vec4<f32> {
 {% endfor %}
 {% endmacro %}
 
-{% macro vec_inside(c) %}{% if (c + 1) * NX > D4 %}if (tx + {{ c * NX }}u < {{ D4 }}u) {% endif %}{% endmacro %}
-
 {# acc += tileᵀ · columns; what lies in the tile past the last column is 0 #}
 {% macro gather(acc, cols) %}
         for (var n = 0u; n < columns; n += {{ UNROLL }}u) {
 {% for u in range(UNROLL) %}
             {
-                let at = {{ address("col", "n + " ~ u ~ "u") }};
+                let at = {{ address("col", "n" if u == 0 else "min(n + " ~ u ~ "u, columns - 1u)") }};
 {% for c in range(CD) %}
-                var x{{ c }} = vec4<f32>();
-                {{ vec_inside(c) }}{ x{{ c }} = load_{{ cols }}(at, tx + {{ c * NX }}u); }
+                let x{{ c }} = {{ cols }}[at + d{{ c }}];
 {% endfor %}
 {% for i in range(TM4) %}
                 let w{{ i }} = tile[(n + {{ u }}u) * {{ TILE4 }}u + ty + {{ i * NY }}u];
@@ -190,14 +181,15 @@ fn load_{{ buffer }}(at: u32, d: u32) -> vec4<f32> {
 {% endfor %}
 {% endmacro %}
 
-{# buffer = factor · acc; `factor` names a scalar, or a vec4 of rows a number of which is appended #}
+{# buffer = factor · acc; `factor` is a scalar, or with `by_row` the name of vec4s of rows, or empty #}
 {% macro store(buffer, acc, factor, by_row) %}
 {% for r in range(TM) %}
     {
-        let at = {{ address("row", "4u * (ty + " ~ ((r // 4) * NY) ~ "u) + " ~ (r % 4) ~ "u") }};
-        if (at != OUTSIDE) {
+        let row = 4u * ty + {{ 4 * (r // 4) * NY + r % 4 }}u;
+        if (row0 + row < rows) {
+            let at = {{ address("row", "row") }};
 {% for c in range(CD) %}
-            {{ vec_inside(c) }}{ {{ buffer }}[at + tx + {{ c * NX }}u] = {{ acc }}{{ r }}_{{ c }}{% if factor %} * {{ factor }}{% if by_row %}{{ r // 4 }}.{{ "xyzw"[r % 4] }}{% endif %}{% endif %}; }
+            {% if (c + 1) * NX > D4 %}if (tx + {{ c * NX }}u < {{ D4 }}u) {% endif %}{ {{ buffer }}[at + d{{ c }}] = {{ acc }}{{ r }}_{{ c }}{% if factor %} * {{ factor }}{% if by_row %}{{ r // 4 }}.{{ "xyzw"[r % 4] }}{% endif %}{% endif %}; }
 {% endfor %}
         }
     }
@@ -214,35 +206,35 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let ty = lid / {{ NX }}u;
 {% if PASS == 2 %}
     let row0 = group / p.kv_heads * {{ BM }}u;
+    let rows = p.kv_rows;
 {% else %}
     // late queries see most keys: they start first
     let row0 = (p.blocks - 1u - group / p.kv_heads) * {{ BM }}u;
+    let rows = p.tokens * p.group;
 {% endif %}
+{% for c in range(CD) %}
+    let d{{ c }} = min(tx + {{ c * NX }}u, {{ D4 - 1 }}u);
+{% endfor %}
 
     // the columns that any row of the block has to do with
     if (lid == 0u) {
-        atomicStore(&first_column, OUTSIDE);
+        atomicStore(&first_column, 0xffffffffu);
         atomicStore(&last_column, 0u);
     }
     workgroupBarrier();
     for (var i = lid; i < {{ BM }}u; i += {{ THREADS }}u) {
-        var range = vec2<u32>();
 {% if PASS == 2 %}
-        if (row0 + i < p.kv_rows) {
-            range = stats[p.tokens * p.heads + row0 + i].xy;
-            range.y = min(range.y, p.tokens);
-        }
+        var range = stats[p.tokens * p.heads + min(row0 + i, rows - 1u)].xy;
+        range.y = min(range.y, p.tokens);
 {% else %}
         let at = query_at(row0 + i, kv_head);
         q_at[i] = at;
-        if (at != OUTSIDE) {
 {% if PASS == 0 %}
-            let token = (row0 + i) / p.group;
-            range = vec2<u32>(kv_start[token], min(kv_end[token], p.kv_rows));
+        let token = at / ({{ D4 }}u * p.heads);
+        let range = vec2<u32>(kv_start[token], min(kv_end[token], p.kv_rows));
 {% else %}
-            range = stats[at / {{ D4 }}u].zw;
+        let range = stats[at / {{ D4 }}u].zw;
 {% endif %}
-        }
 {% endif %}
         if (range.x < range.y) {
             atomicMin(&first_column, range.x);
@@ -261,12 +253,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     var end{{ i }}: vec4<u32>;
 {% for x in range(4) %}
     {
-        let at = q_at[4u * (ty + {{ i * NY }}u) + {{ x }}u];
-        if (at != OUTSIDE) {
-            let token = at / ({{ D4 }}u * p.heads);
-            start{{ i }}.{{ "xyzw"[x] }} = kv_start[token];
-            end{{ i }}.{{ "xyzw"[x] }} = min(kv_end[token], p.kv_rows);
-        }
+        let token = q_at[4u * ty + {{ 4 * i * NY + x }}u] / ({{ D4 }}u * p.heads);
+        start{{ i }}.{{ "xyzw"[x] }} = kv_start[token];
+        end{{ i }}.{{ "xyzw"[x] }} = min(kv_end[token], p.kv_rows);
     }
 {% endfor %}
     var most{{ i }} = vec4<f32>(LOWEST);
@@ -281,14 +270,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     var delta{{ i }}: vec4<f32>;
 {% for x in range(4) %}
     {
-        let at = q_at[4u * (ty + {{ i * NY }}u) + {{ x }}u];
-        if (at != OUTSIDE) {
-            let s = stats[at / {{ D4 }}u];
-            l{{ i }}.{{ "xyzw"[x] }} = bitcast<f32>(s.x);
-            delta{{ i }}.{{ "xyzw"[x] }} = bitcast<f32>(s.y);
-            start{{ i }}.{{ "xyzw"[x] }} = s.z;
-            end{{ i }}.{{ "xyzw"[x] }} = s.w;
-        }
+        let s = stats[q_at[4u * ty + {{ 4 * i * NY + x }}u] / {{ D4 }}u];
+        l{{ i }}.{{ "xyzw"[x] }} = bitcast<f32>(s.x);
+        delta{{ i }}.{{ "xyzw"[x] }} = bitcast<f32>(s.y);
+        start{{ i }}.{{ "xyzw"[x] }} = s.z;
+        end{{ i }}.{{ "xyzw"[x] }} = s.w;
     }
 {% endfor %}
 {% endfor %}
@@ -314,7 +300,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endif %}
         let columns = min({{ BN }}u, end_column - col0);
 {{ scores("s", "k" if PASS == 2 else "q", "q" if PASS == 2 else "k") }}
-{# S, softcapped; with slope = its derivative by the uncapped S #}
 {% for i in range(TM4) %}
 {% for j in range(TN) %}
         s{{ i }}_{{ j }} *= p.scale;
@@ -378,8 +363,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         let l = select(vec4<f32>(MASKED), most{{ i }} + log(total{{ i }}), some{{ i }});
 {% for x in range(4) %}
         {
-            let at = q_at[4u * (ty + {{ i * NY }}u) + {{ x }}u];
-            if (at != OUTSIDE) { lse[at / {{ D4 }}u] = l.{{ "xyzw"[x] }}; }
+            let row = 4u * ty + {{ 4 * i * NY + x }}u;
+            if (row0 + row < rows) { lse[q_at[row] / {{ D4 }}u] = l.{{ "xyzw"[x] }}; }
         }
 {% endfor %}
     }
@@ -404,20 +389,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {{ store("dq", "o", "p.scale", false) }}
 {% else %}
 {% for j in range(TN) %}
-        var l{{ j }} = 0.0;
-        var delta{{ j }} = 0.0;
+        var delta{{ j }}: f32;
         {
-            let at = q_at[tx + {{ (j // 4) * NX + (j % 4) * COLS4 }}u];
-            var range = vec2<u32>();
-            if (at != OUTSIDE) {
-                let s = stats[at / {{ D4 }}u];
-                l{{ j }} = bitcast<f32>(s.x);
-                delta{{ j }} = bitcast<f32>(s.y);
-                range = s.zw;
-            }
+            let column = tx + {{ (j // 4) * NX + (j % 4) * COLS4 }}u;
+            let stat = stats[q_at[column] / {{ D4 }}u];
+            let end = select(0u, stat.w, column < columns);
+            delta{{ j }} = bitcast<f32>(stat.y);
 {% for i in range(TM4) %}
-            let seen{{ i }} = (key{{ i }} >= vec4<u32>(range.x)) & (key{{ i }} < vec4<u32>(range.y));
-            s{{ i }}_{{ j }} = select(vec4<f32>(), exp(s{{ i }}_{{ j }} - l{{ j }}), seen{{ i }});
+            let seen{{ i }} = (key{{ i }} >= vec4<u32>(stat.z)) & (key{{ i }} < vec4<u32>(end));
+            s{{ i }}_{{ j }} = select(vec4<f32>(), exp(s{{ i }}_{{ j }} - bitcast<f32>(stat.x)), seen{{ i }});
 {% endfor %}
         }
 {% endfor %}

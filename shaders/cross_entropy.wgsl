@@ -6,6 +6,9 @@
 // A workgroup of WG threads (a power of two) owns a row. VEC = 1: vocab and stride are multiples of 4.
 {% include "lib/grid.wgsl" %}
 {% include "lib/reduce.wgsl" %}
+{% if SOFTCAP %}
+{% include "lib/softcap.wgsl" %}
+{% endif %}
 struct Params {
     base: u32, groups: u32,
     rows: u32, vocab: u32,
@@ -25,8 +28,7 @@ var<workgroup> target_value: f32;
 
 fn capped(z: V) -> V {
 {% if SOFTCAP %}
-    // beyond ±12 an f32's tanh is ±1, and some drivers' overflows
-    return p.cap * tanh(clamp(z / p.cap, V(-12.0), V(12.0)));
+    return p.cap * {{ "tanh4(z / p.cap)" if VEC else "tanh4(vec4<f32>(z / p.cap)).x" }};
 {% else %}
     return z;
 {% endif %}

@@ -1,1 +1,46 @@
-fn main() {}
+//! The `rugosa` program: arguments in, one line and an exit code out.
+
+use rugosa::cli::args::Cli;
+use rugosa::cli::{self, signal};
+use rugosa::error::{Error, Result};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Says what is logged, in the form of tracing's filters: `RUGOSA_LOG=debug`, `RUGOSA_LOG=rugosa=trace,wgpu_hal=info`.
+const LOG: &str = "RUGOSA_LOG";
+
+fn main() -> ExitCode {
+    quiet_mesa();
+    let cli = Cli::from_env();
+    match start_log().and_then(|()| cli::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // nothing is left to tell it to where standard error is gone
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::from(signal::exit_code(&error))
+        }
+    }
+}
+
+/// Keeps Mesa's layer that asks the desktop for its GPU from printing "error: XDG_RUNTIME_DIR is invalid" where there is
+/// no desktop to ask.
+fn quiet_mesa() {
+    let unset = |name: &str| std::env::var_os(name).is_none();
+    if cfg!(target_os = "linux") && unset("XDG_RUNTIME_DIR") && unset("NODEVICE_SELECT") {
+        // SAFETY: the first thing that the process does; no other thread runs that could read the environment
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+/// Logs to standard error. Without [`LOG`] nothing: drivers complain about much that is no concern of the user's, and
+/// what is one arrives as an [`Error`].
+fn start_log() -> Result<()> {
+    let filter = match std::env::var(LOG) {
+        Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(LOG, e.to_string()))?,
+        Err(_) => return Ok(()),
+    };
+    let to_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(to_terminal).init();
+    Ok(())
+}

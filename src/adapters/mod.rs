@@ -1,2 +1,8 @@
 //! Adapters, attached to a model from outside by module path.
+
+mod mask;
+mod set;
 pub mod targets;
+
+pub use mask::MaskCollector;
+pub use set::{AdapterSet, Training, module_shapes};

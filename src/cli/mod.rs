@@ -1,4 +1,16 @@
-//! The command line: arguments, progress and how the process ends.
+//! The command line: arguments, commands, progress and how the process ends.
 pub mod args;
+pub mod commands;
+mod input;
 pub mod progress;
 pub mod signal;
+
+use crate::error::Result;
+
+/// Does what the arguments say. Results go to standard output, everything else to standard error.
+///
+/// # Errors
+/// Those of the command; [`signal::exit_code`] turns them into the process's.
+pub fn run(cli: args::Cli) -> Result<()> {
+    commands::run(cli.command)
+}

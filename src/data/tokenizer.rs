@@ -1,6 +1,7 @@
 //! Text to token ids and back.
 
 use crate::error::{Error, Result};
+use crate::io::atomic::write_atomic;
 use crate::io::gguf::Metadata;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
@@ -201,6 +202,27 @@ impl Tokenizer {
     /// The model's chat template, a Jinja text.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json` to `folder`, so that [`Tokenizer::from_folder`] reads the same
+    /// tokenizer back.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let bad = |e: String| Error::file(folder.join("tokenizer.json"), "tokenizer", e);
+        let pipeline = self.pipeline.to_string(true).map_err(|e| bad(e.to_string()))?;
+        write_atomic(&folder.join("tokenizer.json"), |w| w.write_all(pipeline.as_bytes()))?;
+        let name = |id: Option<u32>| id.and_then(|id| self.token(id));
+        let config = serde_json::json!({
+            "bos_token": name(self.bos),
+            "eos_token": name(self.eos),
+            "pad_token": name(self.pad),
+            "unk_token": name(self.unk),
+            "add_bos_token": !self.before.is_empty(),
+            "add_eos_token": !self.after.is_empty(),
+            "chat_template": self.chat_template,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        });
+        let config = serde_json::to_string_pretty(&config).map_err(|e| bad(e.to_string()))?;
+        write_atomic(&folder.join("tokenizer_config.json"), |w| w.write_all(config.as_bytes()))
     }
 
     /// The file or folder it came from, for messages.

@@ -264,6 +264,11 @@ impl Buffer {
         self.0.bytes
     }
 
+    /// Whether another clone is alive.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     pub fn slice(&self) -> Slice {
         Slice { raw: self.0.raw.clone(), offset: 0, len: self.0.bytes }
     }

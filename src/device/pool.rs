@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(size_class(257), 512);
         for bytes in [65_537u64, 1 << 20, (1 << 20) + 1, 123_456_789] {
             let class = size_class(bytes);
-            assert!(class >= bytes && class <= bytes + bytes / 8 && class % 256 == 0, "{bytes} -> {class}");
+            assert!(class >= bytes && class <= bytes + bytes / 8 && class.is_multiple_of(256), "{bytes} -> {class}");
             assert_eq!(size_class(class), class);
         }
     }

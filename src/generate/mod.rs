@@ -1,1 +1,8 @@
-//! (see ARCHITECTURE.md)
+//! Generation: prefill, then token by token through a key-value cache.
+
+mod cache;
+mod run;
+mod sampler;
+
+pub use run::{Request, generate};
+pub use sampler::{Sampler, Sampling};

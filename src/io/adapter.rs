@@ -8,7 +8,7 @@ pub use config::{AdapterConfig, AdapterKind, Targets};
 pub use pattern::Pattern;
 
 use super::safetensors::{SafetensorsFile, write_safetensors};
-use crate::csr::Csr;
+use crate::csr::{Csr, CsrPattern};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,6 +46,12 @@ pub struct Matrix {
 }
 
 impl AdapterFolder {
+    /// The masks of the modules that have one.
+    pub fn masks(&self) -> BTreeMap<String, CsrPattern> {
+        let mask = |(name, m): (&String, &ModuleTensors)| Some((name.clone(), m.sparse.as_ref()?.pattern.clone()));
+        self.modules.iter().filter_map(mask).collect()
+    }
+
     /// Reads `folder`. `shape_of` gives `(rows, cols)` of the model's linear of a name, or `None` if there is none;
     /// every tensor is checked against it.
     ///

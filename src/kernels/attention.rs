@@ -175,10 +175,12 @@ struct Tile {
 }
 
 impl Tile {
-    /// A thread holds `tm · head_dim / nx` sums (twice that for keys and values): wide heads get more threads across.
+    /// A thread holds `tm · head_dim / nx` sums, and twice that for keys and values: wide heads get more threads across.
+    /// The software renderer wants large tiles a thread, but its compiler's time grows with the square of their text.
     const fn choose(class: DeviceClass, head_dim: usize) -> Tile {
         match class {
-            DeviceClass::Software => Tile { nx: 4, ny: 8, tm: 4, tn: 8, unroll: 1 },
+            DeviceClass::Software if head_dim > 128 => Tile { nx: 8, ny: 4, tm: 8, tn: 4, unroll: 1 },
+            DeviceClass::Software => Tile { nx: 4, ny: 4, tm: 8, tn: 8, unroll: 1 },
             _ if head_dim > 128 => Tile { nx: 16, ny: 8, tm: 4, tn: 4, unroll: 2 },
             _ => Tile { nx: 8, ny: 16, tm: 4, tn: 4, unroll: 4 },
         }
@@ -423,7 +425,9 @@ pub fn attention_decode(
     let spec = decode_spec(device.caps().class, shape.head_dim, shape.softcap.is_some());
     let bindings = [q, k_cache, v_cache, keys.start, keys.end, &out];
     let groups = (sizes.tokens * shape.heads) as u64;
-    launch(device, &spec, &bindings.map(Tensor::slice), &params, groups, sizes.cost(4, &bindings))?;
+    // two products, but nothing of a range is masked
+    let cost = sizes.cost(2 * 2, &bindings);
+    launch(device, &spec, &bindings.map(Tensor::slice), &params, groups, cost)?;
     Ok(out)
 }
 

@@ -18,6 +18,21 @@ kernel!(
     SCATTER_ADD, "scatter_add", "scatter_add.wgsl", ScatterAddParams, [read("dy"), read("index"), write("x")]
 );
 
+kernel!(
+    /// `y = x[:, first..first + cols]`.
+    COLUMNS, "columns", "columns.wgsl", ColumnsParams, [read("x"), write("y")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct ColumnsParams {
+    grid: Grid,
+    n: u32,
+    x_cols: u32,
+    first: u32,
+    cols: u32,
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct GatherParams {
@@ -26,6 +41,7 @@ pub struct GatherParams {
     cols: u32,
     w_rows: u32,
     w_scales: u32,
+    first: u32,
     scale: f32,
 }
 
@@ -47,20 +63,24 @@ struct Source {
     rows: usize,
     cols: usize,
     scales_at: u32,
+    /// The first row, where this is a shard of a larger matrix.
+    shard: Option<usize>,
 }
 
 /// `y [n, cols] = scale · table[ids]`: ids u32 `[n]`, the table in any storage format. The caller has checked the ids;
-/// one outside of the table gives zeros.
+/// one outside of the table gives zeros. With `shard` the table is the rows from that one on of a larger table, and
+/// only the rows of y whose ids fall into it are written.
 ///
 /// # Errors
 /// [`Error::Shape`] if ids are no vector or the output does not fit.
-pub fn embedding_forward(table: &Weight, ids: &Tensor, scale: f32, y: To<'_>) -> Result<Tensor> {
+pub fn embedding_forward(table: &Weight, shard: Option<usize>, ids: &Tensor, scale: f32, y: To<'_>) -> Result<Tensor> {
     let source = Source {
         slice: table.slice(),
         format: table.format(),
         rows: table.rows(),
         cols: table.cols(),
         scales_at: table.scales_at(),
+        shard,
     };
     gather("embedding", source, ids, scale, y)
 }
@@ -71,7 +91,7 @@ pub fn embedding_forward(table: &Weight, ids: &Tensor, scale: f32, y: To<'_>) ->
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn gather_rows(x: &Tensor, rows: &Tensor, y: To<'_>) -> Result<Tensor> {
     let (x_rows, cols) = x.dims2("gather_rows")?;
-    let source = Source { slice: x.slice(), format: WeightFormat::F32, rows: x_rows, cols, scales_at: 0 };
+    let source = Source { slice: x.slice(), format: WeightFormat::F32, rows: x_rows, cols, scales_at: 0, shard: None };
     gather("gather_rows", source, rows, 1.0, y)
 }
 
@@ -88,13 +108,14 @@ fn gather(op: &'static str, w: Source, rows: &Tensor, scale: f32, y: To<'_>) -> 
         cols: w.cols as u32,
         w_rows: w.rows as u32,
         w_scales: w.scales_at,
+        first: w.shard.unwrap_or(0) as u32,
         scale,
         ..Default::default()
     };
     let vec = vec4(w.cols);
     let work = if vec { y.len() / 4 } else { y.len() };
     let bindings = [w.slice, rows.slice(), y.slice()];
-    let spec = gather_spec(w.format, vec);
+    let spec = gather_spec(w.format, vec, w.shard.is_some());
     launch(rows.device(), &spec, &bindings, &params, work.div_ceil(256) as u64, streaming(2 * y.len(), 1.0))?;
     Ok(y)
 }
@@ -109,6 +130,30 @@ pub fn scatter_rows_add(x: &Tensor, rows: &Tensor, dy: &Tensor) -> Result<()> {
     let (n, cols) = dy.dims2(op)?;
     rows.expect(op, "rows", &[n])?;
     scatter(op, false, x, dy, rows, (n, cols), 1.0)
+}
+
+/// `y [n, cols] = x[:, first..first + cols]`.
+///
+/// # Errors
+/// [`Error::Shape`] if x has no such columns or the output does not fit.
+pub fn columns(x: &Tensor, first: usize, cols: usize, y: To<'_>) -> Result<Tensor> {
+    let (n, x_cols) = x.dims2("columns")?;
+    if first + cols > x_cols {
+        return Err(Error::shape("columns", format!("{first}..{} of {:?}", first + cols, x.shape())));
+    }
+    let y = y.overwritten(x.device(), "columns", &[n, cols])?;
+    distinct("columns", &[x], &[&y])?;
+    let params = ColumnsParams {
+        n: n as u32,
+        x_cols: x_cols as u32,
+        first: first as u32,
+        cols: cols as u32,
+        ..Default::default()
+    };
+    let spec = KernelSpec::new(&COLUMNS, []);
+    let groups = y.len().div_ceil(256) as u64;
+    launch(x.device(), &spec, &[x.slice(), y.slice()], &params, groups, streaming(2 * y.len(), 1.0))?;
+    Ok(y)
 }
 
 /// Where each distinct token of a sequence stands, sorted: the backward of an embedding walks it, so that each row of
@@ -198,8 +243,8 @@ fn scatter(
     launch(x.device(), &scatter_spec(sorted, vec), &bindings, &params, work.div_ceil(256) as u64, cost)
 }
 
-fn gather_spec(format: WeightFormat, vec: bool) -> KernelSpec {
-    KernelSpec::new(&GATHER, [("WFMT", format as u32), ("VEC", vec.into())])
+fn gather_spec(format: WeightFormat, vec: bool, shard: bool) -> KernelSpec {
+    KernelSpec::new(&GATHER, [("WFMT", format as u32), ("VEC", vec.into()), ("SHARD", shard.into())])
 }
 
 fn scatter_spec(sorted: bool, vec: bool) -> KernelSpec {
@@ -209,8 +254,12 @@ fn scatter_spec(sorted: bool, vec: bool) -> KernelSpec {
 /// Every specialisation. Rows of quantised formats are whole blocks of 32.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    let mut all: Vec<_> = WeightFormat::ALL.iter().map(|f| gather_spec(*f, true)).collect();
-    all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::BF16].map(|f| gather_spec(f, false)));
+    let mut all = Vec::new();
+    for shard in flags {
+        all.extend(WeightFormat::ALL.map(|f| gather_spec(f, true, shard)));
+        all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::BF16].map(|f| gather_spec(f, false, shard)));
+    }
+    all.push(KernelSpec::new(&COLUMNS, []));
     all.extend(flags.iter().flat_map(|&sorted| flags.map(|vec| scatter_spec(sorted, vec))));
     all
 }

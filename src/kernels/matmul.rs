@@ -202,7 +202,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let class = device.caps().class;
     let lanes = simd::lanes(device.caps());
     let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
-    let vec = a1 % 4 == 0 && b1 % 4 == 0;
+    let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
     let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {

@@ -34,6 +34,7 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
     &elementwise::SCALE,
+    &embedding::COLUMNS,
     &embedding::GATHER,
     &embedding::SCATTER_ADD,
     &loss::ARGMAX,

@@ -53,7 +53,7 @@ impl SparseIndex {
         let key = |row: u32, col: u32| {
             let bucket = (row as u64 / 32) * bucket_cols as u64 + col as u64 / 32;
             let (r, c) = (row % 32, col % 32);
-            bucket << 16 | u64::from((r / 4 * 8 + c / 4) << 4 | (r % 4) << 2 | c % 4)
+            (bucket << 16) | u64::from(((r / 4 * 8 + c / 4) << 4) | ((r % 4) << 2) | (c % 4))
         };
         let mut order: Vec<(u64, u32, u32, u32)> =
             pattern.entries().enumerate().map(|(i, (r, c))| (key(r, c), i as u32, r, c)).collect();

@@ -1,1 +1,13 @@
-//! (see ARCHITECTURE.md)
+//! Models: one decoder driven by its configuration, with adapters attached from outside by module name.
+
+pub mod attention;
+mod batch;
+pub mod decoder;
+pub mod linear;
+pub mod loader;
+pub mod models;
+
+pub use attention::{Attention, Cached, Pass};
+pub use batch::{DeviceBatch, upload_all};
+pub use decoder::{Decoder, Input, Layer};
+pub use linear::Linear;

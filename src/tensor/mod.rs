@@ -71,6 +71,21 @@ impl Tensor {
         &self.shape
     }
 
+    /// A tensor over memory that is there.
+    fn over(device: &Device, buffer: Buffer, offset: u64, shape: &[usize]) -> Tensor {
+        Tensor { device: device.clone(), buffer, offset, shape: shape.to_vec() }
+    }
+
+    /// The buffer, and where in it the elements start, in bytes.
+    fn memory(&self) -> (Buffer, u64) {
+        (self.buffer.clone(), self.offset)
+    }
+
+    /// Whether another tensor holds the same memory.
+    pub fn is_shared(&self) -> bool {
+        self.buffer.is_shared()
+    }
+
     /// Elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -3,6 +3,7 @@
 use crate::device::{Buffer, Device, Slice};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// Device layouts, by the number that shaders know them by. GGUF's blocks of 18, 20 and 34 bytes are split into words
 /// of codes and words of scales, so that every load is aligned. Q4_0 becomes Q4 with minimum −8·scale, exactly.
@@ -54,6 +55,8 @@ impl WeightFormat {
 pub struct Weight {
     device: Device,
     buffer: Buffer,
+    /// Bytes into the buffer.
+    offset: u64,
     format: WeightFormat,
     rows: usize,
     cols: usize,
@@ -66,7 +69,7 @@ impl Weight {
     /// [`Error::Shape`] if `data` does not hold `rows × cols` elements, or rows are no whole number of blocks.
     pub fn upload(device: &Device, dtype: DType, rows: usize, cols: usize, data: &[u8]) -> Result<Weight> {
         let elements = rows as u64 * cols as u64;
-        if cols % dtype.block_elements() != 0 || dtype.file_bytes(elements) != Some(data.len() as u64) {
+        if !cols.is_multiple_of(dtype.block_elements()) || dtype.file_bytes(elements) != Some(data.len() as u64) {
             return Err(Error::shape("weight", format!("{} bytes for {dtype} [{rows}, {cols}]", data.len())));
         }
         let weight = Weight::empty(device, WeightFormat::of(dtype), rows, cols, "weights")?;
@@ -82,7 +85,28 @@ impl Weight {
     /// Uninitialised.
     pub fn empty(device: &Device, format: WeightFormat, rows: usize, cols: usize, what: &'static str) -> Result<Self> {
         let buffer = device.alloc(format.bytes(rows as u64 * cols as u64).max(4), what)?;
-        Ok(Weight { device: device.clone(), buffer, format, rows, cols })
+        Ok(Weight { device: device.clone(), buffer, offset: 0, format, rows, cols })
+    }
+
+    /// An f32 tensor `[rows, cols]` as a weight that shares its memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for anything but a matrix.
+    pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
+        let (rows, cols) = tensor.dims2("weight")?;
+        let (buffer, offset) = tensor.memory();
+        Ok(Weight { device: tensor.device().clone(), buffer, offset, format: WeightFormat::F32, rows, cols })
+    }
+
+    /// An f32 weight as a tensor that shares its memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for other formats.
+    pub fn as_tensor(&self) -> Result<Tensor> {
+        if self.format != WeightFormat::F32 {
+            return Err(Error::shape("weight", format!("{:?} is no f32 tensor", self.format)));
+        }
+        Ok(Tensor::over(&self.device, self.buffer.clone(), self.offset, &[self.rows, self.cols]))
     }
 
     pub fn device(&self) -> &Device {
@@ -105,7 +129,7 @@ impl Weight {
 
     /// The codes and, behind them, the scales.
     pub fn slice(&self) -> Slice {
-        self.buffer.range(0, self.format.bytes(self.rows as u64 * self.cols as u64).max(4))
+        self.buffer.range(self.offset, self.format.bytes(self.rows as u64 * self.cols as u64).max(4))
     }
 
     /// Where the scales start, in words; 0 without scales.

@@ -5,12 +5,11 @@ use super::{Source, assert_none, sources};
 
 /// The modules at the top of `src/`. Each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    // vocabulary
-    "error", "dtype", "rng", "csr", // bytes and text, no GPU
-    "io", "quant", "data", // the GPU
-    "device", "tensor", "kernels", // training
-    "autograd", "nn", "adapters", "optim", "generate", "train", // the program
-    "cli",
+    "error", "dtype", "rng", "csr", // vocabulary
+    "io", "quant", "data", // bytes and text, no GPU
+    "device", "tensor", "kernels", // the GPU
+    "autograd", "optim", "nn", "adapters", "generate", "train", // training
+    "cli",   // the program
 ];
 
 /// Marks of shader text.

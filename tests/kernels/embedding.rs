@@ -3,7 +3,9 @@
 use crate::common::*;
 use rugosa::dtype::DType;
 use rugosa::kernels::To;
-use rugosa::kernels::embedding::{TokenOrder, embedding_backward, embedding_forward, gather_rows, scatter_rows_add};
+use rugosa::kernels::embedding::{
+    TokenOrder, columns, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
+};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 
@@ -62,13 +64,48 @@ fn embeddings_from_every_format() {
         ids[5] = vocab as u32; // outside: zeros
         let at = Tensor::from_slice(dev, &[ids.len()], &ids, "test").unwrap();
         let y = Guarded::new(dev, &[ids.len(), cols]);
-        embedding_forward(&weight, &at, 1.5, To::Into(&y.tensor)).unwrap();
+        embedding_forward(&weight, None, &at, 1.5, To::Into(&y.tensor)).unwrap();
         let value = |id: u32, c: usize| values.get(id as usize * cols + c).map_or(0.0, |v| 1.5 * v);
         // a block's minimum and scaled code round apart
         let want =
             |v: f64| Exact { value: v, magnitude: v.abs() + if dtype.is_quantised() { 8.0 } else { 0.0 }, terms: 1 };
         let want: Vec<_> = ids.iter().flat_map(|id| (0..cols).map(|c| want(value(*id, c)))).collect();
         assert_close(&what, &y.read(&what), &want);
+    }
+}
+
+#[test]
+fn shards_write_the_rows_that_are_theirs() {
+    let dev = device();
+    let mut rng = Rng::named(4, "shards");
+    for cols in [7, 32] {
+        let values = random(&mut rng, 20 * cols);
+        let ids: Vec<u32> = (0..40).map(|_| rng.below(20) as u32).collect();
+        let at = Tensor::from_slice(dev, &[ids.len()], &ids, "test").unwrap();
+        let y = Guarded::new(dev, &[ids.len(), cols]);
+        // `read` fails on a row that no shard has written
+        for (first, end) in [(0, 6), (6, 13), (13, 20)] {
+            let bytes: Vec<u8> = values[first * cols..end * cols].iter().flat_map(|v| v.to_le_bytes()).collect();
+            let shard = Weight::upload(dev, DType::F32, end - first, cols, &bytes).unwrap();
+            embedding_forward(&shard, Some(first), &at, 1.0, To::Into(&y.tensor)).unwrap();
+        }
+        let want: Vec<f32> = ids.iter().flat_map(|id| values[*id as usize * cols..][..cols].to_vec()).collect();
+        assert_eq!(y.read("shards"), want);
+    }
+}
+
+#[test]
+fn some_columns_of_a_matrix() {
+    let dev = device();
+    let mut rng = Rng::named(5, "columns");
+    for (n, x_cols, first, cols) in [(1, 1, 0, 1), (7, 5, 2, 3), (33, 65, 31, 33), (129, 24, 8, 16)] {
+        let x = random(&mut rng, n * x_cols);
+        let tx = Tensor::from_slice(dev, &[n, x_cols], &x, "test").unwrap();
+        let y = Guarded::new(dev, &[n, cols]);
+        columns(&tx, first, cols, To::Into(&y.tensor)).unwrap();
+        let want: Vec<f32> = (0..n).flat_map(|t| x[t * x_cols + first..][..cols].to_vec()).collect();
+        assert_eq!(y.read("columns"), want);
+        assert!(columns(&tx, first + 1, x_cols - first, To::default()).is_err());
     }
 }
 

@@ -40,14 +40,14 @@ fn forward_and_backward() {
                 rstd.push(loose(Exact::of(r), (cols as f64).sqrt()));
                 let mut dot = Exact::default();
                 (0..cols).for_each(|c| dot.add(at(&dy, c) * gain(c) * at(&x, c) * r / cols as f64));
-                for c in 0..cols {
+                for (c, dw) in dw.iter_mut().enumerate() {
                     y.push(loose(Exact::of(at(&x, c) * r * gain(c)), (cols as f64).sqrt()));
                     let (direct, through) = (r * at(&dy, c) * gain(c), r * at(&x, c) * r);
                     let mut d = Exact { terms: cols, ..Exact::default() };
                     d.value = direct - through * dot.value;
                     d.magnitude = 2.0 * (direct.abs() + through.abs() * dot.magnitude);
                     dx.push(d);
-                    dw[c].add(at(&dy, c) * at(&x, c) * r);
+                    dw.add(at(&dy, c) * at(&x, c) * r);
                 }
             }
             dw.iter_mut().for_each(|d| *d = loose(*d, 2.0));

@@ -18,18 +18,22 @@ pub struct AdapterRow {
     pub max_workgroup_memory: u32,
     /// Optional features that it offers.
     pub features: Vec<Feature>,
-    /// Whether it would be opened without `--device`.
-    pub preferred: bool,
+    /// Whether the options choose it.
+    pub chosen: bool,
 }
 
-/// All adapters that can compute, in the order of their indices.
-pub fn list_adapters() -> Vec<AdapterRow> {
-    let adapters = enumerate();
-    let preferred = best(&adapters);
-    adapters.iter().enumerate().map(|(i, a)| row(i, a, preferred == Some(i))).collect()
+/// All adapters that can compute, in the order of their indices; the one that `options` choose is marked, if they
+/// choose any.
+///
+/// # Errors
+/// [`Error::NoDevice`] if there is none, with the way to get one.
+pub fn list_adapters(options: &DeviceOptions) -> Result<Vec<AdapterRow>> {
+    let adapters = enumerate()?;
+    let chosen = chosen(options, &adapters).ok();
+    Ok(adapters.iter().enumerate().map(|(i, a)| row(i, a, chosen == Some(i))).collect())
 }
 
-fn row(index: usize, adapter: &wgpu::Adapter, preferred: bool) -> AdapterRow {
+fn row(index: usize, adapter: &wgpu::Adapter, chosen: bool) -> AdapterRow {
     let (info, limits) = (adapter.get_info(), adapter.limits());
     AdapterRow {
         index,
@@ -43,7 +47,7 @@ fn row(index: usize, adapter: &wgpu::Adapter, preferred: bool) -> AdapterRow {
         max_buffer: limits.max_buffer_size,
         max_workgroup_memory: limits.max_compute_workgroup_storage_size,
         features: features(adapter.features()),
-        preferred,
+        chosen,
     }
 }
 
@@ -77,19 +81,20 @@ pub(super) fn class(info: &wgpu::AdapterInfo) -> DeviceClass {
     }
 }
 
-fn enumerate() -> Vec<wgpu::Adapter> {
+fn enumerate() -> Result<Vec<wgpu::Adapter>> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
-    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+    let adapters: Vec<_> = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
         .into_iter()
         .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
-        .collect()
+        .collect();
+    if adapters.is_empty() { Err(Error::NoDevice { reason: no_device_hint().into() }) } else { Ok(adapters) }
 }
 
 /// A real GPU before a software renderer; among equals the first.
-fn best(adapters: &[wgpu::Adapter]) -> Option<usize> {
+fn best(adapters: &[wgpu::Adapter]) -> usize {
     let rank = |a: &wgpu::Adapter| match a.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
@@ -97,19 +102,21 @@ fn best(adapters: &[wgpu::Adapter]) -> Option<usize> {
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
     };
-    (0..adapters.len()).min_by_key(|&i| (rank(&adapters[i]), i))
+    (0..adapters.len()).min_by_key(|&i| (rank(&adapters[i]), i)).unwrap_or(0)
+}
+
+/// The index of the adapter that `options` ask for.
+fn chosen(options: &DeviceOptions, adapters: &[wgpu::Adapter]) -> Result<usize> {
+    match options.selector.as_deref() {
+        None => Ok(best(adapters)),
+        Some(s) => select(s, &adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>()),
+    }
 }
 
 /// The adapter that `options` ask for.
 pub(super) fn choose(options: &DeviceOptions) -> Result<wgpu::Adapter> {
-    let mut adapters = enumerate();
-    let Some(best) = best(&adapters) else {
-        return Err(Error::NoDevice { reason: no_device_hint().into() });
-    };
-    let index = match options.selector.as_deref() {
-        None => best,
-        Some(s) => select(s, &adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>())?,
-    };
+    let mut adapters = enumerate()?;
+    let index = chosen(options, &adapters)?;
     Ok(adapters.swap_remove(index))
 }
 

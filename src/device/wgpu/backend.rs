@@ -243,6 +243,7 @@ impl Backend for WgpuBackend {
             name: self.caps.name.clone(),
             target,
             receive,
+            submission: state.queue.last.clone(),
             len: from.len as usize,
             trouble: self.trouble.clone(),
         }))
@@ -369,6 +370,8 @@ struct Readback {
     name: String,
     target: wgpu::Buffer,
     receive: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    /// Waiting for it does not wait for what was submitted behind it.
+    submission: Option<wgpu::SubmissionIndex>,
     len: usize,
     trouble: Arc<Mutex<Option<Trouble>>>,
 }
@@ -388,7 +391,8 @@ impl Pending for Readback {
                 Ok(result) => break result,
                 Err(mpsc::TryRecvError::Disconnected) => return Err(lost("read-back dropped".into())),
                 Err(mpsc::TryRecvError::Empty) => {
-                    self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| lost(e.to_string()))?;
+                    let wait = wgpu::PollType::Wait { submission_index: self.submission.clone(), timeout: None };
+                    self.device.poll(wait).map_err(|e| lost(e.to_string()))?;
                 }
             }
         };

@@ -109,11 +109,14 @@ pub(super) fn one_line(e: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// A kernel, and the (buffer, offset, length) that each of its bindings covers.
+type BindKey = (&'static str, Vec<(u64, u64, u64)>);
+
 /// Bind groups by kernel and ranges. The pool hands the same buffers out in the same order every step, so after the
 /// first steps every look-up hits.
 #[derive(Default)]
 pub(super) struct BindGroups {
-    cache: HashMap<(&'static str, Vec<(u64, u64, u64)>), wgpu::BindGroup>,
+    cache: HashMap<BindKey, wgpu::BindGroup>,
     pub created: u64,
 }
 

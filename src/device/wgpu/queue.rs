@@ -33,6 +33,8 @@ pub(super) struct Queue {
     slowness: f64,
     timer: Option<Timer>,
     pub submissions: u64,
+    /// The last submission.
+    pub last: Option<wgpu::SubmissionIndex>,
 }
 
 struct Timer {
@@ -66,6 +68,7 @@ impl Queue {
             slowness,
             timer: None,
             submissions: 0,
+            last: None,
         }
     }
 
@@ -152,6 +155,7 @@ impl Queue {
         let nominal = std::mem::take(&mut self.pending);
         let index = self.queue.submit([encoder.finish()]);
         self.submissions += 1;
+        self.last = Some(index.clone());
         self.in_flight.push_back((index, nominal, Instant::now()));
         if timed.is_some() {
             self.drain()?;

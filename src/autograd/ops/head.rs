@@ -1,0 +1,146 @@
+//! The language-model head and its loss, for supervised tokens only, in chunks: logits never exist all at once, and the
+//! gradient of the hidden states is taken in the same pass.
+
+use crate::autograd::{Tape, Var};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::kernels::To;
+use crate::kernels::embedding::{columns, gather_rows, scatter_rows_add};
+use crate::kernels::loss::{Logits, cross_entropy, cross_entropy_grad};
+use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::{elementwise, reduce};
+use crate::tensor::{Tensor, Weight};
+
+/// The matrix `[vocab, hidden]` that makes logits, in shards of whole rows.
+#[derive(Clone)]
+pub struct Head {
+    pub shards: Vec<(usize, Weight)>,
+    /// `[vocab, hidden]`, where the head trains (one shard then).
+    pub grad: Option<Tensor>,
+    pub vocab: usize,
+    /// Logits are `cap · tanh(logits / cap)`.
+    pub softcap: Option<f32>,
+}
+
+/// The supervised tokens of a batch.
+#[derive(Clone, Debug)]
+pub struct Targets {
+    /// `[supervised]` u32: their places in the batch, and what should follow them.
+    rows: Tensor,
+    ids: Tensor,
+}
+
+/// What becomes of the loss.
+#[derive(Clone, Copy)]
+pub struct HeadLoss<'a> {
+    /// Factor of each token's loss: 1 / supervised tokens of the optimiser step.
+    pub scale: f32,
+    /// `[1]`: the scaled loss is added to it.
+    pub sum: &'a Tensor,
+}
+
+/// Bytes of logits that exist at once, about.
+const CHUNK_BYTES: usize = 64 << 20;
+
+impl Targets {
+    /// From shifted targets `[tokens]`, negative where ignored.
+    pub fn new(device: &Device, targets: &[i32]) -> Result<Targets> {
+        let (rows, ids): (Vec<u32>, Vec<u32>) =
+            (targets.iter().enumerate()).filter(|(_, t)| **t >= 0).map(|(i, t)| (i as u32, *t as u32)).unzip();
+        let up = |v: &[u32]| Tensor::from_slice(device, &[v.len()], v, "batch");
+        Ok(Targets { rows: up(&rows)?, ids: up(&ids)? })
+    }
+
+    /// Supervised tokens.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Parts of at most `size` tokens; `size` is a multiple of 64, so that views are aligned.
+    fn chunks(&self, size: usize) -> impl Iterator<Item = Result<(Tensor, Tensor)>> + '_ {
+        (0..self.len()).step_by(size).map(move |first| {
+            let n = size.min(self.len() - first);
+            Ok((self.rows.view(first, &[n])?, self.ids.view(first, &[n])?))
+        })
+    }
+}
+
+impl Head {
+    fn chunk(&self) -> usize {
+        (CHUNK_BYTES / (4 * self.vocab.max(1))).next_multiple_of(64)
+    }
+
+    fn meaning(&self) -> Logits {
+        Logits { vocab: self.vocab, softcap: self.softcap }
+    }
+
+    /// Hidden states `[n, hidden]` to logits `[n, vocab]`.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let (n, _) = hidden.dims2("head")?;
+        let logits = Tensor::empty(hidden.device(), &[n, self.vocab], "logits")?;
+        for (first, shard) in &self.shards {
+            let out = Out { stride_column: Some((self.vocab, *first)), ..Out::into(&logits) };
+            rosa_linear(Layout::Nt, hidden, shard, Fused::default(), out)?;
+        }
+        Ok(logits)
+    }
+
+    /// d logits `[n, vocab]` to d hidden `[n, hidden]`.
+    fn hidden_gradient(&self, dlogits: &Tensor) -> Result<Tensor> {
+        if let [(_, shard)] = self.shards.as_slice() {
+            return rosa_linear(Layout::Nn, dlogits, shard, Fused::default(), Out::default());
+        }
+        let mut sum: Option<Tensor> = None;
+        for (first, shard) in &self.shards {
+            let part = columns(dlogits, *first, shard.rows(), To::default())?;
+            let out = sum.as_ref().map_or(Out::default(), Out::add_to);
+            sum = Some(rosa_linear(Layout::Nn, &part, shard, Fused::default(), out)?);
+        }
+        sum.ok_or_else(|| Error::shape("head", "no matrix"))
+    }
+}
+
+/// Adds the batch's scaled loss to `loss.sum`, and seeds the gradient of `hidden` `[tokens, hidden]` where it is needed.
+pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, loss: HeadLoss<'_>) -> Result<()> {
+    let device = hidden.value.device();
+    let needed = hidden.is_tracked() || head.grad.is_some();
+    let d_hidden =
+        if hidden.is_tracked() { Some(Tensor::zeros(device, hidden.value.shape(), "activations")?) } else { None };
+    for part in targets.chunks(head.chunk()) {
+        let (rows, ids) = part?;
+        let h = gather_rows(&hidden.value, &rows, To::default())?;
+        let logits = head.logits(&h)?;
+        let nll = match needed {
+            true => cross_entropy_grad(&logits, &ids, head.meaning(), loss.scale, To::default())?,
+            false => cross_entropy(&logits, &ids, head.meaning(), To::default())?,
+        };
+        elementwise::scale(&nll, loss.scale)?;
+        reduce::sum(&nll, loss.sum, 0, true)?;
+        // the logits' memory holds their gradient now
+        if let Some(grad) = &head.grad {
+            matmul(Layout::Tn, &logits, &h, Out::add_to(grad))?;
+        }
+        if let Some(d_hidden) = &d_hidden {
+            scatter_rows_add(d_hidden, &rows, &head.hidden_gradient(&logits)?)?;
+        }
+    }
+    match d_hidden {
+        Some(gradient) => tape.seed(hidden, gradient),
+        None => Ok(()),
+    }
+}
+
+/// The negative log-likelihood of each supervised token `[supervised]`, in nats; no gradient.
+pub fn head_nll(hidden: &Tensor, head: &Head, targets: &Targets) -> Result<Vec<f32>> {
+    let mut all = Vec::with_capacity(targets.len());
+    for part in targets.chunks(head.chunk()) {
+        let (rows, ids) = part?;
+        let logits = head.logits(&gather_rows(hidden, &rows, To::default())?)?;
+        all.extend(cross_entropy(&logits, &ids, head.meaning(), To::default())?.read::<f32>()?);
+    }
+    Ok(all)
+}

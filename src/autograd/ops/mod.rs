@@ -1,0 +1,19 @@
+//! Differentiable operations, each with its backward beside it.
+
+mod attention;
+mod embedding;
+mod head;
+mod linear;
+mod mlp;
+mod norm;
+mod residual;
+mod rope;
+
+pub use attention::{AttentionInputs, attention};
+pub use embedding::{EmbeddingTable, embed};
+pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
+pub use linear::{Attachment, GradientSink, Linear, LowRank, Sparse, linear};
+pub use mlp::{Activation, gated};
+pub use norm::{Norm, rmsnorm};
+pub use residual::add;
+pub use rope::rope;

@@ -1,0 +1,190 @@
+//! The tape, and the gradients that travel back along it.
+
+use crate::error::{Error, Result};
+use crate::kernels::elementwise;
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+
+type Backward = Box<dyn FnOnce(&mut Grads, Tensor) -> Result<()>>;
+
+/// An activation. It has an identity on the tape only if a gradient of it is needed.
+#[derive(Clone, Debug)]
+pub struct Var {
+    pub value: Tensor,
+    id: Option<usize>,
+}
+
+impl Var {
+    /// An activation whose gradient nothing needs.
+    pub fn constant(value: Tensor) -> Self {
+        Var { value, id: None }
+    }
+
+    /// Whether something trainable lies below it.
+    pub fn is_tracked(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// The value, for an operation that has no backward.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the gradient of this activation is needed: cutting the graph silently would train wrongly.
+    pub fn untracked(&self, op: &'static str) -> Result<&Tensor> {
+        match self.id {
+            None => Ok(&self.value),
+            Some(_) => Err(Error::shape(op, "has no backward, but the gradient of its input is needed")),
+        }
+    }
+}
+
+/// What drops inputs of low-rank adapters in this pass.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    pub seed: u32,
+    /// Optimiser step.
+    pub step: u32,
+    /// `[tokens]` u32: a number for each token that does not depend on how rows are split into micro-batches.
+    pub keys: Tensor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Nothing is tracked.
+    Inference,
+    /// Tracked and recorded.
+    Record,
+    /// Tracked, not recorded: the first pass over a checkpointed part.
+    Dry,
+}
+
+/// Records operations for one backward pass.
+pub struct Tape {
+    mode: Mode,
+    nodes: Vec<(usize, Backward)>,
+    next: usize,
+    grads: Grads,
+    dropout: Option<Dropout>,
+}
+
+impl Tape {
+    /// A tape that records.
+    pub fn new(dropout: Option<Dropout>) -> Self {
+        Tape::with(Mode::Record, dropout)
+    }
+
+    /// A tape on which nothing is tracked.
+    pub fn inference() -> Self {
+        Tape::with(Mode::Inference, None)
+    }
+
+    fn with(mode: Mode, dropout: Option<Dropout>) -> Self {
+        Tape { mode, nodes: Vec::new(), next: 0, grads: Grads::default(), dropout }
+    }
+
+    pub fn dropout(&self) -> Option<&Dropout> {
+        self.dropout.as_ref()
+    }
+
+    /// Whether gradients will be wanted at all.
+    pub fn is_training(&self) -> bool {
+        self.mode != Mode::Inference
+    }
+
+    /// The result of an operation. `needed`: whether an input is tracked or a parameter trains. `backward` gets the
+    /// gradient of `value`.
+    pub fn record(
+        &mut self,
+        value: Tensor,
+        needed: bool,
+        backward: impl FnOnce(&mut Grads, Tensor) -> Result<()> + 'static,
+    ) -> Var {
+        if !needed || self.mode == Mode::Inference {
+            return Var::constant(value);
+        }
+        let id = self.next;
+        self.next += 1;
+        if self.mode == Mode::Record {
+            self.nodes.push((id, Box::new(backward)));
+        }
+        Var { value, id: Some(id) }
+    }
+
+    /// A tracked input, whose gradient [`Tape::take`] gives after the backward pass.
+    pub fn leaf(&mut self, value: Tensor) -> Var {
+        let id = self.next;
+        self.next += 1;
+        Var { value, id: Some(id) }
+    }
+
+    /// Sets the gradient of `var`, where the backward pass starts.
+    pub fn seed(&mut self, var: &Var, gradient: Tensor) -> Result<()> {
+        self.grads.add(var, gradient)
+    }
+
+    /// Runs the recorded operations backwards, each freed as soon as it is done.
+    pub fn backward(&mut self) -> Result<()> {
+        while let Some((id, backward)) = self.nodes.pop() {
+            // an output that nothing used has no gradient, and passes none on
+            if let Some(gradient) = self.grads.0.remove(&id) {
+                backward(&mut self.grads, gradient)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient that arrived at `var`, if any did.
+    pub fn take(&mut self, var: &Var) -> Option<Tensor> {
+        self.grads.0.remove(&var.id?)
+    }
+
+    /// Runs `f` without keeping what its backward needs; the backward pass runs it again. Only `x` is kept.
+    pub fn checkpoint(&mut self, x: &Var, f: impl Fn(&mut Tape, &Var) -> Result<Var> + 'static) -> Result<Var> {
+        if self.mode != Mode::Record {
+            return f(self, x);
+        }
+        let dropout = self.dropout.clone();
+        let mut dry = Tape::with(Mode::Dry, dropout.clone());
+        let inner = if x.is_tracked() { dry.leaf(x.value.clone()) } else { x.clone() };
+        let y = f(&mut dry, &inner)?;
+        let x = x.clone();
+        Ok(self.record(y.value.clone(), y.is_tracked(), move |grads, dy| {
+            let mut again = Tape::new(dropout);
+            let inner = if x.is_tracked() { again.leaf(x.value.clone()) } else { x.clone() };
+            let y = f(&mut again, &inner)?;
+            again.seed(&y, dy)?;
+            again.backward()?;
+            match again.take(&inner) {
+                Some(dx) => grads.add(&x, dx),
+                None => Ok(()),
+            }
+        }))
+    }
+}
+
+/// Gradients of activations on their way back.
+#[derive(Default)]
+pub struct Grads(HashMap<usize, Tensor>);
+
+impl Grads {
+    /// Adds `gradient` to that of `var`; nothing happens if it is not tracked.
+    pub fn add(&mut self, var: &Var, gradient: Tensor) -> Result<()> {
+        self.accumulate(var, |sum| match sum {
+            None => Ok(gradient),
+            Some(sum) => elementwise::add_into(sum, &gradient, 1.0).map(|()| sum.clone()),
+        })
+    }
+
+    /// Lets `f` make the gradient of `var`: a new tensor, or by adding to the one that is there. `f` is not called if
+    /// `var` is not tracked.
+    pub fn accumulate(&mut self, var: &Var, f: impl FnOnce(Option<&Tensor>) -> Result<Tensor>) -> Result<()> {
+        let Some(id) = var.id else { return Ok(()) };
+        let sum = match self.0.remove(&id) {
+            // a residual connection hands one tensor to two gradients: adding in place would change both
+            Some(shared) if shared.is_shared() => Some(shared.duplicate("activations")?),
+            other => other,
+        };
+        let gradient = f(sum.as_ref())?;
+        self.0.insert(id, gradient);
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! `rugosa eval`: loss and exact match on a file of rows.
+
+use super::model::Ready;
+use crate::autograd::Tape;
+use crate::autograd::ops::head_nll;
+use crate::cli::args::{EvalArgs, Metric};
+use crate::cli::signal;
+use crate::data::{Batch, DataOptions, Dataset, ExampleRef, Tokenizer};
+use crate::error::{Error, Result};
+use crate::generate::{Request, Sampling, generate};
+use crate::nn::DeviceBatch;
+use crate::train::session::{row_kind, truncation};
+use serde::Serialize;
+
+/// What is printed; metrics that were not asked for are left out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Scores {
+    /// Mean negative log-likelihood of a supervised token, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nll: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub supervised_tokens: Option<usize>,
+    /// Share of rows whose answer is generated word for word, blanks at both ends aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_match: Option<f64>,
+    pub examples: usize,
+}
+
+pub fn run(args: EvalArgs) -> Result<()> {
+    signal::install()?;
+    let wants = |m| args.metric.contains(&m);
+    let room = if wants(Metric::ExactMatch) { args.max_new_tokens } else { 0 };
+    let ready = Ready::open(&args.model, args.rows.seq_len + room)?;
+    let rows = &args.rows;
+    let options = DataOptions {
+        kind: row_kind(rows.data_format),
+        prompt_field: rows.prompt_field.clone(),
+        response_field: rows.response_field.clone(),
+        seq_len: rows.seq_len,
+        packing: false,
+        truncate: truncation(rows.too_long),
+        shuffle: false,
+        ..DataOptions::default()
+    };
+    let dataset = Dataset::open(&rows.data, &options, ready.tokenizer.as_ref(), ready.model.config.vocab_size)?;
+    let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
+    let mut scores = Scores { examples: examples.len(), ..Scores::default() };
+    if wants(Metric::Loss) {
+        let (nll, tokens) = loss(&ready, &examples, args.batch_size)?;
+        scores.nll = Some(nll / tokens.max(1) as f64);
+        scores.perplexity = scores.nll.map(f64::exp);
+        scores.supervised_tokens = Some(tokens);
+    }
+    if wants(Metric::ExactMatch) {
+        let matched = exact_match(&ready, ready.tokenizer.as_ref(), &examples, args.batch_size, args.max_new_tokens)?;
+        scores.exact_match = Some(matched as f64 / examples.len().max(1) as f64);
+    }
+    if args.json {
+        let line = serde_json::to_string(&scores).map_err(|e| Error::invalid("--json", e.to_string()))?;
+        super::print(&format!("{line}\n"))
+    } else {
+        super::print(&table(&scores))
+    }
+}
+
+fn table(s: &Scores) -> String {
+    let mut text = format!("examples           {}\n", s.examples);
+    if let (Some(nll), Some(ppl), Some(tokens)) = (s.nll, s.perplexity, s.supervised_tokens) {
+        text += &format!("supervised tokens  {tokens}\nnll                {nll:.6}\nperplexity         {ppl:.4}\n");
+    }
+    if let Some(em) = s.exact_match {
+        text += &format!("exact match        {:.2} %\n", 100.0 * em);
+    }
+    text
+}
+
+/// Summed negative log-likelihood and the number of supervised tokens.
+pub fn loss(ready: &Ready, examples: &[ExampleRef<'_>], batch_size: usize) -> Result<(f64, usize)> {
+    let (mut sum, mut tokens) = (0.0, 0);
+    for rows in examples.chunks(batch_size) {
+        if signal::interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let batch = Batch::new(rows.iter().copied(), 0);
+        let on_device = DeviceBatch::upload(&ready.device, &batch, ready.model.config.sliding_window)?;
+        let hidden = ready.model.hidden(&mut Tape::inference(), &on_device.input, false)?;
+        let nll = head_nll(&hidden.value, &ready.model.head, &on_device.targets)?;
+        sum += nll.iter().map(|n| f64::from(*n)).sum::<f64>();
+        tokens += nll.len();
+    }
+    Ok((sum, tokens))
+}
+
+/// Rows whose answer the model gives word for word from their prompt. An answer is the supervised tokens of the first
+/// answer in a row, up to what ends it.
+pub fn exact_match(
+    ready: &Ready,
+    tokenizer: Option<&Tokenizer>,
+    examples: &[ExampleRef<'_>],
+    batch_size: usize,
+    max_new_tokens: usize,
+) -> Result<usize> {
+    let stop = ready.stop_tokens();
+    let request = Request { max_new_tokens, stop: &stop, sampling: Sampling::GREEDY };
+    // rows of like length together: a batch takes as long as its longest
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    order.sort_by_key(|&i| examples[i].prompt_len());
+    let mut matched = 0;
+    for rows in order.chunks(batch_size) {
+        let prompts: Vec<Vec<u32>> =
+            rows.iter().map(|&i| examples[i].ids[..examples[i].prompt_len().max(1)].to_vec()).collect();
+        let answers = generate(&ready.device, &ready.model, &prompts, &request, |_, _| !signal::interrupted())?;
+        if signal::interrupted() {
+            return Err(Error::Interrupted);
+        }
+        for (&i, answer) in rows.iter().zip(&answers) {
+            matched += usize::from(same(tokenizer, answer, &expected(&examples[i], &stop))?);
+        }
+    }
+    Ok(matched)
+}
+
+/// The tokens of a row's first answer, without what ends it.
+fn expected(example: &ExampleRef<'_>, stop: &[u32]) -> Vec<u32> {
+    let start = example.prompt_len();
+    let learnt = example.labels[start.min(example.labels.len())..].iter().take_while(|l| **l >= 0).count();
+    let answer = &example.ids[start..start + learnt];
+    answer.iter().copied().take_while(|t| !stop.contains(t)).collect()
+}
+
+fn same(tokenizer: Option<&Tokenizer>, answer: &[u32], expected: &[u32]) -> Result<bool> {
+    match tokenizer {
+        // as text: one string may be cut into tokens in several ways
+        Some(t) => Ok(t.decode(answer, true)?.trim() == t.decode(expected, true)?.trim()),
+        None => Ok(answer == expected),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_the_first_run_of_supervised_tokens() {
+        let ids = [1, 2, 3, 4, 9, 5, 6];
+        let labels = [-100, -100, 3, 4, 9, -100, 6];
+        let example = ExampleRef { ids: &ids, labels: &labels, line: 1 };
+        assert_eq!(expected(&example, &[9]), [3, 4]);
+        assert_eq!(expected(&example, &[]), [3, 4, 9]);
+    }
+}

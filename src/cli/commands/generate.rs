@@ -1,0 +1,55 @@
+//! `rugosa generate`.
+
+use super::model::Ready;
+use crate::cli::args::GenerateArgs;
+use crate::cli::signal;
+use crate::data::{ChatTemplate, Message};
+use crate::error::{Error, Result};
+use crate::generate::{Request, Sampling, generate};
+
+pub fn run(args: GenerateArgs) -> Result<()> {
+    signal::install()?;
+    // the rotary tables are small beside the model: as long as it takes, up to 32,768 positions
+    let ready = Ready::open(&args.model, 32_768.max(args.max_new_tokens))?;
+    let tokenizer = ready.tokenizer(&args.model)?;
+    let prompt = match (&args.input.prompt, &args.input.chat) {
+        (Some(text), _) => tokenizer.encode(text, true)?,
+        (None, Some(text)) => {
+            let turn = Message { role: "user".into(), content: text.clone() };
+            tokenizer.encode(&ChatTemplate::new(tokenizer)?.render(&[turn], true)?, false)?
+        }
+        (None, None) => return Err(Error::invalid("--prompt", "give --prompt or --chat")),
+    };
+    let stop = ready.stop_tokens();
+    let request = Request {
+        max_new_tokens: args.max_new_tokens,
+        stop: &stop,
+        sampling: Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed },
+    };
+    let mut stream = tokenizer.stream(true);
+    let mut failed = None;
+    let mut show = |text: Result<String>| match text {
+        Ok(text) if !args.json => {
+            failed = super::print(&text).err().or(failed.take());
+        }
+        Ok(_) => {}
+        Err(e) => failed = Some(e),
+    };
+    let prompts = [prompt];
+    let ids = generate(&ready.device, &ready.model, &prompts, &request, |_, token| {
+        show(stream.push(token));
+        !signal::interrupted()
+    })?
+    .swap_remove(0);
+    show(stream.finish());
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    if args.json {
+        let text = tokenizer.decode(&ids, true)?;
+        super::print(&format!("{}\n", serde_json::json!({ "text": text, "token_ids": ids })))?;
+    } else {
+        super::print("\n")?;
+    }
+    if signal::interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+}

@@ -1,0 +1,32 @@
+//! The commands, one a file. Each takes its arguments and prints its result.
+mod devices;
+mod eval;
+mod generate;
+mod model;
+mod preview;
+mod train;
+
+use super::args::Command;
+use crate::error::{Error, Result};
+use std::io::{ErrorKind, Write};
+
+pub(super) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Train(args) => train::run(*args),
+        Command::Eval(args) => eval::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Preview(args) => preview::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        other => Err(Error::invalid(format!("{other:?}"), "is not built in")),
+    }
+}
+
+/// Writes a result to standard output, without colours where they are not wanted. A reader that has seen enough
+/// (`rugosa … | head`) is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output")(e)),
+        _ => Ok(()),
+    }
+}

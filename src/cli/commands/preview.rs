@@ -1,0 +1,35 @@
+//! `rugosa preview`: rows as the model will see them.
+
+use super::print;
+use crate::cli::args::PreviewArgs;
+use crate::cli::input::{data_options, tokenizer};
+use crate::data::{Dataset, preview};
+use crate::error::Result;
+use crate::io::checkpoint::Checkpoint;
+use anstream::{AutoStream, ColorChoice};
+
+pub fn run(args: &PreviewArgs) -> Result<()> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let tokenizer = tokenizer(&checkpoint)?;
+    let vocab_size = checkpoint.config.vocab_size;
+    let dataset = Dataset::open(&args.rows.data, &data_options(&args.rows), tokenizer.as_ref(), vocab_size)?;
+    let colour = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
+
+    let mut text = String::new();
+    for example in dataset.examples().take(args.count) {
+        text += &preview::render(tokenizer.as_ref(), example, colour)?;
+        text.push('\n');
+    }
+    print(&text)?;
+    let all = dataset.report();
+    anstream::eprintln!(
+        "{} rows, {} truncated and {} dropped at --seq-len {}; {} tokens, {} of them learnt",
+        all.rows,
+        all.truncated,
+        all.dropped,
+        dataset.seq_len(),
+        all.tokens,
+        all.supervised
+    );
+    Ok(())
+}

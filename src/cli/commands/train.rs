@@ -1,0 +1,74 @@
+//! `rugosa train`.
+
+use crate::cli::args::TrainArgs;
+use crate::cli::progress::Progress;
+use crate::cli::signal;
+use crate::error::Result;
+use crate::train::config::Method;
+use crate::train::metrics::StepMetrics;
+use crate::train::{Observer, Session};
+
+/// Shows a run on standard error.
+pub struct Watch {
+    progress: Option<Progress>,
+    log_steps: u64,
+}
+
+impl Watch {
+    pub fn new(log_steps: u64) -> Self {
+        Watch { progress: None, log_steps }
+    }
+
+    pub fn finish(&mut self) {
+        if let Some(p) = &mut self.progress {
+            p.finish();
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn note(&mut self, line: &str) {
+        match &mut self.progress {
+            Some(p) => p.note(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn begin(&mut self, steps: u64) {
+        self.progress = Some(Progress::new(steps, 0, self.log_steps));
+    }
+
+    fn step(&mut self, metrics: &StepMetrics) {
+        if let Some(p) = &mut self.progress {
+            p.step(metrics);
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        signal::interrupted()
+    }
+}
+
+pub fn run(args: TrainArgs) -> Result<()> {
+    signal::install()?;
+    let config = args.resolve()?;
+    let (out, model, method) = (config.out.clone(), config.model.clone(), config.method);
+    let mut watch = Watch::new(config.log_steps);
+    let outcome = Session::prepare(config, &mut watch).and_then(|s| s.run(&mut watch));
+    watch.finish();
+    let outcome = outcome?;
+    eprintln!(
+        "done: {} steps, last loss {:.4}, at most {:.1} MiB on the device",
+        outcome.steps,
+        outcome.loss,
+        outcome.peak_bytes as f64 / f64::from(1 << 20)
+    );
+    match (outcome.mask_only, method) {
+        (true, _) => {}
+        (false, Method::Full) => eprintln!("use it: rugosa generate --model {} --prompt …", out.display()),
+        (false, _) => {
+            eprintln!("use it: rugosa generate --model {} --adapter {} --prompt …", model.display(), out.display())
+        }
+    }
+    Ok(())
+}

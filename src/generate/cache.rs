@@ -1,0 +1,41 @@
+//! The key-value cache: a strip of rows for each sequence of a batch.
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::nn::{Cached, Decoder};
+use crate::tensor::Tensor;
+
+/// Keys and values of `sequences` sequences of up to `length` tokens.
+pub(super) struct Cache {
+    device: Device,
+    layers: Vec<(Tensor, Tensor)>,
+    length: usize,
+}
+
+impl Cache {
+    pub fn new(device: &Device, model: &Decoder, sequences: usize, length: usize) -> Result<Cache> {
+        let shape = [sequences * length, model.config.num_key_value_heads * model.config.head_dim];
+        let layers = model
+            .layers
+            .iter()
+            .map(|_| {
+                let new = || Tensor::empty(device, &shape, "key-value cache");
+                Ok((new()?, new()?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Cache { device: device.clone(), layers, length })
+    }
+
+    /// For tokens given as (sequence, position): where they go, and what they see, at most `window` tokens back.
+    pub fn places(&self, tokens: &[(usize, usize)], window: Option<usize>) -> Result<Cached> {
+        let first = |sequence: usize| (sequence * self.length) as u32;
+        let up = |values: Vec<u32>| Tensor::from_slice(&self.device, &[values.len()], &values, "batch");
+        let oldest = |p: usize| (p + 1).saturating_sub(window.unwrap_or(usize::MAX)) as u32;
+        Ok(Cached {
+            layers: self.layers.clone(),
+            slots: up(tokens.iter().map(|&(s, p)| first(s) + p as u32).collect())?,
+            kv_start: up(tokens.iter().map(|&(s, p)| first(s) + oldest(p)).collect())?,
+            kv_end: up(tokens.iter().map(|&(s, p)| first(s) + p as u32 + 1).collect())?,
+        })
+    }
+}

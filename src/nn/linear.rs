@@ -1,0 +1,71 @@
+//! A linear layer that adapters can be attached to.
+
+use crate::autograd::ops::{self, Attachment};
+use crate::autograd::{Tape, Var};
+use crate::error::Result;
+use crate::tensor::{Tensor, Weight};
+use std::sync::{Arc, RwLock};
+
+/// A linear layer under its Hugging Face name (`model.layers.0.self_attn.q_proj`).
+pub struct Linear {
+    name: String,
+    inner: RwLock<ops::Linear>,
+}
+
+impl Linear {
+    pub fn new(name: impl Into<String>, weight: Weight, bias: Option<Tensor>) -> Self {
+        let inner = ops::Linear { weight, weight_grad: None, bias, attached: Arc::default() };
+        Linear { name: name.into(), inner: RwLock::new(inner) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn out_features(&self) -> usize {
+        self.read(|l| l.weight.rows())
+    }
+
+    pub fn in_features(&self) -> usize {
+        self.read(|l| l.weight.cols())
+    }
+
+    /// W as it stands.
+    pub fn weight(&self) -> Weight {
+        self.read(|l| l.weight.clone())
+    }
+
+    /// `[out]`
+    pub fn bias(&self) -> Option<Tensor> {
+        self.read(|l| l.bias.clone())
+    }
+
+    /// What is attached.
+    pub fn attached(&self) -> Arc<Attachment> {
+        self.read(|l| l.attached.clone())
+    }
+
+    /// Replaces what is attached. Passes that were recorded before keep what they saw.
+    pub fn attach(&self, attachment: Attachment) {
+        self.write(|l| l.attached = Arc::new(attachment));
+    }
+
+    /// Makes W itself train: `weight` replaces it and its gradient is added to `grad`.
+    pub fn train_weight(&self, weight: Weight, grad: Option<Tensor>) {
+        self.write(|l| (l.weight, l.weight_grad) = (weight, grad));
+    }
+
+    /// X `[tokens, in]` to Y `[tokens, out]`.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let inner = self.read(ops::Linear::clone);
+        ops::linear(tape, x, inner)
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&ops::Linear) -> T) -> T {
+        f(&self.inner.read().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut ops::Linear) -> T) -> T {
+        f(&mut self.inner.write().unwrap_or_else(|e| e.into_inner()))
+    }
+}

@@ -1,0 +1,139 @@
+//! From a checkpoint to the device, tensor by tensor: host memory stays near the largest one.
+
+use super::{Decoder, Linear, models};
+use crate::autograd::Param;
+use crate::autograd::ops::{EmbeddingTable, Head, Norm};
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::io::checkpoint::{Checkpoint, TensorView};
+use crate::io::config::ModelConfig;
+use crate::kernels::rope::RopeTable;
+use crate::quant;
+use crate::tensor::{Tensor, Weight, WeightFormat};
+use std::path::Path;
+
+/// How a model is put on a device.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Decode every matrix to f32, so that it can train.
+    pub trainable: bool,
+    /// Positions that will be used, at most: the length of the rotary tables.
+    pub positions: usize,
+}
+
+/// Loads the model of `checkpoint`.
+///
+/// # Errors
+/// Those of the checkpoint and of the device; a sequence length over the model's.
+pub fn load(device: &Device, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Decoder> {
+    let most = checkpoint.config.max_position_embeddings;
+    if options.positions > most {
+        return Err(Error::invalid(
+            "--seq-len",
+            format!("{} is over the model's {most} positions; lower it", options.positions),
+        ));
+    }
+    models::build(&Loader { device, checkpoint, options })
+}
+
+/// What a model file builds from.
+pub struct Loader<'a> {
+    device: &'a Device,
+    checkpoint: &'a Checkpoint,
+    options: LoadOptions,
+}
+
+impl Loader<'_> {
+    pub fn config(&self) -> &ModelConfig {
+        &self.checkpoint.config
+    }
+
+    pub fn path(&self) -> &Path {
+        self.checkpoint.path()
+    }
+
+    /// `<name>.weight` and, where there is one, `<name>.bias`.
+    pub fn linear(&self, name: &str) -> Result<Linear> {
+        let mut shards = self.matrix(&format!("{name}.weight"), u64::MAX)?;
+        let (_, weight) = shards.swap_remove(0);
+        let bias_name = format!("{name}.bias");
+        let bias = if self.checkpoint.contains(&bias_name) { Some(self.vector(&bias_name)?) } else { None };
+        Ok(Linear::new(name, weight, bias))
+    }
+
+    /// `<name>.weight` as an RMSNorm.
+    pub fn norm(&self, name: &str) -> Result<Norm> {
+        let weight = Param::frozen(self.vector(&format!("{name}.weight"))?);
+        Ok(Norm { weight, eps: self.config().rms_norm_eps, unit_offset: false })
+    }
+
+    /// `<name>.weight`, cut into shards that fit a binding.
+    pub fn embedding(&self, name: &str) -> Result<EmbeddingTable> {
+        let shards = self.matrix(&format!("{name}.weight"), self.shard_bytes())?;
+        Ok(EmbeddingTable { shards, grad: None, scale: 1.0 })
+    }
+
+    /// `<name>.weight`, or the embedding where the two are tied.
+    pub fn head(&self, name: &str, embedding: &EmbeddingTable) -> Result<Head> {
+        let shards = if self.config().tie_word_embeddings {
+            embedding.shards.clone()
+        } else {
+            self.matrix(&format!("{name}.weight"), self.shard_bytes())?
+        };
+        Ok(Head { shards, grad: None, vocab: self.config().vocab_size, softcap: None })
+    }
+
+    /// Rotary tables for the positions that will be used.
+    pub fn rope(&self) -> Result<RopeTable> {
+        let c = self.config();
+        let divisors = c.rope_scaling.divisors(c.rope_theta, c.head_dim);
+        let frequencies: Vec<f64> = (divisors.iter().enumerate())
+            .map(|(i, d)| c.rope_theta.powf(-2.0 * i as f64 / c.head_dim as f64) / d)
+            .collect();
+        RopeTable::new(self.device, &frequencies, self.options.positions, 1.0)
+    }
+
+    /// 1 GiB at most in a binding, less where the device takes less.
+    fn shard_bytes(&self) -> u64 {
+        self.device.caps().max_binding.min(1 << 30)
+    }
+
+    fn vector(&self, name: &str) -> Result<Tensor> {
+        let view = self.checkpoint.tensor(name)?;
+        let values = self.decode(&view)?;
+        Tensor::from_slice(self.device, &[values.len()], &values, "weights")
+    }
+
+    /// A matrix as shards of whole rows, each with its first row.
+    fn matrix(&self, name: &str, shard_bytes: u64) -> Result<Vec<(usize, Weight)>> {
+        let view = self.checkpoint.tensor(name)?;
+        let [rows, cols] = *view.shape.as_slice() else {
+            return Err(Error::file(self.path(), name, format!("shape {:?} is no matrix", view.shape)));
+        };
+        let decode = self.options.trainable || !view.dtype.is_quantised() && cols % 2 != 0;
+        let (dtype, data) = if decode && view.dtype != DType::F32 {
+            (DType::F32, bytemuck::cast_slice(&self.decode(&view)?).to_vec().into())
+        } else {
+            (view.dtype, view.data)
+        };
+        let row_bytes = (data.len() / rows.max(1)).max(1);
+        // the scales of Q8 and Q4 lie behind all codes, so a shard's size is the format's, not the file's
+        let row_device_bytes = WeightFormat::of(dtype).bytes(cols as u64).max(1);
+        let per_shard = ((shard_bytes / row_device_bytes) as usize).clamp(1, rows.max(1));
+        (0..rows)
+            .step_by(per_shard)
+            .map(|first| {
+                let count = per_shard.min(rows - first);
+                let part = &data[first * row_bytes..(first + count) * row_bytes];
+                Ok((first, Weight::upload(self.device, dtype, count, cols, part)?))
+            })
+            .collect()
+    }
+
+    fn decode(&self, view: &TensorView<'_>) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; view.shape.iter().product()];
+        quant::dequantise(view.dtype, &view.data, &mut values)?;
+        Ok(values)
+    }
+}

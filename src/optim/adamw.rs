@@ -1,0 +1,68 @@
+//! AdamW (Loshchilov & Hutter 2019) over blocks, with torch's order of operations. The gradient's norm stays on the
+//! device: it clips there, and a step whose gradient is not finite changes nothing.
+
+use super::{Block, Group};
+use crate::error::Result;
+use crate::kernels::optimizer::{self, Clip, adamw_step};
+use crate::kernels::reduce::sum_of_squares;
+use crate::tensor::Tensor;
+
+/// What stays the same over a run.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// 0: no clipping.
+    pub max_grad_norm: f64,
+}
+
+/// Learning rates of a step; groups without one do not train in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    pub low_rank: Option<f64>,
+    pub sparse: Option<f64>,
+    pub weights: Option<f64>,
+}
+
+impl Rates {
+    pub fn of(&self, group: Group) -> Option<f64> {
+        match group {
+            Group::LowRank => self.low_rank,
+            Group::Sparse => self.sparse,
+            Group::Weights => self.weights,
+        }
+    }
+}
+
+impl AdamW {
+    /// Writes the squared norm of the gradients of all blocks that train to `norm_sq` `[2]`, steps those blocks, and
+    /// clears their gradients.
+    pub fn step(&self, blocks: &mut [Block], rates: Rates, norm_sq: &Tensor) -> Result<()> {
+        norm_sq.clear()?;
+        let grads: Vec<&Tensor> = blocks.iter().filter(|b| rates.of(b.group).is_some()).map(|b| &b.grad).collect();
+        if grads.is_empty() {
+            return Ok(());
+        }
+        sum_of_squares(&grads, norm_sq)?;
+        for block in blocks {
+            let Some(lr) = rates.of(block.group) else { continue };
+            block.steps += 1;
+            let step = optimizer::AdamW {
+                lr,
+                beta1: self.beta1,
+                beta2: self.beta2,
+                eps: self.eps,
+                weight_decay: self.weight_decay,
+                step: block.steps,
+                grad_scale: 1.0,
+            };
+            let max_norm = if self.max_grad_norm > 0.0 { self.max_grad_norm as f32 } else { f32::INFINITY };
+            let clip = Some(Clip { norm: norm_sq, max_norm });
+            adamw_step(&block.value, &block.grad, &block.m, &block.v, &step, clip)?;
+            block.grad.clear()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! The method `full`: all weights of the model train, and the model is written as a Hugging Face folder.
+
+use crate::autograd::Param;
+use crate::error::{Error, Result};
+use crate::io::atomic::write_atomic;
+use crate::io::checkpoint::Checkpoint;
+use crate::io::safetensors::{OutTensor, write_safetensors};
+use crate::nn::Decoder;
+use crate::optim::{Block, Group};
+use crate::tensor::Tensor;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Files beside a model's weights that go along with it as they are.
+const COMPANIONS: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+
+/// Makes every weight of `model`, loaded as f32, train.
+///
+/// # Errors
+/// [`Error::Invalid`] where the embedding is too large for one binding of the device.
+pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
+    let mut blocks = Vec::new();
+    let mut block = |value: Tensor| -> Result<Tensor> {
+        let b = Block::new(Group::Weights, value)?;
+        let grad = b.grad.clone();
+        blocks.push(b);
+        Ok(grad)
+    };
+    let whole = |shards: &[(usize, crate::tensor::Weight)]| match shards {
+        [(_, weight)] => weight.as_tensor(),
+        _ => Err(Error::invalid("--method full", "the embedding is too large for one binding of this device")),
+    };
+    let table = block(whole(&model.embedding.shards)?)?;
+    // a tied head is the same memory: both add to one gradient
+    let head = if model.config.tie_word_embeddings { table.clone() } else { block(whole(&model.head.shards)?)? };
+    (model.embedding.grad, model.head.grad) = (Some(table), Some(head));
+    for linear in model.linears() {
+        let weight = linear.weight();
+        let grad = block(weight.as_tensor()?)?;
+        linear.train_weight(weight, Some(grad));
+    }
+    let mut norm = |param: &mut Param| -> Result<()> {
+        param.grad = Some(block(param.value.clone())?);
+        Ok(())
+    };
+    norm(&mut model.norm.weight)?;
+    for layer in &mut model.layers {
+        let layer = Arc::get_mut(layer).ok_or_else(|| Error::shape("full", "the model is in use"))?;
+        norm(&mut layer.input_norm.weight)?;
+        norm(&mut layer.post_attention_norm.weight)?;
+    }
+    Ok(blocks)
+}
+
+/// Writes the trained model: `model.safetensors` (F32), `config.json`, and the source's tokenizer files.
+pub fn write_model(folder: &Path, source: &Path, model: &Decoder) -> Result<()> {
+    let mut values: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+    let mut put = |name: String, t: &Tensor| -> Result<()> {
+        values.insert(name, (t.shape().to_vec(), t.read()?));
+        Ok(())
+    };
+    let whole = |shards: &[(usize, crate::tensor::Weight)]| shards[0].1.as_tensor();
+    put("model.embed_tokens.weight".into(), &whole(&model.embedding.shards)?)?;
+    if !model.config.tie_word_embeddings {
+        put("lm_head.weight".into(), &whole(&model.head.shards)?)?;
+    }
+    put("model.norm.weight".into(), &model.norm.weight.value)?;
+    for (i, layer) in model.layers.iter().enumerate() {
+        put(format!("model.layers.{i}.input_layernorm.weight"), &layer.input_norm.weight.value)?;
+        put(format!("model.layers.{i}.post_attention_layernorm.weight"), &layer.post_attention_norm.weight.value)?;
+    }
+    for linear in model.linears() {
+        put(format!("{}.weight", linear.name()), &linear.weight().as_tensor()?)?;
+        if let Some(bias) = linear.bias() {
+            put(format!("{}.bias", linear.name()), &bias)?;
+        }
+    }
+    let tensors: Vec<_> = values.iter().map(|(n, (shape, data))| OutTensor::f32(n.clone(), shape, data)).collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    write_safetensors(&folder.join("model.safetensors"), &tensors, &metadata)?;
+    write_companions(folder, source, model)
+}
+
+fn write_companions(folder: &Path, source: &Path, model: &Decoder) -> Result<()> {
+    let config = serde_json::to_string_pretty(&model.config.to_hf())
+        .map_err(|e| Error::invalid("config.json", e.to_string()))?;
+    write_atomic(&folder.join("config.json"), |w| w.write_all(config.as_bytes()))?;
+    let checkpoint = Checkpoint::open(source)?;
+    if let Some(metadata) = checkpoint.gguf_metadata() {
+        return crate::data::Tokenizer::from_gguf(source, metadata)?.save(folder);
+    }
+    for name in COMPANIONS {
+        let from = source.join(name);
+        if from.exists() {
+            let bytes = std::fs::read(&from).map_err(Error::io(&from))?;
+            write_atomic(&folder.join(name), |w| w.write_all(&bytes))?;
+        }
+    }
+    Ok(())
+}

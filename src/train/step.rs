@@ -1,0 +1,97 @@
+//! One optimiser step: micro-batches forward and backward, then the update. Nothing here waits for the device.
+
+use super::config::LossNormalisation;
+use crate::adapters::MaskCollector;
+use crate::autograd::ops::{HeadLoss, head_loss};
+use crate::autograd::{Dropout, Tape};
+use crate::data::Batch;
+use crate::device::{Device, Pending};
+use crate::error::Result;
+use crate::nn::{Decoder, DeviceBatch};
+use crate::optim::{AdamW, Block, Rates};
+use crate::tensor::Tensor;
+
+/// What all steps of a run share.
+pub struct Stepper {
+    pub optimiser: AdamW,
+    pub normalisation: LossNormalisation,
+    pub checkpointed: bool,
+    pub seed: u32,
+    /// Dropout at all: then tokens carry keys.
+    pub dropout: bool,
+    loss: Tensor,
+    norm_sq: Tensor,
+}
+
+/// Numbers of a step on their way back from the device.
+pub struct StepResult {
+    loss: Box<dyn Pending>,
+    norm_sq: Box<dyn Pending>,
+}
+
+impl StepResult {
+    /// Loss, and the norm of the gradient. Waits for the step, not for what was recorded behind it.
+    pub fn wait(self) -> Result<(f64, f64)> {
+        let read = |p: Box<dyn Pending>| -> Result<f64> {
+            let bytes = p.wait()?;
+            Ok(f64::from(bytes.first_chunk().map_or(f32::NAN, |b| f32::from_le_bytes(*b))))
+        };
+        Ok((read(self.loss)?, read(self.norm_sq)?.sqrt()))
+    }
+}
+
+impl Stepper {
+    pub fn new(
+        device: &Device,
+        optimiser: AdamW,
+        normalisation: LossNormalisation,
+        checkpointed: bool,
+        seed: u64,
+        dropout: bool,
+    ) -> Result<Stepper> {
+        let loss = Tensor::zeros(device, &[1], "statistics")?;
+        let norm_sq = Tensor::zeros(device, &[2], "statistics")?;
+        Ok(Stepper { optimiser, normalisation, checkpointed, seed: seed as u32, dropout, loss, norm_sq })
+    }
+
+    /// Runs the micro-batches of `window` and updates `blocks` at `rates`. The gradients of frozen weights go to
+    /// `collector`, where masks are collected.
+    pub fn run(
+        &self,
+        model: &Decoder,
+        window: &[Batch],
+        step: u64,
+        blocks: &mut [Block],
+        rates: Rates,
+        collector: Option<&MaskCollector>,
+    ) -> Result<StepResult> {
+        let device = self.loss.device();
+        self.loss.clear()?;
+        let supervised: usize = window.iter().map(Batch::supervised).sum();
+        for batch in window {
+            let of_batch = batch.supervised().max(1) as f64;
+            let scale = match self.normalisation {
+                LossNormalisation::Tokens => 1.0 / supervised.max(1) as f64,
+                LossNormalisation::MicroBatch => 1.0 / (of_batch * window.len() as f64),
+            };
+            if let Some(c) = collector {
+                // gradients of the micro-batch's mean loss, whatever the step's normalisation is
+                c.set_scale((1.0 / (scale * of_batch)) as f32);
+            }
+            let on_device = DeviceBatch::upload(device, batch, model.config.sliding_window)?;
+            let dropout =
+                self.dropout.then(|| Dropout { seed: self.seed, step: step as u32, keys: on_device.keys.clone() });
+            let mut tape = Tape::new(dropout);
+            let hidden = model.hidden(&mut tape, &on_device.input, self.checkpointed)?;
+            let loss = HeadLoss { scale: scale as f32, sum: &self.loss };
+            head_loss(&mut tape, &hidden, &model.head, &on_device.targets, loss)?;
+            drop(hidden);
+            tape.backward()?;
+        }
+        self.optimiser.step(blocks, rates, &self.norm_sq)?;
+        Ok(StepResult {
+            loss: device.download_later(&self.loss.slice())?,
+            norm_sq: device.download_later(&self.norm_sq.slice())?,
+        })
+    }
+}

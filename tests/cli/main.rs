@@ -1,0 +1,36 @@
+//! The program as scripts see it: exit codes, what goes to standard output and what to standard error.
+
+mod devices;
+mod model;
+mod preview;
+mod usage;
+
+use std::process::{Command, Output};
+
+/// `rugosa` with these arguments, split at spaces, in an environment without its own variables.
+fn rugosa(args: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rugosa"));
+    command.args(args.split_whitespace());
+    for name in ["RUGOSA_LOG", "RUGOSA_DEVICE", "RUGOSA_DISABLE", "RUGOSA_LIMITS", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs it; standard output and standard error as text.
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// Runs it and expects it to fail with `code` and one line that starts with "error: " and holds all of `parts`.
+#[track_caller]
+fn fails(command: &mut Command, code: i32, parts: &[&str]) {
+    let (got, stdout, stderr) = run(command);
+    assert_eq!((got, stdout.as_str()), (Some(code), ""), "{stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.trim_end().lines().count() == 1, "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{part} in {stderr}");
+    }
+}
