@@ -19,7 +19,8 @@
 {% set PN = BN // 4 %}
 {% set PK = BK // 4 %}
 // Where every thread has whole items of both tiles, the next tile comes into registers while this one is multiplied.
-{% set PREFETCH = PREFETCH and PM * PK % THREADS == 0 and PN * PK % THREADS == 0 %}
+{% set WHOLE = PM * PK % THREADS == 0 and PN * PK % THREADS == 0 %}
+{% set PREFETCH = PREFETCH if WHOLE else 0 %}
 {% set ITEMS_A = PM * PK // THREADS %}
 {% set ITEMS_B = PN * PK // THREADS %}
 
@@ -217,11 +218,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     var rb{{ x }}_{{ y }} = vec4<f32>();
 {% endfor %}
 {% endfor %}
+{% if PREFETCH == 1 %}
 {{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "k_begin", "p.m") }}
 {{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "k_begin", "p.n") }}
 {% endif %}
+{% endif %}
     for (var k0 = k_begin; k0 < k_end; k0 += {{ BK }}u) {
 {% if PREFETCH %}
+{% if PREFETCH == 2 %}
+{{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "k0", "p.m") }}
+{{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "k0", "p.n") }}
+{% endif %}
 {{ put("ra", ITEMS_A, LAYOUT != 2, PM, "tile_a") }}
 {{ put("rb", ITEMS_B, LAYOUT == 0, PN, "tile_b") }}
 {% else %}
@@ -288,7 +295,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         }
         workgroupBarrier();
 {% endif %}
-{% if PREFETCH %}
+{% if PREFETCH == 1 %}
         let next = k0 + {{ BK }}u;
 {{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "next", "p.m") }}
 {{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "next", "p.n") }}

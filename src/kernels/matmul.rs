@@ -1,6 +1,6 @@
 //! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
 
-use super::{kernel, launch, simd};
+use super::{coop, kernel, launch, simd};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
@@ -31,9 +31,9 @@ pub struct MatmulParams {
     k: u32,
     c_stride: u32,
     c_column: u32,
-    splits: u32,
-    k_per_split: u32,
-    scale: f32,
+    pub(super) splits: u32,
+    pub(super) k_per_split: u32,
+    pub(super) scale: f32,
     rank: u32,
     w_scales: u32,
     bucket_cols: u32,
@@ -53,6 +53,23 @@ pub struct SumPartsParams {
     scale: f32,
 }
 
+impl MatmulParams {
+    /// One part along k, unscaled, nothing fused.
+    pub(super) fn of((m, n, k): (usize, usize, usize), (stride, column): (usize, usize)) -> Self {
+        MatmulParams {
+            m: m as u32,
+            n: n as u32,
+            k: k as u32,
+            c_stride: stride as u32,
+            c_column: column as u32,
+            splits: 1,
+            k_per_split: k as u32,
+            scale: 1.0,
+            ..Default::default()
+        }
+    }
+}
+
 /// Which operands are read transposed. `m`, `n`, `k` are as in `C[m, n] = Σk …`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -65,7 +82,7 @@ pub enum Layout {
     Tn = 2,
 }
 
-/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`).
+/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`; on matrix units a subgroup).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     pub bm: u32,
@@ -169,7 +186,13 @@ impl<'a> Out<'a> {
         Out { to: Some(to), ..Out::default() }
     }
 
-    fn tensor(&self, device: &Device, op: &'static str, m: usize, n: usize) -> Result<(Tensor, usize, usize)> {
+    pub(super) fn tensor(
+        &self,
+        device: &Device,
+        op: &'static str,
+        m: usize,
+        n: usize,
+    ) -> Result<(Tensor, usize, usize)> {
         let (stride, column) = self.stride_column.unwrap_or((n, 0));
         let c = match self.to {
             None => Tensor::empty(device, &[m, stride], self.what)?,
@@ -199,22 +222,20 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     }
     let device = a.device();
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
+    if coop::choose(device, layout, (m, n), [a1, b1], [stride, column]).is_some() {
+        return coop::matmul(layout, coop::Operand::F32(a), coop::Operand::F32(b), device, out);
+    }
     let class = device.caps().class;
     let lanes = simd::lanes(device.caps());
     let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
-    let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
+    let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
-        c_stride: stride as u32,
-        c_column: column as u32,
         splits: splits as u32,
         k_per_split: k_per_split as u32,
         scale: if splits == 1 { out.scale } else { 1.0 },
-        ..Default::default()
+        ..MatmulParams::of((m, n, k), (stride, column))
     };
     let cost = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: 4.0 * (a.len() + b.len() + m * n) as f64 };
     let groups = tile.groups(m, n) * splits as u64;
@@ -241,8 +262,9 @@ fn even(n: usize, stride: usize, column: usize) -> bool {
 }
 
 /// Products with few outputs and a long k are split along k, each part by its own workgroups.
-fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize {
-    let fill = tiles(class).fill * 2;
+/// `fill` workgroups fill the device.
+pub(super) fn splits(fill: u64, tile: Tile, m: usize, n: usize, k: usize) -> usize {
+    let fill = fill * 2;
     let groups = tile.groups(m, n);
     let longest = k / (8 * tile.bk as usize);
     if groups * 2 > fill || longest < 2 {
@@ -319,23 +341,18 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         _ => None,
     };
     let w = merged.as_ref().unwrap_or(w);
-    let tile = match lanes {
-        Some(_) => simd::choose(layout, Some(w.format()), m, n),
-        None => Tile::choose(device.caps().class, m, n),
+    let units = coop::choose(device, layout, (m, n), [k, w.cols()], [stride, column]);
+    let tile = match (lanes, units) {
+        (Some(_), _) => simd::choose(layout, Some(w.format()), m, n),
+        (None, Some(tile)) => tile,
+        (None, None) => Tile::choose(device.caps().class, m, n),
     };
     let dummy = device.dummy()?;
     let mut params = MatmulParams {
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
-        c_stride: stride as u32,
-        c_column: column as u32,
-        splits: 1,
-        k_per_split: k as u32,
         scale: out.scale,
         w_scales: w.scales_at(),
         w_cols: w.cols() as u32,
-        ..Default::default()
+        ..MatmulParams::of((m, n, k), (stride, column))
     };
     let (mut s_index, mut s_values) = (dummy.clone(), dummy.clone());
     if let (Some((index, values)), None) = (fused.sparse, &merged) {
@@ -379,7 +396,8 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         launch(device, &spec, &bindings, &params, groups, cost)?;
     } else {
         let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
-        launch(device, &rosa_spec(&variant), &bindings, &params, groups, cost)?;
+        let spec = if units.is_some() { coop::rosa_spec(&variant, k) } else { rosa_spec(&variant) };
+        launch(device, &spec, &bindings, &params, groups, cost)?;
     }
     Ok(c)
 }

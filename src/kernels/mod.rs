@@ -28,6 +28,8 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &coop::MATMUL_COOP,
+    &coop::ROSA_LINEAR_COOP,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
@@ -74,6 +76,7 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
+        coop::variants(),
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
