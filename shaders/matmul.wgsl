@@ -162,9 +162,12 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
 {% endmacro %}
 
 {% macro compute() %}
-        for (var kk = 0u; kk < {{ BK }}u; kk++) {
-            let ra = kk * {{ PM }}u + tm;
-            let rb = kk * {{ PN }}u + tn;
+        // Four at a time: one software renderer (llvmpipe) ends a thread's loops, silently, after 65,535 iterations in all.
+        for (var kk = 0u; kk < {{ BK }}u; kk += 4u) {
+{% for step in range(4) %}
+            {
+            let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
+            let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
 {% for i in range(TM // 4) %}
             let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
 {% endfor %}
@@ -177,6 +180,8 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
             acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
 {% endfor %}
 {% endfor %}
+{% endfor %}
+            }
 {% endfor %}
         }
 {% endmacro %}

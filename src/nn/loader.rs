@@ -3,7 +3,7 @@
 use super::{Decoder, Linear, models};
 use crate::autograd::Param;
 use crate::autograd::ops::{EmbeddingTable, Head, Norm};
-use crate::device::Device;
+use crate::device::{Device, DeviceClass};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoint, TensorView};
@@ -121,6 +121,9 @@ impl Loader<'_> {
         // the scales of Q8 and Q4 lie behind all codes, so a shard's size is the format's, not the file's
         let row_device_bytes = WeightFormat::of(dtype).bytes(cols as u64).max(1);
         let per_shard = ((shard_bytes / row_device_bytes) as usize).clamp(1, rows.max(1));
+        // a product over all rows (the head's input gradient) must not loop for longer than a software renderer lets it
+        let per_shard =
+            if self.device.caps().class == DeviceClass::Software { per_shard.min(1 << 16) } else { per_shard };
         (0..rows)
             .step_by(per_shard)
             .map(|first| {

@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use rugosa::csr::CsrPattern;
+use rugosa::device::{Device, DeviceOptions, Feature};
 use rugosa::dtype::DType;
 use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::sparse::{SparseIndex, sddmm};
@@ -21,6 +22,9 @@ const SIZES: &[(usize, usize, usize)] = &[
     (4, 130, 1030),
     (1, 68, 128),
     (12, 16, 700),
+    (200, 8, 576),
+    (576, 8, 200),
+    (8, 576, 200),
 ];
 
 fn reference(layout: Layout, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<Exact> {
@@ -221,5 +225,24 @@ fn the_fused_linear_equals_its_composed_form() {
                 .collect();
             assert_close("dS", &got, &want);
         }
+    }
+}
+
+/// llvmpipe ends a thread's loops after 65,535 iterations: the longest sum that a model asks for (the head's input
+/// gradient over the vocabulary, in shards of 65,536 rows) must stay below, with and without subgroups.
+#[test]
+fn long_sums_are_whole() {
+    let portable = DeviceOptions { disable: vec![Feature::Subgroup], ..DeviceOptions::from_env(None) };
+    let portable = Device::open(&portable).unwrap();
+    let (m, n, k) = (3, 8, 1 << 16);
+    let mut rng = Rng::named(4, "long");
+    let (a, b) = (random(&mut rng, m * k), random(&mut rng, n * k));
+    let want = reference(Layout::Nn, (m, n, k), &a, &b);
+    for dev in [device(), &portable] {
+        let ta = Tensor::from_slice(dev, &[m, k], &a, "test").unwrap();
+        let w = Weight::upload(dev, DType::F32, k, n, bytemuck::cast_slice(&b)).unwrap();
+        let c = Guarded::new(dev, &[m, n]);
+        rosa_linear(Layout::Nn, &ta, &w, Fused::default(), Out::into(&c.tensor)).unwrap();
+        assert_close("long sum", &c.read("long sum"), &want);
     }
 }
