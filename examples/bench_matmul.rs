@@ -147,16 +147,15 @@ impl Bench {
         Ok(())
     }
 
-    /// Fused linears: plain, and with S at 1 % and rank 8.
+    /// Fused linears: plain, with S at 1 %, and with S at 1 % and rank 8.
     fn linears(&mut self) -> Result<()> {
         for (tokens, out, inn) in self.shapes.clone() {
             for dtype in [DType::F32, DType::F16, DType::Q8_0, DType::Q4_1] {
                 for layout in [Layout::Nt, Layout::Nn] {
-                    for adapted in [false, true] {
-                        let kind = if adapted { "rosa" } else { "frozen" };
+                    for kind in ["frozen", "sparse", "rosa"] {
                         let name = format!("{kind} {dtype} {layout:?} {tokens} x {inn} -> {out}");
-                        if self.wants(&name) && !(adapted && out > 20_000) {
-                            self.linear(&name, layout, dtype, (tokens, out, inn), adapted)?;
+                        if self.wants(&name) && (out < 20_000 || kind == "frozen") {
+                            self.linear(&name, layout, dtype, (tokens, out, inn), kind)?;
                         }
                     }
                 }
@@ -171,7 +170,7 @@ impl Bench {
         layout: Layout,
         dtype: DType,
         (tokens, out, inn): (usize, usize, usize),
-        adapted: bool,
+        kind: &str,
     ) -> Result<()> {
         let rank = 8;
         let values: Vec<f32> = (0..out * inn).map(|_| self.rng.uniform() as f32 - 0.5).collect();
@@ -182,8 +181,11 @@ impl Bench {
         let (index, s) = self.mask(out, inn)?;
         let right = self.random(&if layout == Layout::Nt { [out, rank] } else { [rank, inn] })?;
         let u = self.random(&[tokens, rank])?;
-        let fused =
-            Fused { sparse: adapted.then_some((&index, &s)), low_rank: adapted.then_some((&u, 0, &right)), bias: None };
+        let fused = Fused {
+            sparse: (kind != "frozen").then_some((&index, &s)),
+            low_rank: (kind == "rosa").then_some((&u, 0, &right)),
+            bias: None,
+        };
         let flops = 2.0 * (tokens * out) as f64 * inn as f64;
         self.time(name, flops, || rosa_linear(layout, &x, &weight, fused, Out::into(&y)).map(drop))
     }

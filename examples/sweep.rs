@@ -263,16 +263,18 @@ fn main() -> Result<()> {
         }
     }
     if which.contains("f32") {
-        for (bm, bn, bk, tm, tn, pre) in [
-            (128, 128, 16, 16, 8, 0),
-            (128, 128, 16, 16, 8, 2),
-            (128, 128, 16, 8, 16, 2),
-            (128, 128, 16, 8, 8, 2),
-            (64, 64, 16, 8, 4, 1),
-            (64, 64, 16, 8, 4, 2),
-            (64, 64, 16, 4, 8, 1),
-            (64, 128, 16, 8, 8, 2),
-            (64, 64, 16, 8, 8, 2),
+        for (bm, bn, bk, tm, tn, pre, unroll) in [
+            (128, 128, 16, 16, 8, 0, 1),
+            (128, 128, 16, 16, 8, 2, 1),
+            (128, 128, 16, 16, 8, 2, 2),
+            (128, 128, 16, 8, 8, 2, 1),
+            (128, 128, 16, 8, 8, 2, 2),
+            (128, 128, 16, 8, 8, 2, 4),
+            (128, 128, 16, 8, 8, 2, 8),
+            (128, 128, 16, 16, 8, 2, 8),
+            (64, 64, 16, 8, 4, 1, 1),
+            (64, 64, 16, 4, 8, 1, 1),
+            (64, 64, 16, 4, 8, 2, 1),
         ] {
             for layout in 0..3u32 {
                 if layout > 0 && (bm, bn, bk) != (128, 128, 16) {
@@ -288,6 +290,7 @@ fn main() -> Result<()> {
                         ("TM", tm),
                         ("TN", tn),
                         ("PREFETCH", pre),
+                        ("UNROLL", unroll),
                         ("LAYOUT", layout),
                         ("VEC", 1),
                         ("ACCUMULATE", 0),
@@ -297,7 +300,7 @@ fn main() -> Result<()> {
                 let g = (s as u64).div_ceil(bm as u64) * (s as u64).div_ceil(bn as u64);
                 run(
                     &dev,
-                    &format!("f32 layout {layout} {bm}x{bn}x{bk} {tm}x{tn} prefetch {pre}"),
+                    &format!("f32 layout {layout} {bm}x{bn}x{bk} {tm}x{tn} prefetch {pre} unroll {unroll}"),
                     &spec,
                     &[ta.slice(), tb.slice(), c.slice()],
                     &p,

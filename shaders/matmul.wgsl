@@ -162,22 +162,22 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
 {% endmacro %}
 
 {% macro compute() %}
-        // Four at a time: one software renderer (llvmpipe) ends a thread's loops, silently, after 65,535 iterations in all.
-        for (var kk = 0u; kk < {{ BK }}u; kk += 4u) {
-{% for step in range(4) %}
+        // UNROLL: on GPUs drivers know better, but llvmpipe ends a thread's loops, silently, after 65,535 iterations in all.
+        for (var kk = 0u; kk < {{ BK }}u; kk += {{ UNROLL }}u) {
+{% for step in range(UNROLL) %}
             {
-            let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
-            let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
+                let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
+                let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
 {% for i in range(TM // 4) %}
-            let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
+                let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
 {% endfor %}
 {% for j in range(TN // 4) %}
-            let b{{ j }} = tile_b[rb + {{ j * THREADS_N }}u];
+                let b{{ j }} = tile_b[rb + {{ j * THREADS_N }}u];
 {% endfor %}
 {% for i in range(TM // 4) %}
 {% for x in range(4) %}
 {% for j in range(TN // 4) %}
-            acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
+                acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
 {% endfor %}
 {% endfor %}
 {% endfor %}

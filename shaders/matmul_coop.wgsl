@@ -5,7 +5,7 @@ enable wgpu_cooperative_matrix;
 //
 // A workgroup makes BM × BN outputs, BK of k at a time, with SM × SN subgroups of 32; a subgroup owns a part of
 // (BM / SM) × (BN / SN), in fragments of 16 × 16. While the units work on one tile, the next one is on its way in
-// registers, still packed; it is decoded when it is put into workgroup memory. BUFFERS = 2 saves a barrier a tile.
+// registers, still packed; it is decoded when it is put into workgroup memory.
 // Tiles lie as their operand lies in memory; rows are padded by 8 halves against bank conflicts.
 //
 // AFMT: 0 f32, 1 f16 operand A. WFMT: as in lib/weight.wgsl, for B or W. Contiguous lengths are multiples of 8: eight
@@ -52,8 +52,8 @@ struct Params {
 @group(0) @binding(3) var<uniform> p: Params;
 {% endif %}
 
-var<workgroup> tile_a: array<vec4<f16>, {{ BUFFERS * A_ROWS * LA }}>; // [BUFFERS][A_ROWS][A_COLS + 8]
-var<workgroup> tile_b: array<vec4<f16>, {{ BUFFERS * B_ROWS * LB }}>; // [BUFFERS][B_ROWS][B_COLS + 8]
+var<workgroup> tile_a: array<vec4<f16>, {{ A_ROWS * LA }}>; // [A_ROWS][A_COLS + 8]
+var<workgroup> tile_b: array<vec4<f16>, {{ B_ROWS * LB }}>; // [B_ROWS][B_COLS + 8]
 var<workgroup> stage: array<f32, {{ 256 * SM * SN }}>;                // a fragment of C for each subgroup
 
 // A chunk as it is in memory, and its way to f16.
@@ -161,12 +161,12 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
         }
 {% endmacro %}
 
-// Registers into workgroup memory, buffer `at`.
-{% macro put(at) %}
+// Registers into workgroup memory.
+{% macro put() %}
 {% for i in range(CHUNKS_A) %}
         {
             let i = lid + {{ i * THREADS }}u;
-            let to = {{ at }} * {{ A_ROWS * LA }}u + (i / {{ A_COLS // 8 }}u) * {{ LA }}u + (i % {{ A_COLS // 8 }}u) * 2u;
+            let to = (i / {{ A_COLS // 8 }}u) * {{ LA }}u + (i % {{ A_COLS // 8 }}u) * 2u;
             tile_a[to] = lowa(ra{{ i }});
             tile_a[to + 1u] = higha(ra{{ i }});
         }
@@ -174,29 +174,29 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 {% for i in range(CHUNKS_B) %}
         {
             let i = lid + {{ i * THREADS }}u;
-            let to = {{ at }} * {{ B_ROWS * LB }}u + (i / {{ B_COLS // 8 }}u) * {{ LB }}u + (i % {{ B_COLS // 8 }}u) * 2u;
+            let to = (i / {{ B_COLS // 8 }}u) * {{ LB }}u + (i % {{ B_COLS // 8 }}u) * 2u;
             tile_b[to] = loww(rb{{ i }});
             tile_b[to + 1u] = highw(rb{{ i }});
         }
 {% endfor %}
 {% endmacro %}
 
-// acc += A · B over the tile in buffer `at`.
-{% macro compute(at) %}
+// acc += A · B over the tile.
+{% macro compute() %}
 {% for kk in range(0, BK, 16) %}
         {
 {% for i in range(FM) %}
 {% if LAYOUT == 2 %}
-            let fa{{ i }} = coopLoad<coop_mat16x16<f16, A>>(&tile_a[{{ at }} * {{ A_ROWS * LA }}u + {{ kk * LA + 4 * i }}u + part_m * {{ FM * 4 }}u], {{ LA }}u);
+            let fa{{ i }} = coopLoad<coop_mat16x16<f16, A>>(&tile_a[{{ kk * LA + 4 * i }}u + part_m * {{ FM * 4 }}u], {{ LA }}u);
 {% else %}
-            let fa{{ i }} = coopLoadT<coop_mat16x16<f16, A>>(&tile_a[{{ at }} * {{ A_ROWS * LA }}u + {{ 16 * i * LA + kk // 4 }}u + part_m * {{ FM * 16 * LA }}u], {{ LA }}u);
+            let fa{{ i }} = coopLoadT<coop_mat16x16<f16, A>>(&tile_a[{{ 16 * i * LA + kk // 4 }}u + part_m * {{ FM * 16 * LA }}u], {{ LA }}u);
 {% endif %}
 {% endfor %}
 {% for j in range(FN) %}
 {% if LAYOUT == 0 %}
-            let fb{{ j }} = coopLoad<coop_mat16x16<f16, B>>(&tile_b[{{ at }} * {{ B_ROWS * LB }}u + {{ 16 * j * LB + kk // 4 }}u + part_n * {{ FN * 16 * LB }}u], {{ LB }}u);
+            let fb{{ j }} = coopLoad<coop_mat16x16<f16, B>>(&tile_b[{{ 16 * j * LB + kk // 4 }}u + part_n * {{ FN * 16 * LB }}u], {{ LB }}u);
 {% else %}
-            let fb{{ j }} = coopLoadT<coop_mat16x16<f16, B>>(&tile_b[{{ at }} * {{ B_ROWS * LB }}u + {{ kk * LB + 4 * j }}u + part_n * {{ FN * 4 }}u], {{ LB }}u);
+            let fb{{ j }} = coopLoadT<coop_mat16x16<f16, B>>(&tile_b[{{ kk * LB + 4 * j }}u + part_n * {{ FN * 4 }}u], {{ LB }}u);
 {% endif %}
 {% for i in range(FM) %}
             acc{{ i }}_{{ j }} = coopMultiplyAdd(fa{{ i }}, fb{{ j }}, acc{{ i }}_{{ j }});
@@ -227,10 +227,10 @@ fn position(e: u32) -> u32 {
 }
 
 // Adds one entry to the tile. Entries have distinct positions, so no two threads touch the same half.
-fn add_entry(buffer: u32, b: u32, at: u32, value: f32) {
+fn add_entry(b: u32, at: u32, value: f32) {
     let row = (at >> 7u) * 4u + ((at >> 2u) & 3u) + b / {{ B_COLS // 32 }}u * 32u;
     let col = ((at >> 4u) & 7u) + b % {{ B_COLS // 32 }}u * 8u;
-    let to = buffer * {{ B_ROWS * LB }}u + row * {{ LB }}u + col;
+    let to = row * {{ LB }}u + col;
     let lane = at & 3u;
     tile_b[to][lane] = f16(f32(tile_b[to][lane]) + value);
 }
@@ -256,33 +256,55 @@ fn add_entry(buffer: u32, b: u32, at: u32, value: f32) {
         }
 {% endmacro %}
 
-{% macro add_sparse(at) %}
+{% macro add_sparse() %}
 {% for o in range(OWN_BUCKETS) %}
-        if (sf{{ o }} + lane < se{{ o }}) { add_entry({{ at }}, subgroup + {{ o * SM * SN }}u, sp{{ o }}, sv{{ o }}); }
+        if (sf{{ o }} + lane < se{{ o }}) { add_entry(subgroup + {{ o * SM * SN }}u, sp{{ o }}, sv{{ o }}); }
         for (var e = sf{{ o }} + lane + 32u; e < se{{ o }}; e += 32u) {
-            add_entry({{ at }}, subgroup + {{ o * SM * SN }}u, position(e), s_values[e]);
+            add_entry(subgroup + {{ o * SM * SN }}u, position(e), s_values[e]);
         }
 {% endfor %}
 {% endmacro %}
 {% endif %}
 
-// Multiplies the tile in buffer `at` while the one at k = `next` comes into buffer `to`.
-{% macro step(at, to, next) %}
-{% if FUSED and SPARSE %}
-{{ fetch_sparse("(" ~ next ~ " + " ~ BK ~ "u)") }}
+{% if FUSED and LOWRANK %}
+// The tile of [U | B] or [V ; A] that starts at column k0 of the low-rank part.
+{% macro put_low_rank() %}
+        for (var i = lid; i < {{ BM * BK // 4 }}u; i += {{ THREADS }}u) {
+            let row = m0 + i / {{ BK // 4 }}u;
+            let kk = k0 + i % {{ BK // 4 }}u * 4u;
+            var t = vec4<f32>();
+            if (row < p.m) {
+                let from_at = row * p.u_stride + p.u_column + kk;
+                if (kk < p.rank) { t.x = u[from_at]; }
+                if (kk + 1u < p.rank) { t.y = u[from_at + 1u]; }
+                if (kk + 2u < p.rank) { t.z = u[from_at + 2u]; }
+                if (kk + 3u < p.rank) { t.w = u[from_at + 3u]; }
+            }
+            tile_a[i / {{ BK // 4 }}u * {{ LA }}u + i % {{ BK // 4 }}u] = vec4<f16>(t);
+        }
+        for (var i = lid; i < {{ B_ROWS * B_COLS // 4 }}u; i += {{ THREADS }}u) {
+            let r = i / {{ B_COLS // 4 }}u;
+            let q = i % {{ B_COLS // 4 }}u * 4u;
+            var t = vec4<f32>();
+{% if LAYOUT == 0 %}
+            if (n0 + r < p.n) {
+                let from_at = (n0 + r) * p.rank + k0 + q;
+                if (k0 + q < p.rank) { t.x = v[from_at]; }
+                if (k0 + q + 1u < p.rank) { t.y = v[from_at + 1u]; }
+                if (k0 + q + 2u < p.rank) { t.z = v[from_at + 2u]; }
+                if (k0 + q + 3u < p.rank) { t.w = v[from_at + 3u]; }
+            }
+{% else %}
+            // n is a multiple of 8
+            if (k0 + r < p.rank && n0 + q < p.n) {
+                let from_at = (k0 + r) * p.n + n0 + q;
+                t = vec4<f32>(v[from_at], v[from_at + 1u], v[from_at + 2u], v[from_at + 3u]);
+            }
 {% endif %}
-{{ fetch(next) }}
-{{ compute(at) }}
-{% if BUFFERS == 1 %}
-        workgroupBarrier();
-{% endif %}
-{{ put(to) }}
-        workgroupBarrier();
-{% if FUSED and SPARSE %}
-{{ add_sparse(to) }}
-        workgroupBarrier();
-{% endif %}
+            tile_b[r * {{ LB }}u + i % {{ B_COLS // 4 }}u] = vec4<f16>(t);
+        }
 {% endmacro %}
+{% endif %}
 
 @compute @workgroup_size({{ THREADS }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -328,60 +350,39 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endif %}
 {{ bases() }}
 {{ fetch("k_begin") }}
-{{ put("0u") }}
+{{ put() }}
     workgroupBarrier();
 {% if FUSED and SPARSE %}
-{{ add_sparse("0u") }}
+{{ add_sparse() }}
     workgroupBarrier();
 {% endif %}
-    for (var k0 = k_begin; k0 < k_end; k0 += {{ BUFFERS * BK }}u) {
-{{ step("0u", (BUFFERS - 1) ~ "u", "k0 + " ~ BK ~ "u") }}
-{% if BUFFERS == 2 %}
-        if (k0 + {{ BK }}u >= k_end) { break; }
-{{ step("1u", "0u", "k0 + " ~ (2 * BK) ~ "u") }}
+    // the low-rank part is more tiles of k
+    let k_tiles = k_begin + (k_end - k_begin + {{ BK - 1 }}u) / {{ BK }}u * {{ BK }}u;
+    let k_all = k_tiles{% if FUSED and LOWRANK %} + p.rank{% endif %};
+    for (var k = k_begin; k < k_all; k += {{ BK }}u) {
+        let next = k + {{ BK }}u;
+{% if FUSED and SPARSE %}
+{{ fetch_sparse("(next + " ~ BK ~ "u)") }}
 {% endif %}
-    }
+{{ fetch("next") }}
+{{ compute() }}
+        workgroupBarrier();
 {% if FUSED and LOWRANK %}
-    for (var k0 = 0u; k0 < p.rank; k0 += {{ BK }}u) {
-        for (var i = lid; i < {{ BM * BK // 4 }}u; i += {{ THREADS }}u) {
-            let row = m0 + i / {{ BK // 4 }}u;
-            let kk = k0 + i % {{ BK // 4 }}u * 4u;
-            var t = vec4<f32>();
-            if (row < p.m) {
-                let from_at = row * p.u_stride + p.u_column + kk;
-                if (kk < p.rank) { t.x = u[from_at]; }
-                if (kk + 1u < p.rank) { t.y = u[from_at + 1u]; }
-                if (kk + 2u < p.rank) { t.z = u[from_at + 2u]; }
-                if (kk + 3u < p.rank) { t.w = u[from_at + 3u]; }
-            }
-            tile_a[i / {{ BK // 4 }}u * {{ LA }}u + i % {{ BK // 4 }}u] = vec4<f16>(t);
+        if (next < k_tiles) {
+{{ put() }}
+        } else if (next < k_all) {
+            let k0 = next - k_tiles;
+{{ put_low_rank() }}
         }
-        for (var i = lid; i < {{ B_ROWS * B_COLS // 4 }}u; i += {{ THREADS }}u) {
-            let r = i / {{ B_COLS // 4 }}u;
-            let q = i % {{ B_COLS // 4 }}u * 4u;
-            var t = vec4<f32>();
-{% if LAYOUT == 0 %}
-            if (n0 + r < p.n) {
-                let from_at = (n0 + r) * p.rank + k0 + q;
-                if (k0 + q < p.rank) { t.x = v[from_at]; }
-                if (k0 + q + 1u < p.rank) { t.y = v[from_at + 1u]; }
-                if (k0 + q + 2u < p.rank) { t.z = v[from_at + 2u]; }
-                if (k0 + q + 3u < p.rank) { t.w = v[from_at + 3u]; }
-            }
 {% else %}
-            // n is a multiple of 8
-            if (k0 + r < p.rank && n0 + q < p.n) {
-                let from_at = (k0 + r) * p.n + n0 + q;
-                t = vec4<f32>(v[from_at], v[from_at + 1u], v[from_at + 2u], v[from_at + 3u]);
-            }
+{{ put() }}
 {% endif %}
-            tile_b[r * {{ LB }}u + i % {{ B_COLS // 4 }}u] = vec4<f16>(t);
-        }
         workgroupBarrier();
-{{ compute("0u") }}
+{% if FUSED and SPARSE %}
+{{ add_sparse() }}
         workgroupBarrier();
+{% endif %}
     }
-{% endif %}
 
     let c_part = part * p.m * p.c_stride + p.c_column;
     let row0 = m0 + part_m * {{ BM // SM }}u;

@@ -71,7 +71,7 @@ const FILL: u64 = 96;
 const LEAST: usize = 32;
 
 const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
-    Tile { bm, bn, bk, tm, tn }
+    Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch: 0 }
 }
 
 /// Whether the device can run these kernels.
@@ -115,7 +115,6 @@ fn consts(tile: Tile, layout: Layout, accumulate: bool, tail: bool) -> Vec<(&'st
         ("SM", tile.bm / tile.tm),
         ("SN", tile.bn / tile.tn),
         ("BAND", 8),
-        ("BUFFERS", 1),
         ("LAYOUT", layout as u32),
         ("ACCUMULATE", accumulate.into()),
         ("TAIL", tail.into()),

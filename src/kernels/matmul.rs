@@ -90,10 +90,18 @@ pub struct Tile {
     pub bk: u32,
     pub tm: u32,
     pub tn: u32,
+    /// Steps of the innermost loop in the text.
+    pub unroll: u32,
+    /// How a tile comes in: 0 operand by operand, 1 ahead of its turn in registers, 2 both operands at once.
+    pub prefetch: u32,
 }
 
-const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
-    Tile { bm, bn, bk, tm, tn }
+const fn gpu(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32, prefetch: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch }
+}
+
+const fn software(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 4, prefetch: 0 }
 }
 
 /// The tiles of a device class, by the shape of the output.
@@ -109,16 +117,17 @@ struct Tiles {
 }
 
 static GPU: Tiles = Tiles {
-    square: &[tile(128, 128, 16, 8, 8), tile(64, 64, 16, 4, 4), tile(32, 32, 16, 4, 4)],
-    narrow: tile(64, 16, 16, 4, 4),
-    flat: tile(16, 64, 16, 4, 4),
+    square: &[gpu(128, 128, 16, 16, 8, 2), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
     fill: 128,
 };
 
+/// Where subgroups or 64-bit integers are missing; see [`simd`] for the others.
 static SOFTWARE: Tiles = Tiles {
-    square: &[tile(64, 64, 16, 8, 8), tile(32, 32, 16, 8, 8)],
-    narrow: tile(64, 16, 16, 8, 4),
-    flat: tile(16, 64, 16, 4, 8),
+    square: &[software(64, 64, 16, 8, 8), software(32, 32, 16, 8, 8)],
+    narrow: software(64, 16, 16, 8, 4),
+    flat: software(16, 64, 16, 4, 8),
     fill: 2,
 };
 
@@ -146,7 +155,15 @@ impl Tile {
     }
 
     fn consts(&self) -> Vec<(&'static str, u32)> {
-        vec![("BM", self.bm), ("BN", self.bn), ("BK", self.bk), ("TM", self.tm), ("TN", self.tn), ("PREFETCH", 1)]
+        vec![
+            ("BM", self.bm),
+            ("BN", self.bn),
+            ("BK", self.bk),
+            ("TM", self.tm),
+            ("TN", self.tn),
+            ("UNROLL", self.unroll),
+            ("PREFETCH", self.prefetch),
+        ]
     }
 }
 
