@@ -116,8 +116,16 @@ struct Tiles {
     fill: u64,
 }
 
-static GPU: Tiles = Tiles {
-    square: &[gpu(128, 128, 16, 16, 8, 2), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 16, 4, 4, 0)],
+static DISCRETE: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 16, 8, 0), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
+    fill: 128,
+};
+
+/// Fewer registers a thread.
+static INTEGRATED: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 8, 8, 0), gpu(64, 64, 16, 4, 4, 0), gpu(32, 32, 16, 4, 4, 0)],
     narrow: gpu(64, 16, 16, 4, 4, 0),
     flat: gpu(16, 64, 16, 4, 4, 0),
     fill: 128,
@@ -132,7 +140,11 @@ static SOFTWARE: Tiles = Tiles {
 };
 
 fn tiles(class: DeviceClass) -> &'static Tiles {
-    if class == DeviceClass::Software { &SOFTWARE } else { &GPU }
+    match class {
+        DeviceClass::Software => &SOFTWARE,
+        DeviceClass::Integrated => &INTEGRATED,
+        DeviceClass::Discrete => &DISCRETE,
+    }
 }
 
 impl Tile {
@@ -306,6 +318,9 @@ pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool
 }
 
 fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+    // where nothing is transposed on the way, both operands at once are faster, and slower elsewhere
+    let prefetch = if layout == Layout::Tn && tile.tm == 16 { 2 } else { tile.prefetch };
+    let tile = Tile { prefetch, ..tile };
     let mut consts = tile.consts();
     let accumulate = u32::from(accumulate);
     consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate), ("FUSED", 0)]);
@@ -449,7 +464,7 @@ fn rosa_spec(v: &RosaVariant) -> KernelSpec {
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut tiles: Vec<Tile> = Vec::new();
-    for t in [&GPU, &SOFTWARE] {
+    for t in [&DISCRETE, &INTEGRATED, &SOFTWARE] {
         tiles.extend(t.square);
         tiles.extend([t.narrow, t.flat]);
     }
