@@ -1,17 +1,28 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo test fmt lint setup
+.PHONY: help demo demo-model test fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
 	@echo "make test    all tests"
 	@echo "make lint    format and lints, checked"
 	@echo "make fmt     format, written"
+	@echo "make demo-model  pretrain the built-in model again (about five minutes on two cores)"
 	@echo "make setup   a Vulkan driver, where there is none (demo and test do this first)"
 
 demo: setup
 	cargo run --release --quiet -- demo
+
+# Writes assets/demo, which is built into the program. The same device and the same rugosa give the same bytes.
+DEMO_WORK ?= target/demo-model
+demo-model: setup
+	rm -rf $(DEMO_WORK)
+	cargo run --release --quiet --example make_demo -- start $(DEMO_WORK)
+	cargo run --release --quiet -- train --method full --model $(DEMO_WORK)/start --data $(DEMO_WORK)/pretrain.jsonl \
+		--out $(DEMO_WORK)/run --steps 1000 --batch-size 4 --gradient-accumulation-steps 1 --seq-len 256 --lr 3e-3 \
+		--lr-schedule cosine --warmup-steps 50 --max-grad-norm 1 --beta2 0.98 --seed 2026
+	cargo run --release --quiet --example make_demo -- pack $(DEMO_WORK)/run assets/demo
 
 test: setup
 	cargo test

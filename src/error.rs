@@ -28,6 +28,10 @@ pub enum Error {
     #[error("{what}: {reason}")]
     Invalid { what: String, reason: String },
 
+    /// The command line asks for what makes no sense, whatever the files and the device are.
+    #[error("{what}: {reason}")]
+    Usage { what: String, reason: String },
+
     /// Shapes that do not fit together: a bug of the caller, told as such.
     #[error("{op}: {reason}")]
     Shape { op: &'static str, reason: String },
@@ -39,6 +43,10 @@ pub enum Error {
     /// The device refused an allocation. All sizes in bytes.
     #[error("{device}: out of memory: {requested} more bytes on top of {in_use} in use ({what}); {hint}")]
     OutOfMemory { device: String, what: String, requested: u64, in_use: u64, hint: String },
+
+    /// More in one buffer than the device takes. Sizes in bytes.
+    #[error("{device}: {what} of {requested} bytes in one buffer, but the device takes at most {limit}; {hint}")]
+    TooLarge { device: String, what: String, requested: u64, limit: u64, hint: String },
 
     /// The device went away: driver reset, unplugged, watchdog.
     #[error("{device}: device lost: {reason}; start the run again, on another device with --device if it repeats")]
@@ -77,6 +85,14 @@ impl Error {
     /// An argument or configuration key `what` that is wrong for `reason`.
     pub fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Invalid { what: what.into(), reason: reason.into() }
+    }
+
+    /// The same error, told as wrong usage where it is about an option's value.
+    pub fn as_usage(self) -> Error {
+        match self {
+            Error::Invalid { what, reason } => Error::Usage { what, reason },
+            other => other,
+        }
     }
 
     /// Operands of `op` that do not fit together.

@@ -67,6 +67,16 @@ impl MaskCollector {
         self.scale.store(scale.to_bits(), Ordering::Relaxed);
     }
 
+    /// What has been gathered, by target: module, score `[rows, cols]`, samples in it.
+    pub fn scores(&self) -> impl Iterator<Item = (&str, &Tensor, u32)> {
+        self.sinks.iter().map(|s| (s.module.as_str(), &s.score, s.samples.load(Ordering::Relaxed)))
+    }
+
+    /// Says how many samples the scores of target `index` hold, once they were written from outside.
+    pub fn set_samples(&self, index: usize, samples: u32) {
+        self.sinks[index].samples.store(samples, Ordering::Relaxed);
+    }
+
     /// The masks: for each target its `nnz` largest scores, the lower index first where scores are equal. Waits for the
     /// device.
     ///

@@ -148,18 +148,30 @@ impl AdapterSet {
         if found.iter().all(Option::is_none) {
             return Err(Error::invalid("--mask", "it has no mask for any of the target modules"));
         }
+        let device = self.device.clone();
+        self.set_sparse(|i, _| found[i].map(|pattern| SparseIndex::new(&device, pattern)).transpose())
+    }
+
+    /// Room for the masks that the targets will get: for a device that only counts.
+    pub fn reserve_masks(&mut self) -> Result<()> {
+        let device = self.device.clone();
+        self.set_sparse(|_, t| {
+            let index = |nnz| SparseIndex::unknown(&device, t.module.out_features, t.module.in_features, nnz);
+            (t.nnz > 0).then(|| index(t.nnz)).transpose()
+        })
+    }
+
+    /// Gives each target the index that `index_of` makes for it, with values at zero.
+    fn set_sparse(&mut self, index_of: impl Fn(usize, &Target) -> Result<Option<SparseIndex>>) -> Result<()> {
         self.blocks.retain(|b| b.group != Group::Sparse);
-        let shapes: Vec<Vec<usize>> = found.iter().flatten().map(|p| vec![p.nnz()]).collect();
+        self.sparse.iter_mut().for_each(|s| *s = None);
+        let indices: Vec<Option<SparseIndex>> =
+            self.targets.iter().enumerate().map(|(i, t)| index_of(i, t)).collect::<Result<_>>()?;
+        let shapes: Vec<Vec<usize>> = indices.iter().flatten().map(|index| vec![index.nnz()]).collect();
         let (blocks, params) = arena(&self.device, Group::Sparse, &shapes)?;
         let mut params = params.into_iter();
-        self.sparse = found
-            .into_iter()
-            .map(|p| {
-                let Some(pattern) = p else { return Ok(None) };
-                let param = params.next().ok_or_else(|| Error::shape("set_masks", "too few parameters"))?;
-                Ok(Some((SparseIndex::new(&self.device, pattern)?, param)))
-            })
-            .collect::<Result<_>>()?;
+        // a parameter for each index, in order
+        self.sparse = indices.into_iter().map(|index| index.and_then(|i| Some((i, params.next()?)))).collect();
         self.blocks.extend(blocks);
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! The arguments of `rugosa`. Wrong usage ends the process with code 2 and a message of clap's.
 
-use crate::error::Result;
+use crate::data::DataOptions;
+use crate::error::{Error, Result};
 use crate::train::config::{DataFormat, PartialConfig, TooLong, TrainConfig, default, defaults};
+use crate::train::output::CONFIG_FILE;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Fine-tune language models with RoSA: low-rank and sparse adapters over frozen weights, on any GPU
 #[derive(Debug, Parser)]
@@ -77,13 +79,25 @@ impl TrainArgs {
         off(self.negations.no_restart, &mut flags.restart);
         off(self.negations.no_packing, &mut flags.packing);
         off(self.negations.no_shuffle, &mut flags.shuffle);
-        let of_run = flags.out.as_ref().filter(|_| self.resume).map(|out| out.join("config.toml"));
-        let file = match self.config.or(of_run) {
-            Some(path) => PartialConfig::from_toml(&path)?,
-            None => PartialConfig::default(),
+        let file = match (&self.config, &flags.out) {
+            (Some(path), _) => PartialConfig::from_toml(path)?,
+            (None, Some(out)) if self.resume => PartialConfig::from_toml(&config_of_run(out)?)?,
+            (None, None) if self.resume => {
+                return Err(Error::invalid("--resume", "needs --out DIR, the folder of the run").as_usage());
+            }
+            (None, _) => PartialConfig::default(),
         };
-        TrainConfig::resolve(file, flags)
+        TrainConfig::resolve(file, flags).map_err(Error::as_usage)
     }
+}
+
+/// The `config.toml` of the run in `out`.
+fn config_of_run(out: &Path) -> Result<PathBuf> {
+    let path = out.join(CONFIG_FILE);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Error::file(out, "--resume", format!("there is no run here, {CONFIG_FILE} is missing; leave --resume out")))
 }
 
 /// A model and what is put on it.
@@ -128,6 +142,22 @@ pub struct RowArgs {
     /// What to do with a row of more tokens
     #[arg(long, value_enum, default_value_t = default::too_long())]
     pub too_long: TooLong,
+}
+
+impl RowArgs {
+    /// How rows are read, in the order of the file, one in a sequence.
+    pub fn data_options(&self) -> DataOptions {
+        DataOptions {
+            kind: self.data_format.kind(),
+            prompt_field: self.prompt_field.clone(),
+            response_field: self.response_field.clone(),
+            seq_len: self.seq_len,
+            packing: false,
+            truncate: self.too_long.into(),
+            shuffle: false,
+            seed: 0,
+        }
+    }
 }
 
 /// What `rugosa eval` measures.
@@ -225,9 +255,15 @@ pub struct DevicesArgs {
 pub struct DemoArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Seed of the run
+    /// Seed of the rows and of the run
     #[arg(long, value_name = "SEED", default_value_t = default::seed())]
     pub seed: u64,
+    /// Keep the model, the rows and the adapter in this new folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Optimiser steps after the masks
+    #[arg(long, value_name = "N", default_value_t = 80, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: u64,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

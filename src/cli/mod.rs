@@ -1,7 +1,8 @@
 //! The command line: arguments, commands, progress and how the process ends.
 pub mod args;
 pub mod commands;
-mod input;
+pub mod demo;
+mod plot;
 pub mod progress;
 pub mod signal;
 

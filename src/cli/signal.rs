@@ -30,7 +30,7 @@ pub fn interrupted() -> bool {
 /// The exit code for `error`: 2 where the usage was wrong, 130 where the user interrupted, otherwise 1.
 pub fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::Invalid { .. } => 2,
+        Error::Usage { .. } => 2,
         Error::Interrupted => EXIT_INTERRUPTED,
         _ => 1,
     }
@@ -42,7 +42,9 @@ mod tests {
 
     #[test]
     fn codes_are_those_that_scripts_rely_on() {
-        assert_eq!(exit_code(&Error::invalid("--rank", "0")), 2);
+        assert_eq!(exit_code(&Error::invalid("--rank", "0").as_usage()), 2);
+        assert_eq!(exit_code(&Error::invalid("--seq-len", "over the model's")), 1);
+        assert_eq!(exit_code(&Error::file("a", "b", "c").as_usage()), 1);
         assert_eq!(exit_code(&Error::Interrupted), 130);
         assert_eq!(exit_code(&Error::file("a", "b", "c")), 1);
         assert_eq!(exit_code(&Error::NoDevice { reason: "none".into() }), 1);

@@ -7,6 +7,7 @@ use super::pack::pack;
 use super::rows::{Example, IGNORED, Reader, RowKind};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
+use crate::io::digest::Digest;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -215,6 +216,15 @@ impl Dataset {
     /// What became of the rows.
     pub fn report(&self) -> PrepReport {
         self.report
+    }
+
+    /// A digest of all tokens and labels in their order: another one means other data, or another tokenizer.
+    pub fn digest(&self) -> String {
+        let mut digest = Digest::default();
+        digest.update(bytemuck::cast_slice(&self.ids));
+        digest.update(bytemuck::cast_slice(&self.labels));
+        self.ends.iter().for_each(|end| digest.update(&(*end as u64).to_le_bytes()));
+        digest.finish()
     }
 
     /// The file.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
+use crate::io::checkpoint::Checkpoint;
 use crate::io::gguf::Metadata;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
@@ -99,6 +100,23 @@ impl Tokenizer {
     pub fn from_gguf(file: &Path, metadata: &Metadata) -> Result<Tokenizer> {
         let (pipeline, surroundings) = super::tokenizer_gguf::build(file, metadata)?;
         Ok(Tokenizer::assemble(pipeline, file, surroundings))
+    }
+
+    /// The tokenizer that comes with a model, checked against its vocabulary; `None` where there is none, which is
+    /// enough for rows of token ids.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::from_folder`], [`Tokenizer::from_gguf`] and [`Tokenizer::check_model`].
+    pub fn of_model(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
+        let tokenizer = match (checkpoint.folder(), checkpoint.gguf_metadata()) {
+            (Some(folder), _) if folder.join("tokenizer.json").exists() => Tokenizer::from_folder(folder)?,
+            (None, Some(metadata)) if metadata.contains_key("tokenizer.ggml.model") => {
+                Tokenizer::from_gguf(checkpoint.path(), metadata)?
+            }
+            _ => return Ok(None),
+        };
+        tokenizer.check_model(checkpoint.config.vocab_size)?;
+        Ok(Some(tokenizer))
     }
 
     fn assemble(pipeline: Pipeline, source: &Path, s: Surroundings) -> Tokenizer {

@@ -17,6 +17,8 @@ pub struct Ledger {
 pub struct LedgerRow {
     pub in_use: u64,
     pub peak: u64,
+    /// Held when all rows together held the most.
+    pub at_peak: u64,
 }
 
 impl Ledger {
@@ -25,7 +27,10 @@ impl Ledger {
         row.in_use += bytes;
         row.peak = row.peak.max(row.in_use);
         self.in_use += bytes;
-        self.peak = self.peak.max(self.in_use);
+        if self.in_use > self.peak {
+            self.peak = self.in_use;
+            self.rows.values_mut().for_each(|row| row.at_peak = row.in_use);
+        }
     }
 
     pub(super) fn remove(&mut self, what: &'static str, bytes: u64) {

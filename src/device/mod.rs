@@ -4,6 +4,7 @@
 //! object-safe methods ([`Backend`]), not a method an operation: kernels are data ([`spec::Kernel`]).
 
 mod caps;
+pub mod dry;
 mod ledger;
 mod pool;
 pub mod profile;
@@ -91,6 +92,9 @@ pub enum AllocError {
     Other(Error),
 }
 
+/// Purposes whose size does not depend on the batch.
+const FIXED: &[&str] = &["weights", "adapter", "gradients", "optimiser", "mask scores", "sparse index"];
+
 /// An open device. Cheap to clone; all clones are the same device.
 #[derive(Clone)]
 pub struct Device(Arc<Inner>);
@@ -151,19 +155,19 @@ impl Device {
     /// others read, and tests poison.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] with what is in use, or [`Error::Invalid`] over the device's largest buffer.
+    /// [`Error::OutOfMemory`] with what is in use, or [`Error::TooLarge`] over the device's largest buffer.
     pub fn alloc(&self, bytes: u64, what: &'static str) -> Result<Buffer> {
         let class = pool::size_class(bytes);
         let caps = self.caps();
         if class > caps.max_buffer || bytes > caps.max_binding {
-            let limit = caps.max_buffer.min(caps.max_binding);
-            return Err(Error::invalid(
-                what,
-                format!(
-                    "needs {bytes} bytes in one buffer, but {} takes at most {limit}; lower --batch-size or --seq-len, or use another --device",
-                    caps.name
-                ),
-            ));
+            let smaller = if FIXED.contains(&what) { "" } else { "lower --batch-size or --seq-len, or " };
+            return Err(Error::TooLarge {
+                device: caps.name.clone(),
+                what: what.into(),
+                requested: bytes,
+                limit: caps.max_buffer.min(caps.max_binding),
+                hint: format!("{smaller}use another --device"),
+            });
         }
         let mut pool = self.pool();
         let raw = match pool.take(class) {
@@ -194,7 +198,7 @@ impl Device {
                 what: what.into(),
                 requested: class,
                 in_use: pool.ledger.in_use(),
-                hint: "lower --batch-size (and raise --gradient-accumulation-steps), lower --seq-len, or add --activation-checkpointing".into(),
+                hint: "lower --batch-size (and raise --gradient-accumulation-steps), lower --seq-len, or add --checkpointing layer".into(),
             },
         })?;
         pool.ledger.reserve(class);
@@ -304,5 +308,57 @@ impl Drop for BufferInner {
             pool.ledger.remove(self.what, self.bytes);
             pool.give(self.raw.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dry::DryBackend;
+    use super::*;
+
+    fn device(budget: u64) -> Device {
+        let caps = Caps { max_binding: 1 << 30, max_buffer: 1 << 30, ..DryBackend::caps_for_tests() };
+        Device::new(Box::new(DryBackend::with_budget(caps, budget)))
+    }
+
+    #[test]
+    fn out_of_memory_is_typed_and_says_what_to_change() {
+        let device = device(1 << 20);
+        let _held = device.alloc(700 << 10, "weights").unwrap();
+        let err = device.alloc(700 << 10, "activations").err().unwrap();
+        let Error::OutOfMemory { what, requested, in_use, .. } = &err else { panic!("{err}") };
+        assert_eq!((what.as_str(), *in_use), ("activations", 704 << 10), "{err}");
+        assert!(*requested >= 700 << 10 && err.to_string().contains("--checkpointing layer"), "{err}");
+        assert!(!err.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn memory_kept_for_reuse_is_given_up_before_an_allocation_fails() {
+        let device = device(1 << 20);
+        drop(device.alloc(700 << 10, "activations").unwrap());
+        assert_eq!(device.ledger().reserved(), 704 << 10);
+        let other = device.alloc(800 << 10, "activations").unwrap();
+        assert_eq!((device.ledger().reserved(), device.ledger().in_use()), (other.bytes(), other.bytes()));
+    }
+
+    #[test]
+    fn a_buffer_over_the_devices_limits_is_refused_with_a_way_out() {
+        let device = device(u64::MAX);
+        let message = |what| device.alloc(1 << 50, what).err().unwrap().to_string();
+        assert!(message("activations").contains("lower --batch-size or --seq-len"), "{}", message("activations"));
+        let weights = message("weights");
+        assert!(weights.ends_with("use another --device") && !weights.contains("--batch-size"), "{weights}");
+    }
+
+    #[test]
+    fn the_ledger_knows_who_held_what_at_the_peak() {
+        let device = device(u64::MAX);
+        let weights = device.alloc(1024, "weights").unwrap();
+        drop(device.alloc(4096, "activations").unwrap());
+        let _scratch = device.alloc(512, "scratch").unwrap();
+        drop(weights);
+        let at_peak: Vec<_> = device.ledger().rows().map(|(what, row)| (what, row.at_peak)).collect();
+        assert_eq!(at_peak, [("activations", 4096), ("scratch", 0), ("weights", 1024)]);
+        assert_eq!(device.ledger().peak(), 5120);
     }
 }

@@ -145,8 +145,11 @@ impl Checkpoint {
         Ok(view)
     }
 
-    /// The tensor `name` with its rows in the file's order.
-    fn stored(&self, name: &str) -> Result<TensorView<'_>> {
+    /// The tensor `name` with its rows in the file's order, which costs nothing: for its shape and type.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    pub fn stored(&self, name: &str) -> Result<TensorView<'_>> {
         let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
         match &self.source {
             Source::Folder(folder) => folder_tensor(folder.get(name).ok_or_else(missing)??),

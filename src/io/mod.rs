@@ -5,6 +5,7 @@ pub mod adapter;
 pub mod atomic;
 pub mod checkpoint;
 pub mod config;
+pub mod digest;
 pub mod gguf;
 mod map;
 pub mod mask;

@@ -87,6 +87,24 @@ impl SparseIndex {
         })))
     }
 
+    /// Room for `nnz` positions that are not known yet, and none of them: for a device that only counts.
+    ///
+    /// # Errors
+    /// Those of an allocation.
+    pub fn unknown(device: &Device, rows: usize, cols: usize, nnz: usize) -> Result<SparseIndex> {
+        let positions_at = rows.div_ceil(BUCKET) * cols.div_ceil(BUCKET) + 1;
+        Ok(SparseIndex(Arc::new(Inner {
+            rows,
+            cols,
+            nnz,
+            positions_at,
+            index: Tensor::empty(device, &[positions_at + nnz.div_ceil(2)], "sparse index")?,
+            coords: Tensor::empty(device, &[nnz, 2], "sparse index")?,
+            csr_of: Vec::new(),
+            pattern: CsrPattern { rows, cols, row_offs: vec![0; rows + 1], col_idx: Vec::new() },
+        })))
+    }
+
     pub fn rows(&self) -> usize {
         self.0.rows
     }

@@ -27,6 +27,19 @@ pub struct LoadOptions {
 /// # Errors
 /// Those of the checkpoint and of the device; a sequence length over the model's.
 pub fn load(device: &Device, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Decoder> {
+    build(Loader { device, checkpoint, options, shapes_only: false })
+}
+
+/// Makes room for the model of `checkpoint` and leaves the weights where they are: for a device that only counts.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_shapes(device: &Device, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Decoder> {
+    build(Loader { device, checkpoint, options, shapes_only: true })
+}
+
+fn build(loader: Loader<'_>) -> Result<Decoder> {
+    let (options, checkpoint) = (&loader.options, loader.checkpoint);
     let most = checkpoint.config.max_position_embeddings;
     if options.positions > most {
         return Err(Error::invalid(
@@ -34,7 +47,7 @@ pub fn load(device: &Device, checkpoint: &Checkpoint, options: LoadOptions) -> R
             format!("{} is over the model's {most} positions; lower it", options.positions),
         ));
     }
-    models::build(&Loader { device, checkpoint, options })
+    models::build(&loader)
 }
 
 /// What a model file builds from.
@@ -42,6 +55,7 @@ pub struct Loader<'a> {
     device: &'a Device,
     checkpoint: &'a Checkpoint,
     options: LoadOptions,
+    shapes_only: bool,
 }
 
 impl Loader<'_> {
@@ -100,6 +114,9 @@ impl Loader<'_> {
     }
 
     fn vector(&self, name: &str) -> Result<Tensor> {
+        if self.shapes_only {
+            return Tensor::empty(self.device, &self.checkpoint.stored(name)?.shape, "weights");
+        }
         let view = self.checkpoint.tensor(name)?;
         let values = self.decode(&view)?;
         Tensor::from_slice(self.device, &[values.len()], &values, "weights")
@@ -107,27 +124,36 @@ impl Loader<'_> {
 
     /// A matrix as shards of whole rows, each with its first row.
     fn matrix(&self, name: &str, shard_bytes: u64) -> Result<Vec<(usize, Weight)>> {
-        let view = self.checkpoint.tensor(name)?;
+        let view = match self.shapes_only {
+            true => self.checkpoint.stored(name)?,
+            false => self.checkpoint.tensor(name)?,
+        };
         let [rows, cols] = *view.shape.as_slice() else {
             return Err(Error::file(self.path(), name, format!("shape {:?} is no matrix", view.shape)));
         };
         let decode = self.options.trainable || !view.dtype.is_quantised() && cols % 2 != 0;
-        let (dtype, data) = if decode && view.dtype != DType::F32 {
-            (DType::F32, bytemuck::cast_slice(&self.decode(&view)?).to_vec().into())
-        } else {
-            (view.dtype, view.data)
-        };
-        let row_bytes = (data.len() / rows.max(1)).max(1);
+        let dtype = if decode { DType::F32 } else { view.dtype };
+        let format = WeightFormat::of(dtype);
         // the scales of Q8 and Q4 lie behind all codes, so a shard's size is the format's, not the file's
-        let row_device_bytes = WeightFormat::of(dtype).bytes(cols as u64).max(1);
+        let row_device_bytes = format.bytes(cols as u64).max(1);
         let per_shard = ((shard_bytes / row_device_bytes) as usize).clamp(1, rows.max(1));
         // a product over all rows (the head's input gradient) must not loop for longer than a software renderer lets it
-        let per_shard =
-            if self.device.caps().class == DeviceClass::Software { per_shard.min(1 << 16) } else { per_shard };
-        (0..rows)
-            .step_by(per_shard)
-            .map(|first| {
-                let count = per_shard.min(rows - first);
+        let software = self.device.caps().class == DeviceClass::Software;
+        let per_shard = if software { per_shard.min(1 << 16) } else { per_shard };
+        let shards = (0..rows).step_by(per_shard).map(|first| (first, per_shard.min(rows - first)));
+        if self.shapes_only {
+            return shards
+                .map(|(first, count)| Ok((first, Weight::empty(self.device, format, count, cols, "weights")?)))
+                .collect();
+        }
+        let data = if decode && view.dtype != DType::F32 {
+            bytemuck::cast_slice(&self.decode(&view)?).to_vec().into()
+        } else {
+            view.data
+        };
+        let row_bytes = (data.len() / rows.max(1)).max(1);
+        shards
+            .map(|(first, count)| {
                 let part = &data[first * row_bytes..(first + count) * row_bytes];
                 Ok((first, Weight::upload(self.device, dtype, count, cols, part)?))
             })

@@ -4,9 +4,11 @@ use crate::autograd::Param;
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Which learning rate a block follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Group {
     /// A and B of low-rank adapters: `lora_lr`.
     LowRank,

@@ -4,13 +4,17 @@
 //! are laid over each other and checked by [`TrainConfig::resolve`]. Both come out of the `options!` table below, so a
 //! new option is one entry there, and one in `validate.rs` if its value can be wrong.
 
+mod choices;
 mod validate;
 
+pub use choices::{Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, TooLong};
+
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
+use crate::data::{BatchOptions, DataOptions};
 use crate::error::{Error, Result};
 use crate::optim::schedule::LrSchedule;
 use crate::train::phase::Schedule;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Declares [`PartialConfig`] and [`TrainConfig`]. An entry is a doc comment (the help text), `#[arg]` settings for clap, and
@@ -144,7 +148,7 @@ options! {
         /// Begin again once the masks are built, as the paper does
         #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Masks")]
         restart: bool = true,
-        /// Stop once the masks are saved
+        /// Stop once the masks are saved, to --save-mask or to masks.safetensors in the run folder
         #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Masks")]
         mask_only: bool = false,
 
@@ -246,89 +250,6 @@ options! {
     }
 }
 
-/// Declares an enum whose values are spelled in snake_case on the command line and in files.
-macro_rules! choice {
-    ($(#[$meta:meta])* $name:ident { $( $(#[$value_meta:meta])* $value:ident, )* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-        #[serde(rename_all = "snake_case")]
-        #[value(rename_all = "snake_case")]
-        pub enum $name { $( $(#[$value_meta])* $value, )* }
-    };
-}
-
-choice! {
-    /// What trains.
-    Method {
-        /// Low-rank and sparse adapters together
-        Rosa,
-        /// Low-rank adapters
-        Lora,
-        /// Sparse adapters
-        Spa,
-        /// All weights
-        Full,
-    }
-}
-
-choice! {
-    /// How gradients of the frozen weights g, one a micro-batch, make the score whose largest entries form the mask.
-    MaskMode {
-        /// Mean of g²
-        MeanSquared,
-        /// Mean of g, by magnitude
-        Mean,
-    }
-}
-
-choice! {
-    /// What a step's loss is divided by.
-    LossNormalisation {
-        /// All supervised tokens of the step: how rows fall into micro-batches makes no difference
-        Tokens,
-        /// Each micro-batch by its own, then the mean of those: as the original does
-        MicroBatch,
-    }
-}
-
-choice! {
-    /// What the rows of a data set look like.
-    DataFormat {
-        /// By the keys of each row
-        Auto,
-        /// `messages`, through the model's chat template
-        Messages,
-        /// A prompt and a supervised response
-        PromptResponse,
-        /// `instruction`, `input`, `output`
-        Alpaca,
-        /// `text`, all of it supervised
-        Text,
-        /// `input_ids` and `labels`
-        Tokens,
-    }
-}
-
-choice! {
-    /// What happens to a row that is too long.
-    TooLong {
-        /// Its end is cut off
-        Truncate,
-        /// It is left out
-        Drop,
-    }
-}
-
-choice! {
-    /// Which activations are kept for the backward pass.
-    Checkpointing {
-        /// All
-        Off,
-        /// Each layer's input; the rest is computed again
-        Layer,
-    }
-}
-
 impl PartialConfig {
     /// Reads a file of `key = value` lines, all optional, with the names of the flags written with `_`.
     ///
@@ -408,6 +329,30 @@ impl TrainConfig {
     /// Warm-up steps of a learning-rate schedule of `total` steps.
     pub fn warmup(&self, total: u64) -> u64 {
         self.warmup_steps.unwrap_or((total / 10).min(20))
+    }
+
+    /// How rows are read.
+    pub fn data_options(&self) -> DataOptions {
+        DataOptions {
+            kind: self.data_format.kind(),
+            prompt_field: self.prompt_field.clone(),
+            response_field: self.response_field.clone(),
+            seq_len: self.seq_len,
+            packing: self.packing,
+            truncate: self.too_long.into(),
+            shuffle: self.shuffle,
+            seed: self.seed,
+        }
+    }
+
+    /// How sequences are dealt out.
+    pub fn batch_options(&self) -> BatchOptions {
+        BatchOptions { batch_size: self.batch_size, gradient_accumulation_steps: self.gradient_accumulation_steps }
+    }
+
+    /// Where the masks go once they are built: `save_mask`, or with `mask_only` `masks.safetensors` in the run folder.
+    pub fn mask_file(&self) -> Option<PathBuf> {
+        self.save_mask.clone().or_else(|| self.mask_only.then(|| self.out.join("masks.safetensors")))
     }
 
     /// What [`crate::adapters::targets::select`] needs: the half that the method has not is 0 everywhere.

@@ -82,6 +82,14 @@ impl MetricsLog {
         Ok(MetricsLog { path: path.to_path_buf(), file })
     }
 
+    /// Waits until the disk has every line.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
+    }
+
     /// Writes one line and hands it to the operating system.
     ///
     /// # Errors

@@ -5,7 +5,12 @@ mod full;
 pub mod metrics;
 pub mod output;
 pub mod phase;
+pub mod plan;
+mod report;
+mod resume;
 pub mod session;
+mod state;
 mod step;
+mod trainable;
 
 pub use session::{Observer, Outcome, Session};

@@ -9,11 +9,28 @@ use crate::io::atomic::write_atomic;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Makes the folder of a new run.
+/// The configuration of a run, as resolved.
+pub const CONFIG_FILE: &str = "config.toml";
+/// What each step did.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+
+/// Makes the folder of a new run, with its configuration in it: whether it can be written to is found out now, not
+/// after hours.
 ///
 /// # Errors
-/// [`Error::File`] if there is something in it already.
-pub fn create(folder: &Path) -> Result<()> {
+/// [`Error::File`] if there is something in it already; [`Error::Io`].
+pub fn create(config: &TrainConfig) -> Result<()> {
+    let (folder, text) = (&config.out, config.to_toml()?);
+    check_free(folder)?;
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    write_atomic(&folder.join(CONFIG_FILE), |w| w.write_all(text.as_bytes()))
+}
+
+/// Refuses a folder that a new run would mix its files into.
+///
+/// # Errors
+/// As [`create`].
+pub fn check_free(folder: &Path) -> Result<()> {
     match std::fs::read_dir(folder).map(|entries| entries.count()) {
         Ok(count) if count > 0 => {
             let reason =
@@ -21,18 +38,8 @@ pub fn create(folder: &Path) -> Result<()> {
             Err(Error::file(folder, "--out", reason))
         }
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder)(e)),
-        _ => {
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-            // found out now, not after hours
-            write_atomic(&folder.join("config.toml"), |_| Ok(()))
-        }
+        _ => Ok(()),
     }
-}
-
-/// Writes the configuration as resolved.
-pub fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
-    let text = config.to_toml()?;
-    write_atomic(&folder.join("config.toml"), |w| w.write_all(text.as_bytes()))
 }
 
 /// Writes the adapter: in the original's format, or in PEFT's own for plain low-rank adapters.

@@ -1,29 +1,33 @@
 //! A run from start to end: the loop over the agenda's steps.
 
-use super::config::{Checkpointing, DataFormat, MaskMode, Method, TooLong, TrainConfig};
+use super::config::{Checkpointing, MaskMode, Method, TrainConfig};
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
-use super::step::{StepResult, Stepper};
-use super::{full, output};
-use crate::adapters::targets::select;
-use crate::adapters::{AdapterSet, MaskCollector, Training, module_shapes};
-use crate::data::{BatchOptions, DataOptions, Dataset, Position, RowKind, Tokenizer, Truncate};
+use super::plan::{self, MemoryPlan};
+use super::report::Reports;
+use super::state::{self, Header, Parts, Saved};
+use super::step::Stepper;
+use super::trainable::{Trainable, optimiser, rates};
+use super::{full, output, resume};
+use crate::adapters::{MaskCollector, module_shapes};
+use crate::csr::CsrPattern;
+use crate::data::{Batches, Dataset, Position, Tokenizer};
+use crate::device::dry::DryBackend;
 use crate::device::{Device, DeviceOptions};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::mask::{read_masks, write_masks};
 use crate::nn::Decoder;
-use crate::nn::loader::{LoadOptions, load};
-use crate::optim::{AdamW, Block, Rates};
-use std::time::Instant;
+use crate::nn::loader::{LoadOptions, load, load_shapes};
+use std::collections::BTreeMap;
 
 /// What a run tells whoever watches.
 pub trait Observer {
     /// A line about what happens.
     fn note(&mut self, line: &str);
-    /// The number of steps, before the first.
-    fn begin(&mut self, steps: u64);
+    /// The number of steps, and how many of them lie behind the run already, before the first.
+    fn begin(&mut self, steps: u64, done: u64);
     fn step(&mut self, metrics: &StepMetrics);
     /// Asked before each step.
     fn interrupted(&self) -> bool;
@@ -37,12 +41,12 @@ pub struct Outcome {
     pub loss: f64,
     /// The most bytes that the run held on the device.
     pub peak_bytes: u64,
+    /// What was planned, and what the device's ledger has seen.
+    pub plan: MemoryPlan,
+    pub seen: MemoryPlan,
     /// The masks were all that was wanted.
     pub mask_only: bool,
 }
-
-/// Steps in a row without a finite gradient, after which a run ends.
-const MOST_SKIPPED: u32 = 10;
 
 /// Everything that a run holds.
 pub struct Session {
@@ -54,148 +58,188 @@ pub struct Session {
     stepper: Stepper,
     trainable: Trainable,
     init: Option<AdapterFolder>,
+    plan: MemoryPlan,
+    /// Digests of what the run reads.
+    sources: BTreeMap<String, String>,
+    saved: Option<Saved>,
 }
 
-/// What the optimiser steps.
-enum Trainable {
-    Adapters(Box<AdapterSet>),
-    Weights(Vec<Block>),
-}
-
-impl Trainable {
-    fn blocks(&mut self) -> &mut Vec<Block> {
-        match self {
-            Trainable::Adapters(set) => set.blocks(),
-            Trainable::Weights(blocks) => blocks,
-        }
-    }
+/// What moves on with the steps, beside what is on the device.
+struct Progress<'a> {
+    batches: Batches<'a>,
+    collector: Option<MaskCollector>,
+    /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
+    attached: Option<(bool, bool, bool)>,
 }
 
 impl Session {
     /// Reads everything that the configuration names and prepares the run. Nothing is written.
+    ///
+    /// # Errors
+    /// Those of what is read, of the device, and of a run folder that is in use.
     pub fn prepare(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
+        output::check_free(&config.out)?;
+        Session::open(config, None, observer)
+    }
+
+    /// Prepares to go on with the run in the folder of `config` from its last state.
+    ///
+    /// # Errors
+    /// As [`Session::prepare`]; [`Error::File`] if the run is finished, has no state, or its files have changed;
+    /// [`Error::Invalid`] if its configuration has.
+    pub fn resume(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
+        let saved = resume::find(&config)?;
+        Session::open(config, Some(saved), observer)
+    }
+
+    fn open(config: TrainConfig, saved: Option<Saved>, observer: &mut dyn Observer) -> Result<Session> {
+        check_folder_of(config.save_mask.as_deref())?;
         let checkpoint = Checkpoint::open(&config.model)?;
-        let tokenizer = tokenizer_of(&checkpoint)?;
-        let dataset =
-            Dataset::open(&config.data, &data_options(&config), tokenizer.as_ref(), checkpoint.config.vocab_size)?;
+        let tokenizer = Tokenizer::of_model(&checkpoint)?;
+        let vocab_size = checkpoint.config.vocab_size;
+        let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
+        let sources = resume::sources(&config, &dataset)?;
+        if let Some(saved) = &saved {
+            resume::check_sources(&config, &sources, saved)?;
+        }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         observer.note(&format!("device: {} ({})", device.caps().name, device.caps().api));
-        let all = config.method == Method::Full;
-        let mut model = load(&device, &checkpoint, LoadOptions { trainable: all, positions: config.seq_len })?;
-        let shapes = module_shapes(&model);
+
+        let options = LoadOptions { trainable: config.method == Method::Full, positions: config.seq_len };
+        let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
+        let shapes = module_shapes(&load_shapes(&counting, &checkpoint, options.clone())?);
         let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
         let init = config.init_adapter.as_ref().map(|f| AdapterFolder::read(f, shape_of)).transpose()?;
-
-        let mut trainable = if all {
-            Trainable::Weights(full::trainable_weights(&mut model)?)
-        } else {
-            let set = AdapterSet::new(&device, select(&shapes, &config.target_rules())?, config.dropout)?;
-            Trainable::Adapters(Box::new(set))
+        let given = given_masks(&config, init.as_ref(), shape_of)?;
+        let steps = match config.steps {
+            Some(steps) => steps,
+            None => config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64),
         };
-        let mut masks_given = false;
-        if let Trainable::Adapters(set) = &mut trainable {
-            let given = match (&config.mask, &init) {
-                (Some(path), _) => Some(read_masks(path, shape_of)?),
-                (None, Some(init)) => Some(init.masks()).filter(|m| !m.is_empty()),
-                (None, None) => None,
-            };
-            if let Some(masks) = given.filter(|_| config.method != Method::Lora) {
-                set.set_masks(&masks)?;
-                masks_given = true;
-            }
+        let agenda = Agenda::new(&config, given.is_some(), steps)?;
+        let plan = plan::plan(&plan::Run {
+            config: &config,
+            checkpoint: &checkpoint,
+            dataset: &dataset,
+            agenda: &agenda,
+            masks: given.as_ref(),
+            caps: device.caps(),
+        })?;
+        plan.table().iter().for_each(|line| observer.note(line));
+
+        let mut model = load(&device, &checkpoint, options)?;
+        let masks = match &saved {
+            Some(saved) => saved.masks(shape_of)?,
+            None => given,
+        };
+        let mut trainable = Trainable::new(&device, &config, &mut model, &shapes, masks.as_ref())?;
+        if let (Trainable::Adapters(set), None) = (&mut trainable, &saved) {
             set.initialise(config.seed, init.as_ref())?;
         }
-        let batches = dataset.batches(&batch_options(&config))?;
-        let steps = match (config.steps, config.epochs) {
-            (Some(steps), _) => steps,
-            (None, _) => config.total_steps(batches.steps_per_epoch() as u64),
-        };
-        let agenda = Agenda::new(&config, masks_given, steps)?;
         let stepper = Stepper::new(
             &device,
-            AdamW {
-                beta1: config.beta1,
-                beta2: config.beta2,
-                eps: config.eps,
-                weight_decay: config.weight_decay,
-                max_grad_norm: config.max_grad_norm,
-            },
+            optimiser(&config),
             config.loss_normalisation,
             config.checkpointing == Checkpointing::Layer,
             config.seed,
             config.dropout > 0.0,
         )?;
-        drop(batches);
-        Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init })
+        Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init, plan, sources, saved })
     }
 
-    /// Runs all steps and writes the run folder.
+    /// Runs all steps that are left and writes the run folder. Where the observer interrupts, the state is saved first.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]; those of the device and of files.
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let folder = self.config.out.clone();
-        output::create(&folder)?;
-        output::write_config(&folder, &self.config)?;
-        let mut log = MetricsLog::create(&folder.join("metrics.jsonl"))?;
-        observer.begin(self.agenda.steps());
+        let done = self.saved.as_ref().map_or(0, |s| s.header.step);
+        let metrics = folder.join(output::METRICS_FILE);
+        let mut log = match &self.saved {
+            Some(_) => MetricsLog::resume(&metrics, done)?,
+            None => {
+                output::create(&self.config)?;
+                MetricsLog::create(&metrics)?
+            }
+        };
+        observer.begin(self.agenda.steps(), done);
         let loss = self.steps(&mut log, observer)?;
         match &self.trainable {
             Trainable::Adapters(_) if self.config.mask_only => {}
             Trainable::Adapters(set) => output::write_adapter(&folder, &self.config, set)?,
             Trainable::Weights(_) => full::write_model(&folder, &self.config.model, &self.model)?,
         }
+        state::remove_all(&folder)?;
+        let seen = MemoryPlan::of(&self.device.ledger());
+        observer.note(&format!(
+            "memory on the device: at most {} at once, {} were planned; {} taken with what is kept for reuse",
+            plan::size(seen.total),
+            plan::size(self.plan.total),
+            plan::size(seen.reserved)
+        ));
         Ok(Outcome {
             steps: self.agenda.steps(),
             loss,
-            peak_bytes: self.device.ledger().peak(),
+            peak_bytes: seen.total,
+            plan: self.plan,
+            seen,
             mask_only: self.config.mask_only,
         })
     }
 
     fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<f64> {
-        let Session { config, device, model, dataset, agenda, stepper, trainable, init } = self;
-        let mut batches = dataset.batches(&batch_options(config))?;
-        let mut attached: Option<(bool, bool, bool)> = None;
-        let mut collector: Option<MaskCollector> = None;
-        let mut reports = Reports::new(log);
-        for step in 0..agenda.steps() {
+        let Session { config, device, model, dataset, agenda, stepper, trainable, init, sources, saved, .. } = self;
+        let now = Progress { batches: dataset.batches(&config.batch_options())?, collector: None, attached: None };
+        let mut now = restore(now, saved.as_ref(), config, device, trainable)?;
+        let (first, loss, skipped) = match saved {
+            Some(s) => (s.header.step, s.header.loss.unwrap_or(f64::NAN), s.header.skipped),
+            None => (0, f64::NAN, 0),
+        };
+        let mut reports = Reports::new(log, loss, skipped);
+        let config_text = config.to_toml()?;
+        let save = |step: u64, now: &Progress<'_>, trainable: &mut Trainable, reports: &Reports<'_>| -> Result<()> {
+            let header = Header {
+                version: 0,
+                step,
+                position: now.batches.position(),
+                skipped: reports.skipped,
+                loss: Some(reports.last_loss).filter(|l| l.is_finite()),
+                config: config_text.clone(),
+                sources: sources.clone(),
+                blocks: Vec::new(),
+                scores: None,
+                has_masks: false,
+            };
+            let masks = trainable.masks();
+            let parts = Parts { blocks: trainable.blocks(), collector: now.collector.as_ref(), masks };
+            state::save(&config.out, header, &parts)
+        };
+        for step in first..agenda.steps() {
             if observer.interrupted() {
+                reports.flush(observer)?;
+                save(step, &now, trainable, &reports)?;
+                observer.note(&format!(
+                    "state saved before step {}; go on with: rugosa train --resume --out {}",
+                    step + 1,
+                    config.out.display()
+                ));
                 return Err(Error::Interrupted);
             }
             let Some(plan) = agenda.plan(step) else { break };
             if plan.restart_before {
-                batches.seek(Position::default())?;
+                now.batches.seek(Position::default())?;
                 if let Trainable::Adapters(set) = trainable {
                     set.initialise(config.seed, init.as_ref())?;
                 }
             }
-            if let Trainable::Adapters(set) = trainable {
-                if plan.collect && collector.is_none() {
-                    collector =
-                        Some(MaskCollector::new(device, set.targets(), config.mask_mode == MaskMode::MeanSquared)?);
-                }
-                let now = (plan.train_lora, plan.train_sparse, plan.collect);
-                if attached != Some(now) {
-                    let training = Training { low_rank: plan.train_lora, sparse: plan.train_sparse };
-                    set.attach(model, training, collector.as_ref().filter(|_| plan.collect));
-                    attached = Some(now);
-                }
-            }
-            let epoch = batches.position().epoch;
-            let window = batches.next_window()?;
+            attach(&mut now, &plan, config, device, model, trainable)?;
+            let epoch = now.batches.position().epoch;
+            let window = now.batches.next_window()?;
             let rates = rates(config, &plan);
-            let collecting = collector.as_ref().filter(|_| plan.collect);
-            let result = stepper.run(model, &window, step, trainable.blocks(), rates, collecting)?;
+            let collector = now.collector.as_ref().filter(|_| plan.collect);
+            let result = stepper.run(model, &window, step, trainable.blocks(), rates, collector)?;
             if plan.build_masks_after {
-                if let (Trainable::Adapters(set), Some(done)) = (&mut *trainable, collector.take()) {
-                    let masks = done.masks()?;
-                    if let Some(path) = &config.save_mask {
-                        write_masks(path, &masks)?;
-                    }
-                    let entries: usize = masks.values().map(|m| m.nnz()).sum();
-                    observer.note(&format!("masks: {entries} entries in {} matrices", masks.len()));
-                    set.set_masks(&masks)?;
-                    attached = None;
-                }
+                build_masks(&mut now, &plan, config, model, trainable, observer)?;
             }
             let metrics = StepMetrics {
                 step,
@@ -212,121 +256,104 @@ impl Session {
                 skipped: false,
             };
             reports.push(result, metrics, observer)?;
+            if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
+                reports.flush(observer)?;
+                save(step + 1, &now, trainable, &reports)?;
+            }
         }
-        reports.finish(observer)
+        reports.flush(observer)?;
+        Ok(reports.last_loss)
     }
 }
 
-/// Metrics trail the device by one step, so that it never waits for the host.
-struct Reports<'a> {
-    log: &'a mut MetricsLog,
-    pending: Option<(StepResult, StepMetrics)>,
-    last_recorded: Instant,
-    last_loss: f64,
-    skipped: u32,
+/// Puts everything where the state left it.
+fn restore<'a>(
+    mut now: Progress<'a>,
+    saved: Option<&Saved>,
+    config: &TrainConfig,
+    device: &Device,
+    trainable: &mut Trainable,
+) -> Result<Progress<'a>> {
+    let Some(saved) = saved else { return Ok(now) };
+    now.batches.seek(saved.header.position)?;
+    if let (Trainable::Adapters(_), true) = (&*trainable, saved.header.scores.is_some()) {
+        now.collector = collector(device, config, trainable)?;
+    }
+    saved.restore(trainable.blocks(), now.collector.as_ref())?;
+    Ok(now)
 }
 
-impl<'a> Reports<'a> {
-    fn new(log: &'a mut MetricsLog) -> Self {
-        Reports { log, pending: None, last_recorded: Instant::now(), last_loss: f64::NAN, skipped: 0 }
-    }
-
-    fn push(&mut self, result: StepResult, mut metrics: StepMetrics, observer: &mut dyn Observer) -> Result<()> {
-        // the host stays a few submissions ahead of the device, so the time between two steps recorded is a step's time
-        let now = Instant::now();
-        metrics.tokens_per_second = metrics.tokens as f64 / (now - self.last_recorded).as_secs_f64().max(1e-9);
-        self.last_recorded = now;
-        if let Some(previous) = self.pending.replace((result, metrics)) {
-            self.report(previous, observer)?;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, observer: &mut dyn Observer) -> Result<f64> {
-        if let Some(last) = self.pending.take() {
-            self.report(last, observer)?;
-        }
-        Ok(self.last_loss)
-    }
-
-    fn report(&mut self, (result, mut metrics): (StepResult, StepMetrics), observer: &mut dyn Observer) -> Result<()> {
-        (metrics.loss, metrics.grad_norm) = result.wait()?;
-        metrics.skipped = !(metrics.loss.is_finite() && metrics.grad_norm.is_finite());
-        self.last_loss = metrics.loss;
-        self.log.append(&metrics)?;
-        observer.step(&metrics);
-        self.skipped = if metrics.skipped { self.skipped + 1 } else { 0 };
-        if self.skipped == MOST_SKIPPED {
-            return Err(Error::NonFinite {
-                what: format!("step {}", metrics.step),
-                reason: format!(
-                    "no finite loss and gradient in {MOST_SKIPPED} steps in a row; lower --lr and --lora-lr"
-                ),
-            });
-        }
-        Ok(())
-    }
+fn collector(device: &Device, config: &TrainConfig, trainable: &Trainable) -> Result<Option<MaskCollector>> {
+    let Trainable::Adapters(set) = trainable else { return Ok(None) };
+    MaskCollector::new(device, set.targets(), config.mask_mode == MaskMode::MeanSquared).map(Some)
 }
 
-fn rates(config: &TrainConfig, plan: &StepPlan) -> Rates {
-    let warmup = config.warmup(plan.total_steps);
-    let factor = config.lr_schedule.factor(plan.schedule_step, warmup, plan.total_steps);
-    Rates {
-        low_rank: plan.train_lora.then_some(config.lora_lr * factor),
-        sparse: plan.train_sparse.then_some(config.lr * factor),
-        weights: plan.train_full.then_some(config.lr * factor),
+/// Puts onto the model what this step needs, if that is not there already.
+fn attach(
+    now: &mut Progress<'_>,
+    plan: &StepPlan,
+    config: &TrainConfig,
+    device: &Device,
+    model: &Decoder,
+    trainable: &Trainable,
+) -> Result<()> {
+    if plan.collect && now.collector.is_none() {
+        now.collector = collector(device, config, trainable)?;
     }
+    let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
+    if now.attached != Some(wanted) {
+        trainable.attach(model, plan, now.collector.as_ref());
+        now.attached = Some(wanted);
+    }
+    Ok(())
 }
 
-fn batch_options(config: &TrainConfig) -> BatchOptions {
-    BatchOptions { batch_size: config.batch_size, gradient_accumulation_steps: config.gradient_accumulation_steps }
-}
-
-fn data_options(config: &TrainConfig) -> DataOptions {
-    DataOptions {
-        kind: row_kind(config.data_format),
-        prompt_field: config.prompt_field.clone(),
-        response_field: config.response_field.clone(),
-        seq_len: config.seq_len,
-        packing: config.packing,
-        truncate: truncation(config.too_long),
-        seed: config.seed,
-        shuffle: config.shuffle,
+/// Makes the masks of what was collected, and room for their values once the scores are gone.
+fn build_masks(
+    now: &mut Progress<'_>,
+    plan: &StepPlan,
+    config: &TrainConfig,
+    model: &Decoder,
+    trainable: &mut Trainable,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let Some(collector) = now.collector.take() else { return Ok(()) };
+    let masks = collector.masks()?;
+    drop(collector);
+    trainable.attach(model, plan, None);
+    now.attached = None;
+    if let Some(path) = config.mask_file() {
+        write_masks(&path, &masks)?;
+        observer.note(&format!("masks saved to {}", path.display()));
+    }
+    let entries: usize = masks.values().map(CsrPattern::nnz).sum();
+    observer.note(&format!("masks: {entries} entries in {} matrices", masks.len()));
+    match trainable {
+        Trainable::Adapters(set) => set.set_masks(&masks),
+        Trainable::Weights(_) => Ok(()),
     }
 }
 
-/// The rows' kind as the data layer knows it; `None` looks at each row.
-pub fn row_kind(format: DataFormat) -> Option<RowKind> {
-    match format {
-        DataFormat::Auto => None,
-        DataFormat::Messages => Some(RowKind::Messages),
-        DataFormat::PromptResponse => Some(RowKind::PromptResponse),
-        DataFormat::Alpaca => Some(RowKind::Alpaca),
-        DataFormat::Text => Some(RowKind::Text),
-        DataFormat::Tokens => Some(RowKind::InputIds),
-    }
-}
-
-/// What happens to long rows, as the data layer knows it.
-pub fn truncation(too_long: TooLong) -> Truncate {
-    match too_long {
-        TooLong::Truncate => Truncate::Truncate,
-        TooLong::Drop => Truncate::Drop,
-    }
-}
-
-/// The model's tokenizer, checked against its vocabulary; `None` if it has none, which is enough for rows of token ids.
-pub fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
-    let tokenizer = match (checkpoint.folder(), checkpoint.gguf_metadata()) {
-        (Some(folder), _) if !folder.join("tokenizer.json").exists() => None,
-        (Some(folder), _) => Some(Tokenizer::from_folder(folder)?),
-        (None, Some(metadata)) => Some(Tokenizer::from_gguf(checkpoint.path(), metadata)?),
+/// The masks that the configuration gives: those of a file, or of the adapter to start from.
+fn given_masks(
+    config: &TrainConfig,
+    init: Option<&AdapterFolder>,
+    shape_of: impl Fn(&str) -> Option<(usize, usize)>,
+) -> Result<Option<BTreeMap<String, CsrPattern>>> {
+    Ok(match (&config.mask, init) {
+        _ if matches!(config.method, Method::Lora | Method::Full) => None,
+        (Some(path), _) => Some(read_masks(path, shape_of)?),
+        (None, Some(init)) => Some(init.masks()).filter(|m| !m.is_empty()),
         (None, None) => None,
-    };
-    if let Some(t) = &tokenizer {
-        t.check_model(checkpoint.config.vocab_size)?;
+    })
+}
+
+/// A file that is written at the end needs a folder from the start.
+fn check_folder_of(file: Option<&std::path::Path>) -> Result<()> {
+    match file.and_then(|f| f.parent()).filter(|p| !p.as_os_str().is_empty()) {
+        Some(folder) => std::fs::read_dir(folder).map(drop).map_err(Error::io(folder)),
+        None => Ok(()),
     }
-    Ok(tokenizer)
 }
 
 fn data_line(dataset: &Dataset) -> String {

@@ -1,5 +1,6 @@
 //! The program as scripts see it: exit codes, what goes to standard output and what to standard error.
 
+mod demo;
 mod devices;
 mod model;
 mod preview;

@@ -5,11 +5,10 @@ use crate::autograd::Tape;
 use crate::autograd::ops::head_nll;
 use crate::cli::args::{EvalArgs, Metric};
 use crate::cli::signal;
-use crate::data::{Batch, DataOptions, Dataset, ExampleRef, Tokenizer};
+use crate::data::{Batch, Dataset, ExampleRef, Tokenizer};
 use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
 use crate::nn::DeviceBatch;
-use crate::train::session::{row_kind, truncation};
 use serde::Serialize;
 
 /// What is printed; metrics that were not asked for are left out.
@@ -33,18 +32,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let wants = |m| args.metric.contains(&m);
     let room = if wants(Metric::ExactMatch) { args.max_new_tokens } else { 0 };
     let ready = Ready::open(&args.model, args.rows.seq_len + room)?;
-    let rows = &args.rows;
-    let options = DataOptions {
-        kind: row_kind(rows.data_format),
-        prompt_field: rows.prompt_field.clone(),
-        response_field: rows.response_field.clone(),
-        seq_len: rows.seq_len,
-        packing: false,
-        truncate: truncation(rows.too_long),
-        shuffle: false,
-        ..DataOptions::default()
-    };
-    let dataset = Dataset::open(&rows.data, &options, ready.tokenizer.as_ref(), ready.model.config.vocab_size)?;
+    let options = args.rows.data_options();
+    let dataset = Dataset::open(&args.rows.data, &options, ready.tokenizer.as_ref(), ready.model.config.vocab_size)?;
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
     let mut scores = Scores { examples: examples.len(), ..Scores::default() };
     if wants(Metric::Loss) {

@@ -1,4 +1,5 @@
 //! The commands, one a file. Each takes its arguments and prints its result.
+mod demo;
 mod devices;
 mod eval;
 mod generate;
@@ -17,7 +18,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
-        other => Err(Error::invalid(format!("{other:?}"), "is not built in")),
+        Command::Demo(args) => demo::run(&args),
     }
 }
 

@@ -9,7 +9,6 @@ use crate::io::adapter::AdapterFolder;
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load};
-use crate::train::session::tokenizer_of;
 
 /// A model that is ready to run.
 pub struct Ready {
@@ -22,7 +21,7 @@ impl Ready {
     /// Opens the model for sequences of up to `positions` tokens, or as many as it takes.
     pub fn open(args: &ModelArgs, positions: usize) -> Result<Ready> {
         let checkpoint = Checkpoint::open(&args.model)?;
-        let tokenizer = tokenizer_of(&checkpoint)?;
+        let tokenizer = Tokenizer::of_model(&checkpoint)?;
         let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
         let positions = positions.min(checkpoint.config.max_position_embeddings);
         let model = load(&device, &checkpoint, LoadOptions { trainable: false, positions })?;

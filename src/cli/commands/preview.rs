@@ -2,17 +2,16 @@
 
 use super::print;
 use crate::cli::args::PreviewArgs;
-use crate::cli::input::{data_options, tokenizer};
-use crate::data::{Dataset, preview};
+use crate::data::{Dataset, Tokenizer, preview};
 use crate::error::Result;
 use crate::io::checkpoint::Checkpoint;
 use anstream::{AutoStream, ColorChoice};
 
 pub fn run(args: &PreviewArgs) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
-    let tokenizer = tokenizer(&checkpoint)?;
+    let tokenizer = Tokenizer::of_model(&checkpoint)?;
     let vocab_size = checkpoint.config.vocab_size;
-    let dataset = Dataset::open(&args.rows.data, &data_options(&args.rows), tokenizer.as_ref(), vocab_size)?;
+    let dataset = Dataset::open(&args.rows.data, &args.rows.data_options(), tokenizer.as_ref(), vocab_size)?;
     let colour = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
 
     let mut text = String::new();

@@ -34,8 +34,8 @@ impl Observer for Watch {
         }
     }
 
-    fn begin(&mut self, steps: u64) {
-        self.progress = Some(Progress::new(steps, 0, self.log_steps));
+    fn begin(&mut self, steps: u64, done: u64) {
+        self.progress = Some(Progress::new(steps, done, self.log_steps));
     }
 
     fn step(&mut self, metrics: &StepMetrics) {
@@ -51,20 +51,21 @@ impl Observer for Watch {
 
 pub fn run(args: TrainArgs) -> Result<()> {
     signal::install()?;
+    let resume = args.resume;
     let config = args.resolve()?;
     let (out, model, method) = (config.out.clone(), config.model.clone(), config.method);
+    let masks = config.mask_file();
     let mut watch = Watch::new(config.log_steps);
-    let outcome = Session::prepare(config, &mut watch).and_then(|s| s.run(&mut watch));
+    let session = if resume { Session::resume(config, &mut watch) } else { Session::prepare(config, &mut watch) };
+    let outcome = session.and_then(|s| s.run(&mut watch));
     watch.finish();
     let outcome = outcome?;
-    eprintln!(
-        "done: {} steps, last loss {:.4}, at most {:.1} MiB on the device",
-        outcome.steps,
-        outcome.loss,
-        outcome.peak_bytes as f64 / f64::from(1 << 20)
-    );
+    eprintln!("done: {} steps, last loss {:.4}", outcome.steps, outcome.loss);
     match (outcome.mask_only, method) {
-        (true, _) => {}
+        (true, _) => {
+            let masks = masks.unwrap_or_default();
+            eprintln!("use them: rugosa train --model {} --mask {} …", model.display(), masks.display());
+        }
         (false, Method::Full) => eprintln!("use it: rugosa generate --model {} --prompt …", out.display()),
         (false, _) => {
             eprintln!("use it: rugosa generate --model {} --adapter {} --prompt …", model.display(), out.display())

@@ -2,6 +2,7 @@
 
 use super::adapters;
 use super::pipelines::{self, BindGroups, Pipeline, Pipelines, one_line, raw};
+use super::poll::poll;
 use super::queue::{Queue, staging};
 use crate::device::profile::KernelTime;
 use crate::device::{AllocError, Backend, Caps, Counters, DeviceClass, DeviceOptions, Feature};
@@ -86,12 +87,9 @@ impl WgpuBackend {
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&slot, Trouble::Rejected(one_line(&e)))));
         let slot = trouble.clone();
         device.set_device_lost_callback(move |reason, message| {
-            if !matches!(reason, wgpu::DeviceLostReason::Destroyed) {
-                note(
-                    &slot,
-                    Trouble::Lost(format!("{reason:?} {message}").split_whitespace().collect::<Vec<_>>().join(" ")),
-                );
-            }
+            // also where we let go of it ourselves: nobody asks any more then
+            let text = format!("{reason:?} {message}");
+            note(&slot, Trouble::Lost(text.split_whitespace().collect::<Vec<_>>().join(" ")));
         });
 
         let class = adapters::class(&info);
@@ -141,9 +139,9 @@ impl WgpuBackend {
         }
     }
 
-    fn polled(&self, result: Result<(), wgpu::PollError>) -> Result<()> {
+    fn polled(&self, result: Result<(), String>) -> Result<()> {
         self.check()?;
-        result.map_err(|e| Error::DeviceLost { device: self.caps.name.clone(), reason: e.to_string() })
+        result.map_err(|reason| Error::DeviceLost { device: self.caps.name.clone(), reason })
     }
 
     fn pipeline(&self, state: &mut State, spec: &KernelSpec) -> Result<Arc<Pipeline>> {
@@ -197,6 +195,8 @@ impl Backend for WgpuBackend {
         if let Some(e) = invalid {
             return Err(AllocError::Other(Error::invalid("device memory", one_line(&e))));
         }
+        // a lost device reports nothing to scopes
+        self.check().map_err(AllocError::Other)?;
         self.counts.allocations.fetch_add(1, Ordering::Relaxed);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(RawBuffer { id, size: bytes, handle: Arc::new(buffer) })
@@ -393,12 +393,45 @@ impl Pending for Readback {
                 Err(mpsc::TryRecvError::Disconnected) => return Err(lost("read-back dropped".into())),
                 Err(mpsc::TryRecvError::Empty) => {
                     let wait = wgpu::PollType::Wait { submission_index: self.submission.clone(), timeout: None };
-                    self.device.poll(wait).map_err(|e| lost(e.to_string()))?;
+                    poll(&self.device, wait).map_err(lost)?;
                 }
             }
         };
         mapped.map_err(|e| lost(e.to_string()))?;
         let view = self.target.slice(..).get_mapped_range().map_err(|e| lost(e.to_string()))?;
         Ok(view[..self.len].to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_device_is_an_error_of_every_call_and_no_panic() {
+        let backend = WgpuBackend::open(&DeviceOptions::from_env(None)).unwrap();
+        let whole = |raw: &RawBuffer| Slice { raw: raw.clone(), offset: 0, len: raw.size };
+        let (a, b) = (whole(&backend.alloc(1024).unwrap()), whole(&backend.alloc(1024).unwrap()));
+        backend.upload(&a, &[1; 1024]).unwrap();
+        let under_way = backend.download(&a).unwrap();
+        backend.device.destroy();
+        drop(under_way.wait()); // either way it ends
+        let lost = |result: Result<()>| match result {
+            Err(e @ Error::DeviceLost { .. }) => {
+                let text = e.to_string();
+                assert!(text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'), "{text}");
+            }
+            other => panic!("{other:?}"),
+        };
+        lost(backend.upload(&a, &[1; 4]));
+        let _ = backend.copy(&a, &b).and_then(|()| backend.clear(&b)); // recorded only
+        lost(backend.submit());
+        lost(backend.wait());
+        lost(backend.download(&a).and_then(|p| p.wait()).map(drop));
+        lost(backend.alloc(1024).map(drop).map_err(|e| match e {
+            AllocError::Other(e) => e,
+            AllocError::OutOfMemory => panic!("not lost"),
+        }));
+        lost(backend.profile(false).map(drop));
     }
 }

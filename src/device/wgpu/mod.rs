@@ -3,6 +3,7 @@
 mod adapters;
 mod backend;
 mod pipelines;
+mod poll;
 mod queue;
 
 pub use adapters::{AdapterRow, list_adapters};

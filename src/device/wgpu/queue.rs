@@ -2,6 +2,7 @@
 //! the budget, so that drivers' watchdogs and desktops stay happy. The estimate learns from the clock.
 
 use super::pipelines::Pipeline;
+use super::poll::poll;
 use crate::device::{Cost, profile::KernelTime};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -140,7 +141,7 @@ impl Queue {
     }
 
     /// Hands what is recorded to the device; waits for the oldest submission if too many are under way.
-    pub fn submit(&mut self) -> Result<(), wgpu::PollError> {
+    pub fn submit(&mut self) -> Result<(), String> {
         self.pass = None;
         let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
         if !self.params.is_empty() {
@@ -168,9 +169,9 @@ impl Queue {
     }
 
     /// Waits for the oldest submission and learns from how long it took.
-    fn retire(&mut self) -> Result<(), wgpu::PollError> {
+    fn retire(&mut self) -> Result<(), String> {
         let Some((index, nominal, sent)) = self.in_flight.pop_front() else { return Ok(()) };
-        self.device.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })?;
+        poll(&self.device, wgpu::PollType::Wait { submission_index: Some(index), timeout: None })?;
         let now = Instant::now();
         let took = (now - sent.max(self.last_done)).as_secs_f64();
         self.last_done = now;
@@ -183,11 +184,11 @@ impl Queue {
     }
 
     /// Waits for everything submitted.
-    pub fn drain(&mut self) -> Result<(), wgpu::PollError> {
+    pub fn drain(&mut self) -> Result<(), String> {
         while !self.in_flight.is_empty() {
             self.retire()?;
         }
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map(|_| ())
+        poll(&self.device, wgpu::PollType::wait_indefinitely())
     }
 
     /// Starts timing every launch; needs timestamp queries.
@@ -239,7 +240,7 @@ fn read_now(device: &wgpu::Device, queue: &wgpu::Queue, from: &wgpu::Buffer, siz
     encoder.copy_buffer_to_buffer(from, 0, &staging, 0, size);
     queue.submit([encoder.finish()]);
     staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-    let _ = device.poll(wgpu::PollType::wait_indefinitely()); // a lost device shows itself at the next submission
+    let _ = poll(device, wgpu::PollType::wait_indefinitely()); // a lost device shows itself at the next submission
     staging.slice(..).get_mapped_range().map(|view| view.to_vec()).unwrap_or_default()
 }
 

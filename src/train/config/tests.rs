@@ -72,6 +72,15 @@ fn one_rate_is_enough_for_lora() {
 }
 
 #[test]
+fn masks_have_a_place_to_go() {
+    let of = |text: &str| resolve(text).unwrap().mask_file();
+    assert_eq!(of(""), None);
+    assert_eq!(of("mask_only = true"), Some(Path::new("run").join("masks.safetensors")));
+    assert_eq!(of("mask_only = true\nsave_mask = 'a'"), Some("a".into()));
+    assert_eq!(of("save_mask = 'a'"), Some("a".into()));
+}
+
+#[test]
 fn unknown_keys_are_named_with_the_nearest_one() {
     let m = message("rank = 4\nlora-lr = 1e-3");
     assert!(m.contains("c.toml: lora-lr: unknown key; the nearest known one is lora_lr"), "{m}");
@@ -141,7 +150,6 @@ fn values_and_combinations_without_meaning_are_refused() {
         ("method = 'lora'\nmask = 'm'", "--mask", "no masks"),
         ("method = 'full'\nsave_mask = 'm'", "--save-mask", "no masks"),
         ("method = 'lora'\nmask_only = true", "--mask-only", "no masks"),
-        ("mask_only = true", "--mask-only", "--save-mask"),
         ("mask_only = true\nsave_mask = 'a'\nmask = 'b'", "--mask-only", "--mask already"),
         ("method = 'full'\ninit_adapter = 'a'", "--init-adapter", "trains no adapter"),
         ("prompt_field = ''", "--prompt-field", "empty"),

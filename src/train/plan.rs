@@ -1,0 +1,191 @@
+//! The memory that a run will take, before it starts: one step of each phase is recorded on a device that only counts,
+//! with the code and the shapes of the run, so that the plan is as exact as the batch that it is made for.
+
+use super::config::{Checkpointing, MaskMode, Method, TrainConfig};
+use super::phase::{Agenda, Phase};
+use super::step::Stepper;
+use super::trainable::{Trainable, optimiser, rates};
+use crate::adapters::{MaskCollector, module_shapes};
+use crate::csr::CsrPattern;
+use crate::data::{Batch, BatchOptions, Dataset, ExampleRef};
+use crate::device::dry::DryBackend;
+use crate::device::{Caps, Device, Ledger};
+use crate::error::{Error, Result};
+use crate::io::checkpoint::Checkpoint;
+use crate::nn::loader::{LoadOptions, load_shapes};
+use std::collections::BTreeMap;
+
+/// What a run is, as far as memory is concerned.
+pub struct Run<'a> {
+    pub config: &'a TrainConfig,
+    pub checkpoint: &'a Checkpoint,
+    pub dataset: &'a Dataset,
+    pub agenda: &'a Agenda,
+    /// Masks that are given.
+    pub masks: Option<&'a BTreeMap<String, CsrPattern>>,
+    /// Of the device that it will run on.
+    pub caps: &'a Caps,
+}
+
+/// Bytes on the device when they are the most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// By purpose, the largest first.
+    pub rows: Vec<(&'static str, u64)>,
+    /// Held at once.
+    pub total: u64,
+    /// Taken from the device: what is held, and what is kept for reuse.
+    pub reserved: u64,
+}
+
+impl MemoryPlan {
+    /// What a ledger has seen.
+    pub fn of(ledger: &Ledger) -> MemoryPlan {
+        let mut rows: Vec<_> = ledger.rows().map(|(what, row)| (what, row.at_peak)).filter(|r| r.1 > 0).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.1));
+        MemoryPlan { rows, total: ledger.peak(), reserved: ledger.peak_reserved() }
+    }
+
+    /// Lines of a table.
+    pub fn table(&self) -> Vec<String> {
+        let row = |(what, bytes): &(&'static str, u64)| format!("  {what:<16} {:>10}", size(*bytes));
+        let mut lines = vec!["memory on the device, planned:".to_owned()];
+        lines.extend(self.rows.iter().map(row));
+        lines.push(row(&("total", self.total)));
+        lines
+    }
+}
+
+/// Bytes for people.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut amount, mut unit) = (bytes as f64 / 1024.0, 0);
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        (amount, unit) = (amount / 1024.0, unit + 1);
+    }
+    format!("{amount:.1} {}", UNITS[unit])
+}
+
+/// The plan of `run`.
+///
+/// # Errors
+/// [`Error::TooLarge`] if a buffer is over what the device takes, with the smallest change that would fit.
+pub fn plan(run: &Run<'_>) -> Result<MemoryPlan> {
+    let worst = worst_batches(run.dataset, &run.config.batch_options())?;
+    match record(run, &worst) {
+        Err(Error::TooLarge { device, what, requested, limit, hint }) => {
+            let hint = way_out(run, &worst)?.unwrap_or(hint);
+            Err(Error::TooLarge { device, what, requested, limit, hint })
+        }
+        other => other,
+    }
+}
+
+/// Of all micro-batches of an epoch those with the most tokens and the most supervised tokens.
+fn worst_batches(dataset: &Dataset, options: &BatchOptions) -> Result<Vec<Batch>> {
+    let mut batches = dataset.batches(options)?;
+    let (mut longest, mut busiest) = (Batch::default(), Batch::default());
+    for _ in 0..batches.steps_per_epoch() {
+        for batch in batches.next_window()? {
+            if (batch.len(), batch.supervised()) > (longest.len(), longest.supervised()) {
+                longest = batch.clone();
+            }
+            if (batch.supervised(), batch.len()) > (busiest.supervised(), busiest.len()) {
+                busiest = batch;
+            }
+        }
+    }
+    Ok(if longest == busiest { vec![longest] } else { vec![longest, busiest] })
+}
+
+/// The smallest change of the batch with which the run would fit, if one would do.
+fn way_out(run: &Run<'_>, worst: &[Batch]) -> Result<Option<String>> {
+    let (now, steps) = (run.config.batch_size, run.config.gradient_accumulation_steps);
+    let mut size = now;
+    let mut smallest = worst.to_vec();
+    while size > 1 {
+        size /= 2;
+        let options = BatchOptions { batch_size: size, gradient_accumulation_steps: steps };
+        smallest = worst_batches(run.dataset, &options)?;
+        if record(run, &smallest).is_ok() {
+            let steps = steps.saturating_mul(now.div_ceil(size));
+            return Ok(Some(format!("--batch-size {size} --gradient-accumulation-steps {steps} would fit")));
+        }
+    }
+    let mut length = smallest.iter().map(Batch::len).max().unwrap_or(0);
+    while length > 2 {
+        length /= 2;
+        if record(run, &[single(&vec![0; length])]).is_ok() {
+            let other = if now > 1 { " --batch-size 1" } else { "" };
+            return Ok(Some(format!("--seq-len {length}{other} would fit")));
+        }
+    }
+    Ok(None)
+}
+
+/// One sequence, every token of it supervised.
+fn single(ids: &[u32]) -> Batch {
+    let labels: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    Batch::new([ExampleRef { ids, labels: &labels, line: 0 }], 0)
+}
+
+/// Records a step of each phase with each of `batches`.
+fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
+    let config = run.config;
+    let device = Device::new(Box::new(DryBackend::new(run.caps.clone())));
+    let trainable = config.method == Method::Full;
+    let options = LoadOptions { trainable, positions: config.seq_len };
+    let mut model = load_shapes(&device, run.checkpoint, options)?;
+    let shapes = module_shapes(&model);
+    let mut trainable = Trainable::new(&device, config, &mut model, &shapes, run.masks)?;
+    let checkpointed = config.checkpointing == Checkpointing::Layer;
+    let dropout = config.dropout > 0.0;
+    let stepper =
+        Stepper::new(&device, optimiser(config), config.loss_normalisation, checkpointed, config.seed, dropout)?;
+    let mut first = 0;
+    for phase in [Phase::Warmup, Phase::Collect, Phase::Train] {
+        let step = first;
+        first += run.agenda.phase_steps(phase);
+        let Some(plan) = run.agenda.plan(step).filter(|plan| plan.phase == phase) else { continue };
+        let collector = match (&trainable, plan.collect) {
+            (Trainable::Adapters(set), true) => {
+                Some(MaskCollector::new(&device, set.targets(), config.mask_mode == MaskMode::MeanSquared)?)
+            }
+            _ => None,
+        };
+        trainable.attach(&model, &plan, collector.as_ref());
+        for batch in batches {
+            let window = std::slice::from_ref(batch);
+            stepper.run(&model, window, 0, trainable.blocks(), rates(config, &plan), collector.as_ref())?;
+        }
+        trainable.attach(&model, &plan, None);
+        drop(collector);
+        if let (Trainable::Adapters(set), true) = (&mut trainable, plan.collect) {
+            set.reserve_masks()?;
+        }
+    }
+    Ok(MemoryPlan::of(&device.ledger()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(size(512), "0.5 KiB");
+        assert_eq!(size(3 << 20), "3.0 MiB");
+        assert_eq!(size(1536 << 20), "1.5 GiB");
+        assert_eq!(size(1 << 51), "2048.0 TiB");
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_each_purpose_and_the_total() {
+        let plan = MemoryPlan { rows: vec![("weights", 2 << 20), ("batch", 1024)], total: 2049 << 10, reserved: 0 };
+        let lines = plan.table();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[1], "  weights             2.0 MiB");
+        assert_eq!(lines[3], "  total               2.0 MiB");
+        assert!(lines.iter().skip(1).all(|l| l.len() == lines[1].len()));
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether a run may go on: its configuration, its model and its data must be what they were.
+
+use super::config::{Method, TrainConfig};
+use super::state::{self, Header, Saved};
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::io::adapter;
+use crate::io::digest::{Digest, digest_file, sample_file};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Keys that may change: they decide where the run computes and what is shown, not what comes out.
+const FREE: &[&str] = &["out", "device", "save_steps", "log_steps"];
+/// Keys of paths: files may move, their contents may not change.
+const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
+
+/// The state of the run in the folder of `config`, which must be its configuration.
+///
+/// # Errors
+/// [`Error::File`] if the run is finished or has no state; [`Error::Invalid`] that names a key that has changed; those of
+/// [`state::find`].
+pub fn find(config: &TrainConfig) -> Result<Saved> {
+    let out = &config.out;
+    let Some(saved) = state::find(out)? else {
+        let reason = if is_finished(config) {
+            "the run is finished; to train further start another one from it, with --init-adapter or --model"
+        } else {
+            "there is no saved state: the run stopped before the first one; start it again in another --out, with \
+             --save-steps"
+        };
+        return Err(Error::file(out, "--resume", reason));
+    };
+    check_config(config, &saved.header)?;
+    Ok(saved)
+}
+
+/// Whether the run has written what it was for.
+fn is_finished(config: &TrainConfig) -> bool {
+    let last = match (config.mask_file().filter(|_| config.mask_only), config.method) {
+        (Some(masks), _) => masks,
+        (None, Method::Full) => config.out.join("config.json"),
+        (None, _) => config.out.join(adapter::CONFIG_FILE),
+    };
+    last.exists()
+}
+
+fn check_config(config: &TrainConfig, header: &Header) -> Result<()> {
+    let table = |text: &str| -> Result<toml::Table> {
+        text.parse().map_err(|e: toml::de::Error| Error::invalid("config.toml", e.message().replace('\n', "; ")))
+    };
+    let (now, then) = (table(&config.to_toml()?)?, table(&header.config)?);
+    let shown = |value: Option<&toml::Value>| value.map_or("not given".to_owned(), ToString::to_string);
+    for key in now.keys().chain(then.keys()) {
+        let (a, b) = (now.get(key), then.get(key));
+        let moved = SOURCES.contains(&key.as_str()) && a.is_some() && b.is_some();
+        if a != b && !moved && !FREE.contains(&key.as_str()) {
+            let reason = format!(
+                "is {}, but {} in the run to resume; change it back, or start another run in another --out",
+                shown(a),
+                shown(b)
+            );
+            return Err(Error::invalid(key.as_str(), reason));
+        }
+    }
+    Ok(())
+}
+
+/// Digests of everything that the run reads, by key.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::from([
+        ("model".to_owned(), digest_of(&model_files(&config.model)?)?),
+        ("data".to_owned(), dataset.digest()),
+    ]);
+    if let Some(mask) = &config.mask {
+        all.insert("mask".into(), digest_file(mask)?.0);
+    }
+    if let Some(folder) = &config.init_adapter {
+        all.insert("init_adapter".into(), digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?);
+    }
+    Ok(all)
+}
+
+/// Checks that what the run reads is what it read before.
+///
+/// # Errors
+/// [`Error::File`] with the path and the key of what has changed.
+pub fn check_sources(config: &TrainConfig, now: &BTreeMap<String, String>, saved: &Saved) -> Result<()> {
+    let path = |key: &str| match key {
+        "data" => Some(&config.data),
+        "mask" => config.mask.as_ref(),
+        "init_adapter" => config.init_adapter.as_ref(),
+        _ => Some(&config.model),
+    };
+    for (key, digest) in &saved.header.sources {
+        if now.get(key) != Some(digest) {
+            let reason = "is not what the run to resume began with; put it back, or start another run in another --out";
+            return Err(Error::file(path(key).unwrap_or(&config.out), key, reason));
+        }
+    }
+    Ok(())
+}
+
+/// What makes a model: its weights and its configuration. The tokenizer shows in the data.
+fn model_files(model: &Path) -> Result<Vec<PathBuf>> {
+    if !model.is_dir() {
+        return Ok(vec![model.to_path_buf()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(model).map_err(Error::io(model))? {
+        let path = entry.map_err(Error::io(model))?.path();
+        let weights = path.extension().is_some_and(|e| e == "safetensors");
+        if weights || path.file_name().is_some_and(|n| n == "config.json") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn digest_of(files: &[PathBuf]) -> Result<String> {
+    let mut digest = Digest::default();
+    files.iter().try_for_each(|f| sample_file(f, &mut digest))?;
+    Ok(digest.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Position;
+    use crate::train::config::PartialConfig;
+
+    fn config(text: &str) -> TrainConfig {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, format!("model = 'm'\ndata = 'd'\nout = 'o'\n{text}")).unwrap();
+        TrainConfig::resolve(PartialConfig::from_toml(&path).unwrap(), PartialConfig::default()).unwrap()
+    }
+
+    fn header(config: &TrainConfig) -> Header {
+        Header {
+            version: 1,
+            step: 1,
+            position: Position::default(),
+            skipped: 0,
+            loss: None,
+            config: config.to_toml().unwrap(),
+            sources: BTreeMap::new(),
+            blocks: Vec::new(),
+            scores: None,
+            has_masks: false,
+        }
+    }
+
+    #[test]
+    fn a_changed_key_is_named_with_both_values() {
+        let then = header(&config("rank = 4\nsteps = 10"));
+        assert!(check_config(&config("rank = 4\nsteps = 10"), &then).is_ok());
+        let message = |text: &str| check_config(&config(text), &then).unwrap_err().to_string();
+        assert!(message("rank = 2\nsteps = 10").starts_with("rank: is 2, but 4 in the run"), "{}", message("rank = 2"));
+        assert!(message("rank = 4\nsteps = 10\nseed = 1").starts_with("seed: is 1, but 42"));
+        assert!(message("rank = 4").contains("not given"), "{}", message("rank = 4"));
+        assert!(message("rank = 4\nsteps = 10\nmask = 'x'\nschedule = 'wl64'").starts_with("mask: is \"x\", but not given"));
+    }
+
+    #[test]
+    fn where_it_computes_and_where_files_lie_may_change() {
+        let then = header(&config(""));
+        let mut now = config("device = '1'\nsave_steps = 3\nlog_steps = 2");
+        (now.out, now.model, now.data) = ("elsewhere".into(), "moved".into(), "moved.jsonl".into());
+        assert!(check_config(&now, &then).is_ok());
+    }
+}

@@ -1,0 +1,85 @@
+//! What a run trains: adapters on a frozen model, or the model itself.
+
+use super::config::{Method, TrainConfig};
+use super::full;
+use super::phase::StepPlan;
+use crate::adapters::targets::{LinearShape, select};
+use crate::adapters::{AdapterSet, MaskCollector, Training};
+use crate::csr::CsrPattern;
+use crate::device::Device;
+use crate::error::Result;
+use crate::nn::Decoder;
+use crate::optim::{AdamW, Block, Rates};
+use std::collections::BTreeMap;
+
+/// What the optimiser steps.
+pub enum Trainable {
+    Adapters(Box<AdapterSet>),
+    Weights(Vec<Block>),
+}
+
+impl Trainable {
+    /// Adapters for the linears `shapes` of `model`, or all its weights, as the configuration says. `masks` are those
+    /// that are given.
+    pub fn new(
+        device: &Device,
+        config: &TrainConfig,
+        model: &mut Decoder,
+        shapes: &[LinearShape],
+        masks: Option<&BTreeMap<String, CsrPattern>>,
+    ) -> Result<Trainable> {
+        if config.method == Method::Full {
+            return Ok(Trainable::Weights(full::trainable_weights(model)?));
+        }
+        let mut set = AdapterSet::new(device, select(shapes, &config.target_rules())?, config.dropout)?;
+        if let Some(masks) = masks {
+            set.set_masks(masks)?;
+        }
+        Ok(Trainable::Adapters(Box::new(set)))
+    }
+
+    pub fn blocks(&mut self) -> &mut Vec<Block> {
+        match self {
+            Trainable::Adapters(set) => set.blocks(),
+            Trainable::Weights(blocks) => blocks,
+        }
+    }
+
+    /// The masks there are.
+    pub fn masks(&self) -> BTreeMap<String, CsrPattern> {
+        match self {
+            Trainable::Adapters(set) => set.masks(),
+            Trainable::Weights(_) => BTreeMap::new(),
+        }
+    }
+
+    /// Puts onto the model what a step trains, and what takes the gradients of frozen weights.
+    pub fn attach(&self, model: &Decoder, plan: &StepPlan, collector: Option<&MaskCollector>) {
+        if let Trainable::Adapters(set) = self {
+            let training = Training { low_rank: plan.train_lora, sparse: plan.train_sparse };
+            set.attach(model, training, collector.filter(|_| plan.collect));
+        }
+    }
+}
+
+/// The learning rates of a step.
+pub fn rates(config: &TrainConfig, plan: &StepPlan) -> Rates {
+    let warmup = config.warmup(plan.total_steps);
+    let factor = config.lr_schedule.factor(plan.schedule_step, warmup, plan.total_steps);
+    Rates {
+        low_rank: plan.train_lora.then_some(config.lora_lr * factor),
+        sparse: plan.train_sparse.then_some(config.lr * factor),
+        weights: plan.train_full.then_some(config.lr * factor),
+    }
+}
+
+/// The optimiser of a run.
+pub fn optimiser(config: &TrainConfig) -> AdamW {
+    AdamW {
+        beta1: config.beta1,
+        beta2: config.beta2,
+        eps: config.eps,
+        weight_decay: config.weight_decay,
+        max_grad_norm: config.max_grad_norm,
+    }
+}

@@ -1,0 +1,44 @@
+//! The memory plan against the ledger of the run that it was made for.
+
+use super::{Watcher, config, tiny};
+use rugosa::train::Session;
+
+/// Share of the ledger's peak by which the plan may miss it.
+const TOLERANCE: f64 = 0.1;
+
+#[test]
+fn the_plan_is_what_the_run_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_model(dir.path());
+    tiny::write_rows(dir.path(), 24, 12, 48);
+    let common = "steps = 2\nbatch_size = 2\ngradient_accumulation_steps = 2\nseq_len = 64\nrank = 4\ndensity = 0.05\n";
+    for (method, extra) in [
+        ("rosa", "schedule = 'wl1'\ndropout = 0.1"),
+        ("lora", ""),
+        ("spa", ""),
+        ("full", ""),
+    ] {
+        let mut totals = Vec::new();
+        for checkpointing in ["off", "layer"] {
+            let name = format!("{method}-{checkpointing}");
+            let text = format!("{common}method = '{method}'\ncheckpointing = '{checkpointing}'\n{extra}");
+            let mut watcher = Watcher::default();
+            let session = Session::prepare(config(dir.path(), &name, &text), &mut watcher).unwrap();
+            let outcome = session.run(&mut watcher).unwrap();
+            let (plan, seen) = (&outcome.plan, &outcome.seen);
+            assert_eq!(seen.total, outcome.peak_bytes);
+            let off = |planned: u64, seen: u64| (planned as f64 - seen as f64).abs() / seen.max(1) as f64;
+            assert!(off(plan.total, seen.total) <= TOLERANCE, "{name}: {plan:?} and {seen:?}");
+            // what does not depend on the batch is exact
+            for what in ["weights", "adapter", "gradients", "optimiser", "mask scores", "rope tables", "statistics"] {
+                let of = |rows: &[(&str, u64)]| rows.iter().find(|r| r.0 == what).map(|r| r.1);
+                assert_eq!(of(&plan.rows), of(&seen.rows), "{name}: {what}");
+            }
+            assert_eq!(plan.rows.iter().map(|r| r.1).sum::<u64>(), plan.total, "{name}");
+            let shown = watcher.notes.iter().filter(|n| n.contains("activations") || n.contains("planned")).count();
+            assert_eq!(shown, 3, "{name}: {:?}", watcher.notes);
+            totals.push(plan.total);
+        }
+        assert!(totals[1] < totals[0], "{method}: checkpointing saves memory");
+    }
+}
