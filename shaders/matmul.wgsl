@@ -21,6 +21,11 @@
 {% set PM = BM // 4 %}
 {% set PN = BN // 4 %}
 {% set PK = BK // 4 %}
+// Where every thread has whole items of both tiles, the next tile comes into registers while this one is multiplied.
+{% set WHOLE = PM * PK % THREADS == 0 and PN * PK % THREADS == 0 %}
+{% set PREFETCH = PREFETCH if WHOLE else 0 %}
+{% set ITEMS_A = PM * PK // THREADS %}
+{% set ITEMS_B = PN * PK // THREADS %}
 
 struct Params {
     base: u32, groups: u32,
@@ -123,23 +128,65 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
         }
 {% endmacro %}
 
-{% macro compute() %}
-        // Four at a time: one software renderer (llvmpipe) ends a thread's loops, silently, after 65,535 iterations in all.
-        for (var kk = 0u; kk < {{ BK }}u; kk += 4u) {
-{% for step in range(4) %}
+// The same in two halves: into registers r_0 … r_3, and from there into the tile.
+{% macro fetch(r, items, transposed, width, load, at, k, extent) %}
+{% for x in range(items) %}
+        {
+            let i = lid + {{ x * THREADS }}u;
+{% if transposed %}
+            let row = {{ at }} + i / {{ PK }}u * 4u;
+            let col = {{ k }} + i % {{ PK }}u * 4u;
+{% for y in range(4) %}
+            {{ r }}{{ x }}_{{ y }} = {{ load }}(row + {{ y }}u, col, {{ extent }}, p.k);
+{% endfor %}
+{% else %}
+{% for y in range(4) %}
             {
-            let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
-            let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
+                let j = lid + {{ (4 * x + y) * THREADS }}u;
+                {{ r }}{{ x }}_{{ y }} = {{ load }}({{ k }} + j / {{ width }}u, {{ at }} + j % {{ width }}u * 4u, k_end, {{ extent }});
+            }
+{% endfor %}
+{% endif %}
+        }
+{% endfor %}
+{% endmacro %}
+
+{% macro put(r, items, transposed, width, tile) %}
+{% for x in range(items) %}
+        {
+{% if transposed %}
+            let i = lid + {{ x * THREADS }}u;
+            let to = i % {{ PK }}u * {{ 4 * width }}u + i / {{ PK }}u;
+{% for y in range(4) %}
+{% set z = "xyzw"[y] %}
+            {{ tile }}[to + {{ y * width }}u] = vec4<f32>({{ r }}{{ x }}_0.{{ z }}, {{ r }}{{ x }}_1.{{ z }}, {{ r }}{{ x }}_2.{{ z }}, {{ r }}{{ x }}_3.{{ z }});
+{% endfor %}
+{% else %}
+{% for y in range(4) %}
+            {{ tile }}[lid + {{ (4 * x + y) * THREADS }}u] = {{ r }}{{ x }}_{{ y }};
+{% endfor %}
+{% endif %}
+        }
+{% endfor %}
+{% endmacro %}
+
+{% macro compute() %}
+        // UNROLL: on GPUs drivers know better, but llvmpipe ends a thread's loops, silently, after 65,535 iterations in all.
+        for (var kk = 0u; kk < {{ BK }}u; kk += {{ UNROLL }}u) {
+{% for step in range(UNROLL) %}
+            {
+                let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
+                let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
 {% for i in range(TM // 4) %}
-            let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
+                let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
 {% endfor %}
 {% for j in range(TN // 4) %}
-            let b{{ j }} = tile_b[rb + {{ j * THREADS_N }}u];
+                let b{{ j }} = tile_b[rb + {{ j * THREADS_N }}u];
 {% endfor %}
 {% for i in range(TM // 4) %}
 {% for x in range(4) %}
 {% for j in range(TN // 4) %}
-            acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
+                acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
 {% endfor %}
 {% endfor %}
 {% endfor %}
@@ -174,7 +221,31 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endfor %}
 {% endfor %}
 
+{% if PREFETCH %}
+{% for x in range(ITEMS_A) %}
+{% for y in range(4) %}
+    var ra{{ x }}_{{ y }} = vec4<f32>();
+{% endfor %}
+{% endfor %}
+{% for x in range(ITEMS_B) %}
+{% for y in range(4) %}
+    var rb{{ x }}_{{ y }} = vec4<f32>();
+{% endfor %}
+{% endfor %}
+{% if PREFETCH == 1 %}
+{{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "k_begin", "p.m") }}
+{{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "k_begin", "p.n") }}
+{% endif %}
+{% endif %}
     for (var k0 = k_begin; k0 < k_end; k0 += {{ BK }}u) {
+{% if PREFETCH %}
+{% if PREFETCH == 2 %}
+{{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "k0", "p.m") }}
+{{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "k0", "p.n") }}
+{% endif %}
+{{ put("ra", ITEMS_A, LAYOUT != 2, PM, "tile_a") }}
+{{ put("rb", ITEMS_B, LAYOUT == 0, PN, "tile_b") }}
+{% else %}
 {% if LAYOUT != 2 %}
         for (var i = lid; i < {{ PM * PK }}u; i += {{ THREADS }}u)
 {{ transposed("tile_a", PM, "a4", "m0", "k0", "p.m") }}
@@ -193,6 +264,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             let row = k0 + i / {{ PN }}u;
             tile_b[i] = b4(row, n0 + (i % {{ PN }}u) * 4u, k_end, p.n);
         }
+{% endif %}
 {% endif %}
         workgroupBarrier();
 {% if FUSED and SPARSE %}
@@ -236,6 +308,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             }
         }
         workgroupBarrier();
+{% endif %}
+{% if PREFETCH == 1 %}
+        let next = k0 + {{ BK }}u;
+{{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "next", "p.m") }}
+{{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "next", "p.n") }}
 {% endif %}
 {{ compute() }}
         workgroupBarrier();

@@ -42,6 +42,15 @@ impl fmt::Display for Feature {
     }
 }
 
+/// What the operands of products are rounded to. Sums are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Products run on matrix units where shapes suit them; the rest stays f32.
+    F16,
+}
+
 /// Capabilities and limits of an open device. Sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Caps {

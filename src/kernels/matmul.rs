@@ -1,6 +1,6 @@
 //! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
 
-use super::{kernel, launch, simd};
+use super::{coop, kernel, launch, simd};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
@@ -35,9 +35,9 @@ pub struct MatmulParams {
     k: u32,
     c_stride: u32,
     c_column: u32,
-    splits: u32,
-    k_per_split: u32,
-    scale: f32,
+    pub(super) splits: u32,
+    pub(super) k_per_split: u32,
+    pub(super) scale: f32,
     rank: u32,
     w_scales: u32,
     bucket_cols: u32,
@@ -58,6 +58,23 @@ pub struct SumPartsParams {
     scale: f32,
 }
 
+impl MatmulParams {
+    /// One part along k, unscaled, nothing fused.
+    pub(super) fn of((m, n, k): (usize, usize, usize), (stride, column): (usize, usize)) -> Self {
+        MatmulParams {
+            m: m as u32,
+            n: n as u32,
+            k: k as u32,
+            c_stride: stride as u32,
+            c_column: column as u32,
+            splits: 1,
+            k_per_split: k as u32,
+            scale: 1.0,
+            ..Default::default()
+        }
+    }
+}
+
 /// Which operands are read transposed. `m`, `n`, `k` are as in `C[m, n] = Σk …`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -70,7 +87,7 @@ pub enum Layout {
     Tn = 2,
 }
 
-/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`).
+/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`; on matrix units a subgroup).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     pub bm: u32,
@@ -78,10 +95,18 @@ pub struct Tile {
     pub bk: u32,
     pub tm: u32,
     pub tn: u32,
+    /// Steps of the innermost loop in the text.
+    pub unroll: u32,
+    /// How a tile comes in: 0 operand by operand, 1 ahead of its turn in registers, 2 both operands at once.
+    pub prefetch: u32,
 }
 
-const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
-    Tile { bm, bn, bk, tm, tn }
+const fn gpu(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32, prefetch: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch }
+}
+
+const fn software(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 4, prefetch: 0 }
 }
 
 /// The tiles of a device class, by the shape of the output.
@@ -96,22 +121,35 @@ struct Tiles {
     fill: u64,
 }
 
-static GPU: Tiles = Tiles {
-    square: &[tile(128, 128, 16, 8, 8), tile(64, 64, 16, 4, 4), tile(32, 32, 16, 4, 4)],
-    narrow: tile(64, 16, 16, 4, 4),
-    flat: tile(16, 64, 16, 4, 4),
+static DISCRETE: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 16, 8, 0), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
     fill: 128,
 };
 
+/// Fewer registers a thread.
+static INTEGRATED: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 8, 8, 0), gpu(64, 64, 16, 4, 4, 0), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
+    fill: 128,
+};
+
+/// Where subgroups or 64-bit integers are missing; see [`simd`] for the others.
 static SOFTWARE: Tiles = Tiles {
-    square: &[tile(64, 64, 16, 8, 8), tile(32, 32, 16, 8, 8)],
-    narrow: tile(64, 16, 16, 8, 4),
-    flat: tile(16, 64, 16, 4, 8),
+    square: &[software(64, 64, 16, 8, 8), software(32, 32, 16, 8, 8)],
+    narrow: software(64, 16, 16, 8, 4),
+    flat: software(16, 64, 16, 4, 8),
     fill: 2,
 };
 
 fn tiles(class: DeviceClass) -> &'static Tiles {
-    if class == DeviceClass::Software { &SOFTWARE } else { &GPU }
+    match class {
+        DeviceClass::Software => &SOFTWARE,
+        DeviceClass::Integrated => &INTEGRATED,
+        DeviceClass::Discrete => &DISCRETE,
+    }
 }
 
 impl Tile {
@@ -134,7 +172,15 @@ impl Tile {
     }
 
     fn consts(&self) -> Vec<(&'static str, u32)> {
-        vec![("BM", self.bm), ("BN", self.bn), ("BK", self.bk), ("TM", self.tm), ("TN", self.tn)]
+        vec![
+            ("BM", self.bm),
+            ("BN", self.bn),
+            ("BK", self.bk),
+            ("TM", self.tm),
+            ("TN", self.tn),
+            ("UNROLL", self.unroll),
+            ("PREFETCH", self.prefetch),
+        ]
     }
 }
 
@@ -174,7 +220,13 @@ impl<'a> Out<'a> {
         Out { to: Some(to), ..Out::default() }
     }
 
-    fn tensor(&self, device: &Device, op: &'static str, m: usize, n: usize) -> Result<(Tensor, usize, usize)> {
+    pub(super) fn tensor(
+        &self,
+        device: &Device,
+        op: &'static str,
+        m: usize,
+        n: usize,
+    ) -> Result<(Tensor, usize, usize)> {
         let (stride, column) = self.stride_column.unwrap_or((n, 0));
         let c = match self.to {
             None => Tensor::empty(device, &[m, stride], self.what)?,
@@ -204,22 +256,20 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     }
     let device = a.device();
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
+    if coop::choose(device, layout, (m, n), [a1, b1], [stride, column]).is_some() {
+        return coop::matmul(layout, coop::Operand::F32(a), coop::Operand::F32(b), device, out);
+    }
     let class = device.caps().class;
     let lanes = simd::lanes(device.caps());
     let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
-    let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
+    let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
-        c_stride: stride as u32,
-        c_column: column as u32,
         splits: splits as u32,
         k_per_split: k_per_split as u32,
         scale: if splits == 1 { out.scale } else { 1.0 },
-        ..Default::default()
+        ..MatmulParams::of((m, n, k), (stride, column))
     };
     let cost = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: 4.0 * (a.len() + b.len() + m * n) as f64 };
     let groups = tile.groups(m, n) * splits as u64;
@@ -290,8 +340,9 @@ fn sddmm_spec(vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
 }
 
 /// Products with few outputs and a long k are split along k, each part by its own workgroups.
-fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize {
-    let fill = tiles(class).fill * 2;
+/// `fill` workgroups fill the device.
+pub(super) fn splits(fill: u64, tile: Tile, m: usize, n: usize, k: usize) -> usize {
+    let fill = fill * 2;
     let groups = tile.groups(m, n);
     let longest = k / (8 * tile.bk as usize);
     if groups * 2 > fill || longest < 2 {
@@ -316,6 +367,9 @@ pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool
 }
 
 fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+    // where nothing is transposed on the way, both operands at once are faster, and slower elsewhere
+    let prefetch = if layout == Layout::Tn && tile.tm == 16 { 2 } else { tile.prefetch };
+    let tile = Tile { prefetch, ..tile };
     let mut consts = tile.consts();
     let accumulate = u32::from(accumulate);
     consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate)]);
@@ -369,23 +423,18 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         _ => None,
     };
     let w = merged.as_ref().unwrap_or(w);
-    let tile = match lanes {
-        Some(_) => simd::choose(layout, Some(w.format()), m, n),
-        None => Tile::choose(device.caps().class, m, n),
+    let units = coop::choose(device, layout, (m, n), [k, w.cols()], [stride, column]);
+    let tile = match (lanes, units) {
+        (Some(_), _) => simd::choose(layout, Some(w.format()), m, n),
+        (None, Some(tile)) => tile,
+        (None, None) => Tile::choose(device.caps().class, m, n),
     };
     let dummy = device.dummy()?;
     let mut params = MatmulParams {
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
-        c_stride: stride as u32,
-        c_column: column as u32,
-        splits: 1,
-        k_per_split: k as u32,
         scale: out.scale,
         w_scales: w.scales_at(),
         w_cols: w.cols() as u32,
-        ..Default::default()
+        ..MatmulParams::of((m, n, k), (stride, column))
     };
     let (mut s_index, mut s_values) = (dummy.clone(), dummy.clone());
     if let (Some((index, values)), None) = (fused.sparse, &merged) {
@@ -429,7 +478,8 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         launch(device, &spec, &bindings, &params, groups, cost)?;
     } else {
         let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
-        launch(device, &rosa_spec(&variant), &bindings, &params, groups, cost)?;
+        let spec = if units.is_some() { coop::rosa_spec(&variant, k) } else { rosa_spec(&variant) };
+        launch(device, &spec, &bindings, &params, groups, cost)?;
     }
     Ok(c)
 }
@@ -465,7 +515,7 @@ fn rosa_spec(v: &RosaVariant) -> KernelSpec {
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut tiles: Vec<Tile> = Vec::new();
-    for t in [&GPU, &SOFTWARE] {
+    for t in [&DISCRETE, &INTEGRATED, &SOFTWARE] {
         tiles.extend(t.square);
         tiles.extend([t.narrow, t.flat]);
     }

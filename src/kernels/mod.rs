@@ -5,6 +5,7 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
+pub mod coop;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
@@ -27,6 +28,8 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &coop::MATMUL_COOP,
+    &coop::ROSA_LINEAR_COOP,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
@@ -74,6 +77,7 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
+        coop::variants(),
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),

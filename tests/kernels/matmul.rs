@@ -118,7 +118,7 @@ const FUSED: &[Case] = &[
 ];
 
 /// Random positions, some rows and columns favoured as RoSA's masks favour them.
-fn pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> CsrPattern {
+pub fn pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> CsrPattern {
     let flat: Vec<u64> = (0..(rows * cols) as u64)
         .filter(|i| {
             let favoured = (i / cols as u64).is_multiple_of(7) || (i % cols as u64).is_multiple_of(11);
@@ -129,7 +129,7 @@ fn pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> CsrPattern 
 }
 
 /// The bytes of a matrix in a file's format, and the values that they stand for.
-fn stored(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+pub fn stored(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let bytes = rugosa::quant::quantise(dtype, values).unwrap();
     let mut back = vec![0.0; values.len()];
     rugosa::quant::dequantise(dtype, &bytes, &mut back).unwrap();

@@ -59,9 +59,10 @@ impl WgpuBackend {
             (Feature::Timestamps, wgpu::Features::TIMESTAMP_QUERY),
             (Feature::Int64, wgpu::Features::SHADER_INT64),
         ];
+        let offered = adapters::offered(&adapter);
         let features = wanted
             .iter()
-            .filter(|(f, flag)| !options.disable.contains(f) && adapter.features().contains(*flag))
+            .filter(|(f, flag)| !options.disable.contains(f) && offered.contains(*flag))
             .fold(wgpu::Features::empty(), |all, (_, flag)| all | *flag);
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             // SAFETY: cooperative matrices are used only by kernels that pass a self-test on this device
