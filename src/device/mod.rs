@@ -12,13 +12,14 @@ pub mod shader;
 pub mod spec;
 pub mod wgpu;
 
-pub use caps::{Caps, DeviceClass, DeviceOptions, Feature};
+pub use caps::{Caps, DeviceClass, DeviceOptions, Feature, Precision};
 pub use ledger::{Ledger, LedgerRow};
 pub use spec::{Access, Binding, Cost, Grid, Kernel, KernelSpec, Launch};
 
 use crate::error::{Error, Result};
 use pool::Pool;
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 /// A piece of device memory as its backend knows it.
@@ -102,6 +103,7 @@ struct Inner {
     backend: Box<dyn Backend>,
     pool: Mutex<Pool>,
     dummy: OnceLock<Buffer>,
+    f16: AtomicBool,
 }
 
 /// Device memory that goes back to the pool when its last clone is dropped.
@@ -127,11 +129,26 @@ impl Device {
 
     /// A device over any backend.
     pub fn new(backend: Box<dyn Backend>) -> Device {
-        Device(Arc::new(Inner { backend, pool: Mutex::new(Pool::default()), dummy: OnceLock::new() }))
+        Device(Arc::new(Inner {
+            backend,
+            pool: Mutex::new(Pool::default()),
+            dummy: OnceLock::new(),
+            f16: AtomicBool::new(false),
+        }))
     }
 
     pub fn caps(&self) -> &Caps {
         self.0.backend.caps()
+    }
+
+    /// What products round their operands to.
+    pub fn precision(&self) -> Precision {
+        if self.0.f16.load(Ordering::Relaxed) { Precision::F16 } else { Precision::F32 }
+    }
+
+    /// Sets it, unchecked: [`kernels::coop::enable`](crate::kernels::coop::enable) tests the device first.
+    pub fn set_precision(&self, precision: Precision) {
+        self.0.f16.store(precision == Precision::F16, Ordering::Relaxed);
     }
 
     /// `bytes` bytes of device memory for `what` (a row of the ledger). Contents are unspecified: kernels write what

@@ -138,8 +138,8 @@ impl Loader<'_> {
         let row_device_bytes = format.bytes(cols as u64).max(1);
         let per_shard = ((shard_bytes / row_device_bytes) as usize).clamp(1, rows.max(1));
         // a product over all rows (the head's input gradient) must not loop for longer than a software renderer lets it
-        let software = self.device.caps().class == DeviceClass::Software;
-        let per_shard = if software { per_shard.min(1 << 16) } else { per_shard };
+        let cut = self.device.caps().class == DeviceClass::Software && shard_bytes < u64::MAX;
+        let per_shard = if cut { per_shard.min(1 << 16) } else { per_shard };
         let shards = (0..rows).step_by(per_shard).map(|first| (first, per_shard.min(rows - first)));
         if self.shapes_only {
             return shards

@@ -99,10 +99,6 @@ impl Session {
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
-        let sources = resume::sources(&config, &dataset)?;
-        if let Some(saved) = &saved {
-            resume::check_sources(&config, &sources, saved)?;
-        }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         observer.note(&format!("device: {} ({})", device.caps().name, device.caps().api));
 
@@ -112,6 +108,10 @@ impl Session {
         let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
         let init = config.init_adapter.as_ref().map(|f| AdapterFolder::read(f, shape_of)).transpose()?;
         let given = given_masks(&config, init.as_ref(), shape_of)?;
+        let sources = resume::sources(&config, &dataset)?;
+        if let Some(saved) = &saved {
+            resume::check_sources(&config, &sources, saved)?;
+        }
         let steps = match config.steps {
             Some(steps) => steps,
             None => config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64),

@@ -3,6 +3,7 @@
 mod common;
 
 mod attention;
+mod coop;
 mod dropout;
 mod elementwise;
 mod embedding;

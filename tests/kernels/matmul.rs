@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use rugosa::csr::CsrPattern;
-use rugosa::device::{Device, DeviceOptions, Feature};
+use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature};
 use rugosa::dtype::DType;
 use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::sparse::{SparseIndex, sddmm};
@@ -118,7 +118,7 @@ const FUSED: &[Case] = &[
 ];
 
 /// Random positions, some rows and columns favoured as RoSA's masks favour them.
-fn pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> CsrPattern {
+pub fn pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> CsrPattern {
     let flat: Vec<u64> = (0..(rows * cols) as u64)
         .filter(|i| {
             let favoured = (i / cols as u64).is_multiple_of(7) || (i % cols as u64).is_multiple_of(11);
@@ -129,7 +129,7 @@ fn pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> CsrPattern 
 }
 
 /// The bytes of a matrix in a file's format, and the values that they stand for.
-fn stored(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+pub fn stored(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let bytes = rugosa::quant::quantise(dtype, values).unwrap();
     let mut back = vec![0.0; values.len()];
     rugosa::quant::dequantise(dtype, &bytes, &mut back).unwrap();
@@ -138,12 +138,52 @@ fn stored(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
 
 #[test]
 fn the_fused_linear_equals_its_composed_form() {
-    let dev = device();
+    fused_cases(device(), FUSED, &FORMATS);
+}
+
+#[test]
+fn the_kernels_for_gpus_compute_the_same() {
+    // each specialisation costs seconds of compilation on a software renderer: two shapes and three formats stand for all
+    fused_cases(&as_gpu(), &FUSED[2..4], &[DType::F32, DType::BF16, DType::Q4_1]);
+}
+
+/// The same device, with the kernels and tiles of a GPU.
+fn as_gpu() -> Device {
+    let disable = vec![Feature::Subgroup, Feature::CoopMatrix];
+    let options = DeviceOptions { disable, class: Some(DeviceClass::Discrete), ..DeviceOptions::from_env(None) };
+    Device::open(&options).unwrap()
+}
+
+/// With many tokens the masked product is split along them; its tiles are of 32, 64 and 128.
+#[test]
+fn the_masked_product_in_every_tile() {
+    let dev = &as_gpu();
+    let mut rng = Rng::named(5, "masked");
+    for (t, n, k) in [(70, 33, 31), (600, 64, 100), (130, 200, 132), (300, 260, 257), (1030, 256, 260)] {
+        let pattern = pattern(&mut rng, n, k, 0.02);
+        let index = SparseIndex::new(dev, &pattern).unwrap();
+        let (dy, x, start) = (random(&mut rng, t * n), random(&mut rng, t * k), random(&mut rng, pattern.nnz()));
+        let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
+        let ds = Guarded::holding(dev, &[start.len()], &index.from_csr_order(&start));
+        sddmm(&up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
+        let want: Vec<Exact> = (pattern.entries().zip(&start))
+            .map(|((row, col), s)| {
+                let mut e = Exact::of(f64::from(*s));
+                (0..t).for_each(|l| e.add(f64::from(dy[l * n + row as usize]) * f64::from(x[l * k + col as usize])));
+                e
+            })
+            .collect();
+        assert_close(&format!("{t} {n} {k}"), &index.to_csr_order(&ds.read("dS")), &want);
+    }
+}
+
+const FORMATS: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+
+fn fused_cases(dev: &Device, cases: &[Case], formats: &[DType]) {
     let mut rng = Rng::named(3, "fused");
-    let formats = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-    for case in FUSED {
+    for case in cases {
         let Case { tokens: t, out: n, inn: k, rank: r, density } = *case;
-        for dtype in formats.into_iter().filter(|d| k % d.block_elements() == 0) {
+        for &dtype in formats.iter().filter(|d| k % d.block_elements() == 0) {
             let (bytes, w) = stored(dtype, &random(&mut rng, n * k));
             let weight = Weight::upload(dev, dtype, n, k, &bytes).unwrap();
             let pattern = pattern(&mut rng, n, k, density);
@@ -210,10 +250,6 @@ fn the_fused_linear_equals_its_composed_form() {
                 assert_close(&format!("backward {what}"), &dx.read(&what), &backward);
             }
 
-            let ds = Guarded::new(dev, &[s.len()]);
-            ds.tensor.clear().unwrap();
-            sddmm(&up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
-            let got = index.to_csr_order(&ds.read("dS"));
             let want: Vec<Exact> = (pattern.entries())
                 .map(|(row, col)| {
                     let mut e = Exact::default();
@@ -223,7 +259,10 @@ fn the_fused_linear_equals_its_composed_form() {
                     e
                 })
                 .collect();
-            assert_close("dS", &got, &want);
+            let ds = Guarded::new(dev, &[s.len()]);
+            ds.tensor.clear().unwrap();
+            sddmm(&up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
+            assert_close("dS", &index.to_csr_order(&ds.read("dS")), &want);
         }
     }
 }
