@@ -306,7 +306,7 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
     let square = tiles(class).square;
     let fits = |t: &&Tile| m >= 2 * t.bm as usize && n >= 2 * t.bn as usize;
     let tile = *square.iter().find(fits).unwrap_or(&square[square.len() - 1]);
-    let splits = splits(class, tile, m, n, tokens);
+    let splits = splits(tiles(class).fill, tile, m, n, tokens);
     let params = MatmulParams {
         m: m as u32,
         n: n as u32,
@@ -524,7 +524,7 @@ pub fn variants() -> Vec<KernelSpec> {
     for &tile in &tiles {
         for (vec, accumulate) in flags.iter().flat_map(|&v| flags.map(|a| (v, a))) {
             all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| matmul_spec(l, vec, accumulate, tile)));
-            if GPU.square.contains(&tile) {
+            if [&DISCRETE, &INTEGRATED].iter().any(|t| t.square.contains(&tile)) {
                 all.push(sddmm_spec(vec, accumulate, tile));
             }
         }

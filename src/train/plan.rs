@@ -25,6 +25,8 @@ pub struct Run<'a> {
     pub masks: Option<&'a BTreeMap<String, CsrPattern>>,
     /// Of the device that it will run on.
     pub caps: &'a Caps,
+    /// Of the device.
+    pub precision: Precision,
 }
 
 /// Bytes on the device when they are the most.
@@ -133,6 +135,7 @@ fn single(ids: &[u32]) -> Batch {
 fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
     let config = run.config;
     let device = Device::new(Box::new(DryBackend::new(run.caps.clone())));
+    device.set_precision(run.precision);
     let trainable = config.method == Method::Full;
     let options = LoadOptions { trainable, positions: config.seq_len };
     let mut model = load_shapes(&device, run.checkpoint, options)?;
@@ -156,7 +159,7 @@ fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
         trainable.attach(&model, &plan, collector.as_ref());
         for batch in batches {
             let window = std::slice::from_ref(batch);
-            stepper.run(&model, window, 0, trainable.blocks(), rates(config, &plan), collector.as_ref())?;
+            stepper.run(&model, window, 0, 1.0, trainable.blocks(), rates(config, &plan), collector.as_ref())?;
         }
         trainable.attach(&model, &plan, None);
         drop(collector);
