@@ -78,7 +78,10 @@ pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<Strin
         all.insert("mask".into(), digest_file(mask)?.0);
     }
     if let Some(folder) = &config.init_adapter {
-        all.insert("init_adapter".into(), digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?);
+        all.insert(
+            "init_adapter".into(),
+            digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?,
+        );
     }
     Ok(all)
 }
@@ -162,7 +165,9 @@ mod tests {
         assert!(message("rank = 2\nsteps = 10").starts_with("rank: is 2, but 4 in the run"), "{}", message("rank = 2"));
         assert!(message("rank = 4\nsteps = 10\nseed = 1").starts_with("seed: is 1, but 42"));
         assert!(message("rank = 4").contains("not given"), "{}", message("rank = 4"));
-        assert!(message("rank = 4\nsteps = 10\nmask = 'x'\nschedule = 'wl64'").starts_with("mask: is \"x\", but not given"));
+        assert!(
+            message("rank = 4\nsteps = 10\nmask = 'x'\nschedule = 'wl64'").starts_with("mask: is \"x\", but not given")
+        );
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub fn shapes() -> Vec<(String, Vec<usize>)> {
     let (q, kv) = WIDTHS;
     let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![VOCAB, HIDDEN])];
     for i in 0..LAYERS {
-        let mut put = |name: &str, shape: &[usize]| all.push((format!("model.layers.{i}.{name}.weight"), shape.to_vec()));
+        let mut put =
+            |name: &str, shape: &[usize]| all.push((format!("model.layers.{i}.{name}.weight"), shape.to_vec()));
         put("input_layernorm", &[HIDDEN]);
         put("self_attn.q_proj", &[q, HIDDEN]);
         put("self_attn.k_proj", &[kv, HIDDEN]);

@@ -12,12 +12,7 @@ fn the_plan_is_what_the_run_takes() {
     tiny::write_model(dir.path());
     tiny::write_rows(dir.path(), 24, 12, 48);
     let common = "steps = 2\nbatch_size = 2\ngradient_accumulation_steps = 2\nseq_len = 64\nrank = 4\ndensity = 0.05\n";
-    for (method, extra) in [
-        ("rosa", "schedule = 'wl1'\ndropout = 0.1"),
-        ("lora", ""),
-        ("spa", ""),
-        ("full", ""),
-    ] {
+    for (method, extra) in [("rosa", "schedule = 'wl1'\ndropout = 0.1"), ("lora", ""), ("spa", ""), ("full", "")] {
         let mut totals = Vec::new();
         for checkpointing in ["off", "layer"] {
             let name = format!("{method}-{checkpointing}");

@@ -419,7 +419,10 @@ mod tests {
         let lost = |result: Result<()>| match result {
             Err(e @ Error::DeviceLost { .. }) => {
                 let text = e.to_string();
-                assert!(text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'), "{text}");
+                assert!(
+                    text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'),
+                    "{text}"
+                );
             }
             other => panic!("{other:?}"),
         };
