@@ -3,13 +3,13 @@
 
 use super::config::{Checkpointing, MaskMode, Method, TrainConfig};
 use super::phase::{Agenda, Phase};
-use super::step::Stepper;
+use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, optimiser, rates};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, BatchOptions, Dataset, ExampleRef};
 use crate::device::dry::DryBackend;
-use crate::device::{Caps, Device, Ledger};
+use crate::device::{Caps, Device, Ledger, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::loader::{LoadOptions, load_shapes};
@@ -159,7 +159,8 @@ fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
         trainable.attach(&model, &plan, collector.as_ref());
         for batch in batches {
             let window = std::slice::from_ref(batch);
-            stepper.run(&model, window, 0, 1.0, trainable.blocks(), rates(config, &plan), collector.as_ref())?;
+            let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
+            stepper.run(&model, window, trainable.blocks(), turn, collector.as_ref())?;
         }
         trainable.attach(&model, &plan, None);
         drop(collector);

@@ -6,7 +6,7 @@ use super::phase::{Agenda, StepPlan};
 use super::plan::{self, MemoryPlan};
 use super::report::Reports;
 use super::state::{self, Header, Parts, Saved};
-use super::step::Stepper;
+use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, optimiser, rates};
 use super::{full, output, resume};
 use crate::adapters::{MaskCollector, module_shapes};
@@ -254,8 +254,8 @@ impl Session {
             let window = now.batches.next_window()?;
             let rates = rates(config, &plan);
             let collector = now.collector.as_ref().filter(|_| plan.collect);
-            let factor = reports.scale.factor();
-            let result = stepper.run(model, &window, step, factor, trainable.blocks(), rates, collector)?;
+            let turn = Turn { step, rates, loss_scale: reports.scale.factor() };
+            let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
             if plan.build_masks_after {
                 build_masks(&mut now, &plan, config, model, trainable, observer)?;
             }

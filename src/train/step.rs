@@ -23,6 +23,16 @@ pub struct Stepper {
     norm_sq: Tensor,
 }
 
+/// What is a step's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Counted over all phases.
+    pub step: u64,
+    pub rates: Rates,
+    /// Gradients travel this many times too large.
+    pub loss_scale: f32,
+}
+
 /// Numbers of a step on their way back from the device.
 pub struct StepResult {
     loss: Box<dyn Pending>,
@@ -55,18 +65,17 @@ impl Stepper {
         Ok(Stepper { optimiser, normalisation, checkpointed, seed: seed as u32, dropout, loss, norm_sq })
     }
 
-    /// Runs the micro-batches of `window` and updates `blocks` at `rates`; gradients travel `loss_scale` times too large. The gradients of frozen weights go to
+    /// Runs the micro-batches of `window` and updates `blocks`. The gradients of frozen weights go to
     /// `collector`, where masks are collected.
     pub fn run(
         &self,
         model: &Decoder,
         window: &[Batch],
-        step: u64,
-        loss_scale: f32,
         blocks: &mut [Block],
-        rates: Rates,
+        turn: Turn,
         collector: Option<&MaskCollector>,
     ) -> Result<StepResult> {
+        let Turn { step, rates, loss_scale } = turn;
         let device = self.loss.device();
         self.loss.clear()?;
         let supervised: usize = window.iter().map(Batch::supervised).sum();
