@@ -89,7 +89,8 @@ fn the_fused_linear_in_every_format() {
     let mut rng = Rng::named(2, "units");
     let all = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
     // (tokens, out, in, rank, density, formats)
-    let cases: [(usize, usize, usize, usize, f64, &[DType]); 5] = [
+    type Case<'a> = (usize, usize, usize, usize, f64, &'a [DType]);
+    let cases: [Case; 5] = [
         (33, 40, 72, 3, 0.2, &all[..3]),
         (65, 96, 64, 8, 0.3, &all),
         (130, 160, 192, 20, 0.011, &all),
