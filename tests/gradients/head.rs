@@ -64,7 +64,8 @@ fn losses_and_gradients() {
                 let sum = up(&[1], &[2.0]);
                 let mut tape = Tape::new(None);
                 let x = input(&mut tape, &[tokens, hidden], &h, tracked);
-                head_loss(&mut tape, &x, &head, &on_device, HeadLoss { scale: SCALE, sum: &sum }).unwrap();
+                head_loss(&mut tape, &x, &head, &on_device, HeadLoss { scale: SCALE, sum: &sum, gradient: 1.0 })
+                    .unwrap();
                 // logits reach about 12: exp and log are good to some 27 ulp of theirs
                 assert_near(&format!("loss {what}"), &sum.read().unwrap(), &[2.0 + total], vocab + hidden, 32.0);
                 tape.backward().unwrap();
@@ -117,7 +118,7 @@ fn several_chunks() {
         let sum = up(&[1], &[0.0]);
         let mut tape = Tape::new(None);
         let x = input(&mut tape, &[tokens, hidden], &h, true);
-        head_loss(&mut tape, &x, &head, &on_device, HeadLoss { scale: SCALE, sum: &sum }).unwrap();
+        head_loss(&mut tape, &x, &head, &on_device, HeadLoss { scale: SCALE, sum: &sum, gradient: 1.0 }).unwrap();
         assert_near("loss", &sum.read().unwrap(), &[total], vocab, 32.0);
         tape.backward().unwrap();
         assert_near("dH", &arrived(&mut tape, &x), &dh, vocab, 32.0);

@@ -37,7 +37,7 @@ pub fn loss_and_gradients(model: &Decoder, window: &[Batch], checkpointed: bool)
         let on_device = DeviceBatch::upload(device(), batch, None).unwrap();
         let mut tape = Tape::new(None);
         let hidden = model.hidden(&mut tape, &on_device.input, checkpointed).unwrap();
-        let loss = HeadLoss { scale: (1.0 / supervised as f64) as f32, sum: &sum };
+        let loss = HeadLoss { scale: (1.0 / supervised as f64) as f32, sum: &sum, gradient: 1.0 };
         head_loss(&mut tape, &hidden, &model.head, &on_device.targets, loss).unwrap();
         tape.backward().unwrap();
     }
@@ -201,7 +201,7 @@ fn nothing_is_computed_below_the_lowest_adapter() {
         let sum = Tensor::zeros(device, &[1], "test").unwrap();
         let mut tape = Tape::new(None);
         let hidden: Var = model.hidden(&mut tape, &batch.input, false).unwrap();
-        let loss = HeadLoss { scale: 1.0, sum: &sum };
+        let loss = HeadLoss { scale: 1.0, sum: &sum, gradient: 1.0 };
         head_loss(&mut tape, &hidden, &model.head, &batch.targets, loss).unwrap();
         let before = device.counters().launches;
         tape.backward().unwrap();
