@@ -37,6 +37,7 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::GLU_BACKWARD,
     &elementwise::SCALE,
     &embedding::COLUMNS,
+    &embedding::COLUMNS_ADD,
     &embedding::GATHER,
     &embedding::SCATTER_ADD,
     &loss::ARGMAX,

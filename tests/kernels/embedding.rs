@@ -4,7 +4,7 @@ use crate::common::*;
 use rugosa::dtype::DType;
 use rugosa::kernels::To;
 use rugosa::kernels::embedding::{
-    TokenOrder, columns, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
+    TokenOrder, columns, columns_add, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
 };
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
@@ -106,6 +106,20 @@ fn some_columns_of_a_matrix() {
         let want: Vec<f32> = (0..n).flat_map(|t| x[t * x_cols + first..][..cols].to_vec()).collect();
         assert_eq!(y.read("columns"), want);
         assert!(columns(&tx, first + 1, x_cols - first, To::default()).is_err());
+
+        let (x, y) = (Guarded::holding(dev, &[n, x_cols], &x), random(&mut rng, n * cols));
+        let ty = Tensor::from_slice(dev, &[n, cols], &y, "test").unwrap();
+        let before: Vec<f32> = x.read("columns_add");
+        columns_add(&x.tensor, first, &ty).unwrap();
+        let added = |i: usize| match (i % x_cols).checked_sub(first) {
+            Some(j) if j < cols => y[i / x_cols * cols + j],
+            _ => 0.0,
+        };
+        let want: Vec<f32> = before.iter().enumerate().map(|(i, v)| v + added(i)).collect();
+        assert_eq!(x.read("columns_add"), want);
+        assert!(columns_add(&x.tensor, x_cols - cols + 1, &ty).is_err());
+        let other = Tensor::from_slice(dev, &[n + 1, cols], &vec![0.0f32; (n + 1) * cols], "test").unwrap();
+        assert!(columns_add(&x.tensor, first, &other).is_err());
     }
 }
 

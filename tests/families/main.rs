@@ -1,0 +1,10 @@
+//! Families of models against numbers from PyTorch (`tests/golden/make_families.py`), and through training, generation and
+//! files.
+#[path = "../common/mod.rs"]
+mod common;
+
+mod decode;
+mod gguf;
+mod golden;
+mod model;
+mod train;
