@@ -34,6 +34,7 @@ struct Params {
     bucket_cols: u32, s_positions: u32,
     w_cols: u32,
     u_stride: u32, u_column: u32,
+    nnz: u32,
 }
 
 {% set OF = {0: "vec4<f32>", 1: "vec4<u32>", 2: "vec4<u32>", 3: "u32", 4: "u32"} %}
@@ -47,6 +48,10 @@ struct Params {
 @group(0) @binding(6) var<storage, read> bias: array<f32>;     // [n]
 @group(0) @binding(7) var<storage, read_write> c: array<f32>;  // [m, c_stride]
 @group(0) @binding(8) var<uniform> p: Params;
+{% elif MASKED %}
+@group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;  // [splits, nnz], in the order of the positions
+@group(0) @binding(4) var<uniform> p: Params;
 {% else %}
 @group(0) @binding(2) var<storage, read_write> c: array<f32>;  // [splits, m, c_stride]
 @group(0) @binding(3) var<uniform> p: Params;
@@ -206,6 +211,13 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 {% endfor %}
 {% endmacro %}
 
+{% if MASKED or FUSED and SPARSE %}
+// Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
+fn position(e: u32) -> u32 {
+    return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
+}
+{% endif %}
+
 {% if FUSED and SPARSE %}
 // Where bucket b of the tile that starts at k lies in the index; one past the end if it is outside of W.
 fn bucket_at(b: u32, k: u32, n0: u32) -> u32 {
@@ -219,11 +231,6 @@ fn bucket_at(b: u32, k: u32, n0: u32) -> u32 {
     let inside = row * 32u < p.k && col * 32u < p.n;
 {% endif %}
     return select(0xffffffffu, row * p.bucket_cols + col, inside);
-}
-
-// Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
-fn position(e: u32) -> u32 {
-    return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
 }
 
 // Adds one entry to the tile. Entries have distinct positions, so no two threads touch the same half.
@@ -374,9 +381,36 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
 {% endif %}
 
-    let c_part = part * p.m * p.c_stride + p.c_column;
     let row0 = m0 + part_m * {{ BM // SM }}u;
     let col0 = n0 + part_n * {{ BN // SN }}u;
+{% if MASKED %}
+{% for i in range(FM) %}
+{% for j in range(FN) %}
+    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * 256u], 16u);
+    workgroupBarrier();
+    keep_masked(subgroup * 256u, lane, part, row0 + {{ 16 * i }}u, col0 + {{ 16 * j }}u);
+    workgroupBarrier();
+{% endfor %}
+{% endfor %}
+}
+
+// Of a fragment of dYᵀ·X, 16 × 16 from (row0, col0) on, the entries at the mask's positions.
+fn keep_masked(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32) {
+    if (row0 >= p.m || col0 >= p.n) { return; }
+    let bucket = (row0 >> 5u) * p.bucket_cols + (col0 >> 5u);
+    let end = s_index[bucket + 1u];
+    for (var e = s_index[bucket] + lane; e < end; e += 32u) {
+        let at = position(e);
+        let row = (at >> 7u) * 4u + ((at >> 2u) & 3u);
+        let col = ((at >> 4u) & 7u) * 4u + (at & 3u);
+        if (row >> 4u == ((row0 >> 4u) & 1u) && col >> 4u == ((col0 >> 4u) & 1u)) {
+            let to = part * p.nnz + e;
+            c[to] = stage[from_at + (row & 15u) * 16u + (col & 15u)] * p.scale{% if ACCUMULATE %} + c[to]{% endif %};
+        }
+    }
+}
+{% else %}
+    let c_part = part * p.m * p.c_stride + p.c_column;
 {% if not (FUSED and BIAS) %}
     let stride = p.c_stride;
     // no &&: its way through a variable would hide that all threads agree
@@ -425,3 +459,4 @@ fn store_fragment(from_at: u32, lane: u32, c_part: u32, row0: u32, col0: u32) {
         }
     }
 }
+{% endif %}

@@ -25,6 +25,13 @@ kernel!(
     needs F16 CoopMatrix
 );
 
+kernel!(
+    /// [`super::matmul::SDDMM_TILE`] on matrix units.
+    SDDMM_COOP, "sddmm_coop", "matmul_coop.wgsl", MatmulParams,
+    [read("a"), read("w"), read("s_index"), write("c")],
+    needs F16 CoopMatrix
+);
+
 /// An operand as it is stored.
 #[derive(Clone, Copy)]
 pub enum Operand<'a> {
@@ -128,14 +135,22 @@ fn tail(k: usize, tile: Tile) -> bool {
 
 fn matmul_spec(tile: Tile, layout: Layout, formats: [u32; 2], accumulate: bool, tail: bool) -> KernelSpec {
     let mut consts = consts(tile, layout, accumulate, tail);
-    consts.extend([("FUSED", 0), ("AFMT", formats[0]), ("WFMT", formats[1])]);
+    consts.extend([("FUSED", 0), ("MASKED", 0), ("AFMT", formats[0]), ("WFMT", formats[1])]);
     KernelSpec::new(&MATMUL_COOP, consts)
+}
+
+/// The masked product of [`super::matmul::masked_product`] on matrix units: dYᵀ·X, of which entries are kept.
+pub(super) fn sddmm_spec(tile: Tile, k: usize, accumulate: bool) -> KernelSpec {
+    let mut consts = consts(tile, Layout::Tn, accumulate, tail(k, tile));
+    consts.extend([("FUSED", 0), ("MASKED", 1), ("AFMT", 0), ("WFMT", 0)]);
+    KernelSpec::new(&SDDMM_COOP, consts)
 }
 
 pub(super) fn rosa_spec(v: &RosaVariant, k: usize) -> KernelSpec {
     let mut consts = consts(v.tile, v.layout, v.accumulate, tail(k, v.tile));
     consts.extend([
         ("FUSED", 1),
+        ("MASKED", 0),
         ("AFMT", 0),
         ("WFMT", v.format as u32),
         ("SPARSE", v.sparse.into()),
@@ -256,6 +271,9 @@ pub fn variants() -> Vec<KernelSpec> {
                 let [accumulate, tail, _] = turns();
                 all.push(matmul_spec(tile, layout, formats, accumulate, tail));
             }
+        }
+        for (k, accumulate) in [(64, false), (64, true), (8, false), (8, true)] {
+            all.push(sddmm_spec(tile, k, accumulate));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
             for (sparse, low_rank) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -302,10 +302,11 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
     let class = device.caps().class;
     let (tokens, _) = dy.dims2("sddmm")?;
     let (m, n) = (index.rows(), index.cols());
+    let units = coop::choose(device, Layout::Tn, (m, n), [m, n], [0, 0]);
     // split along the tokens, a large tile fills the device as a small one would, and loads less
     let square = tiles(class).square;
     let fits = |t: &&Tile| m >= 2 * t.bm as usize && n >= 2 * t.bn as usize;
-    let tile = *square.iter().find(fits).unwrap_or(&square[square.len() - 1]);
+    let tile = units.unwrap_or(*square.iter().find(fits).unwrap_or(&square[square.len() - 1]));
     let splits = splits(tiles(class).fill, tile, m, n, tokens);
     let params = MatmulParams {
         m: m as u32,
@@ -323,7 +324,11 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
     let vec = m.is_multiple_of(4) && n.is_multiple_of(4);
     let run = |accumulate: bool, to: &Tensor| {
         let bindings = [dy.slice(), x.slice(), index.tensor().slice(), to.slice()];
-        launch(device, &sddmm_spec(vec, accumulate, tile), &bindings, &params, tile.groups(m, n) * splits as u64, cost)
+        let spec = match units {
+            Some(tile) => coop::sddmm_spec(tile, tokens, accumulate),
+            None => sddmm_spec(vec, accumulate, tile),
+        };
+        launch(device, &spec, &bindings, &params, tile.groups(m, n) * splits as u64, cost)
     };
     if splits == 1 {
         return run(true, ds);

@@ -30,6 +30,7 @@ use bytemuck::Pod;
 pub static KERNELS: &[&Kernel] = &[
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
+    &coop::SDDMM_COOP,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,

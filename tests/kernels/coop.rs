@@ -7,7 +7,7 @@ use rugosa::device::{Device, DeviceOptions, Precision};
 use rugosa::dtype::DType;
 use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
-use rugosa::kernels::sparse::SparseIndex;
+use rugosa::kernels::sparse::{SparseIndex, sddmm};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 use std::sync::OnceLock;
@@ -164,4 +164,29 @@ fn a_device_without_matrix_units_says_so() {
     let a = Tensor::zeros(&dev, &[32, 32], "test").unwrap();
     let err = coop::matmul(Layout::Nt, Operand::F32(&a), Operand::F32(&a), &dev, Out::default()).unwrap_err();
     assert!(err.to_string().contains("no matrix units"), "{err}");
+}
+
+#[test]
+fn the_masked_product_keeps_its_entries() {
+    let Some(dev) = units() else { return };
+    let mut rng = Rng::named(3, "masked units");
+    for (t, n, k) in [(70, 40, 48), (64, 64, 72), (300, 264, 200), (1030, 1288, 136)] {
+        let pattern = pattern(&mut rng, n, k, 0.02);
+        let index = SparseIndex::new(dev, &pattern).unwrap();
+        let (_, dy) = stored(DType::F16, &random(&mut rng, t * n));
+        let (_, x) = stored(DType::F16, &random(&mut rng, t * k));
+        let start = random(&mut rng, pattern.nnz());
+        let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
+        let ds = Guarded::holding(dev, &[start.len()], &index.from_csr_order(&start));
+        sddmm(&up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
+        // operands are halves already, so only the sum rounds
+        let want: Vec<Exact> = (pattern.entries().zip(&start))
+            .map(|((row, col), s)| {
+                let mut e = Exact::of(f64::from(*s));
+                (0..t).for_each(|l| e.add(f64::from(dy[l * n + row as usize]) * f64::from(x[l * k + col as usize])));
+                e
+            })
+            .collect();
+        assert_close(&format!("{t} {n} {k}"), &index.to_csr_order(&ds.read("dS")), &want);
+    }
 }
