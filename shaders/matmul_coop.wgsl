@@ -34,6 +34,7 @@ struct Params {
     bucket_cols: u32, s_positions: u32,
     w_cols: u32,
     u_stride: u32, u_column: u32,
+    nnz: u32,
 }
 
 {% set OF = {0: "vec4<f32>", 1: "vec4<u32>", 2: "vec4<u32>", 3: "u32", 4: "u32"} %}
