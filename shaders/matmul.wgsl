@@ -318,7 +318,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         workgroupBarrier();
     }
 {% if FUSED and LOWRANK %}
-    for (var k0 = 0u; k0 < p.rank; k0 += {{ BK }}u) {
+    // of a product in parts, the first adds it
+    for (var k0 = select(p.rank, 0u, part == 0u); k0 < p.rank; k0 += {{ BK }}u) {
         for (var i = lid; i < {{ BK * PM }}u; i += {{ THREADS }}u) {
             let kk = k0 + i / {{ PM }}u;
             let row = m0 + (i % {{ PM }}u) * 4u;

@@ -2,7 +2,7 @@
 
 use super::{coop, kernel, launch, simd};
 use crate::device::spec::{read, write};
-use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
+use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec, Slice};
 use crate::error::{Error, Result};
 use crate::kernels::sparse::SparseIndex;
 use crate::tensor::{Tensor, Weight, WeightFormat};
@@ -263,7 +263,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let lanes = simd::lanes(device.caps());
     let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
-    let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k) } else { 1 };
+    let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k).max(least_splits(class, k)) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {
         splits: splits as u32,
@@ -353,6 +353,15 @@ pub(super) fn splits(fill: u64, tile: Tile, m: usize, n: usize, k: usize) -> usi
     k.div_ceil(k.div_ceil(wanted).next_multiple_of(tile.bk as usize))
 }
 
+/// The longest k that a thread walks along on a software renderer. Mesa's ends all loops of a thread after 65,535 rounds
+/// together, without a word; of the smallest tiles, 16 values of k take 30.
+const LONGEST_K: usize = 16 << 10;
+
+/// Into how many parts a k of this length must be split.
+fn least_splits(class: DeviceClass, k: usize) -> usize {
+    if class == DeviceClass::Software { k.div_ceil(LONGEST_K).max(1) } else { 1 }
+}
+
 /// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
 pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
     let [count, rows, cols] = *parts.shape() else {
@@ -417,6 +426,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
     let lanes = simd::lanes(device.caps())
         .filter(|_| vec || !w.format().is_quantised())
+        .filter(|_| k <= 4 * LONGEST_K) // that shader does not split k, and takes fewer rounds for it
         .filter(|_| fused.sparse.is_none() || (vec && m > 16));
     let merged = match (lanes, fused.sparse) {
         (Some(_), Some((index, values))) => Some(simd::merged(device, w, index, values)?),
@@ -476,10 +486,25 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         let spec = simd::rosa_spec(lanes, &variant, even(n, stride, column));
         let bindings = [x.slice(), w.slice(), u_slice, v_slice, bias_slice, c.slice()];
         launch(device, &spec, &bindings, &params, groups, cost)?;
+        return Ok(c);
+    }
+    let run = |variant: &RosaVariant, params: &MatmulParams, to: Slice| {
+        let bindings = [&s_index, &s_values, &u_slice, &v_slice, &bias_slice].map(Slice::clone);
+        let [s_index, s_values, u, v, bias] = bindings;
+        let spec = if units.is_some() { coop::rosa_spec(variant, k) } else { rosa_spec(variant) };
+        let bindings = [x.slice(), w.slice(), s_index, s_values, u, v, bias, to];
+        launch(device, &spec, &bindings, params, groups * u64::from(params.splits), cost)
+    };
+    let splits = least_splits(device.caps().class, k);
+    if splits == 1 || fused.bias.is_some() || stride != n {
+        run(&variant, &params, c.slice())?;
     } else {
-        let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
-        let spec = if units.is_some() { coop::rosa_spec(&variant, k) } else { rosa_spec(&variant) };
-        launch(device, &spec, &bindings, &params, groups, cost)?;
+        let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
+        let splits = k.div_ceil(k_per_split);
+        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
+        let params = MatmulParams { splits: splits as u32, k_per_split: k_per_split as u32, scale: 1.0, ..params };
+        run(&RosaVariant { accumulate: false, ..variant }, &params, parts.slice())?;
+        sum_parts(&parts, &c, out.scale, out.accumulate)?;
     }
     Ok(c)
 }

@@ -158,6 +158,11 @@ impl Session {
         Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init, plan, sources, saved })
     }
 
+    /// What the run computes on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Runs all steps that are left and writes the run folder. Where the observer interrupts, the state is saved first.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ mod coop;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod environment;
+mod long;
 mod loss;
 mod matmul;
 mod norm;
