@@ -6,6 +6,7 @@ mod to_hf;
 
 use crate::error::{Error, Result};
 pub use family::Family;
+use family::Windowed;
 use std::path::Path;
 
 /// The architectures that there is a decoder for.
@@ -201,10 +202,10 @@ fn find_family(path: &Path, key: &str, name: &str, find: fn(&str) -> Option<Fami
     })
 }
 
-/// For each of `layers` whether it is windowed by its family's rule. `from`: `max_window_layers`.
-fn windowed(family: Family, layers: usize, from: usize) -> Vec<bool> {
+/// For each of `layers` whether it is windowed by `rule`. `from`: `max_window_layers`.
+fn windowed(rule: Windowed, layers: usize, from: usize) -> Vec<bool> {
     // validation refuses more
-    (0..layers.min(MAX_LAYERS)).map(|i| family.windowed().layer(i, from)).collect()
+    (0..layers.min(MAX_LAYERS)).map(|i| rule.layer(i, from)).collect()
 }
 
 #[cfg(test)]

@@ -105,18 +105,20 @@ fn windows(
 ) -> Result<(Option<usize>, Vec<bool>)> {
     let window = f.size(&key("attention.sliding_window"))?.filter(|w| *w > 0);
     let pattern = key("attention.sliding_window_pattern");
-    let by_rule = windowed(family, layers, 0);
+    let by_rule = |rule| windowed(rule, layers, 0);
     match family.windowed() {
-        // Mistral's files say llama
-        Windowed::Never | Windowed::Always => Ok((window, vec![window.is_some(); by_rule.len()])),
         // nothing says from which layer on
-        Windowed::FromLayer => Ok((None, vec![false; by_rule.len()])),
+        Windowed::FromLayer => Ok((None, by_rule(Windowed::Never))),
         Windowed::AllButEvery(n) => {
             if f.size(&pattern)?.is_some_and(|given| given != n) {
                 return Err(f.error(&pattern, format!("only {n} is supported; use the Hugging Face folder")));
             }
-            let window = window.or(family.default_window());
-            Ok((window.filter(|_| by_rule.contains(&true)), by_rule))
+            let layers = by_rule(Windowed::AllButEvery(n));
+            Ok((window.or(family.default_window()).filter(|_| layers.contains(&true)), layers))
+        }
+        // Mistral's files say llama
+        Windowed::Never | Windowed::Always => {
+            Ok((window, by_rule(if window.is_some() { Windowed::Always } else { Windowed::Never })))
         }
     }
 }
@@ -131,6 +133,9 @@ fn query_scalar(family: Family, layers: usize, hidden: usize, heads: usize, head
 fn rope_scaling(f: &Fields<'_>, key: &impl Fn(&str) -> String, theta: f64, head_dim: usize) -> Result<RopeScaling> {
     if f.file.shape("rope_freqs.weight").is_some() {
         return llama3_scaling(f, theta, head_dim);
+    }
+    if f.file.shape("rope_factors_long.weight").is_some() {
+        return Err(f.error("rope_factors_long.weight", "the scaling \"longrope\" is not supported"));
     }
     let factor = f.number(&key("rope.scaling.factor"))?;
     match f.text(&key("rope.scaling.type"))? {

@@ -125,18 +125,17 @@ fn windows(f: &Fields<'_>, family: Family, layers: usize) -> Result<(Option<usiz
     if window.is_none() && matches!(rule, Windowed::AllButEvery(_)) {
         return Err(f.error("sliding_window", "is null, but layers of this family need a window"));
     }
-    let Some(window) = window.filter(|_| on) else { return Ok((None, vec![false; windowed(family, layers, 0).len()])) };
+    let Some(window) = window.filter(|_| on) else { return Ok((None, windowed(Windowed::Never, layers, 0))) };
     let listed = match rule {
         Windowed::FromLayer | Windowed::AllButEvery(_) => layer_types(f)?,
         Windowed::Never | Windowed::Always => None,
     };
-    let by_rule = match (rule, f.size("sliding_window_pattern")?) {
-        (_, Some(0)) => return Err(f.error("sliding_window_pattern", "0 is no pattern")),
-        (Windowed::AllButEvery(_), Some(n)) => {
-            windowed(family, layers, 0).iter().enumerate().map(|(i, _)| Windowed::AllButEvery(n).layer(i, 0)).collect()
-        }
-        _ => windowed(family, layers, f.size("max_window_layers")?.unwrap_or(28)),
+    let rule = match f.size("sliding_window_pattern")?.filter(|_| family == Family::Gemma3) {
+        Some(0) => return Err(f.error("sliding_window_pattern", "0 is no pattern")),
+        Some(n) => Windowed::AllButEvery(n),
+        None => rule,
     };
+    let by_rule = windowed(rule, layers, f.size("max_window_layers")?.unwrap_or(28));
     let windowed = listed.unwrap_or(by_rule);
     Ok((Some(window).filter(|_| windowed.contains(&true)), windowed))
 }

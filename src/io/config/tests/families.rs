@@ -58,6 +58,8 @@ fn windows_between_full_layers() {
     assert_eq!((c.window(4), c.window(5)), (Some(5), None));
     let c = of("gemma3_text", json!({"sliding_window_pattern": 2})).unwrap();
     assert_eq!(c.windowed, [true, false, true]);
+    // only Gemma 3 has this key
+    assert_eq!(of("gemma2", json!({"sliding_window_pattern": 3})).unwrap().windowed, [true, false, true]);
     let c = of("gemma3_text", json!({"sliding_window_pattern": 2, "layer_types": types("ffw")})).unwrap();
     assert_eq!(c.windowed, [false, false, true]);
     refuses("gemma3_text", json!({"sliding_window_pattern": 0}), "sliding_window_pattern: 0");
@@ -148,7 +150,7 @@ fn written_configurations_read_the_same() {
 #[test]
 fn gguf_files_of_families() {
     // gguf_base() with its keys under another architecture
-    let read = |architecture: &str, changes: &[(&str, Value)]| {
+    let read_with = |architecture: &str, changes: &[(&str, Value)], tensors: &[GgufTensor<'_>]| {
         let mut metadata = Metadata::new();
         for (key, value) in gguf_base() {
             metadata.insert(key.replace("llama.", &format!("{architecture}.")), value);
@@ -157,9 +159,10 @@ fn gguf_files_of_families() {
         metadata.extend(changes.iter().map(|(k, v)| (format!("{architecture}.{k}"), v.clone())));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
-        write_gguf(&path, &metadata, &[]).unwrap();
+        write_gguf(&path, &metadata, tensors).unwrap();
         ModelConfig::from_gguf(&GgufFile::open(&path)?)
     };
+    let read = |architecture: &str, changes: &[(&str, Value)]| read_with(architecture, changes, &[]);
     let c = read("gemma2", &[("attention.sliding_window", Value::U32(9))]).unwrap();
     assert_eq!((c.family, c.query_pre_attn_scalar), (Family::Gemma2, Some(16.0)));
     assert_eq!((c.sliding_window, c.windowed), (Some(9), vec![true, false, true]));
@@ -182,6 +185,9 @@ fn gguf_files_of_families() {
     assert_eq!((c.sliding_window, c.windowed), (Some(9), vec![true; 3]));
     let c = read("phi3", &[("attention.sliding_window", Value::U32(0))]).unwrap();
     assert_eq!((c.sliding_window, c.windowed), (None, vec![false; 3]));
+    let long = [f32s("rope_factors_long.weight", &[8], &[1.0; 8])];
+    let err = read_with("phi3", &[], &long).unwrap_err().to_string();
+    assert!(err.contains("rope_factors_long.weight: the scaling \"longrope\" is not supported"), "{err}");
     let c = read("qwen2", &[("attention.sliding_window", Value::U32(9))]).unwrap();
     assert_eq!((c.sliding_window, c.windowed), (None, vec![false; 3]));
     for unknown in ["mistral", "gemma3_text", "gemma"] {
