@@ -1,13 +1,14 @@
-//! Times the products: `cargo run --release --example bench_matmul -- [FILTER…]`.
+//! Times the products: `cargo run --release --example bench_matmul -- [--f16] [FILTER…]`.
 //!
-//! A case is run when its name contains one of the filters. Each line gives the first call (with the compilation of its
+//! `--f16` lets them run on matrix units. On a GPU the linears are those of a 7B model too. A case is run when its name contains one of the filters. Each line gives the first call (with the compilation of its
 //! pipeline), the median and the best of the later ones, and the rate at the median. Wall time with a wait; launches
 //! that are short are timed several at once.
 
 use rugosa::csr::CsrPattern;
-use rugosa::device::{Device, DeviceOptions};
+use rugosa::device::{Device, DeviceClass, DeviceOptions, Precision};
 use rugosa::dtype::DType;
 use rugosa::error::Result;
+use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::sparse::{SparseIndex, sddmm};
 use rugosa::rng::Rng;
@@ -17,10 +18,14 @@ use std::time::Instant;
 /// (out, in) of the linears of SmolLM2-135M, and its head.
 const LINEARS: [(usize, usize); 5] = [(576, 576), (192, 576), (1536, 576), (576, 1536), (49152, 576)];
 const TOKENS: usize = 256;
+/// (tokens, out, in) of two linears of a 7B model.
+const LARGE: [(usize, usize, usize); 2] = [(2048, 4096, 4096), (2048, 11008, 4096)];
 
 struct Bench {
     device: Device,
     filters: Vec<String>,
+    /// (tokens, out, in)
+    shapes: Vec<(usize, usize, usize)>,
     rng: Rng,
 }
 
@@ -28,9 +33,17 @@ fn main() -> Result<()> {
     let device = Device::open(&DeviceOptions::from_env(None))?;
     println!("{} ({}), {:?}", device.caps().name, device.caps().driver, device.caps().features);
     println!("{:<44} {:>9} {:>10} {:>10} {:>10}", "case", "first ms", "median ms", "best ms", "GFLOP/s");
-    let filters = std::env::args().skip(1).collect();
-    let mut bench = Bench { device, filters, rng: Rng::named(1, "bench") };
+    let (flags, filters): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|a| a == "--f16");
+    if !flags.is_empty() {
+        println!("precision {:?}", coop::enable(&device)?);
+    }
+    let mut shapes: Vec<_> = LINEARS.iter().map(|&(out, inn)| (TOKENS, out, inn)).collect();
+    if device.caps().class != DeviceClass::Software {
+        shapes.extend(LARGE);
+    }
+    let mut bench = Bench { device, filters, shapes, rng: Rng::named(1, "bench") };
     bench.dense()?;
+    bench.halves()?;
     bench.skinny()?;
     bench.linears()?;
     bench.sampled()
@@ -57,7 +70,11 @@ impl Bench {
             Ok(start.elapsed().as_secs_f64() / launches as f64)
         };
         let first = timed(1)?;
-        let once = timed(1)?;
+        // a GPU takes a while to come up to its clock
+        let (warm, mut once) = (Instant::now(), timed(1)?);
+        while warm.elapsed().as_millis() < 200 {
+            once = timed(1)?;
+        }
         let launches = (0.02 / once).ceil().clamp(1.0, 200.0) as usize;
         let repeats = ((0.5 / (once * launches as f64)) as usize).clamp(5, 25);
         let mut times = (0..repeats).map(|_| timed(launches)).collect::<Result<Vec<f64>>>()?;
@@ -90,6 +107,27 @@ impl Bench {
         Ok(())
     }
 
+    /// Products of operands stored as f16, on matrix units.
+    fn halves(&mut self) -> Result<()> {
+        let size = 4096;
+        for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
+            let name = format!("halves {layout:?} {size}");
+            if !self.wants(&name) || self.device.precision() != Precision::F16 {
+                continue;
+            }
+            let values: Vec<f32> = (0..size * size).map(|_| self.rng.uniform() as f32 - 0.5).collect();
+            let bytes = rugosa::quant::quantise(DType::F16, &values)?;
+            let a = Weight::upload(&self.device, DType::F16, size, size, &bytes)?;
+            let b = Weight::upload(&self.device, DType::F16, size, size, &bytes)?;
+            let c = Tensor::empty(&self.device, &[size, size], "bench")?;
+            let flops = 2.0 * (size as f64).powi(3);
+            self.time(&name, flops, || {
+                coop::matmul(layout, Operand::F16(&a), Operand::F16(&b), &self.device, Out::into(&c)).map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
     /// U = X·Aᵀ, dB = dYᵀ·U, dA = Vᵀ·X with rank 8.
     fn skinny(&mut self) -> Result<()> {
         let (rank, inn) = (8, 576);
@@ -109,16 +147,15 @@ impl Bench {
         Ok(())
     }
 
-    /// Fused linears of SmolLM2: plain, and with S at 1 % and rank 8.
+    /// Fused linears: plain, with S at 1 %, and with S at 1 % and rank 8.
     fn linears(&mut self) -> Result<()> {
-        for (out, inn) in LINEARS {
-            for dtype in [DType::F32, DType::Q8_0, DType::Q4_1] {
+        for (tokens, out, inn) in self.shapes.clone() {
+            for dtype in [DType::F32, DType::F16, DType::Q8_0, DType::Q4_1] {
                 for layout in [Layout::Nt, Layout::Nn] {
-                    for adapted in [false, true] {
-                        let kind = if adapted { "rosa" } else { "frozen" };
-                        let name = format!("{kind} {dtype} {layout:?} {TOKENS} x {inn} -> {out}");
-                        if self.wants(&name) && !(adapted && out > 10_000) {
-                            self.linear(&name, layout, dtype, out, inn, adapted)?;
+                    for kind in ["frozen", "sparse", "rosa"] {
+                        let name = format!("{kind} {dtype} {layout:?} {tokens} x {inn} -> {out}");
+                        if self.wants(&name) && (out < 20_000 || kind == "frozen") {
+                            self.linear(&name, layout, dtype, (tokens, out, inn), kind)?;
                         }
                     }
                 }
@@ -132,22 +169,24 @@ impl Bench {
         name: &str,
         layout: Layout,
         dtype: DType,
-        out: usize,
-        inn: usize,
-        adapted: bool,
+        (tokens, out, inn): (usize, usize, usize),
+        kind: &str,
     ) -> Result<()> {
         let rank = 8;
         let values: Vec<f32> = (0..out * inn).map(|_| self.rng.uniform() as f32 - 0.5).collect();
         let bytes = rugosa::quant::quantise(dtype, &values)?;
         let weight = Weight::upload(&self.device, dtype, out, inn, &bytes)?;
         let (x_cols, y_cols) = if layout == Layout::Nt { (inn, out) } else { (out, inn) };
-        let (x, y) = (self.random(&[TOKENS, x_cols])?, self.random(&[TOKENS, y_cols])?);
+        let (x, y) = (self.random(&[tokens, x_cols])?, self.random(&[tokens, y_cols])?);
         let (index, s) = self.mask(out, inn)?;
         let right = self.random(&if layout == Layout::Nt { [out, rank] } else { [rank, inn] })?;
-        let u = self.random(&[TOKENS, rank])?;
-        let fused =
-            Fused { sparse: adapted.then_some((&index, &s)), low_rank: adapted.then_some((&u, 0, &right)), bias: None };
-        let flops = 2.0 * (TOKENS * out) as f64 * inn as f64;
+        let u = self.random(&[tokens, rank])?;
+        let fused = Fused {
+            sparse: (kind != "frozen").then_some((&index, &s)),
+            low_rank: (kind == "rosa").then_some((&u, 0, &right)),
+            bias: None,
+        };
+        let flops = 2.0 * (tokens * out) as f64 * inn as f64;
         self.time(name, flops, || rosa_linear(layout, &x, &weight, fused, Out::into(&y)).map(drop))
     }
 
@@ -161,12 +200,15 @@ impl Bench {
 
     /// dS at the mask.
     fn sampled(&mut self) -> Result<()> {
-        for (out, inn) in &LINEARS[..4] {
-            let name = format!("sddmm 1 % {TOKENS} x [{out}, {inn}]");
+        for (tokens, out, inn) in self.shapes.clone() {
+            if out > 20_000 {
+                continue;
+            }
+            let name = format!("sddmm 1 % {tokens} x [{out}, {inn}]");
             if self.wants(&name) {
-                let (dy, x) = (self.random(&[TOKENS, *out])?, self.random(&[TOKENS, *inn])?);
-                let (index, ds) = self.mask(*out, *inn)?;
-                let flops = 2.0 * (TOKENS * index.nnz()) as f64;
+                let (dy, x) = (self.random(&[tokens, out])?, self.random(&[tokens, inn])?);
+                let (index, ds) = self.mask(out, inn)?;
+                let flops = 2.0 * (tokens * index.nnz()) as f64;
                 self.time(&name, flops, || sddmm(&dy, &x, &index, &ds))?;
             }
         }

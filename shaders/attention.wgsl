@@ -44,6 +44,7 @@ struct Params {
     group: u32, // query heads a key-value head
     blocks: u32, // blocks of rows
     scale: f32, cap: f32,
+    first: u32, end: u32, // the keys, in pass 2 the tokens, that this launch is about
 }
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>; // [tokens, heads * head_dim]
@@ -243,7 +244,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
     workgroupBarrier();
     if (lid == 0u) {
-        span = vec2<u32>(atomicLoad(&first_column), atomicLoad(&last_column));
+        span = vec2<u32>(max(atomicLoad(&first_column), p.first), min(atomicLoad(&last_column), p.end));
     }
     let whole = workgroupUniformLoad(&span);
 

@@ -8,6 +8,9 @@
 // the sparse adapter that fall into the tile are added there (SPARSE); the low-rank part is RANK more columns of k
 // (LOWRANK): [U | B] in NT, [V ; A] in NN. Nothing merged or dequantised ever leaves workgroup memory.
 //
+// MASKED = 1 (TN: dY [tokens, rows], X [tokens, cols]): of the tile of dYᵀ·X only the entries at the mask's positions are
+// kept, so the sparse gradient costs what a dense product does and no dense gradient reaches memory.
+//
 // Tiles: a workgroup makes BM × BN outputs, BK of k at a time; a thread TM × TN of them. TM, TN, BM, BN, BK are
 // multiples of 4. VEC = 1: the contiguous length of every operand is a multiple of 4. One writer an output, and a fixed
 // order of summation; with SPLITS > 1 each part of k writes its own copy of C, to be summed by `sum_parts`.
@@ -18,6 +21,11 @@
 {% set PM = BM // 4 %}
 {% set PN = BN // 4 %}
 {% set PK = BK // 4 %}
+// Where every thread has whole items of both tiles, the next tile comes into registers while this one is multiplied.
+{% set WHOLE = PM * PK % THREADS == 0 and PN * PK % THREADS == 0 %}
+{% set PREFETCH = PREFETCH if WHOLE else 0 %}
+{% set ITEMS_A = PM * PK // THREADS %}
+{% set ITEMS_B = PN * PK // THREADS %}
 
 struct Params {
     base: u32, groups: u32,
@@ -32,6 +40,7 @@ struct Params {
     w_cols: u32,
     // columns of U or V, and the first one of this linear: linears with one input share a stacked product
     u_stride: u32, u_column: u32,
+    nnz: u32,
 }
 
 @group(0) @binding(0) var<storage, read> a: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [m, k], TN: [k, m]
@@ -45,6 +54,11 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> c: array<f32>;  // [m, c_stride]
 @group(0) @binding(8) var<uniform> p: Params;
 {% include "lib/weight.wgsl" %}
+{% elif MASKED %}
+@group(0) @binding(1) var<storage, read> b: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [k, n]
+@group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;  // [splits, nnz], in the order of the positions
+@group(0) @binding(4) var<uniform> p: Params;
 {% else %}
 @group(0) @binding(1) var<storage, read> b: array<{{ "vec4<f32>" if VEC else "f32" }}>; // NT: [n, k]; NN and TN: [k, n]
 @group(0) @binding(2) var<storage, read_write> c: array<f32>;  // [splits, m, c_stride]
@@ -114,23 +128,65 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
         }
 {% endmacro %}
 
-{% macro compute() %}
-        // Four at a time: one software renderer (llvmpipe) ends a thread's loops, silently, after 65,535 iterations in all.
-        for (var kk = 0u; kk < {{ BK }}u; kk += 4u) {
-{% for step in range(4) %}
+// The same in two halves: into registers r_0 … r_3, and from there into the tile.
+{% macro fetch(r, items, transposed, width, load, at, k, extent) %}
+{% for x in range(items) %}
+        {
+            let i = lid + {{ x * THREADS }}u;
+{% if transposed %}
+            let row = {{ at }} + i / {{ PK }}u * 4u;
+            let col = {{ k }} + i % {{ PK }}u * 4u;
+{% for y in range(4) %}
+            {{ r }}{{ x }}_{{ y }} = {{ load }}(row + {{ y }}u, col, {{ extent }}, p.k);
+{% endfor %}
+{% else %}
+{% for y in range(4) %}
             {
-            let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
-            let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
+                let j = lid + {{ (4 * x + y) * THREADS }}u;
+                {{ r }}{{ x }}_{{ y }} = {{ load }}({{ k }} + j / {{ width }}u, {{ at }} + j % {{ width }}u * 4u, k_end, {{ extent }});
+            }
+{% endfor %}
+{% endif %}
+        }
+{% endfor %}
+{% endmacro %}
+
+{% macro put(r, items, transposed, width, tile) %}
+{% for x in range(items) %}
+        {
+{% if transposed %}
+            let i = lid + {{ x * THREADS }}u;
+            let to = i % {{ PK }}u * {{ 4 * width }}u + i / {{ PK }}u;
+{% for y in range(4) %}
+{% set z = "xyzw"[y] %}
+            {{ tile }}[to + {{ y * width }}u] = vec4<f32>({{ r }}{{ x }}_0.{{ z }}, {{ r }}{{ x }}_1.{{ z }}, {{ r }}{{ x }}_2.{{ z }}, {{ r }}{{ x }}_3.{{ z }});
+{% endfor %}
+{% else %}
+{% for y in range(4) %}
+            {{ tile }}[lid + {{ (4 * x + y) * THREADS }}u] = {{ r }}{{ x }}_{{ y }};
+{% endfor %}
+{% endif %}
+        }
+{% endfor %}
+{% endmacro %}
+
+{% macro compute() %}
+        // UNROLL: on GPUs drivers know better, but llvmpipe ends a thread's loops, silently, after 65,535 iterations in all.
+        for (var kk = 0u; kk < {{ BK }}u; kk += {{ UNROLL }}u) {
+{% for step in range(UNROLL) %}
+            {
+                let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
+                let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
 {% for i in range(TM // 4) %}
-            let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
+                let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
 {% endfor %}
 {% for j in range(TN // 4) %}
-            let b{{ j }} = tile_b[rb + {{ j * THREADS_N }}u];
+                let b{{ j }} = tile_b[rb + {{ j * THREADS_N }}u];
 {% endfor %}
 {% for i in range(TM // 4) %}
 {% for x in range(4) %}
 {% for j in range(TN // 4) %}
-            acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
+                acc{{ 4 * i + x }}_{{ j }} = fma(vec4<f32>(a{{ i }}.{{ "xyzw"[x] }}), b{{ j }}, acc{{ 4 * i + x }}_{{ j }});
 {% endfor %}
 {% endfor %}
 {% endfor %}
@@ -165,7 +221,31 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endfor %}
 {% endfor %}
 
+{% if PREFETCH %}
+{% for x in range(ITEMS_A) %}
+{% for y in range(4) %}
+    var ra{{ x }}_{{ y }} = vec4<f32>();
+{% endfor %}
+{% endfor %}
+{% for x in range(ITEMS_B) %}
+{% for y in range(4) %}
+    var rb{{ x }}_{{ y }} = vec4<f32>();
+{% endfor %}
+{% endfor %}
+{% if PREFETCH == 1 %}
+{{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "k_begin", "p.m") }}
+{{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "k_begin", "p.n") }}
+{% endif %}
+{% endif %}
     for (var k0 = k_begin; k0 < k_end; k0 += {{ BK }}u) {
+{% if PREFETCH %}
+{% if PREFETCH == 2 %}
+{{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "k0", "p.m") }}
+{{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "k0", "p.n") }}
+{% endif %}
+{{ put("ra", ITEMS_A, LAYOUT != 2, PM, "tile_a") }}
+{{ put("rb", ITEMS_B, LAYOUT == 0, PN, "tile_b") }}
+{% else %}
 {% if LAYOUT != 2 %}
         for (var i = lid; i < {{ PM * PK }}u; i += {{ THREADS }}u)
 {{ transposed("tile_a", PM, "a4", "m0", "k0", "p.m") }}
@@ -184,6 +264,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             let row = k0 + i / {{ PN }}u;
             tile_b[i] = b4(row, n0 + (i % {{ PN }}u) * 4u, k_end, p.n);
         }
+{% endif %}
 {% endif %}
         workgroupBarrier();
 {% if FUSED and SPARSE %}
@@ -228,11 +309,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         }
         workgroupBarrier();
 {% endif %}
+{% if PREFETCH == 1 %}
+        let next = k0 + {{ BK }}u;
+{{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "next", "p.m") }}
+{{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "next", "p.n") }}
+{% endif %}
 {{ compute() }}
         workgroupBarrier();
     }
 {% if FUSED and LOWRANK %}
-    for (var k0 = 0u; k0 < p.rank; k0 += {{ BK }}u) {
+    // of a product in parts, the first adds it
+    for (var k0 = select(p.rank, 0u, part == 0u); k0 < p.rank; k0 += {{ BK }}u) {
         for (var i = lid; i < {{ BK * PM }}u; i += {{ THREADS }}u) {
             let kk = k0 + i / {{ PM }}u;
             let row = m0 + (i % {{ PM }}u) * 4u;
@@ -271,6 +358,42 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
 {% endif %}
 
+{% if MASKED %}
+    // the tile goes through workgroup memory in bands of 16 rows, and each entry picks its value out of its band
+{% for band in range(BM // 16) %}
+    if (m0 + {{ 16 * band }}u < p.m) {
+        if (tm >> 2u == {{ band % (THREADS_M // 4) }}u) {
+{% for x in range(4) %}
+{% for j in range(TN // 4) %}
+            tile_b[((tm & 3u) * 4u + {{ x }}u) * {{ PN }}u + tn + {{ j * THREADS_N }}u] = acc{{ band // (THREADS_M // 4) * 4 + x }}_{{ j }};
+{% endfor %}
+{% endfor %}
+        }
+        workgroupBarrier();
+        keep_masked(part, m0 + {{ 16 * band }}u, n0, lid);
+        workgroupBarrier();
+    }
+{% endfor %}
+}
+
+// Entries of rows row0 .. row0 + 16 and columns col0 .. col0 + BN.
+fn keep_masked(part: u32, row0: u32, col0: u32, lid: u32) {
+    let buckets = (row0 >> 5u) * p.bucket_cols;
+    let last = (min(col0 + {{ BN }}u, p.n) - 1u) >> 5u;
+    var bc = col0 >> 5u;
+    let end = s_index[buckets + last + 1u];
+    for (var e = s_index[buckets + bc] + lid; e < end; e += {{ THREADS }}u) {
+        while (e >= s_index[buckets + bc + 1u]) { bc++; }
+        let at = position(e);
+        let row = ((row0 >> 5u) << 5u) + (at >> 7u) * 4u + ((at >> 2u) & 3u);
+        let col = (bc << 5u) + ((at >> 4u) & 7u) * 4u + (at & 3u);
+        if (row >> 4u != row0 >> 4u) { continue; }
+        let value = tile_b[(row & 15u) * {{ PN }}u + ((col - col0) >> 2u)][col & 3u] * p.scale;
+        let to = part * p.nnz + e;
+        c[to] = value{% if ACCUMULATE %} + c[to]{% endif %};
+    }
+}
+{% else %}
     let c_part = part * p.m * p.c_stride;
 {% for i in range(TM) %}
     store_row(c_part, m0 + (tm + {{ (i // 4) * THREADS_M }}u) * 4u + {{ i % 4 }}u, n0 + tn * 4u{% for j in range(TN // 4) %}, acc{{ i }}_{{ j }}{% endfor %});
@@ -303,7 +426,9 @@ fn store1(at: u32, col: u32, value: f32) {
     c[at + col] = out;
 }
 
-{% if FUSED and SPARSE %}
+{% endif %}
+
+{% if MASKED or FUSED and SPARSE %}
 // Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
 fn position(e: u32) -> u32 {
     return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;

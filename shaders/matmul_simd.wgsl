@@ -37,6 +37,7 @@ struct Params {
     bucket_cols: u32, s_positions: u32,
     w_cols: u32,
     u_stride: u32, u_column: u32,
+    nnz: u32,
 }
 
 @group(0) @binding(0) var<storage, read> a: array<{{ "u64" if A64 else "f32" }}>; // [m, k], TN: [k, m]

@@ -37,7 +37,7 @@ fn quiet_mesa() {
 /// what is one arrives as an [`Error`].
 fn start_log() -> Result<()> {
     let filter = match std::env::var(LOG) {
-        Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(LOG, e.to_string()))?,
+        Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(LOG, e.to_string()).as_usage())?,
         Err(_) => return Ok(()),
     };
     let to_terminal = std::io::stderr().is_terminal();

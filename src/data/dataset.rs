@@ -120,7 +120,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Io`] for the file; [`Error::Row`] for the first row that is wrong; [`Error::File`] for a set without rows
-    /// or without one that fits, and for a tokenizer that does not match the model; [`Error::Invalid`] for options.
+    /// or without one that fits, and for a tokenizer that does not match the model; [`Error::Usage`] for options.
     pub fn open(
         path: &Path,
         options: &DataOptions,
@@ -128,10 +128,10 @@ impl Dataset {
         vocab_size: usize,
     ) -> Result<Dataset> {
         if options.seq_len < 2 {
-            return Err(Error::invalid("seq_len", "must be at least 2: a token, and the one it predicts"));
+            return Err(Error::invalid("seq_len", "must be at least 2: a token, and the one it predicts").as_usage());
         }
         if options.prompt_field == options.response_field {
-            return Err(Error::invalid("prompt_field", "is the same as response_field"));
+            return Err(Error::invalid("prompt_field", "is the same as response_field").as_usage());
         }
         if let Some(tokenizer) = tokenizer {
             tokenizer.check_model(vocab_size)?;

@@ -42,6 +42,15 @@ impl fmt::Display for Feature {
     }
 }
 
+/// What the operands of products are rounded to. Sums are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Products run on matrix units where shapes suit them; the rest stays f32.
+    F16,
+}
+
 /// Capabilities and limits of an open device. Sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Caps {
@@ -77,11 +86,14 @@ pub struct DeviceOptions {
     pub default_limits: bool,
     /// Optional features not to use.
     pub disable: Vec<Feature>,
+    /// Treat the device as one of this class: how kernels for GPUs are tested on a software renderer.
+    pub class: Option<DeviceClass>,
 }
 
 impl DeviceOptions {
     /// `selector`, and what the environment says: `RUGOSA_DEVICE`, `RUGOSA_DISABLE` (a list of `f16`, `subgroup`,
-    /// `coop`, `timestamps`, `int64`), `RUGOSA_LIMITS=default`.
+    /// `coop`, `timestamps`, `int64`), `RUGOSA_LIMITS=default`, `RUGOSA_CLASS` (`software`,
+    /// `integrated`, `discrete`).
     pub fn from_env(selector: Option<String>) -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let listed = var("RUGOSA_DISABLE").unwrap_or_default();
@@ -89,6 +101,12 @@ impl DeviceOptions {
             Feature::ALL.into_iter().filter(|f| listed.split(',').any(|l| l.trim() == f.to_string())).collect();
         DeviceOptions {
             selector: selector.or_else(|| var("RUGOSA_DEVICE")),
+            class: match var("RUGOSA_CLASS").as_deref() {
+                Some("software") => Some(DeviceClass::Software),
+                Some("integrated") => Some(DeviceClass::Integrated),
+                Some("discrete") => Some(DeviceClass::Discrete),
+                _ => None,
+            },
             default_limits: var("RUGOSA_LIMITS").is_some_and(|v| v == "default"),
             disable,
         }

@@ -12,7 +12,7 @@ pub mod shader;
 pub mod spec;
 pub mod wgpu;
 
-pub use caps::{Caps, DeviceClass, DeviceOptions, Feature};
+pub use caps::{Caps, DeviceClass, DeviceOptions, Feature, Precision};
 pub use ledger::{Ledger, LedgerRow};
 pub use spec::{Access, Binding, Cost, Grid, Kernel, KernelSpec, Launch};
 
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use pool::Pool;
 use std::any::Any;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::thread::ThreadId;
 
@@ -106,6 +107,7 @@ struct Inner {
     dummy: OnceLock<Buffer>,
     /// The specialisations launched so far by threads that ask for them.
     launched: Mutex<HashMap<ThreadId, Vec<KernelSpec>>>,
+    f16: AtomicBool,
 }
 
 /// Device memory that goes back to the pool when its last clone is dropped.
@@ -136,11 +138,22 @@ impl Device {
             pool: Mutex::new(Pool::default()),
             dummy: OnceLock::new(),
             launched: Mutex::default(),
+            f16: AtomicBool::new(false),
         }))
     }
 
     pub fn caps(&self) -> &Caps {
         self.0.backend.caps()
+    }
+
+    /// What products round their operands to.
+    pub fn precision(&self) -> Precision {
+        if self.0.f16.load(Ordering::Relaxed) { Precision::F16 } else { Precision::F32 }
+    }
+
+    /// Sets it, unchecked: [`kernels::coop::enable`](crate::kernels::coop::enable) tests the device first.
+    pub fn set_precision(&self, precision: Precision) {
+        self.0.f16.store(precision == Precision::F16, Ordering::Relaxed);
     }
 
     /// `bytes` bytes of device memory for `what` (a row of the ledger). Contents are unspecified: kernels write what

@@ -1,7 +1,7 @@
 //! From a shader file and its constants to WGSL text.
 //!
 //! A shader is a minijinja template: `{% include "lib/….wgsl" %}` brings shared fragments in, loops over constants are
-//! unrolled in the text. Every constant of the specialisation is also declared as a WGSL `const` of type `u32`.
+//! unrolled in the text. `enable` lines stand at the top of a shader. Every constant of the specialisation is also declared as a WGSL `const` of type `u32`.
 
 use super::spec::KernelSpec;
 use crate::error::{Error, Result};
@@ -36,8 +36,10 @@ pub fn render(spec: &KernelSpec) -> Result<String> {
         let _ = writeln!(text, "const {name}: u32 = {value}u;"); // writing to a String cannot fail
     }
     let context: BTreeMap<_, _> = spec.consts.iter().copied().collect();
-    text += &environment().render_str(spec.kernel.source, context).map_err(fail)?;
-    Ok(text)
+    let body = environment().render_str(spec.kernel.source, context).map_err(fail)?;
+    // WGSL wants its directives in front of everything else
+    let directives: String = body.lines().take_while(|l| l.starts_with("enable ")).flat_map(|l| [l, "\n"]).collect();
+    Ok(format!("{directives}{text}{}", &body[directives.len()..]))
 }
 
 /// Names a folder that gets each shader's text as it is handed to the driver.

@@ -26,7 +26,8 @@ impl Cache {
         Ok(Cache { device: device.clone(), layers, length })
     }
 
-    /// For tokens given as (sequence, position): where they go, and what they see, at most `window` tokens back.
+    /// For tokens given as (sequence, position): where they go, and what they see, which in layers with a sliding window
+    /// is `window` tokens.
     pub fn places(&self, tokens: &[(usize, usize)], window: Option<usize>) -> Result<Cached> {
         let first = |sequence: usize| (sequence * self.length) as u32;
         let up = |values: Vec<u32>| Tensor::from_slice(&self.device, &[values.len()], &values, "batch");
@@ -34,7 +35,8 @@ impl Cache {
         Ok(Cached {
             layers: self.layers.clone(),
             slots: up(tokens.iter().map(|&(s, p)| first(s) + p as u32).collect())?,
-            kv_start: up(tokens.iter().map(|&(s, p)| first(s) + oldest(p)).collect())?,
+            kv_start: up(tokens.iter().map(|&(s, _)| first(s)).collect())?,
+            windowed_start: up(tokens.iter().map(|&(s, p)| first(s) + oldest(p)).collect())?,
             kv_end: up(tokens.iter().map(|&(s, p)| first(s) + p as u32 + 1).collect())?,
         })
     }

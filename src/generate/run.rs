@@ -95,8 +95,8 @@ fn prefill(
     let places: Vec<(usize, usize)> =
         prompts.iter().enumerate().flat_map(|(s, p)| (0..p.len()).map(move |i| (s, i))).collect();
     let mut input = DeviceBatch::upload(device, &batch, window)?.input;
-    if let Pass::Segments(inputs) = input.pass {
-        input.pass = Pass::Prefill(inputs, cache.places(&places, window)?);
+    if let Pass::Segments(sight) = input.pass {
+        input.pass = Pass::Prefill(sight, Box::new(cache.places(&places, window)?));
     }
     let hidden = model.hidden(&mut Tape::inference(), &input, false)?;
     let mut end = 0u32;

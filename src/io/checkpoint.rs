@@ -2,12 +2,12 @@
 mod layout;
 mod rename;
 
-use super::config::ModelConfig;
+use super::config::{Family, ModelConfig};
 use super::gguf::{GgufFile, Metadata};
 use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use rename::{hf_name, unpermute_rows};
+use rename::{hf_name, unpermute_rows, without_one};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl Checkpoint {
     fn open_gguf(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let config = ModelConfig::from_gguf(&file)?;
-        let names = file.names().filter_map(|n| Some((hf_name(n)?, n.to_string()))).collect();
+        let names = file.names().filter_map(|n| Some((hf_name(config.family, n)?, n.to_string()))).collect();
         Ok(Checkpoint { config, path: path.to_path_buf(), source: Source::Gguf { file, names } })
     }
 
@@ -142,6 +142,12 @@ impl Checkpoint {
             })?;
             view.data = Cow::Owned(data);
         }
+        if self.folder().is_none() && self.config.family.is_gemma() && name.ends_with("norm.weight") {
+            let data = Some(&view.data).filter(|_| view.dtype == DType::F32).and_then(|d| without_one(d));
+            let other =
+                || Error::file(&self.path, name, format!("is {}, but the norms of this family are F32", view.dtype));
+            view.data = Cow::Owned(data.ok_or_else(other)?);
+        }
         Ok(view)
     }
 
@@ -162,7 +168,7 @@ impl Checkpoint {
 
     /// Heads of a tensor whose rows llama.cpp keeps in its own rotary order.
     fn permuted_heads(&self, name: &str) -> Option<usize> {
-        if self.folder().is_some() || self.config.model_type != "llama" {
+        if self.folder().is_some() || self.config.family != Family::Llama {
             return None;
         }
         let (module, _kind) = name.rsplit_once('.')?;

@@ -1,12 +1,17 @@
 //! What a model looks like, from a Hugging Face `config.json` or from GGUF metadata.
+mod family;
 mod gguf;
 mod hf;
+mod to_hf;
 
 use crate::error::{Error, Result};
+pub use family::Family;
+use family::Windowed;
 use std::path::Path;
 
-/// The architectures that there is a decoder for, by Hugging Face's `model_type`.
-pub const ARCHITECTURES: &[&str] = &["llama"];
+/// The architectures that there is a decoder for.
+pub const ARCHITECTURES: &[Family] =
+    &[Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::Gemma2, Family::Gemma3, Family::Phi3];
 
 /// Upper bound of every width: with it, products of two sizes fit 64 bits with room to spare.
 const MAX_WIDTH: usize = 1 << 24;
@@ -16,8 +21,7 @@ const MAX_POSITIONS: usize = 1 << 30;
 /// The shape and the constants of a decoder. Sizes in elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// One of [`ARCHITECTURES`].
-    pub model_type: String,
+    pub family: Family,
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub num_hidden_layers: usize,
@@ -33,11 +37,21 @@ pub struct ModelConfig {
     pub rope_scaling: RopeScaling,
     /// The head is the embedding; then there is no `lm_head.weight`.
     pub tie_word_embeddings: bool,
+    /// Biases of q, k and v, and of attention's output where [`Family::has_output_bias`].
     pub attention_bias: bool,
     pub mlp_bias: bool,
     pub hidden_act: String,
-    /// Attention reaches this many tokens back; `None`: all of them.
+    /// In layers that are `windowed`, attention sees this many tokens, the own one included; `None`: no layer is.
     pub sliding_window: Option<usize>,
+    /// One for each layer.
+    pub windowed: Vec<bool>,
+    /// Rotary base of windowed layers, where it differs; their frequencies are not scaled.
+    pub rope_local_theta: Option<f64>,
+    /// Scores are q·k over the square root of this instead of `head_dim`.
+    pub query_pre_attn_scalar: Option<f64>,
+    /// Scores, and logits, are `cap · tanh(x / cap)`.
+    pub attn_logit_softcapping: Option<f32>,
+    pub final_logit_softcapping: Option<f32>,
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text or a turn.
     pub eos_token_ids: Vec<u32>,
@@ -64,7 +78,6 @@ pub enum RopeScaling {
 impl ModelConfig {
     /// Checks that sizes are sane and fit together. `path` is the file that messages name.
     fn validate(self, path: &Path) -> Result<Self> {
-        check_architecture(path, &self.model_type)?;
         let sizes = [
             ("hidden_size", self.hidden_size, MAX_WIDTH),
             ("intermediate_size", self.intermediate_size, MAX_WIDTH),
@@ -95,15 +108,29 @@ impl ModelConfig {
                 format!("{} is no multiple of 8, which is needed", self.head_dim),
             ));
         }
-        if self.hidden_act != "silu" {
-            let reason = format!("\"{}\" is not supported for {}, only \"silu\"", self.hidden_act, self.model_type);
-            return Err(Error::file(path, "hidden_act", reason));
+        let (key, known) = (self.family.activation_key(), self.family.activation());
+        if self.hidden_act != known {
+            let reason =
+                format!("\"{}\" is not supported for {}, only \"{known}\"", self.hidden_act, self.family.model_type());
+            return Err(Error::file(path, key, reason));
         }
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
             return Err(Error::file(path, "rms_norm_eps", format!("{} is not between 0 and 1", self.rms_norm_eps)));
         }
-        if !(self.rope_theta > 1.0 && self.rope_theta.is_finite()) {
-            return Err(Error::file(path, "rope_theta", format!("{} is not above 1", self.rope_theta)));
+        for (key, theta) in [("rope_theta", Some(self.rope_theta)), ("rope_local_base_freq", self.rope_local_theta)] {
+            if let Some(theta) = theta.filter(|t| !(*t > 1.0 && t.is_finite())) {
+                return Err(Error::file(path, key, format!("{theta} is not above 1")));
+            }
+        }
+        let positive = [
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+            ("attn_logit_softcapping", self.attn_logit_softcapping.map(f64::from)),
+            ("final_logit_softcapping", self.final_logit_softcapping.map(f64::from)),
+        ];
+        for (key, value) in positive {
+            if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+                return Err(Error::file(path, key, format!("{value} is not above 0")));
+            }
         }
         self.rope_scaling.validate(path)?;
         if self.sliding_window == Some(0) {
@@ -113,52 +140,22 @@ impl ModelConfig {
                 "0 lets no token be seen; leave the key out for full attention",
             ));
         }
+        if self.windowed.len() != self.num_hidden_layers {
+            let reason =
+                format!("lists {} layers, but num_hidden_layers is {}", self.windowed.len(), self.num_hidden_layers);
+            return Err(Error::file(path, "layer_types", reason));
+        }
         Ok(self)
     }
-}
 
-impl ModelConfig {
-    /// As Hugging Face's `config.json` says it.
-    pub fn to_hf(&self) -> serde_json::Value {
-        let mut json = serde_json::json!({
-            "model_type": self.model_type,
-            "architectures": ["LlamaForCausalLM"],
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocab_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "attention_bias": self.attention_bias,
-            "mlp_bias": self.mlp_bias,
-            "hidden_act": self.hidden_act,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_ids,
-            "pad_token_id": self.pad_token_id,
-            "torch_dtype": "float32",
-        });
-        json["rope_scaling"] = match self.rope_scaling {
-            RopeScaling::None => serde_json::Value::Null,
-            RopeScaling::Linear { factor } => serde_json::json!({ "rope_type": "linear", "factor": factor }),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                serde_json::json!({
-                    "rope_type": "llama3",
-                    "factor": factor,
-                    "low_freq_factor": low_freq_factor,
-                    "high_freq_factor": high_freq_factor,
-                    "original_max_position_embeddings": original_max_position_embeddings,
-                })
-            }
-        };
-        if let Some(window) = self.sliding_window {
-            json["sliding_window"] = window.into();
-        }
-        json
+    /// How many tokens layer `index` sees, itself included; `None`: all before it.
+    pub fn window(&self, index: usize) -> Option<usize> {
+        self.sliding_window.filter(|_| self.windowed.get(index).is_some_and(|w| *w))
+    }
+
+    /// The factor of q·k.
+    pub fn attention_scale(&self) -> f32 {
+        self.query_pre_attn_scalar.unwrap_or(self.head_dim as f64).sqrt().recip() as f32
     }
 }
 
@@ -196,13 +193,19 @@ impl RopeScaling {
     }
 }
 
-/// Refuses an architecture that there is no decoder for.
-fn check_architecture(path: &Path, name: &str) -> Result<()> {
-    if ARCHITECTURES.contains(&name) {
-        return Ok(());
-    }
-    let reason = format!("the architecture \"{name}\" is not supported; supported: {}", ARCHITECTURES.join(", "));
-    Err(Error::file(path, "model_type", reason))
+/// The family called `name`, given how names are looked up.
+fn find_family(path: &Path, key: &str, name: &str, find: fn(&str) -> Option<Family>) -> Result<Family> {
+    find(name).ok_or_else(|| {
+        let known: Vec<_> = ARCHITECTURES.iter().map(|f| f.model_type()).collect();
+        let reason = format!("the architecture \"{name}\" is not supported; supported: {}", known.join(", "));
+        Error::file(path, key, reason)
+    })
+}
+
+/// For each of `layers` whether it is windowed by `rule`. `from`: `max_window_layers`.
+fn windowed(rule: Windowed, layers: usize, from: usize) -> Vec<bool> {
+    // validation refuses more
+    (0..layers.min(MAX_LAYERS)).map(|i| rule.layer(i, from)).collect()
 }
 
 #[cfg(test)]

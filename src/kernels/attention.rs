@@ -4,12 +4,14 @@
 //! sees whom. Dimensions: `tokens` query rows, `kv_rows` key and value rows, `heads` query heads of `head_dim` elements,
 //! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
 
+use super::elementwise::add_into;
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, Kernel, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
+use std::ops::Range;
 
 kernel!(
     /// Output and log-sum-exp.
@@ -56,6 +58,8 @@ pub struct TileParams {
     blocks: u32,
     scale: f32,
     cap: f32,
+    first: u32,
+    end: u32,
 }
 
 #[repr(C)]
@@ -269,8 +273,49 @@ impl Sizes {
         self.shape.heads / self.shape.kv_heads
     }
 
-    /// Launches a pass over blocks of its rows.
-    fn launch(&self, pass: Pass, device: &Device, bindings: &[&Tensor]) -> Result<()> {
+    /// How many keys, or for [`Pass::KeyValue`] tokens, one launch may walk over. Mesa's software renderer ends all loops
+    /// of a thread after 65,535 rounds together, without a word.
+    fn longest(&self, pass: Pass, class: DeviceClass) -> usize {
+        if class != DeviceClass::Software {
+            return usize::MAX;
+        }
+        let Tile { nx, ny, tm, tn, unroll } = Tile::choose(class, self.shape.head_dim);
+        let (rows, columns, threads) = (ny * tm, nx * tn, nx * ny);
+        let chunk = if self.shape.head_dim.is_multiple_of(16) { 16 } else { 8 };
+        // the rounds of a tile of scores, of the product behind it, and of a block of columns, as in the shader; a loop takes
+        // one more to find that it is over
+        let loads = ((rows + columns) / 4 * chunk / 4).div_ceil(threads) + 1;
+        let scores = self.shape.head_dim as u32 / chunk * (1 + loads + chunk + 1) + 1;
+        let gather = columns.div_ceil(unroll) + 1;
+        let block = 1 + match pass {
+            Pass::Forward => scores + gather,
+            Pass::Query => 2 * scores + gather,
+            Pass::KeyValue => 2 * scores + 2 * gather + columns.div_ceil(threads),
+        };
+        let longest = (50_000 / block * columns) as usize;
+        if pass == Pass::KeyValue { (longest / self.group()).max(1) } else { longest }
+    }
+
+    /// A pass of the backward, in as many launches as it takes; each adds its part of the sums.
+    fn backward(&self, pass: Pass, device: &Device, inputs: &[&Tensor], outputs: &[&Tensor]) -> Result<()> {
+        let columns = if pass == Pass::KeyValue { self.tokens } else { self.kv_rows };
+        let longest = self.longest(pass, device.caps().class);
+        for first in (0..columns.max(1)).step_by(longest) {
+            let part = first..first.saturating_add(longest).min(columns);
+            if first == 0 {
+                self.launch(pass, device, &[inputs, outputs].concat(), part)?;
+                continue;
+            }
+            let more: Vec<Tensor> =
+                outputs.iter().map(|t| Tensor::empty(device, t.shape(), "scratch")).collect::<Result<_>>()?;
+            self.launch(pass, device, &[inputs, &more.iter().collect::<Vec<_>>()].concat(), part)?;
+            outputs.iter().zip(&more).try_for_each(|(sum, part)| add_into(sum, part, 1.0))?;
+        }
+        Ok(())
+    }
+
+    /// Launches a pass over blocks of its rows, which sees only `columns`: keys, or for [`Pass::KeyValue`] tokens.
+    fn launch(&self, pass: Pass, device: &Device, bindings: &[&Tensor], columns: Range<usize>) -> Result<()> {
         let s = &self.shape;
         let class = device.caps().class;
         let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
@@ -284,6 +329,8 @@ impl Sizes {
             blocks: blocks as u32,
             scale: s.scale,
             cap: s.softcap.unwrap_or(1.0),
+            first: columns.start as u32,
+            end: columns.end as u32,
             ..Default::default()
         };
         let products = match pass {
@@ -323,7 +370,8 @@ fn output(op: &'static str, name: &str, given: Option<&Tensor>, like: (&Device, 
 /// must be finite even where no query sees them.
 ///
 /// # Errors
-/// [`Error::Invalid`] for heads that the kernels cannot do, [`Error::Shape`] for tensors that do not fit together.
+/// [`Error::Invalid`] for heads that the kernels cannot do, and for more keys than a software renderer can; [`Error::Shape`]
+/// for tensors that do not fit together.
 pub fn attention_forward(
     q: &Tensor,
     k: &Tensor,
@@ -338,7 +386,16 @@ pub fn attention_forward(
     let device = q.device();
     let out = output(OP, "out", to.map(|t| t.0), (device, q.shape()))?;
     let lse = output(OP, "lse", to.map(|t| t.1), (device, &[sizes.tokens, shape.heads]))?;
-    sizes.launch(Pass::Forward, device, &[q, k, v, keys.start, keys.end, &out, &lse])?;
+    let most = sizes.longest(Pass::Forward, device.caps().class);
+    if sizes.kv_rows > most {
+        let reason = format!(
+            "{} tokens at once are more than the {most} that a software renderer can do; lower --batch-size or --seq-len, \
+             or use a GPU",
+            sizes.kv_rows
+        );
+        return Err(Error::invalid("attention", reason));
+    }
+    sizes.launch(Pass::Forward, device, &[q, k, v, keys.start, keys.end, &out, &lse], 0..sizes.kv_rows)?;
     Ok((out, lse))
 }
 
@@ -371,8 +428,9 @@ pub fn attention_backward(
         dv: output(OP, "dv", to.map(|t| &t.dv), (device, k.shape()))?,
     };
     let stats = delta(&sizes, saved, d_out, keys, queries)?;
-    sizes.launch(Pass::Query, device, &[q, k, v, d_out, &stats, &gradients.dq])?;
-    sizes.launch(Pass::KeyValue, device, &[q, k, v, d_out, &stats, &gradients.dk, &gradients.dv])?;
+    let inputs = [q, k, v, d_out, &stats];
+    sizes.backward(Pass::Query, device, &inputs, &[&gradients.dq])?;
+    sizes.backward(Pass::KeyValue, device, &inputs, &[&gradients.dk, &gradients.dv])?;
     Ok(gradients)
 }
 

@@ -22,6 +22,10 @@ kernel!(
     /// `y = x[:, first..first + cols]`.
     COLUMNS, "columns", "columns.wgsl", ColumnsParams, [read("x"), write("y")]
 );
+kernel!(
+    /// `x[:, first..first + cols] += y`.
+    COLUMNS_ADD, "columns_add", "columns.wgsl", ColumnsParams, [read("y"), write("x")]
+);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -143,17 +147,37 @@ pub fn columns(x: &Tensor, first: usize, cols: usize, y: To<'_>) -> Result<Tenso
     }
     let y = y.overwritten(x.device(), "columns", &[n, cols])?;
     distinct("columns", &[x], &[&y])?;
+    launch_columns(false, x, first, &y)?;
+    Ok(y)
+}
+
+/// `x[:, first..first + cols] += y` for y `[n, cols]`: what the gradient of [`columns`] does.
+///
+/// # Errors
+/// [`Error::Shape`] if x has no such columns, or lies in the buffer of y.
+pub fn columns_add(x: &Tensor, first: usize, y: &Tensor) -> Result<()> {
+    let op = "columns_add";
+    let (n, cols) = y.dims2(op)?;
+    let (x_rows, x_cols) = x.dims2(op)?;
+    if x_rows != n || first + cols > x_cols {
+        return Err(Error::shape(op, format!("{:?} at {first} of {:?}", y.shape(), x.shape())));
+    }
+    distinct(op, &[y], &[x])?;
+    launch_columns(true, x, first, y)
+}
+
+fn launch_columns(add: bool, x: &Tensor, first: usize, y: &Tensor) -> Result<()> {
+    let (n, cols) = y.dims2("columns")?;
     let params = ColumnsParams {
         n: n as u32,
-        x_cols: x_cols as u32,
+        x_cols: x.dims2("columns")?.1 as u32,
         first: first as u32,
         cols: cols as u32,
         ..Default::default()
     };
-    let spec = KernelSpec::new(&COLUMNS, []);
-    let groups = y.len().div_ceil(256) as u64;
-    launch(x.device(), &spec, &[x.slice(), y.slice()], &params, groups, streaming(2 * y.len(), 1.0))?;
-    Ok(y)
+    let bindings = if add { [y.slice(), x.slice()] } else { [x.slice(), y.slice()] };
+    let cost = streaming((2 + usize::from(add)) * y.len(), 1.0);
+    launch(x.device(), &columns_spec(add), &bindings, &params, y.len().div_ceil(256) as u64, cost)
 }
 
 /// Where each distinct token of a sequence stands, sorted: the backward of an embedding walks it, so that each row of
@@ -247,6 +271,10 @@ fn gather_spec(format: WeightFormat, vec: bool, shard: bool) -> KernelSpec {
     KernelSpec::new(&GATHER, [("WFMT", format as u32), ("VEC", vec.into()), ("SHARD", shard.into())])
 }
 
+fn columns_spec(add: bool) -> KernelSpec {
+    KernelSpec::new(if add { &COLUMNS_ADD } else { &COLUMNS }, [("ADD", add.into())])
+}
+
 fn scatter_spec(sorted: bool, vec: bool) -> KernelSpec {
     KernelSpec::new(&SCATTER_ADD, [("SORTED", sorted.into()), ("VEC", vec.into())])
 }
@@ -259,7 +287,7 @@ pub fn variants() -> Vec<KernelSpec> {
         all.extend(WeightFormat::ALL.map(|f| gather_spec(f, true, shard)));
         all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::BF16].map(|f| gather_spec(f, false, shard)));
     }
-    all.push(KernelSpec::new(&COLUMNS, []));
+    all.extend(flags.map(columns_spec));
     all.extend(flags.iter().flat_map(|&sorted| flags.map(|vec| scatter_spec(sorted, vec))));
     all
 }

@@ -1,8 +1,8 @@
 //! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
 
-use super::{kernel, launch, simd};
+use super::{coop, kernel, launch, simd};
 use crate::device::spec::{read, write};
-use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
+use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec, Slice};
 use crate::error::{Error, Result};
 use crate::kernels::sparse::SparseIndex;
 use crate::tensor::{Tensor, Weight, WeightFormat};
@@ -18,6 +18,10 @@ kernel!(
     [read("a"), read("w"), read("s_index"), read("s_values"), read("u"), read("v"), read("bias"), write("c")]
 );
 kernel!(
+    /// The sparse gradient as a dense product of which the masked entries are kept.
+    SDDMM_TILE, "sddmm_tile", "matmul.wgsl", MatmulParams, [read("a"), read("b"), read("s_index"), write("c")]
+);
+kernel!(
     /// Sums the copies of C that a product split along k leaves.
     SUM_PARTS, "sum_parts", "sum_parts.wgsl", SumPartsParams, [read("parts"), write("c")]
 );
@@ -31,9 +35,9 @@ pub struct MatmulParams {
     k: u32,
     c_stride: u32,
     c_column: u32,
-    splits: u32,
-    k_per_split: u32,
-    scale: f32,
+    pub(super) splits: u32,
+    pub(super) k_per_split: u32,
+    pub(super) scale: f32,
     rank: u32,
     w_scales: u32,
     bucket_cols: u32,
@@ -41,6 +45,7 @@ pub struct MatmulParams {
     w_cols: u32,
     u_stride: u32,
     u_column: u32,
+    nnz: u32,
 }
 
 #[repr(C)]
@@ -51,6 +56,23 @@ pub struct SumPartsParams {
     cols: u32,
     parts: u32,
     scale: f32,
+}
+
+impl MatmulParams {
+    /// One part along k, unscaled, nothing fused.
+    pub(super) fn of((m, n, k): (usize, usize, usize), (stride, column): (usize, usize)) -> Self {
+        MatmulParams {
+            m: m as u32,
+            n: n as u32,
+            k: k as u32,
+            c_stride: stride as u32,
+            c_column: column as u32,
+            splits: 1,
+            k_per_split: k as u32,
+            scale: 1.0,
+            ..Default::default()
+        }
+    }
 }
 
 /// Which operands are read transposed. `m`, `n`, `k` are as in `C[m, n] = Σk …`.
@@ -65,7 +87,7 @@ pub enum Layout {
     Tn = 2,
 }
 
-/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`).
+/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`; on matrix units a subgroup).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     pub bm: u32,
@@ -73,10 +95,18 @@ pub struct Tile {
     pub bk: u32,
     pub tm: u32,
     pub tn: u32,
+    /// Steps of the innermost loop in the text.
+    pub unroll: u32,
+    /// How a tile comes in: 0 operand by operand, 1 ahead of its turn in registers, 2 both operands at once.
+    pub prefetch: u32,
 }
 
-const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
-    Tile { bm, bn, bk, tm, tn }
+const fn gpu(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32, prefetch: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch }
+}
+
+const fn software(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 4, prefetch: 0 }
 }
 
 /// The tiles of a device class, by the shape of the output.
@@ -91,22 +121,35 @@ struct Tiles {
     fill: u64,
 }
 
-static GPU: Tiles = Tiles {
-    square: &[tile(128, 128, 16, 8, 8), tile(64, 64, 16, 4, 4), tile(32, 32, 16, 4, 4)],
-    narrow: tile(64, 16, 16, 4, 4),
-    flat: tile(16, 64, 16, 4, 4),
+static DISCRETE: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 16, 8, 0), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
     fill: 128,
 };
 
+/// Fewer registers a thread.
+static INTEGRATED: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 8, 8, 0), gpu(64, 64, 16, 4, 4, 0), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
+    fill: 128,
+};
+
+/// Where subgroups or 64-bit integers are missing; see [`simd`] for the others.
 static SOFTWARE: Tiles = Tiles {
-    square: &[tile(64, 64, 16, 8, 8), tile(32, 32, 16, 8, 8)],
-    narrow: tile(64, 16, 16, 8, 4),
-    flat: tile(16, 64, 16, 4, 8),
+    square: &[software(64, 64, 16, 8, 8), software(32, 32, 16, 8, 8)],
+    narrow: software(64, 16, 16, 8, 4),
+    flat: software(16, 64, 16, 4, 8),
     fill: 2,
 };
 
 fn tiles(class: DeviceClass) -> &'static Tiles {
-    if class == DeviceClass::Software { &SOFTWARE } else { &GPU }
+    match class {
+        DeviceClass::Software => &SOFTWARE,
+        DeviceClass::Integrated => &INTEGRATED,
+        DeviceClass::Discrete => &DISCRETE,
+    }
 }
 
 impl Tile {
@@ -129,7 +172,15 @@ impl Tile {
     }
 
     fn consts(&self) -> Vec<(&'static str, u32)> {
-        vec![("BM", self.bm), ("BN", self.bn), ("BK", self.bk), ("TM", self.tm), ("TN", self.tn)]
+        vec![
+            ("BM", self.bm),
+            ("BN", self.bn),
+            ("BK", self.bk),
+            ("TM", self.tm),
+            ("TN", self.tn),
+            ("UNROLL", self.unroll),
+            ("PREFETCH", self.prefetch),
+        ]
     }
 }
 
@@ -169,7 +220,13 @@ impl<'a> Out<'a> {
         Out { to: Some(to), ..Out::default() }
     }
 
-    fn tensor(&self, device: &Device, op: &'static str, m: usize, n: usize) -> Result<(Tensor, usize, usize)> {
+    pub(super) fn tensor(
+        &self,
+        device: &Device,
+        op: &'static str,
+        m: usize,
+        n: usize,
+    ) -> Result<(Tensor, usize, usize)> {
         let (stride, column) = self.stride_column.unwrap_or((n, 0));
         let c = match self.to {
             None => Tensor::empty(device, &[m, stride], self.what)?,
@@ -199,22 +256,20 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     }
     let device = a.device();
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
+    if coop::choose(device, layout, (m, n), [a1, b1], [stride, column]).is_some() {
+        return coop::matmul(layout, coop::Operand::F32(a), coop::Operand::F32(b), device, out);
+    }
     let class = device.caps().class;
     let lanes = simd::lanes(device.caps());
     let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
-    let splits = if stride == n { splits(class, tile, m, n, k) } else { 1 };
+    let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k).max(least_splits(class, k)) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
     let params = MatmulParams {
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
-        c_stride: stride as u32,
-        c_column: column as u32,
         splits: splits as u32,
         k_per_split: k_per_split as u32,
         scale: if splits == 1 { out.scale } else { 1.0 },
-        ..Default::default()
+        ..MatmulParams::of((m, n, k), (stride, column))
     };
     let cost = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: 4.0 * (a.len() + b.len() + m * n) as f64 };
     let groups = tile.groups(m, n) * splits as u64;
@@ -240,9 +295,59 @@ fn even(n: usize, stride: usize, column: usize) -> bool {
     [n, stride, column].iter().all(|x| x % 2 == 0)
 }
 
+/// `ds [nnz] += (dYᵀ·X)` at the mask, by whole tiles: dY `[tokens, rows]`, X `[tokens, cols]`. Shapes are the caller's
+/// to check.
+pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
+    let device = dy.device();
+    let class = device.caps().class;
+    let (tokens, _) = dy.dims2("sddmm")?;
+    let (m, n) = (index.rows(), index.cols());
+    let units = coop::choose(device, Layout::Tn, (m, n), [m, n], [0, 0]);
+    // split along the tokens, a large tile fills the device as a small one would, and loads less
+    let square = tiles(class).square;
+    let fits = |t: &&Tile| m >= 2 * t.bm as usize && n >= 2 * t.bn as usize;
+    let tile = units.unwrap_or(*square.iter().find(fits).unwrap_or(&square[square.len() - 1]));
+    let splits = splits(tiles(class).fill, tile, m, n, tokens);
+    let params = MatmulParams {
+        m: m as u32,
+        n: n as u32,
+        k: tokens as u32,
+        splits: splits as u32,
+        k_per_split: tokens.div_ceil(splits).next_multiple_of(tile.bk as usize) as u32,
+        scale: 1.0,
+        bucket_cols: index.bucket_cols() as u32,
+        s_positions: index.positions_at() as u32,
+        nnz: index.nnz() as u32,
+        ..Default::default()
+    };
+    let cost = Cost { flops: 2.0 * (m * n) as f64 * tokens as f64, bytes: 4.0 * (dy.len() + x.len()) as f64 };
+    let vec = m.is_multiple_of(4) && n.is_multiple_of(4);
+    let run = |accumulate: bool, to: &Tensor| {
+        let bindings = [dy.slice(), x.slice(), index.tensor().slice(), to.slice()];
+        let spec = match units {
+            Some(tile) => coop::sddmm_spec(tile, tokens, accumulate),
+            None => sddmm_spec(vec, accumulate, tile),
+        };
+        launch(device, &spec, &bindings, &params, tile.groups(m, n) * splits as u64, cost)
+    };
+    if splits == 1 {
+        return run(true, ds);
+    }
+    let parts = Tensor::empty(device, &[splits, 1, index.nnz()], "scratch")?;
+    run(false, &parts)?;
+    sum_parts(&parts, ds, 1.0, true)
+}
+
+fn sddmm_spec(vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+    let spec = matmul_spec(Layout::Tn, vec, accumulate, tile);
+    let consts = spec.consts.into_iter().filter(|c| c.0 != "MASKED").chain([("MASKED", 1)]).collect::<Vec<_>>();
+    KernelSpec::new(&SDDMM_TILE, consts)
+}
+
 /// Products with few outputs and a long k are split along k, each part by its own workgroups.
-fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize {
-    let fill = tiles(class).fill * 2;
+/// `fill` workgroups fill the device.
+pub(super) fn splits(fill: u64, tile: Tile, m: usize, n: usize, k: usize) -> usize {
+    let fill = fill * 2;
     let groups = tile.groups(m, n);
     let longest = k / (8 * tile.bk as usize);
     if groups * 2 > fill || longest < 2 {
@@ -251,6 +356,15 @@ fn splits(class: DeviceClass, tile: Tile, m: usize, n: usize, k: usize) -> usize
     // whole tiles of k a part, so the number of parts follows from the length of one
     let wanted = (fill.div_ceil(groups) as usize).min(longest).min(64);
     k.div_ceil(k.div_ceil(wanted).next_multiple_of(tile.bk as usize))
+}
+
+/// The longest k that a thread walks along on a software renderer. Mesa's ends all loops of a thread after 65,535 rounds
+/// together, without a word; of the smallest tiles, 16 values of k take 30.
+const LONGEST_K: usize = 16 << 10;
+
+/// Into how many parts a k of this length must be split.
+fn least_splits(class: DeviceClass, k: usize) -> usize {
+    if class == DeviceClass::Software { k.div_ceil(LONGEST_K).max(1) } else { 1 }
 }
 
 /// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
@@ -267,9 +381,13 @@ pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool
 }
 
 fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+    // where nothing is transposed on the way, both operands at once are faster, and slower elsewhere
+    let prefetch = if layout == Layout::Tn && tile.tm == 16 { 2 } else { tile.prefetch };
+    let tile = Tile { prefetch, ..tile };
     let mut consts = tile.consts();
     let accumulate = u32::from(accumulate);
-    consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate), ("FUSED", 0)]);
+    consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate)]);
+    consts.extend([("FUSED", 0), ("MASKED", 0)]);
     KernelSpec::new(&MATMUL, consts)
 }
 
@@ -313,29 +431,25 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
     let lanes = simd::lanes(device.caps())
         .filter(|_| vec || !w.format().is_quantised())
+        .filter(|_| k <= 4 * LONGEST_K) // that shader does not split k, and takes fewer rounds for it
         .filter(|_| fused.sparse.is_none() || (vec && m > 16));
     let merged = match (lanes, fused.sparse) {
         (Some(_), Some((index, values))) => Some(simd::merged(device, w, index, values)?),
         _ => None,
     };
     let w = merged.as_ref().unwrap_or(w);
-    let tile = match lanes {
-        Some(_) => simd::choose(layout, Some(w.format()), m, n),
-        None => Tile::choose(device.caps().class, m, n),
+    let units = coop::choose(device, layout, (m, n), [k, w.cols()], [stride, column]);
+    let tile = match (lanes, units) {
+        (Some(_), _) => simd::choose(layout, Some(w.format()), m, n),
+        (None, Some(tile)) => tile,
+        (None, None) => Tile::choose(device.caps().class, m, n),
     };
     let dummy = device.dummy()?;
     let mut params = MatmulParams {
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
-        c_stride: stride as u32,
-        c_column: column as u32,
-        splits: 1,
-        k_per_split: k as u32,
         scale: out.scale,
         w_scales: w.scales_at(),
         w_cols: w.cols() as u32,
-        ..Default::default()
+        ..MatmulParams::of((m, n, k), (stride, column))
     };
     let (mut s_index, mut s_values) = (dummy.clone(), dummy.clone());
     if let (Some((index, values)), None) = (fused.sparse, &merged) {
@@ -377,9 +491,25 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         let spec = simd::rosa_spec(lanes, &variant, even(n, stride, column));
         let bindings = [x.slice(), w.slice(), u_slice, v_slice, bias_slice, c.slice()];
         launch(device, &spec, &bindings, &params, groups, cost)?;
+        return Ok(c);
+    }
+    let run = |variant: &RosaVariant, params: &MatmulParams, to: Slice| {
+        let bindings = [&s_index, &s_values, &u_slice, &v_slice, &bias_slice].map(Slice::clone);
+        let [s_index, s_values, u, v, bias] = bindings;
+        let spec = if units.is_some() { coop::rosa_spec(variant, k) } else { rosa_spec(variant) };
+        let bindings = [x.slice(), w.slice(), s_index, s_values, u, v, bias, to];
+        launch(device, &spec, &bindings, params, groups * u64::from(params.splits), cost)
+    };
+    let splits = least_splits(device.caps().class, k);
+    if splits == 1 || fused.bias.is_some() || stride != n {
+        run(&variant, &params, c.slice())?;
     } else {
-        let bindings = [x.slice(), w.slice(), s_index, s_values, u_slice, v_slice, bias_slice, c.slice()];
-        launch(device, &rosa_spec(&variant), &bindings, &params, groups, cost)?;
+        let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
+        let splits = k.div_ceil(k_per_split);
+        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
+        let params = MatmulParams { splits: splits as u32, k_per_split: k_per_split as u32, scale: 1.0, ..params };
+        run(&RosaVariant { accumulate: false, ..variant }, &params, parts.slice())?;
+        sum_parts(&parts, &c, out.scale, out.accumulate)?;
     }
     Ok(c)
 }
@@ -403,6 +533,7 @@ fn rosa_spec(v: &RosaVariant) -> KernelSpec {
         ("VEC", v.vec.into()),
         ("ACCUMULATE", v.accumulate.into()),
         ("FUSED", 1),
+        ("MASKED", 0),
         ("WFMT", v.format as u32),
         ("SPARSE", v.sparse.into()),
         ("LOWRANK", v.low_rank.into()),
@@ -414,7 +545,7 @@ fn rosa_spec(v: &RosaVariant) -> KernelSpec {
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut tiles: Vec<Tile> = Vec::new();
-    for t in [&GPU, &SOFTWARE] {
+    for t in [&DISCRETE, &INTEGRATED, &SOFTWARE] {
         tiles.extend(t.square);
         tiles.extend([t.narrow, t.flat]);
     }
@@ -423,6 +554,9 @@ pub fn variants() -> Vec<KernelSpec> {
     for &tile in &tiles {
         for (vec, accumulate) in flags.iter().flat_map(|&v| flags.map(|a| (v, a))) {
             all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| matmul_spec(l, vec, accumulate, tile)));
+            if [&DISCRETE, &INTEGRATED].iter().any(|t| t.square.contains(&tile)) {
+                all.push(sddmm_spec(vec, accumulate, tile));
+            }
         }
         for layout in [Layout::Nt, Layout::Nn] {
             for format in WeightFormat::ALL {

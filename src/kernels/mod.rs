@@ -5,6 +5,7 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
+pub mod coop;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
@@ -27,6 +28,9 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &coop::MATMUL_COOP,
+    &coop::ROSA_LINEAR_COOP,
+    &coop::SDDMM_COOP,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
@@ -34,6 +38,7 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::GLU_BACKWARD,
     &elementwise::SCALE,
     &embedding::COLUMNS,
+    &embedding::COLUMNS_ADD,
     &embedding::GATHER,
     &embedding::SCATTER_ADD,
     &loss::ARGMAX,
@@ -41,6 +46,7 @@ pub static KERNELS: &[&Kernel] = &[
     &loss::CROSS_ENTROPY_GRAD,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
+    &matmul::SDDMM_TILE,
     &matmul::SUM_PARTS,
     &norm::RMSNORM,
     &norm::RMSNORM_BACKWARD,
@@ -73,6 +79,7 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
+        coop::variants(),
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),

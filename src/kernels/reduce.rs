@@ -1,7 +1,7 @@
 //! Sums over whole tensors, in two steps of fixed order: `shaders/reduce_parts.wgsl`, `shaders/reduce_total.wgsl`.
 
 use super::output::{distinct, streaming, vec4};
-use super::{kernel, launch};
+use super::{kernel, launch, matmul};
 use crate::device::spec::{read, write};
 use crate::device::{Grid, KernelSpec};
 use crate::error::{Error, Result};
@@ -84,6 +84,24 @@ pub fn sum_of_squares(tensors: &[&Tensor], out: &Tensor) -> Result<()> {
     let params = ReduceTotalParams { parts: parts as u32, ..Default::default() };
     let bindings = [scratch.slice(), out.slice()];
     launch(out.device(), &total_spec(true), &bindings, &params, 1, streaming(2 * parts, 1.0))
+}
+
+/// `out [cols] += Σ rows of x [rows, cols]`, in order.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn sum_rows(x: &Tensor, out: &Tensor) -> Result<()> {
+    let op = "sum_rows";
+    let (rows, cols) = x.dims2(op)?;
+    out.expect(op, "out", &[cols])?;
+    distinct(op, &[x], &[out])?;
+    // a software renderer ends a thread's loops after 65,535 rounds
+    const ROUNDS: usize = 1 << 15;
+    for first in (0..rows).step_by(ROUNDS) {
+        let count = ROUNDS.min(rows - first);
+        matmul::sum_parts(&x.view(first * cols, &[count, 1, cols])?, out, 1.0, true)?;
+    }
+    Ok(())
 }
 
 fn add_parts(x: &Tensor, parts: &Tensor, first: usize, squares: bool) -> Result<()> {

@@ -72,7 +72,7 @@ const FLAT_16: Tile = tile(16, 64);
 
 const fn tile(bm: u32, bn: u32) -> Tile {
     // threads hold whole vectors; k is only cut where a product is split
-    Tile { bm, bn, bk: 16, tm: bm, tn: bn }
+    Tile { bm, bn, bk: 16, tm: bm, tn: bn, unroll: 1, prefetch: 0 }
 }
 
 /// The tile for an output of `m × n`. A lane that decodes Q4 along rows of W owns eight columns, so tiles are wide.

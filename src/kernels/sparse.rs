@@ -1,9 +1,10 @@
 //! The sparse adapter on the device: its index, and its gradient sampled at the mask (SDDMM).
 
+use super::matmul::masked_product;
 use super::{kernel, launch};
 use crate::csr::CsrPattern;
 use crate::device::spec::{read, write};
-use crate::device::{Cost, Device, Grid, KernelSpec};
+use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
@@ -156,7 +157,9 @@ impl SparseIndex {
     }
 }
 
-/// `ds [nnz] += Σ_t dY[t, row] · X[t, col]` at the mask: dY `[tokens, rows]`, X `[tokens, cols]`.
+/// `ds [nnz] += Σ_t dY[t, row] · X[t, col]` at the mask: dY `[tokens, rows]`, X `[tokens, cols]`. GPUs make whole tiles of
+/// the product, since gathering single entries reads more than a tile does; software renderers, where arithmetic is what
+/// costs, make the entries.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
@@ -179,6 +182,15 @@ pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Resul
     if index.nnz() == 0 {
         return Ok(());
     }
+    if ds.device().caps().class != DeviceClass::Software {
+        return masked_product(dy, x, index, ds);
+    }
+    sampled(dy, x, index, ds)
+}
+
+/// One dot product an entry. Shapes are the caller's to check.
+fn sampled(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
+    let ((tokens, rows), (_, cols)) = (dy.dims2("sddmm")?, x.dims2("sddmm")?);
     let params = SampledParams {
         tokens: tokens as u32,
         rows: rows as u32,

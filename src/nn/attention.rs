@@ -10,24 +10,41 @@ use crate::tensor::Tensor;
 
 /// The attention block of a layer.
 pub struct Attention {
-    pub q_proj: Linear,
-    pub k_proj: Linear,
-    pub v_proj: Linear,
+    pub qkv: Qkv,
     pub o_proj: Linear,
     /// Norms of each head of q and k, where the family has them.
     pub qk_norm: Option<(Norm, Norm)>,
     pub shape: AttentionShape,
+    pub rope: RopeTable,
+    /// Whether the model's sliding window holds here.
+    pub windowed: bool,
+}
+
+/// What makes queries, keys and values.
+pub enum Qkv {
+    /// `[q_proj, k_proj, v_proj]`
+    Apart(Box<[Linear; 3]>),
+    /// One linear, whose outputs are q, k and v one behind the other.
+    Fused(Box<Linear>),
 }
 
 /// What surrounds the tokens of a pass.
 #[derive(Clone)]
 pub enum Pass {
     /// Whole segments, which see only themselves.
-    Segments(AttentionInputs),
+    Segments(Sight),
     /// Segments whose keys and values are also stored in a cache for what follows.
-    Prefill(AttentionInputs, Cached),
+    Prefill(Sight, Box<Cached>),
     /// One new token a sequence, which sees the cache.
     Decode(Cached),
+}
+
+/// Who sees whom in segments.
+#[derive(Clone)]
+pub struct Sight {
+    pub full: AttentionInputs,
+    /// In layers with the sliding window.
+    pub windowed: AttentionInputs,
 }
 
 /// Where a pass stores and finds keys and values. All indices `[tokens]` u32, rows of the cache.
@@ -37,53 +54,75 @@ pub struct Cached {
     pub layers: Vec<(Tensor, Tensor)>,
     /// The row that each token's key and value go to.
     pub slots: Tensor,
-    /// First row that each token sees, and one past the last.
+    /// First row that each token sees, the same in layers with the sliding window, and one past the last.
     pub kv_start: Tensor,
+    pub windowed_start: Tensor,
     pub kv_end: Tensor,
 }
 
 impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
-    pub fn forward(
-        &self,
-        tape: &mut Tape,
-        x: &Var,
-        layer: usize,
-        rope: &RopeTable,
-        positions: &Tensor,
-        pass: &Pass,
-    ) -> Result<Var> {
-        let q = self.q_proj.forward(tape, x)?;
-        let k = self.k_proj.forward(tape, x)?;
-        let v = self.v_proj.forward(tape, x)?;
+    pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
+        let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
         let (q, k) = match &self.qk_norm {
             None => (q, k),
             Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq)?, ops::rmsnorm(tape, &k, nk)?),
         };
-        let q = ops::rope(tape, &q, rope, positions)?;
-        let k = ops::rope(tape, &k, rope, positions)?;
+        let q = ops::rope(tape, &q, &self.rope, positions)?;
+        let k = ops::rope(tape, &k, &self.rope, positions)?;
         let out = match pass {
-            Pass::Segments(inputs) => ops::attention(tape, &q, &k, &v, inputs, self.shape)?,
-            Pass::Prefill(inputs, cached) => {
+            Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape)?,
+            Pass::Prefill(sight, cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);
                 cached.store(layer, k, v)?;
-                let (out, _) = attention_forward(q, k, v, inputs.keys(), &self.shape, None)?;
+                let (out, _) = attention_forward(q, k, v, sight.of(self.windowed).keys(), &self.shape, None)?;
                 Var::constant(out)
             }
             Pass::Decode(cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);
                 cached.store(layer, k, v)?;
                 let (keys, values) = &cached.layers[layer];
-                Var::constant(attention_decode(q, keys, values, cached.seen(), &self.shape, None)?)
+                Var::constant(attention_decode(q, keys, values, cached.seen(self.windowed), &self.shape, None)?)
             }
         };
         self.o_proj.forward(tape, &out)
     }
 }
 
+impl Qkv {
+    /// X `[tokens, hidden]` to q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]`.
+    fn forward(&self, tape: &mut Tape, x: &Var, shape: &AttentionShape) -> Result<(Var, Var, Var)> {
+        match self {
+            Qkv::Apart(linears) => {
+                let [q_proj, k_proj, v_proj] = &**linears;
+                Ok((q_proj.forward(tape, x)?, k_proj.forward(tape, x)?, v_proj.forward(tape, x)?))
+            }
+            Qkv::Fused(linear) => {
+                let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+                let all = linear.forward(tape, x)?;
+                let mut part = |first, cols| ops::columns(tape, &all, first, cols);
+                Ok((part(0, q)?, part(q, kv)?, part(q + kv, kv)?))
+            }
+        }
+    }
+
+    pub fn linears(&self) -> &[Linear] {
+        match self {
+            Qkv::Apart(linears) => &**linears,
+            Qkv::Fused(linear) => std::slice::from_ref(linear),
+        }
+    }
+}
+
+impl Sight {
+    fn of(&self, windowed: bool) -> &AttentionInputs {
+        if windowed { &self.windowed } else { &self.full }
+    }
+}
+
 impl Cached {
-    fn seen(&self) -> Ranges<'_> {
-        Ranges { start: &self.kv_start, end: &self.kv_end }
+    fn seen(&self, windowed: bool) -> Ranges<'_> {
+        Ranges { start: if windowed { &self.windowed_start } else { &self.kv_start }, end: &self.kv_end }
     }
 
     fn store(&self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {

@@ -1,6 +1,6 @@
 //! From a batch in host memory to one on the device, in a single upload.
 
-use super::{Input, Pass};
+use super::{Input, Pass, Sight};
 use crate::autograd::ops::{AttentionInputs, Targets};
 use crate::data::Batch;
 use crate::device::Device;
@@ -16,18 +16,27 @@ pub struct DeviceBatch {
 }
 
 impl DeviceBatch {
-    /// Uploads `batch`. With `window`, a token sees at most that many of the last ones, itself included.
+    /// Uploads `batch`. In layers with a sliding window, a token sees `window` tokens, itself included.
     pub fn upload(device: &Device, batch: &Batch, window: Option<usize>) -> Result<DeviceBatch> {
         let n = batch.len() as u32;
-        let window = window.map_or(u32::MAX, |w| w.min(u32::MAX as usize) as u32);
-        let kv_start: Vec<u32> =
-            (0..n).zip(&batch.segment_start).map(|(t, s)| (*s).max((t + 1).saturating_sub(window))).collect();
-        let q_end: Vec<u32> = (0..n).zip(&batch.segment_end).map(|(t, e)| (*e).min(t.saturating_add(window))).collect();
         let kv_end: Vec<u32> = (1..=n).collect();
         let q_start: Vec<u32> = (0..n).collect();
+        let (starts, ends) = (&batch.segment_start, &batch.segment_end);
         let [tokens, positions, keys, kv_start, kv_end, q_start, q_end] =
-            upload_all(device, [&batch.tokens, &batch.positions, &batch.keys, &kv_start, &kv_end, &q_start, &q_end])?;
-        let pass = Pass::Segments(AttentionInputs { kv_start, kv_end, q_start, q_end });
+            upload_all(device, [&batch.tokens, &batch.positions, &batch.keys, starts, &kv_end, &q_start, ends])?;
+        let full = AttentionInputs { kv_start, kv_end, q_start, q_end };
+        let windowed = match window {
+            None => full.clone(),
+            Some(window) => {
+                let window = u32::try_from(window).unwrap_or(u32::MAX);
+                let start: Vec<u32> =
+                    (0..n).zip(starts).map(|(t, s)| (*s).max((t + 1).saturating_sub(window))).collect();
+                let end: Vec<u32> = (0..n).zip(ends).map(|(t, e)| (*e).min(t.saturating_add(window))).collect();
+                let [kv_start, q_end] = upload_all(device, [&start, &end])?;
+                AttentionInputs { kv_start, q_end, ..full.clone() }
+            }
+        };
+        let pass = Pass::Segments(Sight { full, windowed });
         let targets = Targets::new(device, &batch.targets)?;
         Ok(DeviceBatch { input: Input { tokens, positions, pass }, targets, keys })
     }

@@ -1,7 +1,7 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use super::{Attention, Linear, Pass};
-use crate::autograd::ops::{self, Activation, EmbeddingTable, Head, Norm};
+use super::{Attention, Linear, Mlp, Pass};
+use crate::autograd::ops::{self, EmbeddingTable, Head, Norm};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::io::config::ModelConfig;
@@ -16,6 +16,7 @@ pub struct Decoder {
     pub layers: Vec<Arc<Layer>>,
     pub norm: Norm,
     pub head: Head,
+    /// Of layers without a window of their own.
     pub rope: RopeTable,
 }
 
@@ -23,11 +24,10 @@ pub struct Decoder {
 pub struct Layer {
     pub input_norm: Norm,
     pub attention: Attention,
-    pub post_attention_norm: Norm,
-    pub gate_proj: Linear,
-    pub up_proj: Linear,
-    pub down_proj: Linear,
-    pub activation: Activation,
+    pub mlp_norm: Norm,
+    pub mlp: Mlp,
+    /// Norms of what attention and MLP add to the residual stream, where the family has them.
+    pub output_norms: Option<(Norm, Norm)>,
 }
 
 /// A batch on the device: tokens of several segments one behind the other, without padding. `[tokens]` u32 each.
@@ -45,8 +45,8 @@ impl Decoder {
     pub fn hidden(&self, tape: &mut Tape, input: &Input, checkpointed: bool) -> Result<Var> {
         let mut x = ops::embed(tape, &self.embedding, &input.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            let (layer, rope, input) = (layer.clone(), self.rope.clone(), input.clone());
-            let run = move |tape: &mut Tape, x: &Var| layer.forward(tape, x, i, &rope, &input);
+            let (layer, input) = (layer.clone(), input.clone());
+            let run = move |tape: &mut Tape, x: &Var| layer.forward(tape, x, i, &input);
             x = if checkpointed { tape.checkpoint(&x, run)? } else { run(tape, &x)? };
         }
         ops::rmsnorm(tape, &x, &self.norm)
@@ -59,20 +59,52 @@ impl Decoder {
 }
 
 impl Layer {
-    fn forward(&self, tape: &mut Tape, x: &Var, index: usize, rope: &RopeTable, input: &Input) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, index: usize, input: &Input) -> Result<Var> {
+        let after = self.output_norms.as_ref();
         let h = ops::rmsnorm(tape, x, &self.input_norm)?;
-        let h = self.attention.forward(tape, &h, index, rope, &input.positions, &input.pass)?;
+        let h = self.attention.forward(tape, &h, index, &input.positions, &input.pass)?;
+        let h = after.map_or(Ok(h.clone()), |(norm, _)| ops::rmsnorm(tape, &h, norm))?;
         let x = ops::add(tape, x, &h)?;
-        let h = ops::rmsnorm(tape, &x, &self.post_attention_norm)?;
-        let gate = self.gate_proj.forward(tape, &h)?;
-        let up = self.up_proj.forward(tape, &h)?;
-        let h = ops::gated(tape, &gate, &up, self.activation)?;
-        let h = self.down_proj.forward(tape, &h)?;
+        let h = ops::rmsnorm(tape, &x, &self.mlp_norm)?;
+        let h = self.mlp.forward(tape, &h)?;
+        let h = after.map_or(Ok(h.clone()), |(_, norm)| ops::rmsnorm(tape, &h, norm))?;
         ops::add(tape, &x, &h)
     }
 
-    fn linears(&self) -> [&Linear; 7] {
-        let a = &self.attention;
-        [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &self.gate_proj, &self.up_proj, &self.down_proj]
+    fn linears(&self) -> Vec<&Linear> {
+        let mut all: Vec<&Linear> = self.attention.qkv.linears().iter().collect();
+        all.push(&self.attention.o_proj);
+        all.extend(self.mlp.linears());
+        all
+    }
+
+    /// Every norm with its Hugging Face name inside of the layer.
+    pub fn norms(&self) -> Vec<(&'static str, &Norm)> {
+        let mut all = vec![("input_layernorm", &self.input_norm)];
+        match &self.output_norms {
+            None => all.push(("post_attention_layernorm", &self.mlp_norm)),
+            Some((attention, mlp)) => all.extend([
+                ("post_attention_layernorm", attention),
+                ("pre_feedforward_layernorm", &self.mlp_norm),
+                ("post_feedforward_layernorm", mlp),
+            ]),
+        }
+        if let Some((q, k)) = &self.attention.qk_norm {
+            all.extend([("self_attn.q_norm", q), ("self_attn.k_norm", k)]);
+        }
+        all
+    }
+
+    /// The same norms in the same order.
+    pub fn norms_mut(&mut self) -> Vec<&mut Norm> {
+        let mut all = vec![&mut self.input_norm];
+        match &mut self.output_norms {
+            None => all.push(&mut self.mlp_norm),
+            Some((attention, mlp)) => all.extend([attention, &mut self.mlp_norm, mlp]),
+        }
+        if let Some((q, k)) = &mut self.attention.qk_norm {
+            all.extend([q, k]);
+        }
+        all
     }
 }

@@ -7,7 +7,7 @@ use crate::device::{Device, DeviceClass};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoint, TensorView};
-use crate::io::config::ModelConfig;
+use crate::io::config::{ModelConfig, RopeScaling};
 use crate::kernels::rope::RopeTable;
 use crate::quant;
 use crate::tensor::{Tensor, Weight, WeightFormat};
@@ -79,13 +79,17 @@ impl Loader<'_> {
     /// `<name>.weight` as an RMSNorm.
     pub fn norm(&self, name: &str) -> Result<Norm> {
         let weight = Param::frozen(self.vector(&format!("{name}.weight"))?);
-        Ok(Norm { weight, eps: self.config().rms_norm_eps, unit_offset: false })
+        Ok(Norm { weight, eps: self.config().rms_norm_eps, unit_offset: self.config().family.is_gemma() })
     }
 
     /// `<name>.weight`, cut into shards that fit a binding.
     pub fn embedding(&self, name: &str) -> Result<EmbeddingTable> {
         let shards = self.matrix(&format!("{name}.weight"), self.shard_bytes())?;
-        Ok(EmbeddingTable { shards, grad: None, scale: 1.0 })
+        let scale = match (self.config().family.is_gemma(), shards.first()) {
+            (true, Some((_, first))) => embedding_scale(self.config().hidden_size, first.format()),
+            _ => 1.0,
+        };
+        Ok(EmbeddingTable { shards, grad: None, scale })
     }
 
     /// `<name>.weight`, or the embedding where the two are tied.
@@ -95,16 +99,26 @@ impl Loader<'_> {
         } else {
             self.matrix(&format!("{name}.weight"), self.shard_bytes())?
         };
-        Ok(Head { shards, grad: None, vocab: self.config().vocab_size, softcap: None })
+        let softcap = self.config().final_logit_softcapping;
+        Ok(Head { shards, grad: None, vocab: self.config().vocab_size, softcap })
     }
 
     /// Rotary tables for the positions that will be used.
     pub fn rope(&self) -> Result<RopeTable> {
         let c = self.config();
-        let divisors = c.rope_scaling.divisors(c.rope_theta, c.head_dim);
-        let frequencies: Vec<f64> = (divisors.iter().enumerate())
-            .map(|(i, d)| c.rope_theta.powf(-2.0 * i as f64 / c.head_dim as f64) / d)
-            .collect();
+        self.rope_table(c.rope_theta, c.rope_scaling)
+    }
+
+    /// Those of layers with a sliding window, where they have their own.
+    pub fn local_rope(&self) -> Result<Option<RopeTable>> {
+        self.config().rope_local_theta.map(|theta| self.rope_table(theta, RopeScaling::None)).transpose()
+    }
+
+    fn rope_table(&self, theta: f64, scaling: RopeScaling) -> Result<RopeTable> {
+        let head_dim = self.config().head_dim;
+        let divisors = scaling.divisors(theta, head_dim);
+        let frequencies: Vec<f64> =
+            (divisors.iter().enumerate()).map(|(i, d)| theta.powf(-2.0 * i as f64 / head_dim as f64) / d).collect();
         RopeTable::new(self.device, &frequencies, self.options.positions, 1.0)
     }
 
@@ -138,8 +152,8 @@ impl Loader<'_> {
         let row_device_bytes = format.bytes(cols as u64).max(1);
         let per_shard = ((shard_bytes / row_device_bytes) as usize).clamp(1, rows.max(1));
         // a product over all rows (the head's input gradient) must not loop for longer than a software renderer lets it
-        let software = self.device.caps().class == DeviceClass::Software;
-        let per_shard = if software { per_shard.min(1 << 16) } else { per_shard };
+        let cut = self.device.caps().class == DeviceClass::Software && shard_bytes < u64::MAX;
+        let per_shard = if cut { per_shard.min(1 << 16) } else { per_shard };
         let shards = (0..rows).step_by(per_shard).map(|first| (first, per_shard.min(rows - first)));
         if self.shapes_only {
             return shards
@@ -164,5 +178,27 @@ impl Loader<'_> {
         let mut values = vec![0.0; view.shape.iter().product()];
         quant::dequantise(view.dtype, &view.data, &mut values)?;
         Ok(values)
+    }
+}
+
+/// Gemma's √hidden, rounded to the type of the table, which models in half precision were trained with.
+fn embedding_scale(hidden: usize, format: WeightFormat) -> f32 {
+    let scale = (hidden as f64).sqrt();
+    match format {
+        WeightFormat::BF16 => half::bf16::from_f64(scale).to_f32(),
+        WeightFormat::F16 => half::f16::from_f64(scale).to_f32(),
+        WeightFormat::F32 | WeightFormat::Q8 | WeightFormat::Q4 => scale as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gemmas_scale_is_rounded_like_its_table() {
+        let scale = |format| embedding_scale(3072, format);
+        assert_eq!((scale(WeightFormat::BF16), scale(WeightFormat::F16)), (55.5, 55.4375));
+        assert_eq!((scale(WeightFormat::F32), scale(WeightFormat::Q4)), (55.425_625, 55.425_625));
     }
 }

@@ -5,9 +5,11 @@ mod batch;
 pub mod decoder;
 pub mod linear;
 pub mod loader;
+pub mod mlp;
 pub mod models;
 
-pub use attention::{Attention, Cached, Pass};
+pub use attention::{Attention, Cached, Pass, Qkv, Sight};
 pub use batch::{DeviceBatch, upload_all};
 pub use decoder::{Decoder, Input, Layer};
 pub use linear::Linear;
+pub use mlp::{GateUp, Mlp};

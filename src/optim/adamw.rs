@@ -38,8 +38,8 @@ impl Rates {
 
 impl AdamW {
     /// Writes the squared norm of the gradients of all blocks that train to `norm_sq` `[2]`, steps those blocks, and
-    /// clears their gradients.
-    pub fn step(&self, blocks: &mut [Block], rates: Rates, norm_sq: &Tensor) -> Result<()> {
+    /// clears their gradients. These, and so the norm, are `loss_scale` times what they should be.
+    pub fn step(&self, blocks: &mut [Block], rates: Rates, loss_scale: f32, norm_sq: &Tensor) -> Result<()> {
         norm_sq.clear()?;
         let grads: Vec<&Tensor> = blocks.iter().filter(|b| rates.of(b.group).is_some()).map(|b| &b.grad).collect();
         if grads.is_empty() {
@@ -56,7 +56,7 @@ impl AdamW {
                 eps: self.eps,
                 weight_decay: self.weight_decay,
                 step: block.steps,
-                grad_scale: 1.0,
+                grad_scale: loss_scale.recip(),
             };
             let max_norm = if self.max_grad_norm > 0.0 { self.max_grad_norm as f32 } else { f32::INFINITY };
             let clip = Some(Clip { norm: norm_sq, max_norm });

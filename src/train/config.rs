@@ -7,7 +7,7 @@
 mod choices;
 mod validate;
 
-pub use choices::{Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, TooLong};
+pub use choices::{Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, PrecisionOption, TooLong};
 
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
 use crate::data::{BatchOptions, DataOptions};
@@ -215,6 +215,9 @@ options! {
         /// Seed of initial values, shuffles and dropout
         #[arg(value_name = "SEED", help_heading = "Run")]
         seed: u64 = 42,
+        /// What the operands of products are rounded to: f32, or f16 on the device's matrix units, with dynamic loss scaling
+        #[arg(value_enum, help_heading = "Run")]
+        precision: PrecisionOption = PrecisionOption::F32,
         /// Keep all activations, or only each layer's input (less memory, a third more work)
         #[arg(value_enum, help_heading = "Run")]
         checkpointing: Checkpointing = Checkpointing::Off,

@@ -7,7 +7,7 @@ use crate::io::checkpoint::Checkpoint;
 use crate::io::safetensors::{OutTensor, write_safetensors};
 use crate::nn::Decoder;
 use crate::optim::{Block, Group};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Weight};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,10 +33,6 @@ pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
         blocks.push(b);
         Ok(grad)
     };
-    let whole = |shards: &[(usize, crate::tensor::Weight)]| match shards {
-        [(_, weight)] => weight.as_tensor(),
-        _ => Err(Error::invalid("--method full", "the embedding is too large for one binding of this device")),
-    };
     let table = block(whole(&model.embedding.shards)?)?;
     // a tied head is the same memory: both add to one gradient
     let head = if model.config.tie_word_embeddings { table.clone() } else { block(whole(&model.head.shards)?)? };
@@ -45,6 +41,9 @@ pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
         let weight = linear.weight();
         let grad = block(weight.as_tensor()?)?;
         linear.train_weight(weight, Some(grad));
+        if let Some(bias) = linear.bias() {
+            linear.train_bias(block(bias)?);
+        }
     }
     let mut norm = |param: &mut Param| -> Result<()> {
         param.grad = Some(block(param.value.clone())?);
@@ -53,34 +52,47 @@ pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
     norm(&mut model.norm.weight)?;
     for layer in &mut model.layers {
         let layer = Arc::get_mut(layer).ok_or_else(|| Error::shape("full", "the model is in use"))?;
-        norm(&mut layer.input_norm.weight)?;
-        norm(&mut layer.post_attention_norm.weight)?;
+        for n in layer.norms_mut() {
+            norm(&mut n.weight)?;
+        }
     }
     Ok(blocks)
+}
+
+/// The Hugging Face name and the value of each weight of `model`, loaded as f32, in the order of [`trainable_weights`].
+///
+/// # Errors
+/// As [`trainable_weights`].
+pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
+    let mut all = vec![("model.embed_tokens.weight".to_owned(), whole(&model.embedding.shards)?)];
+    if !model.config.tie_word_embeddings {
+        all.push(("lm_head.weight".to_owned(), whole(&model.head.shards)?));
+    }
+    for linear in model.linears() {
+        all.push((format!("{}.weight", linear.name()), linear.weight().as_tensor()?));
+        all.extend(linear.bias().map(|bias| (format!("{}.bias", linear.name()), bias)));
+    }
+    all.push(("model.norm.weight".to_owned(), model.norm.weight.value.clone()));
+    for (i, layer) in model.layers.iter().enumerate() {
+        let norms = layer.norms().into_iter();
+        all.extend(norms.map(|(n, norm)| (format!("model.layers.{i}.{n}.weight"), norm.weight.value.clone())));
+    }
+    Ok(all)
+}
+
+/// The one shard of a matrix.
+fn whole(shards: &[(usize, Weight)]) -> Result<Tensor> {
+    match shards {
+        [(_, weight)] => weight.as_tensor(),
+        _ => Err(Error::invalid("--method full", "the embedding is too large for one binding of this device")),
+    }
 }
 
 /// Writes the trained model: `model.safetensors` (F32), `config.json`, and the source's tokenizer files.
 pub fn write_model(folder: &Path, source: &Path, model: &Decoder) -> Result<()> {
     let mut values: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
-    let mut put = |name: String, t: &Tensor| -> Result<()> {
+    for (name, t) in named_weights(model)? {
         values.insert(name, (t.shape().to_vec(), t.read()?));
-        Ok(())
-    };
-    let whole = |shards: &[(usize, crate::tensor::Weight)]| shards[0].1.as_tensor();
-    put("model.embed_tokens.weight".into(), &whole(&model.embedding.shards)?)?;
-    if !model.config.tie_word_embeddings {
-        put("lm_head.weight".into(), &whole(&model.head.shards)?)?;
-    }
-    put("model.norm.weight".into(), &model.norm.weight.value)?;
-    for (i, layer) in model.layers.iter().enumerate() {
-        put(format!("model.layers.{i}.input_layernorm.weight"), &layer.input_norm.weight.value)?;
-        put(format!("model.layers.{i}.post_attention_layernorm.weight"), &layer.post_attention_norm.weight.value)?;
-    }
-    for linear in model.linears() {
-        put(format!("{}.weight", linear.name()), &linear.weight().as_tensor()?)?;
-        if let Some(bias) = linear.bias() {
-            put(format!("{}.bias", linear.name()), &bias)?;
-        }
     }
     let tensors: Vec<_> = values.iter().map(|(n, (shape, data))| OutTensor::f32(n.clone(), shape, data)).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

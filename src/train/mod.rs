@@ -13,4 +13,5 @@ mod state;
 mod step;
 mod trainable;
 
+pub use full::{named_weights, trainable_weights};
 pub use session::{Observer, Outcome, Session};

@@ -3,13 +3,13 @@
 
 use super::config::{Checkpointing, MaskMode, Method, TrainConfig};
 use super::phase::{Agenda, Phase};
-use super::step::Stepper;
+use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, optimiser, rates};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, BatchOptions, Dataset, ExampleRef};
 use crate::device::dry::DryBackend;
-use crate::device::{Caps, Device, Ledger};
+use crate::device::{Caps, Device, Ledger, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::loader::{LoadOptions, load_shapes};
@@ -25,6 +25,8 @@ pub struct Run<'a> {
     pub masks: Option<&'a BTreeMap<String, CsrPattern>>,
     /// Of the device that it will run on.
     pub caps: &'a Caps,
+    /// Of the device.
+    pub precision: Precision,
 }
 
 /// Bytes on the device when they are the most.
@@ -133,6 +135,7 @@ fn single(ids: &[u32]) -> Batch {
 fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
     let config = run.config;
     let device = Device::new(Box::new(DryBackend::new(run.caps.clone())));
+    device.set_precision(run.precision);
     let trainable = config.method == Method::Full;
     let options = LoadOptions { trainable, positions: config.seq_len };
     let mut model = load_shapes(&device, run.checkpoint, options)?;
@@ -156,7 +159,8 @@ fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
         trainable.attach(&model, &plan, collector.as_ref());
         for batch in batches {
             let window = std::slice::from_ref(batch);
-            stepper.run(&model, window, 0, trainable.blocks(), rates(config, &plan), collector.as_ref())?;
+            let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
+            stepper.run(&model, window, trainable.blocks(), turn, collector.as_ref())?;
         }
         trainable.attach(&model, &plan, None);
         drop(collector);

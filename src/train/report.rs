@@ -4,6 +4,7 @@ use super::metrics::{MetricsLog, StepMetrics};
 use super::session::Observer;
 use super::step::StepResult;
 use crate::error::{Error, Result};
+use crate::optim::LossScale;
 use std::time::Instant;
 
 /// Steps in a row without a finite gradient, after which a run ends.
@@ -18,12 +19,14 @@ pub struct Reports<'a> {
     pub last_loss: f64,
     /// Steps without a finite gradient up to there, in a row.
     pub skipped: u32,
+    /// What the gradients of the next step are multiplied by.
+    pub scale: LossScale,
 }
 
 impl<'a> Reports<'a> {
     /// For a run that stands where `last_loss` and `skipped` say.
-    pub fn new(log: &'a mut MetricsLog, last_loss: f64, skipped: u32) -> Self {
-        Reports { log, pending: None, last_recorded: Instant::now(), last_loss, skipped }
+    pub fn new(log: &'a mut MetricsLog, last_loss: f64, skipped: u32, scale: LossScale) -> Self {
+        Reports { log, pending: None, last_recorded: Instant::now(), last_loss, skipped, scale }
     }
 
     /// Takes a step's numbers, and reports those of the step before.
@@ -49,6 +52,7 @@ impl<'a> Reports<'a> {
     fn report(&mut self, (result, mut metrics): (StepResult, StepMetrics), observer: &mut dyn Observer) -> Result<()> {
         (metrics.loss, metrics.grad_norm) = result.wait()?;
         metrics.skipped = !(metrics.loss.is_finite() && metrics.grad_norm.is_finite());
+        self.scale.update(!metrics.skipped);
         self.last_loss = metrics.loss;
         self.log.append(&metrics)?;
         observer.step(&metrics);

@@ -149,6 +149,7 @@ mod tests {
             position: Position::default(),
             skipped: 0,
             loss: None,
+            loss_scale: crate::optim::LossScale::off(),
             config: config.to_toml().unwrap(),
             sources: BTreeMap::new(),
             blocks: Vec::new(),

@@ -1,12 +1,12 @@
 //! A run from start to end: the loop over the agenda's steps.
 
-use super::config::{Checkpointing, MaskMode, Method, TrainConfig};
+use super::config::{Checkpointing, MaskMode, Method, PrecisionOption, TrainConfig};
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
 use super::plan::{self, MemoryPlan};
 use super::report::Reports;
 use super::state::{self, Header, Parts, Saved};
-use super::step::Stepper;
+use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, optimiser, rates};
 use super::{full, output, resume};
 use crate::adapters::{MaskCollector, module_shapes};
@@ -14,13 +14,15 @@ use crate::cases::startup;
 use crate::csr::CsrPattern;
 use crate::data::{Batches, Dataset, Position, Tokenizer};
 use crate::device::dry::DryBackend;
-use crate::device::{Device, DeviceOptions};
+use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::mask::{read_masks, write_masks};
+use crate::kernels::coop;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
+use crate::optim::LossScale;
 use std::collections::BTreeMap;
 
 /// What a run tells whoever watches.
@@ -100,13 +102,17 @@ impl Session {
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
-        let sources = resume::sources(&config, &dataset)?;
-        if let Some(saved) = &saved {
-            resume::check_sources(&config, &sources, saved)?;
-        }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
-        observer.note(&format!("device: {} ({})", device.caps().name, device.caps().api));
         startup::trust(&device)?;
+        let precision = match config.precision {
+            PrecisionOption::F32 => Precision::F32,
+            PrecisionOption::F16 => coop::enable(&device)?,
+        };
+        let units = if precision == Precision::F16 { ", f16 products on matrix units" } else { "" };
+        observer.note(&format!("device: {} ({}{units})", device.caps().name, device.caps().api));
+        if config.precision == PrecisionOption::F16 && precision == Precision::F32 {
+            observer.note("this device has no matrix units that can be used; products run in f32");
+        }
 
         let options = LoadOptions { trainable: config.method == Method::Full, positions: config.seq_len };
         let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
@@ -114,6 +120,10 @@ impl Session {
         let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
         let init = config.init_adapter.as_ref().map(|f| AdapterFolder::read(f, shape_of)).transpose()?;
         let given = given_masks(&config, init.as_ref(), shape_of)?;
+        let sources = resume::sources(&config, &dataset)?;
+        if let Some(saved) = &saved {
+            resume::check_sources(&config, &sources, saved)?;
+        }
         let steps = match config.steps {
             Some(steps) => steps,
             None => config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64),
@@ -126,6 +136,7 @@ impl Session {
             agenda: &agenda,
             masks: given.as_ref(),
             caps: device.caps(),
+            precision,
         })?;
         plan.table().iter().for_each(|line| observer.note(line));
 
@@ -147,6 +158,11 @@ impl Session {
             config.dropout > 0.0,
         )?;
         Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init, plan, sources, saved })
+    }
+
+    /// What the run computes on.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Runs all steps that are left and writes the run folder. Where the observer interrupts, the state is saved first.
@@ -197,7 +213,12 @@ impl Session {
             Some(s) => (s.header.step, s.header.loss.unwrap_or(f64::NAN), s.header.skipped),
             None => (0, f64::NAN, 0),
         };
-        let mut reports = Reports::new(log, loss, skipped);
+        let scale = match (saved, device.precision()) {
+            (Some(s), _) => s.header.loss_scale,
+            (None, Precision::F32) => LossScale::off(),
+            (None, Precision::F16) => LossScale::dynamic(),
+        };
+        let mut reports = Reports::new(log, loss, skipped, scale);
         let config_text = config.to_toml()?;
         let save = |step: u64, now: &Progress<'_>, trainable: &mut Trainable, reports: &Reports<'_>| -> Result<()> {
             let header = Header {
@@ -206,6 +227,7 @@ impl Session {
                 position: now.batches.position(),
                 skipped: reports.skipped,
                 loss: Some(reports.last_loss).filter(|l| l.is_finite()),
+                loss_scale: reports.scale,
                 config: config_text.clone(),
                 sources: sources.clone(),
                 blocks: Vec::new(),
@@ -239,7 +261,8 @@ impl Session {
             let window = now.batches.next_window()?;
             let rates = rates(config, &plan);
             let collector = now.collector.as_ref().filter(|_| plan.collect);
-            let result = stepper.run(model, &window, step, trainable.blocks(), rates, collector)?;
+            let turn = Turn { step, rates, loss_scale: reports.scale.factor() };
+            let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
             if plan.build_masks_after {
                 build_masks(&mut now, &plan, config, model, trainable, observer)?;
             }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::digest::{Digest, digest_file};
 use crate::io::mask::{read_masks, write_masks};
-use crate::optim::{Block, Group};
+use crate::optim::{Block, Group, LossScale};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +40,7 @@ pub struct Header {
     pub skipped: u32,
     /// Of the last step, where it was finite.
     pub loss: Option<f64>,
+    pub loss_scale: LossScale,
     /// The run's `config.toml`.
     pub config: String,
     /// Digests of what the configuration names, by its key: `model`, `data`, `mask`, `init_adapter`.

@@ -2,6 +2,7 @@ use super::*;
 use crate::adapters::targets::{LinearShape, Target};
 use crate::device::dry::DryBackend;
 use crate::device::{Caps, Device};
+use crate::optim::LossScale;
 
 fn device() -> Device {
     Device::new(Box::new(DryBackend::new(Caps { ..DryBackend::caps_for_tests() })))
@@ -14,6 +15,7 @@ fn header(step: u64) -> Header {
         position: Position { epoch: 1, index: 2 },
         skipped: 3,
         loss: Some(0.1 + 0.2),
+        loss_scale: LossScale::dynamic(),
         config: "rank = 8\n".into(),
         sources: BTreeMap::from([("model".to_owned(), "00".to_owned())]),
         blocks: Vec::new(),

@@ -23,10 +23,21 @@ pub struct Stepper {
     norm_sq: Tensor,
 }
 
+/// What is a step's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Counted over all phases.
+    pub step: u64,
+    pub rates: Rates,
+    /// Gradients travel this many times too large.
+    pub loss_scale: f32,
+}
+
 /// Numbers of a step on their way back from the device.
 pub struct StepResult {
     loss: Box<dyn Pending>,
     norm_sq: Box<dyn Pending>,
+    loss_scale: f64,
 }
 
 impl StepResult {
@@ -36,7 +47,7 @@ impl StepResult {
             let bytes = p.wait()?;
             Ok(f64::from(bytes.first_chunk().map_or(f32::NAN, |b| f32::from_le_bytes(*b))))
         };
-        Ok((read(self.loss)?, read(self.norm_sq)?.sqrt()))
+        Ok((read(self.loss)?, read(self.norm_sq)?.sqrt() / self.loss_scale))
     }
 }
 
@@ -54,17 +65,17 @@ impl Stepper {
         Ok(Stepper { optimiser, normalisation, checkpointed, seed: seed as u32, dropout, loss, norm_sq })
     }
 
-    /// Runs the micro-batches of `window` and updates `blocks` at `rates`. The gradients of frozen weights go to
+    /// Runs the micro-batches of `window` and updates `blocks`. The gradients of frozen weights go to
     /// `collector`, where masks are collected.
     pub fn run(
         &self,
         model: &Decoder,
         window: &[Batch],
-        step: u64,
         blocks: &mut [Block],
-        rates: Rates,
+        turn: Turn,
         collector: Option<&MaskCollector>,
     ) -> Result<StepResult> {
+        let Turn { step, rates, loss_scale } = turn;
         let device = self.loss.device();
         self.loss.clear()?;
         let supervised: usize = window.iter().map(Batch::supervised).sum();
@@ -76,22 +87,23 @@ impl Stepper {
             };
             if let Some(c) = collector {
                 // gradients of the micro-batch's mean loss, whatever the step's normalisation is
-                c.set_scale((1.0 / (scale * of_batch)) as f32);
+                c.set_scale((1.0 / (scale * of_batch * f64::from(loss_scale))) as f32);
             }
             let on_device = DeviceBatch::upload(device, batch, model.config.sliding_window)?;
             let dropout =
                 self.dropout.then(|| Dropout { seed: self.seed, step: step as u32, keys: on_device.keys.clone() });
             let mut tape = Tape::new(dropout);
             let hidden = model.hidden(&mut tape, &on_device.input, self.checkpointed)?;
-            let loss = HeadLoss { scale: scale as f32, sum: &self.loss };
+            let loss = HeadLoss { scale: scale as f32, gradient: loss_scale, sum: &self.loss };
             head_loss(&mut tape, &hidden, &model.head, &on_device.targets, loss)?;
             drop(hidden);
             tape.backward()?;
         }
-        self.optimiser.step(blocks, rates, &self.norm_sq)?;
+        self.optimiser.step(blocks, rates, loss_scale, &self.norm_sq)?;
         Ok(StepResult {
             loss: device.download_later(&self.loss.slice())?,
             norm_sq: device.download_later(&self.norm_sq.slice())?,
+            loss_scale: f64::from(loss_scale),
         })
     }
 }

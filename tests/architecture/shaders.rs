@@ -153,7 +153,8 @@ fn check_interface(kernel: &Kernel, module: &Module, info: &ModuleInfo) -> Resul
             other => return Err(format!("{name} is in the address space {other:?}")),
         }
     }
-    if shared > MOST_WORKGROUP_BYTES {
+    let most = if kernel.needs.contains(&Feature::CoopMatrix) { 48 << 10 } else { MOST_WORKGROUP_BYTES };
+    if shared > most {
         return Err(format!("{shared} bytes of workgroup memory"));
     }
 

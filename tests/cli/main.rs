@@ -1,10 +1,14 @@
 //! The program as scripts see it: exit codes, what goes to standard output and what to standard error.
 
+mod bad_input;
 mod demo;
 mod devices;
 mod model;
 mod preview;
+mod resume;
 mod selftest;
+#[path = "../common/tiny.rs"]
+mod tiny;
 mod usage;
 
 use std::process::{Command, Output};

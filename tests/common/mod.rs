@@ -11,6 +11,7 @@ pub fn device() -> &'static Device {
     DEVICE.get_or_init(|| Device::open(&DeviceOptions::from_env(None)).expect("a device"))
 }
 
+#[allow(unused_imports)] // each test crate uses its part
 pub use rugosa::cases::{Exact, random};
 
 /// Compares with the reference element by element.
@@ -57,9 +58,15 @@ pub fn run_rows(ops: &[&str]) {
     for op in ops {
         assert!(table.iter().any(|r| r.op == *op), "no row for {op}");
     }
+    run_rows_on(device(), |row| ops.contains(&row.op));
+}
+
+/// Runs some rows on a device of the test's own.
+#[track_caller]
+pub fn run_rows_on(device: &Device, which: impl Fn(&rugosa::cases::Row) -> bool) {
     let mut faults = Vec::new();
-    for row in table.iter().filter(|r| ops.contains(&r.op)) {
-        let outcome = row.run(device()).unwrap_or_else(|e| panic!("{} {}: {e}", row.op, row.what));
+    for row in rugosa::cases::table().iter().filter(|r| which(r)) {
+        let outcome = row.run(device).unwrap_or_else(|e| panic!("{} {}: {e}", row.op, row.what));
         let undeclared: Vec<_> =
             outcome.launched.iter().filter(|k| row.kernels.iter().all(|d| d.name != **k)).collect();
         assert!(undeclared.is_empty(), "{} {}: launches {undeclared:?}, which it does not list", row.op, row.what);

@@ -107,8 +107,8 @@ fn every_kernel_that_does_nothing_is_noticed() {
         }
     }
     // the fast path takes one of these away
-    let either = ["matmul", "matmul_simd", "rosa_linear", "rosa_linear_simd", "densify", "sparse_add"];
-    assert!(unused.iter().all(|k| either.contains(k)), "no row launches {unused:?}");
+    let either = ["matmul", "rosa_linear", "sddmm", "densify", "sparse_add"];
+    assert!(unused.iter().all(|k| either.iter().any(|e| k.starts_with(e))), "no row launches {unused:?}");
 }
 
 #[test]

@@ -3,10 +3,13 @@
 mod common;
 
 mod attention;
+mod coop;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod environment;
 mod faults;
+mod long;
 mod loss;
 mod matmul;
 mod mutants;

@@ -1,7 +1,7 @@
 //! Sums over tensors, the global norm and its flag.
 
 use crate::common::*;
-use rugosa::kernels::reduce::{sum, sum_of_squares};
+use rugosa::kernels::reduce::{sum, sum_of_squares, sum_rows};
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 
@@ -17,6 +17,26 @@ fn exact(terms: impl Iterator<Item = f64>) -> Exact {
 #[test]
 fn sums_and_norms() {
     run_rows(&["sum", "sum_of_squares"]);
+}
+
+#[test]
+fn sums_of_rows() {
+    let dev = device();
+    let mut rng = Rng::named(3, "rows");
+    // the last one is more than a software renderer adds in one go
+    for (rows, cols) in [(1, 1), (7, 33), (129, 65), (33, 256), (70_001, 3)] {
+        let (x, before) = (random(&mut rng, rows * cols), random(&mut rng, cols));
+        let tx = Tensor::from_slice(dev, &[rows, cols], &x, "test").unwrap();
+        let out = Guarded::holding(dev, &[cols], &before);
+        sum_rows(&tx, &out.tensor).unwrap();
+        let column = |c: usize| (0..rows).map(move |r| r * cols + c);
+        let want: Vec<Exact> =
+            (0..cols).map(|c| exact(column(c).map(|i| f64::from(x[i])).chain([f64::from(before[c])]))).collect();
+        assert_close(&format!("rows [{rows}, {cols}]"), &out.read("sum_rows"), &want);
+    }
+    let x = Tensor::from_slice(dev, &[2, 3], &[0.0f32; 6], "test").unwrap();
+    let out = Tensor::from_slice(dev, &[2], &[0.0f32; 2], "test").unwrap();
+    assert!(sum_rows(&x, &out).is_err());
 }
 
 #[test]

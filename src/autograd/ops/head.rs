@@ -35,6 +35,8 @@ pub struct Targets {
 pub struct HeadLoss<'a> {
     /// Factor of each token's loss: 1 / supervised tokens of the optimiser step.
     pub scale: f32,
+    /// Further factor of the gradient alone.
+    pub gradient: f32,
     /// `[1]`: the scaled loss is added to it.
     pub sum: &'a Tensor,
 }
@@ -115,7 +117,7 @@ pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, 
         let h = gather_rows(&hidden.value, &rows, To::default())?;
         let logits = head.logits(&h)?;
         let nll = match needed {
-            true => cross_entropy_grad(&logits, &ids, head.meaning(), loss.scale, To::default())?,
+            true => cross_entropy_grad(&logits, &ids, head.meaning(), loss.scale * loss.gradient, To::default())?,
             false => cross_entropy(&logits, &ids, head.meaning(), To::default())?,
         };
         elementwise::scale(&nll, loss.scale)?;

@@ -1,6 +1,8 @@
 //! Differentiable operations, each with its backward beside it.
 
 mod attention;
+mod bias;
+mod columns;
 mod embedding;
 mod head;
 mod linear;
@@ -10,6 +12,8 @@ mod residual;
 mod rope;
 
 pub use attention::{AttentionInputs, attention};
+pub use bias::bias_gradient;
+pub use columns::columns;
 pub use embedding::{EmbeddingTable, embed};
 pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
 pub use linear::{Attachment, GradientSink, Linear, LowRank, Sparse, linear};

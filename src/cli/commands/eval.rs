@@ -35,6 +35,12 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let options = args.rows.data_options();
     let dataset = Dataset::open(&args.rows.data, &options, ready.tokenizer.as_ref(), ready.model.config.vocab_size)?;
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
+    let positions = ready.model.rope.positions();
+    if let Some(long) = examples.iter().find(|e| e.ids.len() > positions) {
+        let reason =
+            format!("the row has {} tokens, over the model's {positions} positions; lower --seq-len", long.ids.len());
+        return Err(Error::row(dataset.path(), long.line, reason));
+    }
     let mut scores = Scores { examples: examples.len(), ..Scores::default() };
     if wants(Metric::Loss) {
         let (nll, tokens) = loss(&ready, &examples, args.batch_size)?;

@@ -24,6 +24,11 @@ pub(super) fn run(command: Command) -> Result<()> {
     }
 }
 
+/// Writes a line to standard error. A closed one ends nothing; `eprintln!` would panic there.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Writes a result to standard output, without colours where they are not wanted. A reader that has seen enough
 /// (`rugosa … | head`) is no error.
 fn print(text: &str) -> Result<()> {

@@ -4,9 +4,9 @@ use super::print;
 use crate::cases::{Level, Outcome, Row, table};
 use crate::cli::args::SelftestArgs;
 use crate::cli::signal;
-use crate::device::{Caps, Device, DeviceOptions};
+use crate::device::{Caps, Device, DeviceOptions, Feature, Precision};
 use crate::error::{Error, Result};
-use crate::kernels::KERNELS;
+use crate::kernels::{KERNELS, coop};
 use serde_json::json;
 use std::fmt::Write;
 use std::time::Instant;
@@ -17,12 +17,21 @@ pub fn run(args: &SelftestArgs) -> Result<()> {
     let level = if args.quick { Level::Quick } else { Level::Full };
     let start = Instant::now();
     let mut done = Vec::new();
-    for row in table().into_iter().filter(|r| r.level <= level) {
-        if signal::interrupted() {
-            return Err(Error::Interrupted);
+    let mut run_all = |rows: Vec<Row>| {
+        for row in rows {
+            if signal::interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let outcome = row.run(&device)?;
+            done.push((row, outcome));
         }
-        let outcome = row.run(&device)?;
-        done.push((row, outcome));
+        Ok(())
+    };
+    run_all(table().into_iter().filter(|r| r.level <= level).collect())?;
+    // products once more on matrix units, where there are some
+    if coop::enable(&device)? == Precision::F16 {
+        let on_units = |r: &Row| r.kernels.iter().any(|k| k.needs.contains(&Feature::CoopMatrix));
+        run_all(table().into_iter().filter(|r| r.level <= level && on_units(r)).collect())?;
     }
     let report = Report { caps: device.caps(), done, seconds: start.elapsed().as_secs_f64() };
     print(&if args.json { report.json() } else { report.text() })?;

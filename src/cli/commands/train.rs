@@ -1,5 +1,6 @@
 //! `rugosa train`.
 
+use super::tell;
 use crate::cli::args::TrainArgs;
 use crate::cli::progress::Progress;
 use crate::cli::signal;
@@ -30,7 +31,7 @@ impl Observer for Watch {
     fn note(&mut self, line: &str) {
         match &mut self.progress {
             Some(p) => p.note(line),
-            None => eprintln!("{line}"),
+            None => tell(line),
         }
     }
 
@@ -60,16 +61,14 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let outcome = session.and_then(|s| s.run(&mut watch));
     watch.finish();
     let outcome = outcome?;
-    eprintln!("done: {} steps, last loss {:.4}", outcome.steps, outcome.loss);
-    match (outcome.mask_only, method) {
+    tell(&format!("done: {} steps, last loss {:.4}", outcome.steps, outcome.loss));
+    let (out, model) = (out.display(), model.display());
+    tell(&match (outcome.mask_only, method) {
         (true, _) => {
-            let masks = masks.unwrap_or_default();
-            eprintln!("use them: rugosa train --model {} --mask {} …", model.display(), masks.display());
+            format!("use them: rugosa train --model {model} --mask {} …", masks.unwrap_or_default().display())
         }
-        (false, Method::Full) => eprintln!("use it: rugosa generate --model {} --prompt …", out.display()),
-        (false, _) => {
-            eprintln!("use it: rugosa generate --model {} --adapter {} --prompt …", model.display(), out.display())
-        }
-    }
+        (false, Method::Full) => format!("use it: rugosa generate --model {out} --prompt …"),
+        (false, _) => format!("use it: rugosa generate --model {model} --adapter {out} --prompt …"),
+    });
     Ok(())
 }

@@ -46,7 +46,7 @@ fn row(index: usize, adapter: &wgpu::Adapter, chosen: bool) -> AdapterRow {
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         max_workgroup_memory: limits.max_compute_workgroup_storage_size,
-        features: features(adapter.features()),
+        features: features(offered(adapter)),
         chosen,
     }
 }
@@ -57,6 +57,18 @@ pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
         .filter(|s| !s.is_empty())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// The adapter's features; matrix units only where they come in the shape that the shaders are written for.
+pub(super) fn offered(adapter: &wgpu::Adapter) -> wgpu::Features {
+    let units = adapter.cooperative_matrix_properties();
+    let fits = units.iter().any(|u| {
+        (u.m_size, u.n_size, u.k_size) == (16, 16, 16)
+            && u.ab_type == wgpu::CooperativeScalarType::F16
+            && u.cr_type == wgpu::CooperativeScalarType::F32
+    });
+    let missing = if fits { wgpu::Features::empty() } else { wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX };
+    adapter.features().difference(missing)
 }
 
 pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {

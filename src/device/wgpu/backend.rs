@@ -59,9 +59,10 @@ impl WgpuBackend {
             (Feature::Timestamps, wgpu::Features::TIMESTAMP_QUERY),
             (Feature::Int64, wgpu::Features::SHADER_INT64),
         ];
+        let offered = adapters::offered(&adapter);
         let features = wanted
             .iter()
-            .filter(|(f, flag)| !options.disable.contains(f) && adapter.features().contains(*flag))
+            .filter(|(f, flag)| !options.disable.contains(f) && offered.contains(*flag))
             .fold(wgpu::Features::empty(), |all, (_, flag)| all | *flag);
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             // SAFETY: cooperative matrices are used only by kernels that pass a self-test on this device
@@ -91,7 +92,7 @@ impl WgpuBackend {
             note(&slot, Trouble::Lost(text.split_whitespace().collect::<Vec<_>>().join(" ")));
         });
 
-        let class = adapters::class(&info);
+        let class = options.class.unwrap_or_else(|| adapters::class(&info));
         let caps = Caps {
             name: info.name.clone(),
             driver: adapters::driver(&info),

@@ -1,11 +1,15 @@
 //! From GGUF's names and row order to Hugging Face's.
 
+use crate::io::config::Family;
+
 /// Module names inside a layer: GGUF's and Hugging Face's.
-const LAYER_MODULES: [(&str, &str); 9] = [
+const LAYER_MODULES: [(&str, &str); 11] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
     ("attn_v", "self_attn.v_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
     ("attn_output", "self_attn.o_proj"),
     ("ffn_norm", "post_attention_layernorm"),
     ("ffn_gate", "mlp.gate_proj"),
@@ -13,8 +17,18 @@ const LAYER_MODULES: [(&str, &str); 9] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
+/// Those that Gemma has besides, or calls otherwise.
+const GEMMA_MODULES: [(&str, &str); 3] = [
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
+/// The same for fused linears.
+const FUSED_MODULES: [(&str, &str); 2] = [("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")];
+
 /// Hugging Face's name of the GGUF tensor `name`; `None` for tensors that have no counterpart (`rope_freqs.weight`).
-pub(super) fn hf_name(name: &str) -> Option<String> {
+pub(super) fn hf_name(family: Family, name: &str) -> Option<String> {
     match name {
         "token_embd.weight" => return Some("model.embed_tokens.weight".to_string()),
         "output_norm.weight" => return Some("model.norm.weight".to_string()),
@@ -25,8 +39,22 @@ pub(super) fn hf_name(name: &str) -> Option<String> {
     // as a number, so that two spellings ("01") can't claim one name
     let layer = layer.parse::<u32>().ok().filter(|n| n.to_string() == layer)?;
     let (module, kind) = rest.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "weight" | "bias"))?;
-    let (_, module) = LAYER_MODULES.iter().find(|(gguf, _)| *gguf == module)?;
+    let own: &[_] = match family {
+        _ if family.is_gemma() => &GEMMA_MODULES,
+        _ if family.is_fused() => &FUSED_MODULES,
+        _ => &[],
+    };
+    let (_, module) = own.iter().chain(&LAYER_MODULES).find(|(gguf, _)| *gguf == module)?;
     Some(format!("model.layers.{layer}.{module}.{kind}"))
+}
+
+/// Gemma's norms multiply by 1 + w, and llama.cpp's converter stores that sum: w of the f32 values in `data`, exact from
+/// 0.5 on. `None` if these are no f32 values.
+pub(super) fn without_one(data: &[u8]) -> Option<Vec<u8>> {
+    let words = data.chunks_exact(4);
+    let whole = words.remainder().is_empty();
+    let values = words.filter_map(|w| w.first_chunk()).map(|w| f32::from_le_bytes(*w) - 1.0);
+    whole.then(|| values.flat_map(f32::to_le_bytes).collect())
 }
 
 /// llama.cpp rotates neighbouring rows, Hugging Face rows half a head apart, so its converter interleaves the two

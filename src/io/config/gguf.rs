@@ -1,6 +1,7 @@
 //! GGUF metadata.
 
-use super::{ModelConfig, RopeScaling, check_architecture};
+use super::family::Windowed;
+use super::{Family, ModelConfig, RopeScaling, find_family, windowed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::gguf::{GgufFile, Value};
@@ -12,9 +13,9 @@ impl ModelConfig {
     /// [`Error::File`] naming the key.
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
         let f = Fields { file };
-        let model_type = f.text("general.architecture")?.ok_or_else(|| f.missing("general.architecture"))?.to_string();
-        check_architecture(file.path(), &model_type)?;
-        let key = |suffix: &str| format!("{model_type}.{suffix}");
+        let name = f.text("general.architecture")?.ok_or_else(|| f.missing("general.architecture"))?;
+        let family = find_family(file.path(), "general.architecture", name, Family::of_gguf)?;
+        let key = |suffix: &str| format!("{name}.{suffix}");
         if f.size(&key("expert_count"))?.unwrap_or(0) > 0 {
             return Err(f.error(&key("expert_count"), "mixtures of experts are not supported"));
         }
@@ -38,7 +39,7 @@ impl ModelConfig {
             let reason = format!("has {n} tokens, but the embedding only {vocab_size} rows");
             return Err(f.error("tokenizer.ggml.tokens", reason));
         }
-        let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+        let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.default_rope_theta());
         let mut eos_token_ids = Vec::new();
         for name in ["eos", "eot", "eom"] {
             if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))? {
@@ -47,10 +48,14 @@ impl ModelConfig {
                 }
             }
         }
+        let layers = f.required(&key("block_count"))?;
+        let (sliding_window, windowed) = windows(&f, &key, family, layers)?;
+        let cap =
+            |suffix: &str| Ok::<_, Error>(f.number(&key(suffix))?.map(|v| v as f32).filter(|_| family.is_gemma()));
         let config = ModelConfig {
             hidden_size,
             intermediate_size: f.required(&key("feed_forward_length"))?,
-            num_hidden_layers: f.required(&key("block_count"))?,
+            num_hidden_layers: layers,
             num_attention_heads: heads,
             num_key_value_heads: f.size(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head_dim,
@@ -64,12 +69,22 @@ impl ModelConfig {
             tie_word_embeddings: file.shape("output.weight").is_none(),
             attention_bias: file.shape("blk.0.attn_q.bias").is_some(),
             mlp_bias: file.shape("blk.0.ffn_gate.bias").is_some(),
-            hidden_act: "silu".to_string(),
-            sliding_window: f.size(&key("attention.sliding_window"))?,
+            hidden_act: family.activation().to_string(),
+            sliding_window,
+            windowed,
+            rope_local_theta: match family.default_rope_local_theta() {
+                Some(default) => Some(f.number(&key("rope.freq_base_swa"))?.unwrap_or(default)),
+                None => None,
+            },
+            query_pre_attn_scalar: family
+                .is_gemma()
+                .then(|| query_scalar(family, layers, hidden_size, heads, head_dim)),
+            attn_logit_softcapping: cap("attn_logit_softcapping")?,
+            final_logit_softcapping: cap("final_logit_softcapping")?,
             bos_token_id: f.token("tokenizer.ggml.bos_token_id")?,
             eos_token_ids,
             pad_token_id: f.token("tokenizer.ggml.padding_token_id")?,
-            model_type: model_type.clone(),
+            family,
         }
         .validate(file.path())?;
         for suffix in ["rope.dimension_count", "attention.value_length"] {
@@ -81,9 +96,46 @@ impl ModelConfig {
     }
 }
 
+/// The sliding window, and which layers have it. The files say the window alone, zero for none.
+fn windows(
+    f: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    family: Family,
+    layers: usize,
+) -> Result<(Option<usize>, Vec<bool>)> {
+    let window = f.size(&key("attention.sliding_window"))?.filter(|w| *w > 0);
+    let pattern = key("attention.sliding_window_pattern");
+    let by_rule = |rule| windowed(rule, layers, 0);
+    match family.windowed() {
+        // nothing says from which layer on
+        Windowed::FromLayer => Ok((None, by_rule(Windowed::Never))),
+        Windowed::AllButEvery(n) => {
+            if f.size(&pattern)?.is_some_and(|given| given != n) {
+                return Err(f.error(&pattern, format!("only {n} is supported; use the Hugging Face folder")));
+            }
+            let layers = by_rule(Windowed::AllButEvery(n));
+            Ok((window.or(family.default_window()).filter(|_| layers.contains(&true)), layers))
+        }
+        // Mistral's files say llama
+        Windowed::Never | Windowed::Always => {
+            Ok((window, by_rule(if window.is_some() { Windowed::Always } else { Windowed::Never })))
+        }
+    }
+}
+
+/// `query_pre_attn_scalar`, which converters leave out: the size of a head but for the largest model of either
+/// generation, which is known by its depth.
+fn query_scalar(family: Family, layers: usize, hidden: usize, heads: usize, head_dim: usize) -> f64 {
+    let largest = if family == Family::Gemma2 { 46 } else { 62 };
+    if layers == largest { hidden as f64 / heads.max(1) as f64 } else { head_dim as f64 }
+}
+
 fn rope_scaling(f: &Fields<'_>, key: &impl Fn(&str) -> String, theta: f64, head_dim: usize) -> Result<RopeScaling> {
     if f.file.shape("rope_freqs.weight").is_some() {
         return llama3_scaling(f, theta, head_dim);
+    }
+    if f.file.shape("rope_factors_long.weight").is_some() {
+        return Err(f.error("rope_factors_long.weight", "the scaling \"longrope\" is not supported"));
     }
     let factor = f.number(&key("rope.scaling.factor"))?;
     match f.text(&key("rope.scaling.type"))? {

@@ -1,6 +1,7 @@
 //! `config.json` and `generation_config.json` of a Hugging Face folder.
 
-use super::{ModelConfig, RopeScaling, check_architecture};
+use super::family::Windowed;
+use super::{Family, ModelConfig, RopeScaling, find_family, windowed};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -19,36 +20,56 @@ impl ModelConfig {
         let json = read_object(&path)?;
         let f = Fields { path: &path, map: &json };
         let model_type = f.string("model_type")?.ok_or_else(|| f.missing("model_type"))?;
-        check_architecture(&path, &model_type)?;
+        let family = find_family(&path, "model_type", &model_type, Family::of_hf)?;
         refuse_unsupported(&f)?;
 
         let hidden_size = f.required("hidden_size")?;
         let heads = f.required("num_attention_heads")?;
-        let (rope_theta, rope_scaling) = rope(&f)?;
-        let sliding = f.bool("use_sliding_window")?.unwrap_or(true);
+        let layers = f.required("num_hidden_layers")?;
+        let rope = Rope::read(&f, family)?;
+        let (sliding_window, windowed) = windows(&f, family, layers)?;
+        let (scores_cap, logits_cap) = family.default_softcaps();
+        let cap = |key: &str, default: Option<f64>| -> Result<Option<f32>> {
+            let value = if f.map.contains_key(key) { f.number(key)? } else { default };
+            Ok(value.map(|v| v as f32).filter(|_| family.is_gemma()))
+        };
         let mut config = ModelConfig {
             hidden_size,
             intermediate_size: f.required("intermediate_size")?,
-            num_hidden_layers: f.required("num_hidden_layers")?,
+            num_hidden_layers: layers,
             num_attention_heads: heads,
             num_key_value_heads: f.size("num_key_value_heads")?.unwrap_or(heads),
-            // where heads is 0 validation says so
-            head_dim: f.size("head_dim")?.unwrap_or(hidden_size.checked_div(heads).unwrap_or(8)),
+            head_dim: match f.size("head_dim")?.or(family.default_head_dim()) {
+                Some(n) => n,
+                // where heads is 0 validation says so
+                None => hidden_size.checked_div(heads).unwrap_or(8),
+            },
             vocab_size: f.required("vocab_size")?,
             // what is absent below has the default of transformers' LlamaConfig
             max_position_embeddings: f.size("max_position_embeddings")?.unwrap_or(2048),
             rms_norm_eps: f.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-            rope_theta,
-            rope_scaling,
-            tie_word_embeddings: f.bool("tie_word_embeddings")?.unwrap_or(false),
-            attention_bias: f.bool("attention_bias")?.unwrap_or(false),
-            mlp_bias: f.bool("mlp_bias")?.unwrap_or(false),
-            hidden_act: f.string("hidden_act")?.unwrap_or_else(|| "silu".to_string()),
-            sliding_window: f.size("sliding_window")?.filter(|_| sliding),
+            rope_theta: rope.theta,
+            rope_scaling: rope.scaling,
+            rope_local_theta: rope.local_theta,
+            tie_word_embeddings: f.bool("tie_word_embeddings")?.unwrap_or(family.is_gemma()),
+            attention_bias: match family.qkv_bias() {
+                Some(bias) => bias,
+                None => f.bool("attention_bias")?.unwrap_or(false),
+            },
+            mlp_bias: f.bool("mlp_bias")?.unwrap_or(false) && family == Family::Llama,
+            hidden_act: f.string(family.activation_key())?.unwrap_or_else(|| family.activation().to_string()),
+            sliding_window,
+            windowed,
+            query_pre_attn_scalar: match family.is_gemma() {
+                true => Some(f.number("query_pre_attn_scalar")?.unwrap_or(256.0)),
+                false => None,
+            },
+            attn_logit_softcapping: cap("attn_logit_softcapping", scores_cap)?,
+            final_logit_softcapping: cap("final_logit_softcapping", logits_cap)?,
             bos_token_id: f.tokens("bos_token_id")?.first().copied(),
             eos_token_ids: f.tokens("eos_token_id")?,
             pad_token_id: f.tokens("pad_token_id")?.first().copied(),
-            model_type,
+            family,
         };
 
         let path = folder.join("generation_config.json");
@@ -78,30 +99,109 @@ fn refuse_unsupported(f: &Fields<'_>) -> Result<()> {
             format!("the quantisation \"{method}\" is not supported; use the unquantised model or a GGUF file");
         return Err(f.error("quantization_config", reason));
     }
+    if f.bool("use_bidirectional_attention")? == Some(true) {
+        return Err(f.error("use_bidirectional_attention", "is not supported: the model is no causal one"));
+    }
+    refuse_partial_rotation(f)
+}
+
+fn refuse_partial_rotation(f: &Fields<'_>) -> Result<()> {
     match f.number("partial_rotary_factor")? {
         Some(p) if p != 1.0 => Err(f.error("partial_rotary_factor", format!("{p} is not supported, only 1"))),
         _ => Ok(()),
     }
 }
 
-/// `(theta, scaling)`: newer files have `rope_parameters`, older ones `rope_theta` and `rope_scaling`.
-fn rope(f: &Fields<'_>) -> Result<(f64, RopeScaling)> {
-    let key =
-        if f.map.get("rope_parameters").is_some_and(|v| !v.is_null()) { "rope_parameters" } else { "rope_scaling" };
-    let map = match f.map.get(key) {
-        None | Some(Value::Null) => return Ok((f.number("rope_theta")?.unwrap_or(10_000.0), RopeScaling::None)),
-        Some(Value::Object(map)) => map,
-        Some(other) => return Err(f.error(key, format!("{other} is no object"))),
+/// The sliding window, and which layers have it.
+fn windows(f: &Fields<'_>, family: Family, layers: usize) -> Result<(Option<usize>, Vec<bool>)> {
+    let rule = family.windowed();
+    let on = match rule {
+        Windowed::Never => false,
+        Windowed::FromLayer => f.bool("use_sliding_window")?.unwrap_or(false),
+        Windowed::Always | Windowed::AllButEvery(_) => true,
     };
-    if map.values().any(Value::is_object) {
-        return Err(f.error(key, "separate values by layer type are not supported"));
+    let given = f.map.contains_key("sliding_window");
+    let window = if given { f.size("sliding_window")? } else { family.default_window() };
+    if window.is_none() && matches!(rule, Windowed::AllButEvery(_)) {
+        return Err(f.error("sliding_window", "is null, but layers of this family need a window"));
     }
-    let r = Fields { path: f.path, map };
-    let theta = match r.number("rope_theta")? {
-        Some(theta) => theta,
-        None => f.number("rope_theta")?.unwrap_or(10_000.0),
+    let Some(window) = window.filter(|_| on) else { return Ok((None, windowed(Windowed::Never, layers, 0))) };
+    let listed = match rule {
+        Windowed::FromLayer | Windowed::AllButEvery(_) => layer_types(f)?,
+        Windowed::Never | Windowed::Always => None,
     };
-    let number = |name: &str| r.number(name)?.ok_or_else(|| f.error(format!("{key}.{name}"), "is missing"));
+    let rule = match f.size("sliding_window_pattern")?.filter(|_| family == Family::Gemma3) {
+        Some(0) => return Err(f.error("sliding_window_pattern", "0 is no pattern")),
+        Some(n) => Windowed::AllButEvery(n),
+        None => rule,
+    };
+    let by_rule = windowed(rule, layers, f.size("max_window_layers")?.unwrap_or(28));
+    let windowed = listed.unwrap_or(by_rule);
+    Ok((Some(window).filter(|_| windowed.contains(&true)), windowed))
+}
+
+/// The list `layer_types`, if there is one.
+fn layer_types(f: &Fields<'_>) -> Result<Option<Vec<bool>>> {
+    const KEY: &str = "layer_types";
+    let Some(list) = f.get(KEY, "list", |v| v.as_array().cloned())? else { return Ok(None) };
+    let kind = |v: &Value| match v.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
+        _ => Err(f.error(KEY, format!("{v} is not supported; supported: full_attention, sliding_attention"))),
+    };
+    list.iter().map(kind).collect::<Result<_>>().map(Some)
+}
+
+/// Rotary positions.
+struct Rope {
+    theta: f64,
+    scaling: RopeScaling,
+    local_theta: Option<f64>,
+}
+
+impl Rope {
+    /// Newer files have `rope_parameters`, older ones `rope_theta` and `rope_scaling`.
+    fn read(f: &Fields<'_>, family: Family) -> Result<Rope> {
+        let theta = f.number("rope_theta")?.unwrap_or(family.default_rope_theta());
+        let local_theta = match family.default_rope_local_theta() {
+            Some(default) => Some(f.number("rope_local_base_freq")?.unwrap_or(default)),
+            None => None,
+        };
+        let key = match f.map.get("rope_parameters") {
+            None | Some(Value::Null) => "rope_scaling",
+            Some(_) => "rope_parameters",
+        };
+        let Some(map) = f.object(key)? else { return Ok(Rope { theta, scaling: RopeScaling::None, local_theta }) };
+        if !map.values().any(Value::is_object) {
+            let (theta, scaling) = one_rope(&Fields { path: f.path, map }, key, theta)?;
+            return Ok(Rope { theta, scaling, local_theta });
+        }
+        let Some(local) = local_theta else {
+            return Err(
+                f.error(key, format!("separate values by layer type are not supported for {}", family.model_type()))
+            );
+        };
+        let by_type = Fields { path: f.path, map };
+        let part = |name: &str, theta: f64| match by_type.object(name)? {
+            Some(map) => one_rope(&Fields { path: f.path, map }, &format!("{key}.{name}"), theta),
+            None => Ok((theta, RopeScaling::None)),
+        };
+        let (local, local_scaling) = part("sliding_attention", local)?;
+        if local_scaling != RopeScaling::None {
+            return Err(
+                f.error(format!("{key}.sliding_attention"), "scaling is not supported for layers with a window")
+            );
+        }
+        let (theta, scaling) = part("full_attention", theta)?;
+        Ok(Rope { theta, scaling, local_theta: Some(local) })
+    }
+}
+
+/// `(theta, scaling)` of one object; `key` is its name.
+fn one_rope(r: &Fields<'_>, key: &str, theta: f64) -> Result<(f64, RopeScaling)> {
+    refuse_partial_rotation(r)?;
+    let theta = r.number("rope_theta")?.unwrap_or(theta);
+    let number = |name: &str| r.number(name)?.ok_or_else(|| r.error(format!("{key}.{name}"), "is missing"));
     let kind = match r.string("rope_type")? {
         Some(kind) => kind,
         None => r.string("type")?.unwrap_or_else(|| "default".to_string()),
@@ -117,7 +217,7 @@ fn rope(f: &Fields<'_>) -> Result<(f64, RopeScaling)> {
         },
         _ => {
             let reason = format!("the scaling \"{kind}\" is not supported; supported: default, linear, llama3");
-            return Err(f.error(key, reason));
+            return Err(r.error(key, reason));
         }
     };
     Ok((theta, scaling))
@@ -136,6 +236,14 @@ impl Fields<'_> {
 
     fn missing(&self, key: &str) -> Error {
         self.error(key, "this key is missing")
+    }
+
+    fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>> {
+        match self.map.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(self.error(key, format!("{other} is no object"))),
+        }
     }
 
     fn get<T>(&self, key: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {

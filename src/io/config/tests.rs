@@ -25,6 +25,8 @@ fn hf(changes: Json, generation: Option<&str>) -> Result<ModelConfig> {
     ModelConfig::from_hf(dir.path())
 }
 
+mod families;
+
 #[track_caller]
 fn rejects(changes: Json, expected: &str) {
     let message = hf(changes, None).unwrap_err().to_string();
@@ -47,9 +49,8 @@ fn hf_keys_and_their_defaults() {
     let other = json!({"head_dim": 32, "tie_word_embeddings": true, "attention_bias": true, "mlp_bias": true, "sliding_window": 9});
     let c = hf(other, None).unwrap();
     assert!(c.tie_word_embeddings && c.attention_bias && c.mlp_bias);
-    assert_eq!((c.head_dim, c.sliding_window), (32, Some(9)));
-    let off = hf(json!({"sliding_window": 9, "use_sliding_window": false}), None).unwrap();
-    assert_eq!(off.sliding_window, None);
+    // Llama has no sliding window, whatever its configuration says
+    assert_eq!((c.head_dim, c.sliding_window, c.windowed), (32, None, vec![false; 3]));
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn bad_configs_are_refused() {
     rejects(json!({"rope_theta": 0.5}), "rope_theta");
     rejects(json!({"tie_word_embeddings": 1}), "tie_word_embeddings: 1 is no true or false");
     rejects(json!({"eos_token_id": [-5]}), "eos_token_id");
-    rejects(json!({"sliding_window": 0}), "sliding_window");
+    rejects(json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window");
     rejects(json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor");
     rejects(json!({"quantization_config": {"quant_method": "gptq"}}), "the quantisation \"gptq\" is not supported");
 

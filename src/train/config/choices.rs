@@ -77,6 +77,16 @@ choice! {
 }
 
 choice! {
+    /// What the operands of products are rounded to. Sums are f32 always.
+    PrecisionOption {
+        /// Not at all
+        F32,
+        /// To f16 where the device has matrix units that compute rightly
+        F16,
+    }
+}
+
+choice! {
     /// Which activations are kept for the backward pass.
     Checkpointing {
         /// All

@@ -1,0 +1,462 @@
+enable f16;
+enable wgpu_cooperative_matrix;
+// The products of matmul.wgsl on matrix units: f16 operands, f32 accumulation. Layouts, weight formats, parameters and
+// the index of S are those of matmul.wgsl.
+//
+// A workgroup makes BM × BN outputs, BK of k at a time, with SM × SN subgroups of 32; a subgroup owns a part of
+// (BM / SM) × (BN / SN), in fragments of 16 × 16. While the units work on one tile, the next one is on its way in
+// registers, still packed; it is decoded when it is put into workgroup memory.
+// Tiles lie as their operand lies in memory; rows are padded by 8 halves against bank conflicts.
+//
+// AFMT: 0 f32, 1 f16 operand A. WFMT: as in lib/weight.wgsl, for B or W. Contiguous lengths are multiples of 8: eight
+// neighbours are a chunk, the unit of loading.
+{% set THREADS = 32 * SM * SN %}
+{% set FM = BM // SM // 16 %}
+{% set FN = BN // SN // 16 %}
+{% set A_ROWS = BK if LAYOUT == 2 else BM %}
+{% set A_COLS = BM if LAYOUT == 2 else BK %}
+{% set B_ROWS = BN if LAYOUT == 0 else BK %}
+{% set B_COLS = BK if LAYOUT == 0 else BN %}
+{% set LA = (A_COLS + 8) // 4 %}
+{% set LB = (B_COLS + 8) // 4 %}
+{% set CHUNKS_A = A_ROWS * A_COLS // 8 // THREADS %}
+{% set CHUNKS_B = B_ROWS * B_COLS // 8 // THREADS %}
+{% set BUCKETS = (BN // 32) * (BK // 32) %}
+{% set OWN_BUCKETS = (BUCKETS + SM * SN - 1) // (SM * SN) %}
+
+struct Params {
+    base: u32, groups: u32,
+    m: u32, n: u32, k: u32,
+    c_stride: u32, c_column: u32,
+    splits: u32, k_per_split: u32,
+    scale: f32,
+    rank: u32, w_scales: u32,
+    bucket_cols: u32, s_positions: u32,
+    w_cols: u32,
+    u_stride: u32, u_column: u32,
+    nnz: u32,
+}
+
+{% set OF = {0: "vec4<f32>", 1: "vec4<u32>", 2: "vec4<u32>", 3: "u32", 4: "u32"} %}
+@group(0) @binding(0) var<storage, read> a: array<{{ OF[AFMT] }}>; // [m, k], TN: [k, m]
+@group(0) @binding(1) var<storage, read> w: array<{{ OF[WFMT] }}>; // NT: [n, k]; NN and TN: [k, n]
+{% if FUSED %}
+@group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
+@group(0) @binding(3) var<storage, read> s_values: array<f32>; // [nnz], in the order of the positions
+@group(0) @binding(4) var<storage, read> u: array<f32>;        // [m, u_stride]: U or V
+@group(0) @binding(5) var<storage, read> v: array<f32>;        // NT: B [n, rank]; NN: A [rank, n]
+@group(0) @binding(6) var<storage, read> bias: array<f32>;     // [n]
+@group(0) @binding(7) var<storage, read_write> c: array<f32>;  // [m, c_stride]
+@group(0) @binding(8) var<uniform> p: Params;
+{% elif MASKED %}
+@group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;  // [splits, nnz], in the order of the positions
+@group(0) @binding(4) var<uniform> p: Params;
+{% else %}
+@group(0) @binding(2) var<storage, read_write> c: array<f32>;  // [splits, m, c_stride]
+@group(0) @binding(3) var<uniform> p: Params;
+{% endif %}
+
+var<workgroup> tile_a: array<vec4<f16>, {{ A_ROWS * LA }}>; // [A_ROWS][A_COLS + 8]
+var<workgroup> tile_b: array<vec4<f16>, {{ B_ROWS * LB }}>; // [B_ROWS][B_COLS + 8]
+var<workgroup> stage: array<f32, {{ 256 * SM * SN }}>;                // a fragment of C for each subgroup
+
+// A chunk as it is in memory, and its way to f16.
+{% macro chunk(operand, format) %}
+{% if format == 0 %}
+struct Chunk{{ operand }} { x: vec4<f32>, y: vec4<f32>, }
+fn fetch{{ operand }}(i: u32) -> Chunk{{ operand }} {
+    return Chunk{{ operand }}({{ operand }}[i >> 2u], {{ operand }}[(i >> 2u) + 1u]);
+}
+fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return vec4<f16>(r.x); }
+fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return vec4<f16>(r.y); }
+{% elif format == 1 %}
+struct Chunk{{ operand }} { x: vec4<u32>, }
+fn fetch{{ operand }}(i: u32) -> Chunk{{ operand }} { return Chunk{{ operand }}({{ operand }}[i >> 3u]); }
+// Loads of f16 itself are cut into single halves by drivers, and there is no bitcast to vectors of f16 yet. This way
+// there and back is exact, and what was measured fastest.
+fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> {
+    return vec4<f16>(vec4<f32>(unpack2x16float(r.x.x), unpack2x16float(r.x.y)));
+}
+fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> {
+    return vec4<f16>(vec4<f32>(unpack2x16float(r.x.z), unpack2x16float(r.x.w)));
+}
+{% elif format == 2 %}
+struct Chunk{{ operand }} { x: vec4<u32>, }
+fn fetch{{ operand }}(i: u32) -> Chunk{{ operand }} { return Chunk{{ operand }}({{ operand }}[i >> 3u]); }
+fn expanded(x: vec2<u32>) -> vec4<f16> {
+    let lo = x << vec2<u32>(16u);
+    let hi = x & vec2<u32>(0xffff0000u);
+    return vec4<f16>(bitcast<vec4<f32>>(vec4<u32>(lo.x, hi.x, lo.y, hi.y)));
+}
+fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return expanded(r.x.xy); }
+fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return expanded(r.x.zw); }
+{% elif format == 3 %}
+struct Chunk{{ operand }} { x: u32, y: u32, scale: u32, odd: u32, }
+fn fetch{{ operand }}(i: u32) -> Chunk{{ operand }} {
+    return Chunk{{ operand }}(w[i >> 2u], w[(i >> 2u) + 1u], w[p.w_scales + (i >> 6u)], i & 32u);
+}
+fn decoded(codes: u32, r: Chunk{{ operand }}) -> vec4<f16> {
+    let pair = unpack2x16float(r.scale);
+    let q = bitcast<i32>(codes);
+    let four = vec4<f32>(vec4<i32>((q << 24u) >> 24u, (q << 16u) >> 24u, (q << 8u) >> 24u, q >> 24u));
+    return vec4<f16>(select(pair.x, pair.y, r.odd != 0u) * four);
+}
+fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x, r); }
+fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.y, r); }
+{% else %}
+struct Chunk{{ operand }} { x: u32, scale: u32, }
+fn fetch{{ operand }}(i: u32) -> Chunk{{ operand }} {
+    return Chunk{{ operand }}(w[i >> 3u], w[p.w_scales + (i >> 5u)]);
+}
+fn decoded(q: u32, scale: u32) -> vec4<f16> {
+    let sm = unpack2x16float(scale);
+    return vec4<f16>(sm.x * vec4<f32>(vec4<u32>(q & 15u, (q >> 4u) & 15u, (q >> 8u) & 15u, (q >> 12u) & 15u)) + sm.y);
+}
+fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x, r.scale); }
+fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >> 16u, r.scale); }
+{% endif %}
+{% endmacro %}
+{{ chunk("a", AFMT) }}
+{{ chunk("w", WFMT) }}
+
+// Where this thread's chunks start, at k = 0. Rows and columns outside of C read its last ones and store nothing.
+{% macro bases() %}
+{% for i in range(CHUNKS_A) %}
+    let ka{{ i }} = {% if LAYOUT == 2 %}(lid + {{ i * THREADS }}u) / {{ A_COLS // 8 }}u{% else %}(lid + {{ i * THREADS }}u) % {{ A_COLS // 8 }}u * 8u{% endif %};
+{% if LAYOUT == 2 %}
+    let ia{{ i }} = ka{{ i }} * p.m + min(m0 + (lid + {{ i * THREADS }}u) % {{ A_COLS // 8 }}u * 8u, p.m - 8u);
+{% else %}
+    let ia{{ i }} = min(m0 + (lid + {{ i * THREADS }}u) / {{ A_COLS // 8 }}u, p.m - 1u) * p.k + ka{{ i }};
+{% endif %}
+{% endfor %}
+{% for i in range(CHUNKS_B) %}
+    let kb{{ i }} = {% if LAYOUT != 0 %}(lid + {{ i * THREADS }}u) / {{ B_COLS // 8 }}u{% else %}(lid + {{ i * THREADS }}u) % {{ B_COLS // 8 }}u * 8u{% endif %};
+{% if LAYOUT != 0 %}
+    let ib{{ i }} = kb{{ i }} * p.n + min(n0 + (lid + {{ i * THREADS }}u) % {{ B_COLS // 8 }}u * 8u, p.n - 8u);
+{% else %}
+    let ib{{ i }} = min(n0 + (lid + {{ i * THREADS }}u) / {{ B_COLS // 8 }}u, p.n - 1u) * p.k + kb{{ i }};
+{% endif %}
+{% endfor %}
+{% endmacro %}
+
+// The tile at k into registers. TAIL = 1: the last tile has zeros behind k_end.
+{% macro fetch(k) %}
+        {
+{% if TAIL %}
+            let k = {{ k }};
+{% for i in range(CHUNKS_A) %}
+            ra{{ i }} = Chunka();
+            if (k + ka{{ i }} < k_end) { ra{{ i }} = fetcha(ia{{ i }} + {{ "k * p.m" if LAYOUT == 2 else "k" }}); }
+{% endfor %}
+{% for i in range(CHUNKS_B) %}
+            rb{{ i }} = Chunkw();
+            if (k + kb{{ i }} < k_end) { rb{{ i }} = fetchw(ib{{ i }} + {{ "k" if LAYOUT == 0 else "k * p.n" }}); }
+{% endfor %}
+{% else %}
+            // past the end nothing is used of it
+            let k = min({{ k }}, k_end - {{ BK }}u);
+{% for i in range(CHUNKS_A) %}
+            ra{{ i }} = fetcha(ia{{ i }} + {{ "k * p.m" if LAYOUT == 2 else "k" }});
+{% endfor %}
+{% for i in range(CHUNKS_B) %}
+            rb{{ i }} = fetchw(ib{{ i }} + {{ "k" if LAYOUT == 0 else "k * p.n" }});
+{% endfor %}
+{% endif %}
+        }
+{% endmacro %}
+
+// Registers into workgroup memory.
+{% macro put() %}
+{% for i in range(CHUNKS_A) %}
+        {
+            let i = lid + {{ i * THREADS }}u;
+            let to = (i / {{ A_COLS // 8 }}u) * {{ LA }}u + (i % {{ A_COLS // 8 }}u) * 2u;
+            tile_a[to] = lowa(ra{{ i }});
+            tile_a[to + 1u] = higha(ra{{ i }});
+        }
+{% endfor %}
+{% for i in range(CHUNKS_B) %}
+        {
+            let i = lid + {{ i * THREADS }}u;
+            let to = (i / {{ B_COLS // 8 }}u) * {{ LB }}u + (i % {{ B_COLS // 8 }}u) * 2u;
+            tile_b[to] = loww(rb{{ i }});
+            tile_b[to + 1u] = highw(rb{{ i }});
+        }
+{% endfor %}
+{% endmacro %}
+
+// acc += A · B over the tile.
+{% macro compute() %}
+{% for kk in range(0, BK, 16) %}
+        {
+{% for i in range(FM) %}
+{% if LAYOUT == 2 %}
+            let fa{{ i }} = coopLoad<coop_mat16x16<f16, A>>(&tile_a[{{ kk * LA + 4 * i }}u + part_m * {{ FM * 4 }}u], {{ LA }}u);
+{% else %}
+            let fa{{ i }} = coopLoadT<coop_mat16x16<f16, A>>(&tile_a[{{ 16 * i * LA + kk // 4 }}u + part_m * {{ FM * 16 * LA }}u], {{ LA }}u);
+{% endif %}
+{% endfor %}
+{% for j in range(FN) %}
+{% if LAYOUT == 0 %}
+            let fb{{ j }} = coopLoad<coop_mat16x16<f16, B>>(&tile_b[{{ 16 * j * LB + kk // 4 }}u + part_n * {{ FN * 16 * LB }}u], {{ LB }}u);
+{% else %}
+            let fb{{ j }} = coopLoadT<coop_mat16x16<f16, B>>(&tile_b[{{ kk * LB + 4 * j }}u + part_n * {{ FN * 4 }}u], {{ LB }}u);
+{% endif %}
+{% for i in range(FM) %}
+            acc{{ i }}_{{ j }} = coopMultiplyAdd(fa{{ i }}, fb{{ j }}, acc{{ i }}_{{ j }});
+{% endfor %}
+{% endfor %}
+        }
+{% endfor %}
+{% endmacro %}
+
+{% if MASKED or FUSED and SPARSE %}
+// Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
+fn position(e: u32) -> u32 {
+    return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
+}
+{% endif %}
+
+{% if FUSED and SPARSE %}
+// Where bucket b of the tile that starts at k lies in the index; one past the end if it is outside of W.
+fn bucket_at(b: u32, k: u32, n0: u32) -> u32 {
+{% if LAYOUT == 0 %}
+    let row = (n0 >> 5u) + b / {{ BK // 32 }}u;
+    let col = (k >> 5u) + b % {{ BK // 32 }}u;
+    let inside = row * 32u < p.n && col * 32u < p.k;
+{% else %}
+    let row = (k >> 5u) + b / {{ BN // 32 }}u;
+    let col = (n0 >> 5u) + b % {{ BN // 32 }}u;
+    let inside = row * 32u < p.k && col * 32u < p.n;
+{% endif %}
+    return select(0xffffffffu, row * p.bucket_cols + col, inside);
+}
+
+// Adds one entry to the tile. Entries have distinct positions, so no two threads touch the same half.
+fn add_entry(b: u32, at: u32, value: f32) {
+    let row = (at >> 7u) * 4u + ((at >> 2u) & 3u) + b / {{ B_COLS // 32 }}u * 32u;
+    let col = ((at >> 4u) & 7u) + b % {{ B_COLS // 32 }}u * 8u;
+    let to = row * {{ LB }}u + col;
+    let lane = at & 3u;
+    tile_b[to][lane] = f16(f32(tile_b[to][lane]) + value);
+}
+
+// The first 32 entries of each of this subgroup's buckets into registers, one a lane; and where the next tile's lie.
+{% macro fetch_sparse(k_next) %}
+{% for o in range(OWN_BUCKETS) %}
+        sf{{ o }} = nf{{ o }}; se{{ o }} = ne{{ o }};
+        if (sf{{ o }} + lane < se{{ o }}) {
+            sp{{ o }} = position(sf{{ o }} + lane);
+            sv{{ o }} = s_values[sf{{ o }} + lane];
+        }
+{{ fetch_offsets(o, k_next) }}
+{% endfor %}
+{% endmacro %}
+
+{% macro fetch_offsets(o, k) %}
+        {
+            nf{{ o }} = 0u; ne{{ o }} = 0u;
+            let b = subgroup + {{ o * SM * SN }}u;
+            let at = bucket_at(b, {{ k }}, n0);
+            if (b < {{ BUCKETS }}u && at != 0xffffffffu) { nf{{ o }} = s_index[at]; ne{{ o }} = s_index[at + 1u]; }
+        }
+{% endmacro %}
+
+{% macro add_sparse() %}
+{% for o in range(OWN_BUCKETS) %}
+        if (sf{{ o }} + lane < se{{ o }}) { add_entry(subgroup + {{ o * SM * SN }}u, sp{{ o }}, sv{{ o }}); }
+        for (var e = sf{{ o }} + lane + 32u; e < se{{ o }}; e += 32u) {
+            add_entry(subgroup + {{ o * SM * SN }}u, position(e), s_values[e]);
+        }
+{% endfor %}
+{% endmacro %}
+{% endif %}
+
+@compute @workgroup_size({{ THREADS }})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    // as in lib/grid.wgsl, but matrix units want control flow that is seen to be uniform, and calls hide it
+    let group = p.base + wid.x + wid.y * nwg.x;
+    if (group >= p.groups) { return; }
+    let tiles_m = (p.m + {{ BM - 1 }}u) / {{ BM }}u;
+    let tiles_n = (p.n + {{ BN - 1 }}u) / {{ BN }}u;
+    let part = group / (tiles_m * tiles_n);
+    let in_part = group - part * tiles_m * tiles_n;
+    // bands of tiles of m share their tiles of n in the cache
+    let band = in_part / ({{ BAND }}u * tiles_n);
+    let band_rows = min({{ BAND }}u, tiles_m - band * {{ BAND }}u);
+    let in_band = in_part - band * {{ BAND }}u * tiles_n;
+    let m0 = (band * {{ BAND }}u + in_band % band_rows) * {{ BM }}u;
+    let n0 = (in_band / band_rows) * {{ BN }}u;
+    let k_begin = part * p.k_per_split;
+    let k_end = min(p.k, k_begin + p.k_per_split);
+    let subgroup = lid / 32u;
+    let lane = lid % 32u;
+    let part_m = subgroup / {{ SN }}u;
+    let part_n = subgroup % {{ SN }}u;
+
+{% for i in range(FM) %}
+{% for j in range(FN) %}
+    var acc{{ i }}_{{ j }} = coop_mat16x16<f32, C>();
+{% endfor %}
+{% endfor %}
+{% for i in range(CHUNKS_A) %}
+    var ra{{ i }} = Chunka();
+{% endfor %}
+{% for i in range(CHUNKS_B) %}
+    var rb{{ i }} = Chunkw();
+{% endfor %}
+{% if FUSED and SPARSE %}
+{% for o in range(OWN_BUCKETS) %}
+    var nf{{ o }} = 0u; var ne{{ o }} = 0u;
+    var sf{{ o }} = 0u; var se{{ o }} = 0u; var sp{{ o }} = 0u; var sv{{ o }} = 0.0;
+{{ fetch_offsets(o, "k_begin") }}
+{% endfor %}
+{{ fetch_sparse("(k_begin + " ~ BK ~ "u)") }}
+{% endif %}
+{{ bases() }}
+{{ fetch("k_begin") }}
+{{ put() }}
+    workgroupBarrier();
+{% if FUSED and SPARSE %}
+{{ add_sparse() }}
+    workgroupBarrier();
+{% endif %}
+    for (var k = k_begin; k < k_end; k += {{ BK }}u) {
+        let next = k + {{ BK }}u;
+{% if FUSED and SPARSE %}
+{{ fetch_sparse("(next + " ~ BK ~ "u)") }}
+{% endif %}
+{{ fetch("next") }}
+{{ compute() }}
+        workgroupBarrier();
+{{ put() }}
+        workgroupBarrier();
+{% if FUSED and SPARSE %}
+{{ add_sparse() }}
+        workgroupBarrier();
+{% endif %}
+    }
+{% if FUSED and LOWRANK %}
+    // [U | B] or [V ; A]. A loop of its own: a branch in the one above costs a tenth of the whole.
+    for (var k0 = 0u; k0 < p.rank; k0 += {{ BK }}u) {
+        for (var i = lid; i < {{ BM * BK // 4 }}u; i += {{ THREADS }}u) {
+            let row = m0 + i / {{ BK // 4 }}u;
+            let kk = k0 + i % {{ BK // 4 }}u * 4u;
+            var t = vec4<f32>();
+            if (row < p.m) {
+                let from_at = row * p.u_stride + p.u_column + kk;
+                if (kk < p.rank) { t.x = u[from_at]; }
+                if (kk + 1u < p.rank) { t.y = u[from_at + 1u]; }
+                if (kk + 2u < p.rank) { t.z = u[from_at + 2u]; }
+                if (kk + 3u < p.rank) { t.w = u[from_at + 3u]; }
+            }
+            tile_a[i / {{ BK // 4 }}u * {{ LA }}u + i % {{ BK // 4 }}u] = vec4<f16>(t);
+        }
+        for (var i = lid; i < {{ B_ROWS * B_COLS // 4 }}u; i += {{ THREADS }}u) {
+            let r = i / {{ B_COLS // 4 }}u;
+            let q = i % {{ B_COLS // 4 }}u * 4u;
+            var t = vec4<f32>();
+{% if LAYOUT == 0 %}
+            if (n0 + r < p.n) {
+                let from_at = (n0 + r) * p.rank + k0 + q;
+                if (k0 + q < p.rank) { t.x = v[from_at]; }
+                if (k0 + q + 1u < p.rank) { t.y = v[from_at + 1u]; }
+                if (k0 + q + 2u < p.rank) { t.z = v[from_at + 2u]; }
+                if (k0 + q + 3u < p.rank) { t.w = v[from_at + 3u]; }
+            }
+{% else %}
+            // n is a multiple of 8
+            if (k0 + r < p.rank && n0 + q < p.n) {
+                let from_at = (k0 + r) * p.n + n0 + q;
+                t = vec4<f32>(v[from_at], v[from_at + 1u], v[from_at + 2u], v[from_at + 3u]);
+            }
+{% endif %}
+            tile_b[r * {{ LB }}u + i % {{ B_COLS // 4 }}u] = vec4<f16>(t);
+        }
+        workgroupBarrier();
+{{ compute() }}
+        workgroupBarrier();
+    }
+{% endif %}
+
+    let row0 = m0 + part_m * {{ BM // SM }}u;
+    let col0 = n0 + part_n * {{ BN // SN }}u;
+{% if MASKED %}
+{% for i in range(FM) %}
+{% for j in range(FN) %}
+    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * 256u], 16u);
+    workgroupBarrier();
+    keep_masked(subgroup * 256u, lane, part, row0 + {{ 16 * i }}u, col0 + {{ 16 * j }}u);
+    workgroupBarrier();
+{% endfor %}
+{% endfor %}
+}
+
+// Of a fragment of dYᵀ·X, 16 × 16 from (row0, col0) on, the entries at the mask's positions.
+fn keep_masked(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32) {
+    if (row0 >= p.m || col0 >= p.n) { return; }
+    let bucket = (row0 >> 5u) * p.bucket_cols + (col0 >> 5u);
+    let end = s_index[bucket + 1u];
+    for (var e = s_index[bucket] + lane; e < end; e += 32u) {
+        let at = position(e);
+        let row = (at >> 7u) * 4u + ((at >> 2u) & 3u);
+        let col = ((at >> 4u) & 7u) * 4u + (at & 3u);
+        if (row >> 4u == ((row0 >> 4u) & 1u) && col >> 4u == ((col0 >> 4u) & 1u)) {
+            let to = part * p.nnz + e;
+            c[to] = stage[from_at + (row & 15u) * 16u + (col & 15u)] * p.scale{% if ACCUMULATE %} + c[to]{% endif %};
+        }
+    }
+}
+{% else %}
+    let c_part = part * p.m * p.c_stride + p.c_column;
+{% if not (FUSED and BIAS) %}
+    let stride = p.c_stride;
+    // no &&: its way through a variable would hide that all threads agree
+    if ((m0 + {{ BM }}u <= p.m) & (n0 + {{ BN }}u <= p.n)) {
+{% for i in range(FM) %}
+{% for j in range(FN) %}
+        {
+            let to = c_part + (row0 + {{ 16 * i }}u) * p.c_stride + col0 + {{ 16 * j }}u;
+{% if ACCUMULATE %}
+            let out = coopLoadT<coop_mat16x16<f32, C>>(&c[to], stride) + acc{{ i }}_{{ j }} * p.scale;
+{% else %}
+            let out = acc{{ i }}_{{ j }} * p.scale;
+{% endif %}
+            coopStoreT(out, &c[to], stride);
+        }
+{% endfor %}
+{% endfor %}
+        return;
+    }
+{% endif %}
+    // at the edge, by way of workgroup memory
+{% for i in range(FM) %}
+{% for j in range(FN) %}
+    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * 256u], 16u);
+    workgroupBarrier();
+    store_fragment(subgroup * 256u, lane, c_part, row0 + {{ 16 * i }}u, col0 + {{ 16 * j }}u);
+    workgroupBarrier();
+{% endfor %}
+{% endfor %}
+}
+
+fn store_fragment(from_at: u32, lane: u32, c_part: u32, row0: u32, col0: u32) {
+    for (var i = lane; i < 256u; i += 32u) {
+        let row = row0 + i / 16u;
+        let col = col0 + i % 16u;
+        if (row < p.m && col < p.n) {
+            let to = c_part + row * p.c_stride + col;
+            var out = stage[from_at + i] * p.scale;
+{% if FUSED and BIAS %}
+            out += bias[col];
+{% endif %}
+{% if ACCUMULATE %}
+            out += c[to];
+{% endif %}
+            c[to] = out;
+        }
+    }
+}
+{% endif %}

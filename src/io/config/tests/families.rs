@@ -1,0 +1,197 @@
+//! What the families' configurations say.
+
+use super::*;
+
+/// Reads `base()` as a model of this type with `changes` put over it.
+fn of(model_type: &str, mut changes: Json) -> Result<ModelConfig> {
+    changes["model_type"] = model_type.into();
+    hf(changes, None)
+}
+
+#[track_caller]
+fn refuses(model_type: &str, mut changes: Json, expected: &str) {
+    changes["model_type"] = model_type.into();
+    rejects(changes, expected);
+}
+
+fn types(kinds: &str) -> Json {
+    kinds.chars().map(|c| if c == 'w' { "sliding_attention" } else { "full_attention" }).collect()
+}
+
+#[test]
+fn windows_of_every_layer() {
+    for (given, want) in [(json!({}), Some(4096)), (json!({"sliding_window": null}), None)] {
+        let c = of("mistral", given).unwrap();
+        assert_eq!((c.sliding_window, c.windowed), (want, vec![want.is_some(); 3]));
+    }
+    let c = of("phi3", json!({})).unwrap();
+    assert_eq!((c.sliding_window, c.window(0)), (None, None));
+    let c = of("phi3", json!({"sliding_window": 2047})).unwrap();
+    assert_eq!((c.window(0), c.window(2), c.window(3)), (Some(2047), Some(2047), None));
+}
+
+#[test]
+fn windows_of_upper_layers() {
+    for family in ["qwen2", "qwen3"] {
+        let windows = |changes| of(family, changes).map(|c| (c.sliding_window, c.windowed));
+        let none = (None, vec![false; 3]);
+        assert_eq!(windows(json!({"sliding_window": 9})).unwrap(), none);
+        assert_eq!(windows(json!({"sliding_window": 9, "use_sliding_window": false})).unwrap(), none);
+        assert_eq!(windows(json!({"sliding_window": 9, "use_sliding_window": true})).unwrap(), none);
+        let upper = json!({"sliding_window": 9, "use_sliding_window": true, "max_window_layers": 1});
+        assert_eq!(windows(upper).unwrap(), (Some(9), vec![false, true, true]));
+        let listed = json!({"use_sliding_window": true, "max_window_layers": 0, "layer_types": types("wfw")});
+        assert_eq!(windows(listed).unwrap(), (Some(4096), vec![true, false, true]));
+        let on = |types: Json| json!({"use_sliding_window": true, "layer_types": types});
+        refuses(family, on(types("wf")), "layer_types: lists 2 layers, but num_hidden_layers is 3");
+        refuses(family, on(json!(["chunked_attention"])), "\"chunked_attention\" is not supported");
+        refuses(family, on(json!("all")), "layer_types: \"all\" is no list");
+    }
+}
+
+#[test]
+fn windows_between_full_layers() {
+    let c = of("gemma2", json!({})).unwrap();
+    assert_eq!((c.sliding_window, c.windowed), (Some(4096), vec![true, false, true]));
+    let c = of("gemma3_text", json!({"num_hidden_layers": 7, "sliding_window": 5})).unwrap();
+    assert_eq!(c.windowed, [true, true, true, true, true, false, true]);
+    assert_eq!((c.window(4), c.window(5)), (Some(5), None));
+    let c = of("gemma3_text", json!({"sliding_window_pattern": 2})).unwrap();
+    assert_eq!(c.windowed, [true, false, true]);
+    // only Gemma 3 has this key
+    assert_eq!(of("gemma2", json!({"sliding_window_pattern": 3})).unwrap().windowed, [true, false, true]);
+    let c = of("gemma3_text", json!({"sliding_window_pattern": 2, "layer_types": types("ffw")})).unwrap();
+    assert_eq!(c.windowed, [false, false, true]);
+    refuses("gemma3_text", json!({"sliding_window_pattern": 0}), "sliding_window_pattern: 0");
+    refuses("gemma2", json!({"sliding_window": null}), "sliding_window: is null");
+    refuses("gemma2", json!({"num_hidden_layers": u64::MAX}), "num_hidden_layers");
+}
+
+#[test]
+fn constants_of_gemma() {
+    let c = of("gemma2", json!({})).unwrap();
+    assert_eq!((c.attn_logit_softcapping, c.final_logit_softcapping), (Some(50.0), Some(30.0)));
+    assert_eq!((c.query_pre_attn_scalar, c.attention_scale()), (Some(256.0), 0.0625));
+    assert_eq!((c.head_dim, c.hidden_act.as_str(), c.tie_word_embeddings), (256, "gelu_pytorch_tanh", true));
+    assert_eq!(c.rope_local_theta, None);
+    let c = of("gemma2", json!({"attn_logit_softcapping": null, "final_logit_softcapping": 4})).unwrap();
+    assert_eq!((c.attn_logit_softcapping, c.final_logit_softcapping), (None, Some(4.0)));
+    let c = of("gemma3_text", json!({"query_pre_attn_scalar": 144, "head_dim": 128, "rope_theta": null})).unwrap();
+    assert_eq!((c.attn_logit_softcapping, c.final_logit_softcapping), (None, None));
+    assert_eq!((c.rope_theta, c.rope_local_theta), (1e6, Some(10_000.0)));
+    assert!((c.attention_scale() - 1.0 / 12.0).abs() < 1e-8 && c.head_dim == 128);
+    // others do not know these keys
+    let c = of("qwen3", json!({"query_pre_attn_scalar": 4, "attn_logit_softcapping": 2, "head_dim": 16})).unwrap();
+    assert_eq!((c.query_pre_attn_scalar, c.attn_logit_softcapping, c.attention_scale()), (None, None, 0.25));
+
+    refuses("gemma2", json!({"query_pre_attn_scalar": 0}), "query_pre_attn_scalar: 0 is not above 0");
+    refuses("gemma2", json!({"attn_logit_softcapping": -1}), "attn_logit_softcapping: -1 is not above 0");
+    refuses("gemma2", json!({"final_logit_softcapping": "x"}), "final_logit_softcapping: \"x\" is no number");
+    refuses("gemma2", json!({"hidden_activation": "gelu"}), "hidden_activation: \"gelu\" is not supported for gemma2");
+    refuses("gemma3_text", json!({"rope_local_base_freq": 1}), "rope_local_base_freq: 1 is not above 1");
+    refuses("gemma3_text", json!({"use_bidirectional_attention": true}), "use_bidirectional_attention");
+    refuses("qwen3", json!({"hidden_act": "gelu_pytorch_tanh"}), "only \"silu\"");
+}
+
+#[test]
+fn rope_by_layer_type() {
+    let part = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
+    let mut full = part(5e5);
+    full["rope_type"] = json!("linear");
+    full["factor"] = json!(8.0);
+    let both = json!({"sliding_attention": part(2e4), "full_attention": full});
+    let c = of("gemma3_text", json!({"rope_parameters": both, "rope_theta": null})).unwrap();
+    assert_eq!((c.rope_theta, c.rope_local_theta), (5e5, Some(2e4)));
+    assert_eq!(c.rope_scaling, RopeScaling::Linear { factor: 8.0 });
+    refuses("qwen3", json!({"rope_parameters": both}), "by layer type are not supported for qwen3");
+    let swapped = json!({"sliding_attention": both["full_attention"], "full_attention": part(1e6)});
+    refuses("gemma3_text", json!({"rope_parameters": swapped}), "rope_parameters.sliding_attention: scaling");
+    refuses("gemma3_text", json!({"rope_parameters": {"full_attention": {}, "sliding_attention": 1}}), "is no object");
+
+    let long = json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]});
+    refuses("phi3", json!({"rope_scaling": long}), "the scaling \"longrope\" is not supported");
+    refuses("qwen2", json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "\"yarn\" is not supported");
+    refuses("phi3", json!({"partial_rotary_factor": 0.75}), "partial_rotary_factor: 0.75");
+    refuses("phi3", json!({"rope_parameters": {"partial_rotary_factor": 0.75}}), "partial_rotary_factor: 0.75");
+}
+
+#[test]
+fn biases_are_the_familys() {
+    let bias = |family: &str, given: Json| of(family, given).unwrap().attention_bias;
+    assert!(bias("qwen2", json!({})) && bias("qwen2", json!({"attention_bias": false})));
+    assert!(!bias("mistral", json!({"attention_bias": true})) && !bias("phi3", json!({"attention_bias": true})));
+    assert!(bias("qwen3", json!({"attention_bias": true})) && !bias("qwen3", json!({})));
+    assert!(!of("mistral", json!({"mlp_bias": true})).unwrap().mlp_bias);
+    assert_eq!(of("qwen3", json!({})).unwrap().head_dim, 128);
+}
+
+#[test]
+fn written_configurations_read_the_same() {
+    let cases = [
+        ("llama", json!({"rope_scaling": {"type": "linear", "factor": 2.0}, "mlp_bias": true})),
+        ("mistral", json!({"sliding_window": null})),
+        ("mistral", json!({"sliding_window": 9, "head_dim": 24})),
+        ("qwen2", json!({"use_sliding_window": true, "max_window_layers": 2})),
+        ("qwen2", json!({"tie_word_embeddings": true})),
+        ("qwen3", json!({"attention_bias": true, "eos_token_id": [2, 5]})),
+        ("gemma2", json!({"final_logit_softcapping": null, "tie_word_embeddings": false})),
+        ("gemma3_text", json!({"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window_pattern": 2})),
+        ("phi3", json!({"sliding_window": 2047})),
+        ("phi3", json!({"sliding_window": null})),
+    ];
+    for (family, changes) in cases {
+        let config = of(family, changes).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), config.to_hf().to_string()).unwrap();
+        assert_eq!(ModelConfig::from_hf(dir.path()).unwrap(), config);
+    }
+}
+
+#[test]
+fn gguf_files_of_families() {
+    // gguf_base() with its keys under another architecture
+    let read_with = |architecture: &str, changes: &[(&str, Value)], tensors: &[GgufTensor<'_>]| {
+        let mut metadata = Metadata::new();
+        for (key, value) in gguf_base() {
+            metadata.insert(key.replace("llama.", &format!("{architecture}.")), value);
+        }
+        metadata.insert("general.architecture".into(), Value::String(architecture.into()));
+        metadata.extend(changes.iter().map(|(k, v)| (format!("{architecture}.{k}"), v.clone())));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        write_gguf(&path, &metadata, tensors).unwrap();
+        ModelConfig::from_gguf(&GgufFile::open(&path)?)
+    };
+    let read = |architecture: &str, changes: &[(&str, Value)]| read_with(architecture, changes, &[]);
+    let c = read("gemma2", &[("attention.sliding_window", Value::U32(9))]).unwrap();
+    assert_eq!((c.family, c.query_pre_attn_scalar), (Family::Gemma2, Some(16.0)));
+    assert_eq!((c.sliding_window, c.windowed), (Some(9), vec![true, false, true]));
+    // the largest Gemma 2 and Gemma 3 divide by hidden / heads, whatever the size of their heads
+    let heads = ("attention.key_length", Value::U32(32));
+    let rope = ("rope.dimension_count", Value::U32(32));
+    for (architecture, layers) in [("gemma2", 46), ("gemma3", 62)] {
+        let changes = [heads.clone(), rope.clone(), ("block_count", Value::U32(layers))];
+        let kv = ("attention.head_count_kv", Value::U32(2));
+        let c = read(architecture, &[changes.as_slice(), &[kv]].concat()).unwrap();
+        assert_eq!((c.head_dim, c.query_pre_attn_scalar), (32, Some(16.0)));
+    }
+    let c = read("gemma3", &[("rope.freq_base_swa", Value::F32(5000.0))]).unwrap();
+    assert_eq!((c.rope_local_theta, c.family.model_type()), (Some(5000.0), "gemma3_text"));
+    let err = read("gemma3", &[("attention.sliding_window_pattern", Value::U32(3))]).unwrap_err().to_string();
+    assert!(err.contains("gemma3.attention.sliding_window_pattern: only 6 is supported"), "{err}");
+    let listed = Value::Array(vec![Value::Bool(true), Value::Bool(false)]);
+    assert!(read("gemma3", &[("attention.sliding_window_pattern", listed)]).is_err());
+    let c = read("llama", &[("attention.sliding_window", Value::U32(9))]).unwrap();
+    assert_eq!((c.sliding_window, c.windowed), (Some(9), vec![true; 3]));
+    let c = read("phi3", &[("attention.sliding_window", Value::U32(0))]).unwrap();
+    assert_eq!((c.sliding_window, c.windowed), (None, vec![false; 3]));
+    let long = [f32s("rope_factors_long.weight", &[8], &[1.0; 8])];
+    let err = read_with("phi3", &[], &long).unwrap_err().to_string();
+    assert!(err.contains("rope_factors_long.weight: the scaling \"longrope\" is not supported"), "{err}");
+    let c = read("qwen2", &[("attention.sliding_window", Value::U32(9))]).unwrap();
+    assert_eq!((c.sliding_window, c.windowed), (None, vec![false; 3]));
+    for unknown in ["mistral", "gemma3_text", "gemma"] {
+        let err = read(unknown, &[]).unwrap_err().to_string();
+        assert!(err.contains("is not supported; supported: llama, mistral, qwen2"), "{err}");
+    }
+}

@@ -1,0 +1,73 @@
+//! Back to Hugging Face's `config.json`.
+
+use super::family::Windowed;
+use super::{ModelConfig, RopeScaling};
+use serde_json::{Value, json};
+
+impl ModelConfig {
+    /// As Hugging Face's `config.json` says it.
+    pub fn to_hf(&self) -> Value {
+        let mut json = json!({
+            "model_type": self.family.model_type(),
+            "architectures": [self.family.architecture()],
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_ids,
+            "pad_token_id": self.pad_token_id,
+            "torch_dtype": "float32",
+        });
+        json["rope_scaling"] = self.rope_scaling.to_hf();
+        json[self.family.activation_key()] = self.hidden_act.as_str().into();
+        let rule = self.family.windowed();
+        if rule != Windowed::Never {
+            // null, too: an absent key means 4,096 in most families
+            json["sliding_window"] = self.sliding_window.into();
+        }
+        if rule == Windowed::FromLayer {
+            json["use_sliding_window"] = self.sliding_window.is_some().into();
+        }
+        if matches!(rule, Windowed::FromLayer | Windowed::AllButEvery(_)) {
+            let kind = |windowed: &bool| if *windowed { "sliding_attention" } else { "full_attention" };
+            json["layer_types"] = self.windowed.iter().map(kind).collect();
+        }
+        if let Some(theta) = self.rope_local_theta {
+            json["rope_local_base_freq"] = theta.into();
+        }
+        if self.family.is_gemma() {
+            json["query_pre_attn_scalar"] = self.query_pre_attn_scalar.into();
+            json["attn_logit_softcapping"] = self.attn_logit_softcapping.into();
+            json["final_logit_softcapping"] = self.final_logit_softcapping.into();
+        }
+        json
+    }
+}
+
+impl RopeScaling {
+    fn to_hf(self) -> Value {
+        match self {
+            RopeScaling::None => Value::Null,
+            RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                json!({
+                    "rope_type": "llama3",
+                    "factor": factor,
+                    "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                })
+            }
+        }
+    }
+}

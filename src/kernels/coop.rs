@@ -1,0 +1,288 @@
+//! Products on matrix units: `shaders/matmul_coop.wgsl`. Operands are rounded to f16 on their way into workgroup memory
+//! (relative error 2⁻¹¹ each; beyond ±65,504 they become infinite), sums are f32.
+//!
+//! [`matmul`](super::matmul::matmul) and [`rosa_linear`](super::matmul::rosa_linear) come here by themselves on a device
+//! whose precision is [`Precision::F16`]; [`enable`] sets that after a self-test.
+
+use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
+use super::{kernel, launch};
+use crate::device::spec::{read, write};
+use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::rng::Rng;
+use crate::tensor::{Tensor, Weight, WeightFormat};
+
+kernel!(
+    /// [`super::matmul::MATMUL`] on matrix units.
+    MATMUL_COOP, "matmul_coop", "matmul_coop.wgsl", MatmulParams, [read("a"), read("w"), write("c")],
+    needs F16 CoopMatrix
+);
+kernel!(
+    /// [`super::matmul::ROSA_LINEAR`] on matrix units.
+    ROSA_LINEAR_COOP, "rosa_linear_coop", "matmul_coop.wgsl", MatmulParams,
+    [read("a"), read("w"), read("s_index"), read("s_values"), read("u"), read("v"), read("bias"), write("c")],
+    needs F16 CoopMatrix
+);
+
+kernel!(
+    /// [`super::matmul::SDDMM_TILE`] on matrix units.
+    SDDMM_COOP, "sddmm_coop", "matmul_coop.wgsl", MatmulParams,
+    [read("a"), read("w"), read("s_index"), write("c")],
+    needs F16 CoopMatrix
+);
+
+/// An operand as it is stored.
+#[derive(Clone, Copy)]
+pub enum Operand<'a> {
+    /// Rounded to f16 on the way.
+    F32(&'a Tensor),
+    /// A matrix in [`WeightFormat::F16`].
+    F16(&'a Weight),
+}
+
+impl Operand<'_> {
+    fn dims(&self) -> Result<(usize, usize)> {
+        match self {
+            Operand::F32(t) => t.dims2("matmul"),
+            Operand::F16(w) if w.format() == WeightFormat::F16 => Ok((w.rows(), w.cols())),
+            Operand::F16(w) => Err(Error::shape("matmul", format!("an operand in {:?}", w.format()))),
+        }
+    }
+
+    fn slice(&self) -> Slice {
+        match self {
+            Operand::F32(t) => t.slice(),
+            Operand::F16(w) => w.slice(),
+        }
+    }
+
+    fn format(&self) -> u32 {
+        match self {
+            Operand::F32(_) => WeightFormat::F32 as u32,
+            Operand::F16(_) => WeightFormat::F16 as u32,
+        }
+    }
+}
+
+/// Outputs of a workgroup and of a subgroup; see BENCHMARKS.md for what was tried.
+const LARGE: Tile = tile(128, 128, 32, 64, 64);
+/// Rows of 64 halves fill a cache line, which pays where both operands are f16 and lie along k.
+const LARGE_DEEP: Tile = tile(128, 128, 64, 32, 64);
+const MEDIUM: Tile = tile(64, 64, 32, 32, 32);
+const TILES: [Tile; 3] = [LARGE, LARGE_DEEP, MEDIUM];
+
+/// Workgroups from which on the large tiles keep a device busy.
+const FILL: u64 = 96;
+/// Fewer rows or columns than this waste most of a tile.
+const LEAST: usize = 32;
+
+const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch: 0 }
+}
+
+/// Whether the device can run these kernels.
+fn fits(caps: &Caps) -> bool {
+    caps.has(Feature::CoopMatrix)
+        && caps.has(Feature::F16)
+        && (caps.subgroup_min, caps.subgroup_max) == (32, 32)
+        && caps.max_workgroup_size >= 256
+        && caps.max_workgroup_memory >= 48 << 10
+}
+
+/// The tile for an output of `m × n`, if the product should run on matrix units. `along` are the lengths along memory
+/// of both operands, which are loaded eight at a time; `c` are the stride and first column of the output.
+pub(super) fn choose(
+    device: &Device,
+    layout: Layout,
+    (m, n): (usize, usize),
+    along: [usize; 2],
+    c: [usize; 2],
+) -> Option<Tile> {
+    let suits = device.precision() == Precision::F16
+        && m.min(n) >= LEAST
+        && along.iter().all(|l| l % 8 == 0)
+        && c.iter().all(|x| x % 4 == 0);
+    suits.then(|| pick(layout, false, m, n))
+}
+
+fn pick(layout: Layout, halves: bool, m: usize, n: usize) -> Tile {
+    match (layout, halves) {
+        _ if LARGE.groups(m, n) < FILL => MEDIUM,
+        (Layout::Nt, true) => LARGE_DEEP,
+        _ => LARGE,
+    }
+}
+
+fn consts(tile: Tile, layout: Layout, accumulate: bool, tail: bool) -> Vec<(&'static str, u32)> {
+    vec![
+        ("BM", tile.bm),
+        ("BN", tile.bn),
+        ("BK", tile.bk),
+        ("SM", tile.bm / tile.tm),
+        ("SN", tile.bn / tile.tn),
+        ("BAND", 8),
+        ("LAYOUT", layout as u32),
+        ("ACCUMULATE", accumulate.into()),
+        ("TAIL", tail.into()),
+    ]
+}
+
+/// Whether the last tile of k is not whole.
+fn tail(k: usize, tile: Tile) -> bool {
+    k == 0 || !k.is_multiple_of(tile.bk as usize)
+}
+
+fn matmul_spec(tile: Tile, layout: Layout, formats: [u32; 2], accumulate: bool, tail: bool) -> KernelSpec {
+    let mut consts = consts(tile, layout, accumulate, tail);
+    consts.extend([("FUSED", 0), ("MASKED", 0), ("AFMT", formats[0]), ("WFMT", formats[1])]);
+    KernelSpec::new(&MATMUL_COOP, consts)
+}
+
+/// The masked product of [`super::matmul::masked_product`] on matrix units: dYᵀ·X, of which entries are kept.
+pub(super) fn sddmm_spec(tile: Tile, k: usize, accumulate: bool) -> KernelSpec {
+    let mut consts = consts(tile, Layout::Tn, accumulate, tail(k, tile));
+    consts.extend([("FUSED", 0), ("MASKED", 1), ("AFMT", 0), ("WFMT", 0)]);
+    KernelSpec::new(&SDDMM_COOP, consts)
+}
+
+pub(super) fn rosa_spec(v: &RosaVariant, k: usize) -> KernelSpec {
+    let mut consts = consts(v.tile, v.layout, v.accumulate, tail(k, v.tile));
+    consts.extend([
+        ("FUSED", 1),
+        ("MASKED", 0),
+        ("AFMT", 0),
+        ("WFMT", v.format as u32),
+        ("SPARSE", v.sparse.into()),
+        ("LOWRANK", v.low_rank.into()),
+        ("BIAS", v.bias.into()),
+    ]);
+    KernelSpec::new(&ROSA_LINEAR_COOP, consts)
+}
+
+/// `C = scale · op(A) · op(B)` on matrix units, whatever the device's precision; shapes as in [`Layout`].
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together, or a length along memory is no multiple of 8;
+/// [`Error::Invalid`] on a device without matrix units.
+pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, out: Out<'_>) -> Result<Tensor> {
+    if !fits(device.caps()) {
+        return Err(Error::invalid("matmul", format!("{} has no matrix units", device.caps().name)));
+    }
+    let ((a0, a1), (b0, b1)) = (a.dims()?, b.dims()?);
+    let (m, n, k, k_b) = match layout {
+        Layout::Nt => (a0, b0, a1, b1),
+        Layout::Nn => (a0, b1, a1, b0),
+        Layout::Tn => (a1, b1, a0, b0),
+    };
+    let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
+    if k != k_b || [a1, b1].iter().any(|l| l % 8 != 0) || [stride, column].iter().any(|x| x % 4 != 0) {
+        return Err(Error::shape("matmul", format!("{layout:?} of [{a0}, {a1}] and [{b0}, {b1}] on matrix units")));
+    }
+    let halves = [&a, &b].iter().all(|o| matches!(o, Operand::F16(_)));
+    let tile = pick(layout, halves, m, n);
+    let splits = if stride == n { splits(FILL, tile, m, n, k) } else { 1 };
+    let bk = tile.bk as usize;
+    let k_per_split = k.div_ceil(splits).next_multiple_of(bk);
+    let mut params = MatmulParams::of((m, n, k), (stride, column));
+    (params.splits, params.k_per_split) = (splits as u32, k_per_split as u32);
+    params.scale = if splits == 1 { out.scale } else { 1.0 };
+    let (left, right) = (a.slice(), b.slice());
+    let cost =
+        Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: (left.len + right.len) as f64 + 4.0 * (m * n) as f64 };
+    let groups = tile.groups(m, n) * splits as u64;
+    let run = |accumulate: bool, to: &Tensor| {
+        let spec = matmul_spec(tile, layout, [a.format(), b.format()], accumulate, tail(k, tile));
+        launch(device, &spec, &[left.clone(), right.clone(), to.slice()], &params, groups, cost)
+    };
+    if splits == 1 {
+        run(out.accumulate, &c)?;
+    } else {
+        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
+        run(false, &parts)?;
+        sum_parts(&parts, &c, out.scale, out.accumulate)?;
+    }
+    Ok(c)
+}
+
+/// Lets products on this device run on its matrix units, if it has any and they compute rightly: a few fused linears
+/// in both directions are compared with the f32 kernels first. Says which precision is now set.
+///
+/// # Errors
+/// Those of the device; a wrong result is no error but a warning, and leaves f32.
+pub fn enable(device: &Device) -> Result<Precision> {
+    device.set_precision(Precision::F32);
+    if !fits(device.caps()) {
+        return Ok(Precision::F32);
+    }
+    match self_test(device) {
+        Ok(None) => device.set_precision(Precision::F16),
+        Ok(Some(wrong)) => tracing::warn!("matrix units are not used: {wrong}"),
+        Err(e @ Error::Kernel { .. }) => tracing::warn!("matrix units are not used: {e}"),
+        Err(e) => return Err(e),
+    }
+    Ok(device.precision())
+}
+
+/// Compares with the f32 kernels on operands that are exact in f16; says what departs.
+fn self_test(device: &Device) -> Result<Option<String>> {
+    // edges in m and n, a tail in k, and enough outputs for the large tiles in the last
+    for (m, n, k) in [(72, 104, 104), (1304, 1288, 64)] {
+        for layout in [Layout::Nt, Layout::Nn] {
+            let mut rng = Rng::named(1, "matrix units");
+            let mut halves =
+                |len: usize| -> Vec<f32> { (0..len).map(|_| (rng.below(33) as f32 - 16.0) / 16.0).collect() };
+            let x = Tensor::from_slice(device, &[m, k], &halves(m * k), "self-test")?;
+            let (rows, cols) = if layout == Layout::Nt { (n, k) } else { (k, n) };
+            let bytes: Vec<u8> = halves(rows * cols).iter().flat_map(|v| v.to_le_bytes()).collect();
+            let w = Weight::upload(device, DType::F32, rows, cols, &bytes)?;
+            let u = Tensor::from_slice(device, &[m, 8], &halves(m * 8), "self-test")?;
+            let shape = if layout == Layout::Nt { [n, 8] } else { [8, n] };
+            let v = Tensor::from_slice(device, &shape, &halves(n * 8), "self-test")?;
+            let run = |precision: Precision| -> Result<Vec<f32>> {
+                device.set_precision(precision);
+                let fused = Fused { low_rank: Some((&u, 0, &v)), ..Fused::default() };
+                let y = rosa_linear(layout, &x, &w, fused, Out::default());
+                device.set_precision(Precision::F32);
+                y?.read()
+            };
+            let (want, got) = (run(Precision::F32)?, run(Precision::F16)?);
+            // products of sixteenths sum exactly in f32: any departure is an error of the driver
+            if let Some(i) = (0..want.len()).find(|&i| got[i] != want[i]) {
+                let name = &device.caps().name;
+                return Ok(Some(format!("{name} computes {} for {} ({layout:?} {m}x{n}x{k})", got[i], want[i])));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Every specialisation, but for what only touches the store or the end of k (accumulate, bias, tail): those take turns.
+pub fn variants() -> Vec<KernelSpec> {
+    let mut turn = 0u32;
+    let mut turns = || {
+        turn += 1;
+        [turn & 1, turn & 2, turn & 4].map(|bit| bit != 0)
+    };
+    let mut all = Vec::new();
+    for tile in TILES {
+        for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
+            for formats in [[0, 0], [0, 1], [1, 0], [1, 1]] {
+                let [accumulate, tail, _] = turns();
+                all.push(matmul_spec(tile, layout, formats, accumulate, tail));
+            }
+        }
+        for (k, accumulate) in [(64, false), (64, true), (8, false), (8, true)] {
+            all.push(sddmm_spec(tile, k, accumulate));
+        }
+        for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
+            for (sparse, low_rank) in [(false, false), (false, true), (true, false), (true, true)] {
+                let [accumulate, tail, bias] = turns();
+                let bias = bias && layout == Layout::Nt;
+                let variant = RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, bias, tile };
+                all.push(rosa_spec(&variant, if tail { 8 } else { 64 }));
+            }
+        }
+    }
+    all
+}

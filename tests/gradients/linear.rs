@@ -1,0 +1,218 @@
+//! The RoSA linear in every combination of its parts.
+
+use crate::common::random;
+use crate::difference::*;
+use rugosa::autograd::ops::{Attachment, GradientSink, Linear, LowRank, Sparse, linear};
+use rugosa::autograd::{Dropout, Tape};
+use rugosa::csr::CsrPattern;
+use rugosa::error::Result;
+use rugosa::kernels::sparse::SparseIndex;
+use rugosa::rng::Rng;
+use rugosa::tensor::{Tensor, Weight};
+use std::sync::{Arc, Mutex};
+
+const SCALE: f32 = 1.5;
+const P: f32 = 0.3;
+const SEED: u32 = 42;
+const STREAM: u32 = 7;
+const STEP: u32 = 3;
+
+/// Sizes of a case, and its operands.
+struct Case {
+    tokens: usize,
+    out: usize,
+    inn: usize,
+    rank: usize,
+    pattern: CsrPattern,
+    keys: Vec<u32>,
+    x: Vec<f32>,
+    w: Vec<f32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    s: Vec<f32>,
+    bias: Vec<f32>,
+    dy: Vec<f32>,
+}
+
+impl Case {
+    fn new(tokens: usize, out: usize, inn: usize, rank: usize) -> Case {
+        let rng = &mut Rng::named(1, "linear");
+        let flat: Vec<u64> = (0..(out * inn) as u64).filter(|_| rng.uniform() < 0.2).collect();
+        let pattern = CsrPattern::from_flat(out, inn, &flat).unwrap();
+        Case {
+            keys: (0..tokens).map(|_| rng.next_u64() as u32).collect(),
+            x: random(rng, tokens * inn),
+            w: random(rng, out * inn),
+            a: random(rng, rank * inn),
+            b: random(rng, out * rank),
+            s: random(rng, pattern.nnz()),
+            bias: random(rng, out),
+            dy: random(rng, tokens * out),
+            tokens,
+            out,
+            inn,
+            rank,
+            pattern,
+        }
+    }
+
+    fn inputs(&self) -> Inputs {
+        [&self.x, &self.w, &self.a, &self.b, &self.s].map(|v| wide(v)).to_vec()
+    }
+
+    /// Y in f64 from X, W, A, B and the values of S.
+    fn forward(&self, inputs: &Inputs, low_rank: bool, dropout: bool, sparse: bool, bias: bool) -> Vec<f64> {
+        let [x, w, a, b, s] = inputs.as_slice() else { panic!("five inputs") };
+        let (n, k, r) = (self.out, self.inn, self.rank);
+        let mut y = Vec::with_capacity(self.tokens * n);
+        for t in 0..self.tokens {
+            let x = &x[t * k..][..k];
+            let start = y.len();
+            y.extend((0..n).map(|o| {
+                let start = if bias { f64::from(self.bias[o]) } else { 0.0 };
+                start + x.iter().zip(&w[o * k..]).map(|(x, w)| x * w).sum::<f64>()
+            }));
+            let y = &mut y[start..];
+            if sparse {
+                self.pattern.entries().zip(s).for_each(|((row, col), v)| y[row as usize] += v * x[col as usize]);
+            }
+            if low_rank {
+                let keep = |c: usize| if dropout { kept(self.keys[t], c as u32) } else { 1.0 };
+                let dropped: Vec<f64> = x.iter().enumerate().map(|(c, x)| x * keep(c)).collect();
+                for i in 0..r {
+                    let u: f64 = dropped.iter().zip(&a[i * k..]).map(|(x, a)| x * a).sum();
+                    (0..n).for_each(|o| y[o] += f64::from(SCALE) * u * b[o * r + i]);
+                }
+            }
+        }
+        y
+    }
+}
+
+/// Dropout's factor of an element, as the shader makes it.
+fn kept(key: u32, column: u32) -> f64 {
+    let mix = |mut h: u32| {
+        h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
+        h = (h ^ (h >> 15)).wrapping_mul(0x846c_a68b);
+        h ^ (h >> 16)
+    };
+    let word = |start: u32| {
+        let h = mix((mix(SEED ^ start) ^ STREAM).wrapping_add(0x9e37_79b9));
+        mix((h ^ STEP).wrapping_add(0x85eb_ca6b))
+    };
+    let row = mix(key ^ word(0x243f_6a88));
+    let bits = mix(mix(column ^ row).wrapping_add(mix(row ^ word(0xb7e1_5162))));
+    let p = f64::from(P);
+    if f64::from(bits) >= (p * 2f64.powi(32)).floor() { f64::from((1.0 / (1.0 - p)) as f32) } else { 0.0 }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Absent,
+    Frozen,
+    Trains,
+}
+
+impl Part {
+    const ALL: [Part; 3] = [Part::Absent, Part::Frozen, Part::Trains];
+}
+
+/// Keeps a copy of what it gets.
+#[derive(Default)]
+struct Keep(Mutex<Option<Tensor>>);
+
+impl GradientSink for Keep {
+    fn collect(&self, gradient: &Tensor) -> Result<()> {
+        *self.0.lock().unwrap() = Some(gradient.duplicate("test")?);
+        Ok(())
+    }
+}
+
+#[test]
+fn every_combination_of_parts() {
+    // odd sizes, and such that rows are read four at a time; more inputs than outputs and fewer
+    for (tokens, out, inn, rank) in [(7, 9, 13, 3), (5, 33, 8, 2), (1, 4, 31, 1)] {
+        let case = Case::new(tokens, out, inn, rank);
+        for low_rank in Part::ALL {
+            for dropout in [false, true].into_iter().filter(|d| !d || low_rank != Part::Absent) {
+                for sparse in Part::ALL {
+                    let (l, s) = (low_rank != Part::Absent, sparse != Part::Absent);
+                    let y = |bias| case.forward(&case.inputs(), l, dropout, s, bias);
+                    let reference = differences(&case.inputs(), &case.dy, |at| case.forward(at, l, dropout, s, false));
+                    let y = [y(false), y(true)];
+                    for flags in 0..16 {
+                        let [bias, weight, sink, tracked] = [1, 2, 4, 8].map(|bit| flags & bit != 0);
+                        let c = Combination { low_rank, dropout, sparse, bias, weight, sink, tracked };
+                        check(&case, c, &y[usize::from(bias)], &reference);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Combination {
+    low_rank: Part,
+    dropout: bool,
+    sparse: Part,
+    bias: bool,
+    weight: bool,
+    sink: bool,
+    tracked: bool,
+}
+
+fn check(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
+    let (t, n, k, r) = (case.tokens, case.out, case.inn, case.rank);
+    let what = |name: &str| format!("{name} of {c:?}, [{t}, {k}] to {n}, rank {r}");
+    let index = SparseIndex::new(crate::common::device(), &case.pattern).unwrap();
+    let a = param(&[r, k], &case.a, c.low_rank == Part::Trains);
+    let b = param(&[n, r], &case.b, c.low_rank == Part::Trains);
+    let s = param(&[index.nnz()], &index.from_csr_order(&case.s), c.sparse == Part::Trains);
+    let low_rank =
+        LowRank { a: a.clone(), b: b.clone(), scale: SCALE, dropout: if c.dropout { P } else { 0.0 }, stream: STREAM };
+    let sink = Arc::new(Keep::default());
+    let attached = Attachment {
+        low_rank: (c.low_rank != Part::Absent).then_some(low_rank),
+        sparse: (c.sparse != Part::Absent).then(|| Sparse { index: index.clone(), values: s.clone() }),
+        sink: c.sink.then(|| sink.clone() as Arc<dyn GradientSink>),
+    };
+    let weight_grad = c.weight.then(|| started(&[n, k]));
+    let op = Linear {
+        weight: Weight::from_tensor(&up(&[n, k], &case.w)).unwrap(),
+        weight_grad: weight_grad.clone(),
+        bias: c.bias.then(|| up(&[n], &case.bias)),
+        attached: Arc::new(attached),
+    };
+    let keys = Tensor::from_slice(crate::common::device(), &[t], &case.keys, "test").unwrap();
+    let mut tape = Tape::new(c.dropout.then_some(Dropout { seed: SEED, step: STEP, keys }));
+    let x = input(&mut tape, &[t, k], &case.x, c.tracked);
+    let var = linear(&mut tape, &x, op).unwrap();
+    assert_near(&what("Y"), &var.value.read().unwrap(), y, k + r, 8.0);
+
+    let trains = c.low_rank == Part::Trains || c.sparse == Part::Trains || c.weight || c.sink;
+    assert_eq!(var.is_tracked(), c.tracked || trains, "{}", what("tracking"));
+    if !var.is_tracked() {
+        return;
+    }
+    tape.seed(&var, up(&[t, n], &case.dy)).unwrap();
+    tape.backward().unwrap();
+    let [dx, dw, da, db, ds] = reference.as_slice() else { panic!("five gradients") };
+    if c.tracked {
+        assert_near(&what("dX"), &arrived(&mut tape, &x), dx, n + r, 8.0);
+    }
+    if let Some(dw_buffer) = &weight_grad {
+        assert_near(&what("dW"), &added(dw_buffer), dw, t, 8.0);
+    }
+    if c.sink {
+        let taken = sink.0.lock().unwrap().take().unwrap();
+        assert_near(&what("collected dW"), &taken.read().unwrap(), dw, t, 8.0);
+    }
+    if let (Some(a), Some(b)) = (&a.grad, &b.grad) {
+        assert_near(&what("dA"), &added(a), da, t * n, 8.0);
+        assert_near(&what("dB"), &added(b), db, t * k, 8.0);
+    }
+    if let Some(s) = &s.grad {
+        assert_near(&what("dS"), &index.to_csr_order(&added(s)), ds, t, 8.0);
+    }
+}

@@ -1,0 +1,192 @@
+//! Products on matrix units against the f64 reference, with the bounds of f16 operands. Where the device has none, the
+//! tests say so and pass: the shaders themselves are checked by `tests/architecture.rs` everywhere.
+
+use crate::common::*;
+use rugosa::cases::{random_pattern, stored};
+use rugosa::device::{Device, DeviceOptions, Precision};
+use rugosa::dtype::DType;
+use rugosa::kernels::coop::{self, Operand};
+use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
+use rugosa::kernels::sparse::{SparseIndex, sddmm};
+use rugosa::rng::Rng;
+use rugosa::tensor::{Tensor, Weight};
+use std::sync::OnceLock;
+
+/// A device of its own, since precision is a setting of the device; none without matrix units.
+fn units() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| {
+        let device = Device::open(&DeviceOptions::from_env(None)).expect("a device");
+        (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
+    });
+    if device.is_none() {
+        println!("skipped: this device has no matrix units");
+    }
+    device.as_ref()
+}
+
+/// Each operand is rounded to f16 (2⁻¹¹ of it at most), a weight with S twice. Errors of n independent terms grow as √n.
+fn assert_close_f16(what: &str, got: &[f32], want: &[(usize, Exact)]) {
+    for (i, w) in want {
+        let error = (f64::from(got[*i]) - w.value).abs();
+        let bound = w.bound() + w.magnitude / 2048.0 * (12.0 / (w.terms as f64).sqrt()).min(3.0);
+        assert!(error <= bound, "{what}: element {i} is {}, expected {} ± {bound}", got[*i], w.value);
+    }
+}
+
+/// Every element of a small output, some of a large one.
+fn sample(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by(if len > 100_000 { 379 } else { 1 })
+}
+
+#[test]
+fn products_of_halves_and_floats_in_every_layout() {
+    let Some(dev) = units() else { return };
+    let mut rng = Rng::named(1, "units");
+    for (m, n, k) in [(40, 48, 8), (72, 64, 200), (128, 136, 96), (64, 72, 4096), (1288, 1288, 72)] {
+        for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
+            let (a, b) = (random(&mut rng, m * k), random(&mut rng, n * k));
+            let (a_bytes, a) = stored(DType::F16, &a).unwrap();
+            let (b_bytes, b) = stored(DType::F16, &b).unwrap();
+            let (ar, ac) = if layout == Layout::Tn { (k, m) } else { (m, k) };
+            let (br, bc) = if layout == Layout::Nt { (n, k) } else { (k, n) };
+            let (ta, tb) =
+                (Tensor::from_slice(dev, &[ar, ac], &a, "test"), Tensor::from_slice(dev, &[br, bc], &b, "test"));
+            let (ta, tb) = (ta.unwrap(), tb.unwrap());
+            let wa = Weight::upload(dev, DType::F16, ar, ac, &a_bytes).unwrap();
+            let wb = Weight::upload(dev, DType::F16, br, bc, &b_bytes).unwrap();
+            let start = random(&mut rng, m * n);
+            let want: Vec<(usize, Exact)> = sample(m * n)
+                .map(|i| {
+                    let (row, col) = (i / n, i % n);
+                    let mut e = Exact::of(f64::from(start[i]));
+                    for l in 0..k {
+                        let x = if layout == Layout::Tn { a[l * m + row] } else { a[row * k + l] };
+                        let y = if layout == Layout::Nt { b[col * k + l] } else { b[l * n + col] };
+                        e.add(0.5 * f64::from(x) * f64::from(y));
+                    }
+                    (i, e)
+                })
+                .collect();
+            for (left, right) in [
+                (Operand::F32(&ta), Operand::F32(&tb)),
+                (Operand::F32(&ta), Operand::F16(&wb)),
+                (Operand::F16(&wa), Operand::F32(&tb)),
+                (Operand::F16(&wa), Operand::F16(&wb)),
+            ] {
+                let what = format!("{layout:?} {m}x{n}x{k}");
+                let c = Guarded::holding(dev, &[m, n], &start);
+                coop::matmul(layout, left, right, dev, Out { scale: 0.5, ..Out::add_to(&c.tensor) }).unwrap();
+                assert_close_f16(&what, &c.read(&what), &want);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fused_linear_in_every_format() {
+    let Some(dev) = units() else { return };
+    let mut rng = Rng::named(2, "units");
+    let all = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+    // (tokens, out, in, rank, density, formats)
+    type Case<'a> = (usize, usize, usize, usize, f64, &'a [DType]);
+    let cases: [Case; 5] = [
+        (33, 40, 72, 3, 0.2, &all[..3]),
+        (65, 96, 64, 8, 0.3, &all),
+        (130, 160, 192, 20, 0.011, &all),
+        (40, 104, 32, 40, 1.0, &all),
+        (1288, 1312, 1312, 8, 0.02, &[DType::F32, DType::Q4_1]),
+    ];
+    for (t, n, k, r, density, formats) in cases {
+        for &dtype in formats {
+            let (bytes, w) = stored(dtype, &random(&mut rng, n * k)).unwrap();
+            let weight = Weight::upload(dev, dtype, n, k, &bytes).unwrap();
+            let pattern = random_pattern(&mut rng, n, k, density).unwrap();
+            let index = SparseIndex::new(dev, &pattern).unwrap();
+            let s = random(&mut rng, pattern.nnz());
+            let s_values = Tensor::from_slice(dev, &[s.len()], &index.from_csr_order(&s), "test").unwrap();
+            let mut dense = w.iter().map(|w| (f64::from(*w), 0.0)).collect::<Vec<_>>();
+            for ((row, col), v) in pattern.entries().zip(&s) {
+                dense[row as usize * k + col as usize].1 = f64::from(*v);
+            }
+            let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
+            let bias = random(&mut rng, n);
+            let tbias = Tensor::from_slice(dev, &[n], &bias, "test").unwrap();
+            for layout in [Layout::Nt, Layout::Nn] {
+                let (inner, outer) = if layout == Layout::Nt { (k, n) } else { (n, k) };
+                let (x, u, v) =
+                    (random(&mut rng, t * inner), random(&mut rng, t * (r + 3)), random(&mut rng, r * outer));
+                let start = random(&mut rng, t * outer);
+                let tv = up(if layout == Layout::Nt { [n, r] } else { [r, k] }, &v);
+                let (tx, tu) = (up([t, inner], &x), up([t, r + 3], &u));
+                for (sparse, low_rank) in [(false, false), (true, false), (false, true), (true, true)] {
+                    let what =
+                        format!("{layout:?} {dtype} {t} x [{n}, {k}] rank {r} sparse {sparse} low-rank {low_rank}");
+                    let want: Vec<(usize, Exact)> = sample(t * outer)
+                        .map(|i| {
+                            let (row, col) = (i / outer, i % outer);
+                            let base = if layout == Layout::Nt { bias[col] } else { start[i] };
+                            let mut e = Exact::of(f64::from(base));
+                            for l in 0..inner {
+                                let (w, s) = dense[if layout == Layout::Nt { col * k + l } else { l * k + col }];
+                                let s = if sparse { s } else { 0.0 };
+                                e.add(f64::from(x[row * inner + l]) * (w + s));
+                                e.magnitude +=
+                                    f64::from(x[row * inner + l]).abs() * (w.abs() + s.abs() - (w + s).abs());
+                            }
+                            for l in 0..if low_rank { r } else { 0 } {
+                                let right = v[if layout == Layout::Nt { col * r + l } else { l * k + col }];
+                                e.add(f64::from(u[row * (r + 3) + 2 + l]) * f64::from(right));
+                            }
+                            (i, e)
+                        })
+                        .collect();
+                    let fused = Fused {
+                        sparse: sparse.then_some((&index, &s_values)),
+                        low_rank: low_rank.then_some((&tu, 2, &tv)),
+                        bias: (layout == Layout::Nt).then_some(&tbias),
+                    };
+                    let y = Guarded::holding(dev, &[t, outer], &start);
+                    let accumulate = layout == Layout::Nn;
+                    rosa_linear(layout, &tx, &weight, fused, Out { accumulate, ..Out::into(&y.tensor) }).unwrap();
+                    assert_close_f16(&what, &y.read(&what), &want);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_without_matrix_units_says_so() {
+    let options = DeviceOptions { disable: vec![rugosa::device::Feature::CoopMatrix], ..DeviceOptions::from_env(None) };
+    let dev = Device::open(&options).unwrap();
+    assert_eq!(coop::enable(&dev).unwrap(), Precision::F32);
+    let a = Tensor::zeros(&dev, &[32, 32], "test").unwrap();
+    let err = coop::matmul(Layout::Nt, Operand::F32(&a), Operand::F32(&a), &dev, Out::default()).unwrap_err();
+    assert!(err.to_string().contains("no matrix units"), "{err}");
+}
+
+#[test]
+fn the_masked_product_keeps_its_entries() {
+    let Some(dev) = units() else { return };
+    let mut rng = Rng::named(3, "masked units");
+    for (t, n, k) in [(70, 40, 48), (64, 64, 72), (300, 264, 200), (1030, 1288, 136)] {
+        let pattern = random_pattern(&mut rng, n, k, 0.02).unwrap();
+        let index = SparseIndex::new(dev, &pattern).unwrap();
+        let (_, dy) = stored(DType::F16, &random(&mut rng, t * n)).unwrap();
+        let (_, x) = stored(DType::F16, &random(&mut rng, t * k)).unwrap();
+        let start = random(&mut rng, pattern.nnz());
+        let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
+        let ds = Guarded::holding(dev, &[start.len()], &index.from_csr_order(&start));
+        sddmm(&up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
+        // operands are halves already, so only the sum rounds
+        let want: Vec<Exact> = (pattern.entries().zip(&start))
+            .map(|((row, col), s)| {
+                let mut e = Exact::of(f64::from(*s));
+                (0..t).for_each(|l| e.add(f64::from(dy[l * n + row as usize]) * f64::from(x[l * k + col as usize])));
+                e
+            })
+            .collect();
+        assert_close(&format!("{t} {n} {k}"), &index.to_csr_order(&ds.read("dS")), &want);
+    }
+}

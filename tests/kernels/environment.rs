@@ -1,0 +1,34 @@
+//! The same tests with less of the device: WebGPU's default limits, and none of the optional features. In processes of their
+//! own, for a process has one device.
+
+use std::process::Command;
+
+/// Set in a process that this module started: it is to start no other.
+const INNER: &str = "RUGOSA_TEST_INNER";
+
+/// Runs the tests whose names contain one of `filters` with these variables set.
+fn again(environment: &[(&str, &str)], filters: &[&str]) {
+    if std::env::var_os(INNER).is_some() {
+        return;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(filters).env(INNER, "1").envs(environment.iter().copied()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "with {environment:?}:\n{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!said.contains("running 0 tests"), "no test is called {filters:?}");
+}
+
+/// Of each kernel its quickest tests; `attention` itself compiles every variant within these limits, and the runs of
+/// `tests/parity` train within them.
+#[test]
+fn within_default_limits() {
+    let filters = ["attention::store", "dropout", "elementwise", "embedding", "loss", "matmul::products", "norm"];
+    again(&[("RUGOSA_LIMITS", "default")], &[&filters[..], &["optimizer", "reduce", "rope", "topk"]].concat());
+}
+
+/// Fast paths are of products alone.
+#[test]
+fn without_optional_features() {
+    let filters = ["matmul::products", "matmul::the_fused", "matmul::sums"];
+    again(&[("RUGOSA_DISABLE", "f16,subgroup,coop,timestamps")], &filters);
+}
