@@ -1,11 +1,13 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo demo-model test fmt lint setup
+.PHONY: help demo demo-model test test-portable portability fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
 	@echo "make test    all tests"
+	@echo "make test-portable  the kernels at WebGPU's default limits, and without optional features"
+	@echo "make portability    every shader through spirv-val and Tint, where they are installed"
 	@echo "make lint    format and lints, checked"
 	@echo "make fmt     format, written"
 	@echo "make demo-model  pretrain the built-in model again (about five minutes on two cores)"
@@ -26,6 +28,14 @@ demo-model: setup
 
 test: setup
 	cargo test
+
+# What a browser would give, and what the poorest driver gives.
+test-portable: setup
+	RUGOSA_LIMITS=default cargo test --test kernels
+	RUGOSA_DISABLE=f16,subgroup,coop,timestamps,int64 cargo test --test kernels
+
+portability:
+	tests/portability/run.sh
 
 fmt:
 	cargo fmt

@@ -30,6 +30,8 @@ pub enum Command {
     Preview(PreviewArgs),
     /// List the devices to compute on
     Devices(DevicesArgs),
+    /// Check every kernel on a device against f64 on the CPU
+    Selftest(SelftestArgs),
     /// Teach the built-in model a task, with numbers from before and after
     Demo(DemoArgs),
 }
@@ -246,6 +248,19 @@ pub struct PreviewArgs {
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
     /// Print a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rugosa selftest`.
+#[derive(Debug, Args)]
+pub struct SelftestArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Leave the larger shapes out
+    #[arg(long)]
+    pub quick: bool,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -19,8 +19,10 @@ pub use spec::{Access, Binding, Cost, Grid, Kernel, KernelSpec, Launch};
 use crate::error::{Error, Result};
 use pool::Pool;
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::thread::ThreadId;
 
 /// A piece of device memory as its backend knows it.
 #[derive(Clone)]
@@ -103,6 +105,8 @@ struct Inner {
     backend: Box<dyn Backend>,
     pool: Mutex<Pool>,
     dummy: OnceLock<Buffer>,
+    /// The specialisations launched so far by threads that ask for them.
+    launched: Mutex<HashMap<ThreadId, Vec<KernelSpec>>>,
     f16: AtomicBool,
 }
 
@@ -133,6 +137,7 @@ impl Device {
             backend,
             pool: Mutex::new(Pool::default()),
             dummy: OnceLock::new(),
+            launched: Mutex::default(),
             f16: AtomicBool::new(false),
         }))
     }
@@ -241,7 +246,29 @@ impl Device {
     }
 
     pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let mut launched = self.launched();
+        if !launched.is_empty()
+            && let Some(noted) = launched.get_mut(&std::thread::current().id())
+        {
+            noted.push(launch.spec.clone());
+        }
+        drop(launched);
         self.0.backend.launch(launch)
+    }
+
+    /// Starts (true) or ends (false) a list of the specialisations that this thread launches; returns the list so far.
+    pub fn note_launches(&self, on: bool) -> Vec<KernelSpec> {
+        let id = std::thread::current().id();
+        let mut launched = self.launched();
+        let before = launched.remove(&id).unwrap_or_default();
+        if on {
+            launched.insert(id, Vec::new());
+        }
+        before
+    }
+
+    fn launched(&self) -> MutexGuard<'_, HashMap<ThreadId, Vec<KernelSpec>>> {
+        self.0.launched.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub fn prepare(&self, specs: &[KernelSpec]) -> Result<()> {

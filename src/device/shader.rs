@@ -5,9 +5,12 @@
 
 use super::spec::KernelSpec;
 use crate::error::{Error, Result};
+use crate::io::atomic::write_atomic;
+use crate::rng::Rng;
 use minijinja::{Environment, UndefinedBehavior};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// The fragments that shaders include, by the name that they include them with.
@@ -41,6 +44,35 @@ pub fn render(spec: &KernelSpec) -> Result<String> {
     Ok(format!("{directives}{text}{}", &body[directives.len()..]))
 }
 
+/// Names a folder that gets each shader's text as it is handed to the driver.
+pub const DUMP: &str = "RUGOSA_DUMP_SHADERS";
+
+/// A file name for `spec`: its kernel and a hash of its constants, the same in every process.
+pub fn file_name(spec: &KernelSpec) -> String {
+    let hash = Rng::named(0, &format!("{:?}", spec.consts)).next_u64();
+    format!("{}-{hash:016x}.wgsl", spec.kernel.name)
+}
+
+/// Writes `text` of `spec` to the folder that [`DUMP`] names, if it names one.
+///
+/// # Errors
+/// [`Error::Io`] with the path that cannot be written.
+pub fn dump(spec: &KernelSpec, text: &str) -> Result<()> {
+    match std::env::var_os(DUMP).filter(|v| !v.is_empty()) {
+        Some(folder) => dump_to(Path::new(&folder), spec, text),
+        None => Ok(()),
+    }
+}
+
+/// Writes `text` of `spec` to `folder`, which is made if it is missing.
+///
+/// # Errors
+/// [`Error::Io`] with the path that cannot be written.
+pub fn dump_to(folder: &Path, spec: &KernelSpec, text: &str) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    write_atomic(&folder.join(file_name(spec)), |w| w.write_all(text.as_bytes()))
+}
+
 fn environment() -> &'static Environment<'static> {
     static ENVIRONMENT: OnceLock<Environment<'static>> = OnceLock::new();
     ENVIRONMENT.get_or_init(|| {
@@ -56,4 +88,35 @@ fn environment() -> &'static Environment<'static> {
         }
         env
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::variants;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn each_variant_has_a_file_of_its_own() {
+        let mut names = BTreeMap::new();
+        for spec in variants() {
+            if let Some(other) = names.insert(file_name(&spec), spec.clone()) {
+                assert_eq!(other, spec, "two variants in one file");
+            }
+        }
+    }
+
+    #[test]
+    fn dumps_are_whole_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        let spec = &variants()[0];
+        let text = render(spec).unwrap();
+        (0..2).for_each(|_| dump_to(&inner, spec, &text).unwrap());
+        let files: Vec<_> = std::fs::read_dir(&inner).unwrap().map(|f| f.unwrap().path()).collect();
+        assert_eq!(files.len(), 1);
+        assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), text);
+        let file = files[0].join("c");
+        assert!(dump_to(&file, spec, &text).unwrap_err().to_string().contains(files[0].to_str().unwrap()));
+    }
 }

@@ -16,7 +16,7 @@ pub mod optimizer;
 mod output;
 pub mod reduce;
 pub mod rope;
-mod simd;
+pub(crate) mod simd;
 pub mod sparse;
 pub mod topk;
 

@@ -10,6 +10,7 @@ use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, optimiser, rates};
 use super::{full, output, resume};
 use crate::adapters::{MaskCollector, module_shapes};
+use crate::cases::startup;
 use crate::csr::CsrPattern;
 use crate::data::{Batches, Dataset, Position, Tokenizer};
 use crate::device::dry::DryBackend;
@@ -102,6 +103,7 @@ impl Session {
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
+        startup::trust(&device)?;
         let precision = match config.precision {
             PrecisionOption::F32 => Precision::F32,
             PrecisionOption::F16 => coop::enable(&device)?,

@@ -7,7 +7,7 @@ use super::{Source, assert_none, sources};
 const LAYERS: &[&str] = &[
     "error", "dtype", "rng", "csr", // vocabulary
     "io", "quant", "data", // bytes and text, no GPU
-    "device", "tensor", "kernels", // the GPU
+    "device", "tensor", "kernels", "cases", // the GPU
     "autograd", "optim", "nn", "adapters", "generate", "train", // training
     "cli",   // the program
 ];

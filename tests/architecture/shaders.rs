@@ -80,6 +80,18 @@ fn table_faults(kernels: &[&Kernel], variants: &[&KernelSpec]) -> Vec<String> {
 }
 
 #[test]
+fn every_kernel_has_a_row_in_the_case_table() {
+    let listed: BTreeSet<&str> =
+        rugosa::cases::table().iter().flat_map(|row| row.kernels.iter().map(|k| k.name)).collect();
+    assert_none(without_rows(KERNELS, &listed));
+    assert_eq!(without_rows(&[&GOOD], &listed), ["good: no row in src/cases"]);
+}
+
+fn without_rows(kernels: &[&Kernel], listed: &BTreeSet<&str>) -> Vec<String> {
+    kernels.iter().filter(|k| !listed.contains(k.name)).map(|k| format!("{}: no row in src/cases", k.name)).collect()
+}
+
+#[test]
 fn every_variant_is_what_its_kernel_says_and_translates() {
     let all = variants();
     let fault = |spec: &KernelSpec| check(spec).err().map(|e| format!("{} {:?}: {e}", spec.kernel.name, spec.consts));

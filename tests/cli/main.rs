@@ -6,6 +6,7 @@ mod devices;
 mod model;
 mod preview;
 mod resume;
+mod selftest;
 #[path = "../common/tiny.rs"]
 mod tiny;
 mod usage;

@@ -2,7 +2,6 @@
 #![allow(dead_code)] // each test crate uses its part
 
 use rugosa::device::{Device, DeviceOptions};
-use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 use std::sync::OnceLock;
 
@@ -12,38 +11,8 @@ pub fn device() -> &'static Device {
     DEVICE.get_or_init(|| Device::open(&DeviceOptions::from_env(None)).expect("a device"))
 }
 
-/// Random values whose products neither vanish nor explode.
-pub fn random(rng: &mut Rng, n: usize) -> Vec<f32> {
-    (0..n).map(|_| rng.normal() as f32).collect()
-}
-
-/// A sum in f64 and the sum of its terms' magnitudes, which bounds what rounding in f32 can do to it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Exact {
-    pub value: f64,
-    pub magnitude: f64,
-    pub terms: usize,
-}
-
-impl Exact {
-    pub fn add(&mut self, term: f64) {
-        self.value += term;
-        self.magnitude += term.abs();
-        self.terms += 1;
-    }
-
-    /// A value that is rounded a handful of times but not summed.
-    pub fn of(value: f64) -> Self {
-        Exact { value, magnitude: value.abs(), terms: 1 }
-    }
-
-    /// Errors of a sum of n terms grow as √n where they are independent; each product and each addition rounds once.
-    /// Four standard deviations, and two roundings of the result.
-    pub fn bound(&self) -> f64 {
-        f64::from(f32::EPSILON) * (4.0 * (self.terms as f64).sqrt() + 2.0) * self.magnitude
-            + f64::from(f32::MIN_POSITIVE)
-    }
-}
+#[allow(unused_imports)] // each test crate uses its part
+pub use rugosa::cases::{Exact, random};
 
 /// Compares with the reference element by element.
 #[track_caller]
@@ -55,24 +24,16 @@ pub fn assert_close(what: &str, got: &[f32], want: &[Exact]) {
     }
 }
 
-/// An output tensor with poison in it and guard words around it.
+/// An output tensor with poison in it and guard words around it, for tests: what goes wrong is a panic.
 pub struct Guarded {
-    whole: Tensor,
+    inner: rugosa::cases::Guarded,
     pub tensor: Tensor,
 }
 
-/// A quiet NaN with a payload that no computation makes.
-const POISON: u32 = 0x7fc0_dead;
-/// Words in front and behind; 256 bytes is the strictest alignment of a binding.
-const GUARD: usize = 64;
-
 impl Guarded {
     pub fn new(device: &Device, shape: &[usize]) -> Self {
-        let len: usize = shape.iter().product();
-        let whole =
-            Tensor::from_slice(device, &[len + 2 * GUARD], &vec![POISON; len + 2 * GUARD], "test").expect("memory");
-        let tensor = whole.view(GUARD, shape).expect("view");
-        Guarded { whole, tensor }
+        let inner = rugosa::cases::Guarded::new(device, shape).expect("memory");
+        Guarded { tensor: inner.tensor.clone(), inner }
     }
 
     /// With values instead of poison, for kernels that accumulate.
@@ -85,15 +46,31 @@ impl Guarded {
     /// The values; fails if a word in the guards was touched or one of the output was not written.
     #[track_caller]
     pub fn read(&self, what: &str) -> Vec<f32> {
-        let words: Vec<u32> = self.whole.read().expect("read back");
-        let end = words.len() - GUARD;
-        for (i, w) in words.iter().enumerate().filter(|(i, _)| *i < GUARD || *i >= end) {
-            assert_eq!(*w, POISON, "{what}: wrote outside of its output, at {}", i as i64 - GUARD as i64);
-        }
-        let inside = &words[GUARD..end];
-        if let Some(i) = inside.iter().position(|w| *w == POISON) {
-            panic!("{what}: element {i} of {} was not written", inside.len());
-        }
-        inside.iter().map(|w| f32::from_bits(*w)).collect()
+        let words = self.inner.words().expect("read back").unwrap_or_else(|fault| panic!("{what}: {fault}"));
+        words.into_iter().map(f32::from_bits).collect()
     }
+}
+
+/// Runs the rows of the case table for these operations, at least one each.
+#[track_caller]
+pub fn run_rows(ops: &[&str]) {
+    let table = rugosa::cases::table();
+    for op in ops {
+        assert!(table.iter().any(|r| r.op == *op), "no row for {op}");
+    }
+    run_rows_on(device(), |row| ops.contains(&row.op));
+}
+
+/// Runs some rows on a device of the test's own.
+#[track_caller]
+pub fn run_rows_on(device: &Device, which: impl Fn(&rugosa::cases::Row) -> bool) {
+    let mut faults = Vec::new();
+    for row in rugosa::cases::table().iter().filter(|r| which(r)) {
+        let outcome = row.run(device).unwrap_or_else(|e| panic!("{} {}: {e}", row.op, row.what));
+        let undeclared: Vec<_> =
+            outcome.launched.iter().filter(|k| row.kernels.iter().all(|d| d.name != **k)).collect();
+        assert!(undeclared.is_empty(), "{} {}: launches {undeclared:?}, which it does not list", row.op, row.what);
+        faults.extend(outcome.fault.map(|fault| format!("{} {}: {fault}", row.op, row.what)));
+    }
+    assert!(faults.is_empty(), "{} rows fail:\n{}", faults.len(), faults.join("\n"));
 }

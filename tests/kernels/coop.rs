@@ -2,7 +2,7 @@
 //! tests say so and pass: the shaders themselves are checked by `tests/architecture.rs` everywhere.
 
 use crate::common::*;
-use crate::matmul::{pattern, stored};
+use rugosa::cases::{random_pattern, stored};
 use rugosa::device::{Device, DeviceOptions, Precision};
 use rugosa::dtype::DType;
 use rugosa::kernels::coop::{self, Operand};
@@ -46,8 +46,8 @@ fn products_of_halves_and_floats_in_every_layout() {
     for (m, n, k) in [(40, 48, 8), (72, 64, 200), (128, 136, 96), (64, 72, 4096), (1288, 1288, 72)] {
         for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
             let (a, b) = (random(&mut rng, m * k), random(&mut rng, n * k));
-            let (a_bytes, a) = stored(DType::F16, &a);
-            let (b_bytes, b) = stored(DType::F16, &b);
+            let (a_bytes, a) = stored(DType::F16, &a).unwrap();
+            let (b_bytes, b) = stored(DType::F16, &b).unwrap();
             let (ar, ac) = if layout == Layout::Tn { (k, m) } else { (m, k) };
             let (br, bc) = if layout == Layout::Nt { (n, k) } else { (k, n) };
             let (ta, tb) =
@@ -99,9 +99,9 @@ fn the_fused_linear_in_every_format() {
     ];
     for (t, n, k, r, density, formats) in cases {
         for &dtype in formats {
-            let (bytes, w) = stored(dtype, &random(&mut rng, n * k));
+            let (bytes, w) = stored(dtype, &random(&mut rng, n * k)).unwrap();
             let weight = Weight::upload(dev, dtype, n, k, &bytes).unwrap();
-            let pattern = pattern(&mut rng, n, k, density);
+            let pattern = random_pattern(&mut rng, n, k, density).unwrap();
             let index = SparseIndex::new(dev, &pattern).unwrap();
             let s = random(&mut rng, pattern.nnz());
             let s_values = Tensor::from_slice(dev, &[s.len()], &index.from_csr_order(&s), "test").unwrap();
@@ -171,10 +171,10 @@ fn the_masked_product_keeps_its_entries() {
     let Some(dev) = units() else { return };
     let mut rng = Rng::named(3, "masked units");
     for (t, n, k) in [(70, 40, 48), (64, 64, 72), (300, 264, 200), (1030, 1288, 136)] {
-        let pattern = pattern(&mut rng, n, k, 0.02);
+        let pattern = random_pattern(&mut rng, n, k, 0.02).unwrap();
         let index = SparseIndex::new(dev, &pattern).unwrap();
-        let (_, dy) = stored(DType::F16, &random(&mut rng, t * n));
-        let (_, x) = stored(DType::F16, &random(&mut rng, t * k));
+        let (_, dy) = stored(DType::F16, &random(&mut rng, t * n)).unwrap();
+        let (_, x) = stored(DType::F16, &random(&mut rng, t * k)).unwrap();
         let start = random(&mut rng, pattern.nnz());
         let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
         let ds = Guarded::holding(dev, &[start.len()], &index.from_csr_order(&start));

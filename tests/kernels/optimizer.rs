@@ -3,63 +3,14 @@
 use crate::common::*;
 use rugosa::kernels::optimizer::{AdamW, Clip, adamw_step};
 use rugosa::kernels::reduce::sum_of_squares;
-use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 
 const ADAMW: AdamW =
     AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 1.0 };
 
-/// torch.optim.AdamW, one element, in f64.
-fn reference(a: &AdamW, factor: f64, grad: f64, [param, m, v]: [f64; 3]) -> [f64; 3] {
-    let g = grad * f64::from(a.grad_scale) * factor;
-    let param = param * (1.0 - a.lr * a.weight_decay);
-    let m = m + (1.0 - a.beta1) * (g - m);
-    let v = a.beta2 * v + (1.0 - a.beta2) * g * g;
-    let (c1, c2) = (1.0 - a.beta1.powf(a.step as f64), 1.0 - a.beta2.powf(a.step as f64));
-    [param - a.lr / c1 * m / (v.sqrt() / c2.sqrt() + a.eps), m, v]
-}
-
 #[test]
 fn several_steps() {
-    let dev = device();
-    let mut rng = Rng::named(1, "adamw");
-    for n in [1, 7, 31, 33, 64, 129, 1024, 2049] {
-        for (max_norm, grad_scale) in [(None, 1.0), (Some(0.5f32), 1.0), (Some(1e9), -0.25), (Some(f32::INFINITY), 3.0)]
-        {
-            let what = format!("{n} {max_norm:?} {grad_scale}");
-            let start = random(&mut rng, n);
-            let mut state: Vec<[f64; 3]> = start.iter().map(|p| [f64::from(*p), 0.0, 0.0]).collect();
-            let param = Guarded::holding(dev, &[n], &start);
-            let (m, v) = (Guarded::holding(dev, &[n], &vec![0.0; n]), Guarded::holding(dev, &[n], &vec![0.0; n]));
-            let norm = Guarded::new(dev, &[2]);
-            let mut moved = 0.0;
-            for step in 1..=4 {
-                let mut grad = random(&mut rng, n);
-                grad[0] = 0.0; // no movement but the decay, and no division by zero
-                let length =
-                    grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt() * f64::from(grad_scale).abs();
-                let tg = Tensor::from_slice(dev, &[n], &grad, "test").unwrap();
-                sum_of_squares(&[&tg], &norm.tensor).unwrap();
-                let a = AdamW { step, grad_scale, ..ADAMW };
-                let clip = max_norm.map(|max_norm| Clip { norm: &norm.tensor, max_norm });
-                adamw_step(&param.tensor, &tg, &m.tensor, &v.tensor, &a, clip).unwrap();
-                let factor = max_norm.map_or(1.0, |max| (f64::from(max) / (length + 1e-6)).min(1.0));
-                for (s, g) in state.iter_mut().zip(&grad) {
-                    *s = reference(&a, factor, f64::from(*g), *s);
-                }
-                // a quotient near 1 times the rate, off by the roundings of both moments
-                moved += 10.0 * a.lr;
-            }
-            // roundings gather over the steps; moments are sums of terms of mixed sign, of the gradients' size
-            let want = |i: usize, extra: f64| -> Vec<Exact> {
-                state.iter().map(|s| Exact { value: s[i], magnitude: 3.0 * s[i].abs() + extra, terms: 8 }).collect()
-            };
-            let size = f64::from(grad_scale.abs());
-            assert_close(&format!("{what} m"), &m.read("m"), &want(1, size));
-            assert_close(&format!("{what} v"), &v.read("v"), &want(2, 0.0));
-            assert_close(&format!("{what} param"), &param.read("param"), &want(0, moved));
-        }
-    }
+    run_rows(&["adamw"]);
 }
 
 #[test]

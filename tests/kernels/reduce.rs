@@ -15,20 +15,8 @@ fn exact(terms: impl Iterator<Item = f64>) -> Exact {
 }
 
 #[test]
-fn sums() {
-    let dev = device();
-    let mut rng = Rng::named(1, "sum");
-    for &n in SIZES {
-        let x = random(&mut rng, n);
-        let tx = Tensor::from_slice(dev, &[n], &x, "test").unwrap();
-        let out = Guarded::holding(dev, &[3], &[5.0, 6.0, 7.0]);
-        sum(&tx, &out.tensor, 1, false).unwrap();
-        sum(&tx, &out.tensor, 2, true).unwrap();
-        let want = exact(x.iter().map(|v| f64::from(*v)));
-        let mut more = want;
-        more.add(7.0);
-        assert_close(&format!("sum of {n}"), &out.read("sum"), &[Exact::of(5.0), want, more]);
-    }
+fn sums_and_norms() {
+    run_rows(&["sum", "sum_of_squares"]);
 }
 
 #[test]

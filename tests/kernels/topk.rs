@@ -8,30 +8,6 @@ use rugosa::kernels::topk::{bitmask_to_flat, score_accumulate, topk_mask};
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 
-#[test]
-fn scores_are_running_means() {
-    let dev = device();
-    let mut rng = Rng::named(1, "scores");
-    for n in [1, 7, 33, 64, 129, 2052] {
-        for squared in [false, true] {
-            let score = Guarded::holding(dev, &[n], &vec![f32::NAN; n]); // nothing seen: contents do not matter
-            let mut want = vec![Exact::default(); n];
-            for seen in 0..3u32 {
-                let grad = random(&mut rng, n);
-                let tg = Tensor::from_slice(dev, &[n], &grad, "test").unwrap();
-                score_accumulate(&score.tensor, &tg, seen, squared, 0.5).unwrap();
-                for (w, g) in want.iter_mut().zip(&grad) {
-                    let g = 0.5 * f64::from(*g);
-                    let old = f64::from(seen) / f64::from(seen + 1);
-                    *w = Exact { value: w.value * old, magnitude: w.magnitude * old, terms: w.terms + 2 };
-                    w.add(if squared { g * g } else { g } / f64::from(seen + 1));
-                }
-            }
-            assert_close(&format!("{n} squared {squared}"), &score.read("score"), &want);
-        }
-    }
-}
-
 /// The k largest by magnitude; of equals the lower index.
 fn by_sorting(bits: &[u32], k: usize) -> Vec<u64> {
     let mut order: Vec<usize> = (0..bits.len()).collect();
@@ -76,16 +52,8 @@ proptest! {
 }
 
 #[test]
-fn edges() {
-    let mut rng = Rng::named(2, "topk");
-    for n in [1, 7, 31, 32, 33, 65, 129, 8191, 8192, 8193, 70_001] {
-        for kind in 0..6 {
-            let bits = scores(&mut rng, kind, n);
-            for k in [0, 1, n / 2, n - 1, n] {
-                check(&bits, k);
-            }
-        }
-    }
+fn scores_and_masks() {
+    run_rows(&["score", "topk"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod eval;
 mod generate;
 mod model;
 mod preview;
+mod selftest;
 mod train;
 
 use super::args::Command;
@@ -18,6 +19,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
         Command::Demo(args) => demo::run(&args),
     }
 }

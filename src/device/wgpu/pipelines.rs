@@ -67,6 +67,7 @@ fn make_layout(device: &wgpu::Device, kernel: &'static Kernel) -> Layout {
 pub(super) fn compile(device: &wgpu::Device, layout: Arc<Layout>, spec: &KernelSpec) -> Result<Pipeline> {
     let name = spec.kernel.name;
     let text = shader::render(spec)?;
+    shader::dump(spec, &text)?;
     let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
     // SAFETY: every shader guards its own indices against the sizes in its parameters, and each host function checks

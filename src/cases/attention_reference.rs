@@ -1,9 +1,11 @@
 //! Attention in f64, forward and analytic backward, and how far rounding may carry a result from it.
 
-use crate::common::*;
-use rugosa::kernels::attention::*;
-use rugosa::rng::Rng;
-use rugosa::tensor::Tensor;
+use super::{EPS, Exact, Near, random};
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels::attention::{AttentionShape, EMPTY_LSE, Ranges};
+use crate::rng::Rng;
+use crate::tensor::Tensor;
 
 /// A case: sequences packed one behind the other.
 #[derive(Clone, Copy)]
@@ -16,24 +18,6 @@ pub struct Case {
     pub window: usize,
     pub softcap: Option<f32>,
 }
-
-/// A reference and how far rounding in f32 may carry a result from it.
-#[derive(Clone, Copy, Default)]
-pub struct Near {
-    pub value: f64,
-    pub bound: f64,
-}
-
-#[track_caller]
-pub fn assert_near(what: &str, got: &[f32], want: &[Near]) {
-    assert_eq!(got.len(), want.len(), "{what}: length");
-    for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        let error = (f64::from(*g) - w.value).abs();
-        assert!(error <= w.bound, "{what}: element {i} is {g}, expected {} ± {}", w.value, w.bound);
-    }
-}
-
-const EPS: f64 = f32::EPSILON as f64;
 
 /// What `Exact` grants a sum of n terms: the factor of the sum of magnitudes.
 fn sum_error(n: usize) -> f64 {
@@ -65,6 +49,7 @@ struct Score {
 }
 
 impl Data {
+    /// Random inputs for causal attention within each segment.
     pub fn new(case: Case, seed: u64) -> Data {
         let mut rng = Rng::named(seed, "attention");
         let tokens: usize = case.segments.iter().sum();
@@ -92,6 +77,7 @@ impl Data {
         }
     }
 
+    /// The shape that kernels are told.
     pub fn shape(&self) -> AttentionShape {
         let Case { heads, kv_heads, head_dim, softcap, .. } = self.case;
         AttentionShape { heads, kv_heads, head_dim, scale: self.scale(), softcap, span: None }
@@ -217,30 +203,35 @@ impl Data {
         })
     }
 
-    pub fn upload(&self) -> Uploaded {
+    /// The inputs on a device.
+    ///
+    /// # Errors
+    /// Those of an allocation.
+    pub fn upload(&self, device: &Device) -> Result<Uploaded> {
         let Case { heads, kv_heads, head_dim, .. } = self.case;
-        let f = |rows: usize, width: usize, data: &[f32]| {
-            Tensor::from_slice(device(), &[rows, width], data, "test").unwrap()
-        };
-        let u = |data: &[u32]| Tensor::from_slice(device(), &[data.len()], data, "test").unwrap();
+        let f = |rows: usize, width: usize, data: &[f32]| Tensor::from_slice(device, &[rows, width], data, "test");
+        let u = |data: &[u32]| Tensor::from_slice(device, &[data.len()], data, "test");
         let kv_rows = self.k.len() / (kv_heads * head_dim);
-        Uploaded {
-            q: f(self.tokens, heads * head_dim, &self.q),
-            k: f(kv_rows, kv_heads * head_dim, &self.k),
-            v: f(kv_rows, kv_heads * head_dim, &self.v),
-            d_out: f(self.tokens, heads * head_dim, &self.d_out),
-            keys: [u(&self.keys.0), u(&self.keys.1)],
-            queries: [u(&self.queries.0), u(&self.queries.1)],
-        }
+        Ok(Uploaded {
+            q: f(self.tokens, heads * head_dim, &self.q)?,
+            k: f(kv_rows, kv_heads * head_dim, &self.k)?,
+            v: f(kv_rows, kv_heads * head_dim, &self.v)?,
+            d_out: f(self.tokens, heads * head_dim, &self.d_out)?,
+            keys: [u(&self.keys.0)?, u(&self.keys.1)?],
+            queries: [u(&self.queries.0)?, u(&self.queries.1)?],
+        })
     }
 
+    /// The case in a few words.
     pub fn what(&self) -> String {
         let c = &self.case;
-        let extra = format!("window {} cap {:?}", c.window, c.softcap);
-        format!("{:?} heads {}/{} of {} {extra}", c.segments, c.heads, c.kv_heads, c.head_dim)
+        let window = if c.window == usize::MAX { String::new() } else { format!(" window {}", c.window) };
+        let cap = c.softcap.map_or(String::new(), |cap| format!(" cap {cap}"));
+        format!("{:?} heads {}/{} of {}{window}{cap}", c.segments, c.heads, c.kv_heads, c.head_dim)
     }
 }
 
+/// [`Data`] on a device.
 pub struct Uploaded {
     pub q: Tensor,
     pub k: Tensor,

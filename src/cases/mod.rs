@@ -1,0 +1,231 @@
+//! The case table: operation × shapes × formats × variants, each row with a plain f64 reference on the CPU and a bound
+//! that follows from the data type and the length of its sums.
+//!
+//! `tests/kernels` runs all of it, `rugosa selftest` on the device at hand, and `rugosa train` a handful before it trusts
+//! a device (see [`startup`]). `tests/architecture.rs` refuses a kernel without a row.
+
+mod attention;
+pub mod attention_reference;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod loss;
+mod norm;
+mod optimizer;
+mod products;
+mod rope;
+pub mod startup;
+mod support;
+mod topk;
+
+pub use dropout::keeps as dropout_keeps;
+pub use support::{EPS, Exact, Guarded, Near, random, random_pattern, stored};
+
+use crate::device::{Device, Kernel};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::rng::Rng;
+use crate::tensor::Tensor;
+use bytemuck::Pod;
+use std::collections::BTreeSet;
+
+/// Every format that frozen weights are stored in.
+pub const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+
+/// How much of the table a run takes. Each level holds those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A handful, before a device is trusted with a run.
+    Startup,
+    /// Each operation in each format and layout, at small odd sizes.
+    Quick,
+    /// Everything.
+    Full,
+}
+
+/// One case.
+pub struct Row {
+    /// What is computed; with `what`, the row's name and the seed of its data.
+    pub op: &'static str,
+    /// The kernels that it may launch, on any class of device.
+    pub kernels: &'static [&'static Kernel],
+    /// Shapes, formats, variants.
+    pub what: String,
+    /// Why the bound is what it is.
+    pub why: &'static str,
+    pub level: Level,
+    run: Run,
+}
+
+type Run = Box<dyn Fn(&mut Trial<'_>) -> Result<()> + Send + Sync>;
+
+/// What rows of an operation share.
+#[derive(Clone, Copy)]
+struct Op {
+    name: &'static str,
+    kernels: &'static [&'static Kernel],
+    why: &'static str,
+}
+
+impl Op {
+    fn row(
+        self,
+        level: Level,
+        what: impl Into<String>,
+        run: impl Fn(&mut Trial<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Row {
+        let Op { name: op, kernels, why } = self;
+        Row { op, kernels, what: what.into(), why, level, run: Box::new(run) }
+    }
+}
+
+/// Quick where `i` is one of `quick`, else full.
+fn quick_at(i: usize, quick: &[usize]) -> Level {
+    if quick.contains(&i) { Level::Quick } else { Level::Full }
+}
+
+/// What a row's launches came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Elements compared.
+    pub elements: usize,
+    /// The largest error over its bound; at most 1 if all is well.
+    pub worst: f64,
+    /// The first thing that is wrong.
+    pub fault: Option<String>,
+    /// The kernels that were launched, by name.
+    pub launched: BTreeSet<&'static str>,
+}
+
+/// A row while it runs: its device, its random numbers, and what came out so far.
+pub struct Trial<'a> {
+    pub device: &'a Device,
+    pub rng: Rng,
+    outcome: Outcome,
+}
+
+impl Row {
+    /// Runs it and waits.
+    ///
+    /// # Errors
+    /// Those of the device, but for a kernel that it rejects: that is a fault of the outcome.
+    pub fn run(&self, device: &Device) -> Result<Outcome> {
+        let rng = Rng::named(1, &format!("{} {}", self.op, self.what));
+        let mut trial = Trial { device, rng, outcome: Outcome::default() };
+        device.note_launches(true);
+        let result = (self.run)(&mut trial);
+        trial.outcome.launched = device.note_launches(false).iter().map(|s| s.kernel.name).collect();
+        match result {
+            Err(e @ (Error::Kernel { .. } | Error::TooLarge { .. } | Error::Shape { .. })) => {
+                trial.outcome.worst = f64::INFINITY;
+                trial.outcome.fault = Some(e.to_string());
+            }
+            other => other?,
+        }
+        Ok(trial.outcome)
+    }
+
+    /// The row's kernels among those launched, for a message: what may be wrong.
+    pub fn suspects(&self, outcome: &Outcome) -> String {
+        let all: Vec<&str> = self.kernels.iter().map(|k| k.name).collect();
+        let launched: Vec<&str> = all.iter().copied().filter(|k| outcome.launched.contains(k)).collect();
+        if launched.is_empty() { all.join(", ") } else { launched.join(", ") }
+    }
+}
+
+impl Trial<'_> {
+    fn random(&mut self, n: usize) -> Vec<f32> {
+        random(&mut self.rng, n)
+    }
+
+    fn up<T: Pod>(&self, shape: &[usize], data: &[T]) -> Result<Tensor> {
+        Tensor::from_slice(self.device, shape, data, "test")
+    }
+
+    fn out(&self, shape: &[usize]) -> Result<Guarded> {
+        Guarded::new(self.device, shape)
+    }
+
+    fn holding(&self, shape: &[usize], values: &[f32]) -> Result<Guarded> {
+        Guarded::holding(self.device, shape, values)
+    }
+
+    /// Compares an output of floats with its reference.
+    fn compare<N: Into<Near>>(&mut self, name: &str, got: &Guarded, want: impl IntoIterator<Item = N>) -> Result<()> {
+        self.compare_words(name, got, want, |w| f64::from(f32::from_bits(w)))
+    }
+
+    /// Compares an output of u32 with what it must be.
+    fn compare_u32(&mut self, name: &str, got: &Guarded, want: &[u32]) -> Result<()> {
+        self.compare_words(name, got, want.iter().map(|w| Near::exactly(*w)), f64::from)
+    }
+
+    /// Compares an output of floats with what it must be, bit for bit but for the sign of zero.
+    fn compare_exactly(&mut self, name: &str, got: &Guarded, want: &[f32]) -> Result<()> {
+        self.compare(name, got, want.iter().map(|w| Near::exactly(*w)))
+    }
+
+    fn compare_words<N: Into<Near>>(
+        &mut self,
+        name: &str,
+        got: &Guarded,
+        want: impl IntoIterator<Item = N>,
+        value: impl Fn(u32) -> f64,
+    ) -> Result<()> {
+        match got.words()? {
+            Err(fault) => self.fail(f64::INFINITY, format!("{name}: {fault}")),
+            Ok(words) => {
+                let want: Vec<Near> = want.into_iter().map(Into::into).collect();
+                if words.len() != want.len() {
+                    let reason = format!("{} elements, {} in the reference", words.len(), want.len());
+                    return Err(Error::shape("cases", reason));
+                }
+                self.values(name, words.into_iter().map(value), &want);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares values that were read back.
+    fn values(&mut self, name: &str, got: impl Iterator<Item = f64>, want: &[Near]) {
+        self.outcome.elements += want.len();
+        for (i, (g, w)) in got.zip(want).enumerate() {
+            let error = (g - w.value).abs();
+            if error <= w.bound {
+                self.outcome.worst = self.outcome.worst.max(if error == 0.0 { 0.0 } else { error / w.bound });
+            } else {
+                // a NaN comes here, and so does an error where none is granted
+                let ratio = if error.is_nan() { f64::INFINITY } else { error / w.bound };
+                let fault = format!(
+                    "{name}: element {i} is {g:e}, expected {:e}: error {error:e}, bound {:e}",
+                    w.value, w.bound
+                );
+                self.fail(ratio, fault);
+            }
+        }
+    }
+
+    fn fail(&mut self, ratio: f64, fault: String) {
+        self.outcome.worst = self.outcome.worst.max(ratio);
+        self.outcome.fault.get_or_insert(fault);
+    }
+}
+
+/// The whole table.
+pub fn table() -> Vec<Row> {
+    [
+        products::rows(),
+        attention::rows(),
+        norm::rows(),
+        rope::rows(),
+        elementwise::rows(),
+        embedding::rows(),
+        dropout::rows(),
+        loss::rows(),
+        optimizer::rows(),
+        topk::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

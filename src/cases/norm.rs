@@ -1,0 +1,143 @@
+//! RMSNorm: `y = x·rstd·g`, its input and weight gradients.
+
+use super::{Exact, Level, Op, Row, Trial, quick_at};
+use crate::error::Result;
+use crate::kernels::To;
+use crate::kernels::matmul::SUM_PARTS;
+use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_WEIGHT, RmsNorm, rmsnorm_backward, rmsnorm_forward};
+use crate::tensor::Tensor;
+
+const FORWARD: Op = Op {
+    name: "rmsnorm",
+    kernels: &[&RMSNORM],
+    why: "a mean of cols squares, its inverse root, two products: √cols times the rounding of one",
+};
+const BACKWARD: Op = Op {
+    name: "rmsnorm_backward",
+    kernels: &[&RMSNORM_BACKWARD],
+    why: "a sum over cols for the row's dot, doubled for the products with rstd on both sides",
+};
+const WEIGHT: Op = Op {
+    name: "rmsnorm_weight",
+    kernels: &[&RMSNORM_BACKWARD, &RMSNORM_WEIGHT, &SUM_PARTS],
+    why: "a sum over rows of products of three, doubled for the second product",
+};
+
+/// (rows, cols): both widths of loads, fewer and more columns than threads, several parts of rows.
+const SIZES: &[(usize, usize)] =
+    &[(1, 1), (7, 8), (31, 65), (33, 31), (5, 129), (3, 576), (65, 64), (300, 12), (2, 1030)];
+const QUICK: &[usize] = &[1, 2, 7];
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (i, &size) in SIZES.iter().enumerate() {
+        for unit in [false, true] {
+            let level = quick_at(i, QUICK);
+            let what = format!("{}x{}{}", size.0, size.1, if unit { " 1 + w" } else { "" });
+            rows.push(FORWARD.row(level, &what, move |t| forward(t, size, unit)));
+            rows.push(WEIGHT.row(level, &what, move |t| weight(t, size, unit)));
+            for add in [false, true] {
+                let what = format!("{what}{}", if add { " +=" } else { "" });
+                rows.push(BACKWARD.row(level, what, move |t| backward(t, size, unit, add)));
+            }
+        }
+    }
+    // more rows than parts have
+    rows.push(WEIGHT.row(Level::Full, "9000x4", |t| weight(t, (9000, 4), false)));
+    rows
+}
+
+struct Data {
+    rows: usize,
+    cols: usize,
+    norm: RmsNorm,
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    w: Vec<f32>,
+    /// As the forward would leave it.
+    rstd: Vec<f32>,
+}
+
+impl Data {
+    fn new(t: &mut Trial<'_>, (rows, cols): (usize, usize), unit_offset: bool) -> Data {
+        let norm = RmsNorm { eps: 1e-5, unit_offset };
+        let (x, dy, w) = (t.random(rows * cols), t.random(rows * cols), t.random(cols));
+        let mut data = Data { rows, cols, norm, x, dy, w, rstd: Vec::new() };
+        data.rstd = (0..rows).map(|t| data.exact_rstd(t) as f32).collect();
+        data
+    }
+
+    fn exact_rstd(&self, t: usize) -> f64 {
+        let row = &self.x[t * self.cols..][..self.cols];
+        let mean = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / self.cols as f64;
+        1.0 / (mean + f64::from(self.norm.eps)).sqrt()
+    }
+
+    fn gain(&self, c: usize) -> f64 {
+        f64::from(self.w[c]) + if self.norm.unit_offset { 1.0 } else { 0.0 }
+    }
+
+    fn at(v: &[f32], i: usize) -> f64 {
+        v[i].into()
+    }
+}
+
+fn forward(t: &mut Trial<'_>, size: (usize, usize), unit: bool) -> Result<()> {
+    let d = Data::new(t, size, unit);
+    let roughness = (d.cols as f64).sqrt();
+    let (tx, tw) = (t.up(&[d.rows, d.cols], &d.x)?, t.up(&[d.cols], &d.w)?);
+    let (y, rstd) = (t.out(&[d.rows, d.cols])?, t.out(&[d.rows])?);
+    rmsnorm_forward(&tx, &tw, d.norm, To::Into(&y.tensor), To::Into(&rstd.tensor))?;
+    let want = (0..d.x.len()).map(|i| Data::at(&d.x, i) * d.exact_rstd(i / d.cols) * d.gain(i % d.cols));
+    t.compare("y", &y, want.map(|v| Exact::of(v).looser(roughness)))?;
+    t.compare("rstd", &rstd, (0..d.rows).map(|row| Exact::of(d.exact_rstd(row)).looser(roughness)))
+}
+
+fn run(t: &Trial<'_>, d: &Data, dx: To<'_>, dw: Option<&Tensor>) -> Result<()> {
+    let shape = [d.rows, d.cols];
+    let (tx, tdy) = (t.up(&shape, &d.x)?, t.up(&shape, &d.dy)?);
+    let (tw, rstd) = (t.up(&[d.cols], &d.w)?, t.up(&[d.rows], &d.rstd)?);
+    rmsnorm_backward(&tdy, &tx, &tw, &rstd, d.norm, dx, dw)?;
+    Ok(())
+}
+
+fn backward(t: &mut Trial<'_>, size: (usize, usize), unit: bool, add: bool) -> Result<()> {
+    let d = Data::new(t, size, unit);
+    let start = t.random(d.x.len());
+    let shape = [d.rows, d.cols];
+    let dx = if add { t.holding(&shape, &start)? } else { t.out(&shape)? };
+    run(t, &d, if add { To::AddTo(&dx.tensor) } else { To::Into(&dx.tensor) }, None)?;
+    let mut want = Vec::with_capacity(d.x.len());
+    for row in 0..d.rows {
+        let r = d.exact_rstd(row);
+        let at = |v: &[f32], c: usize| Data::at(v, row * d.cols + c);
+        let dot = Exact::sum((0..d.cols).map(|c| at(&d.dy, c) * d.gain(c) * at(&d.x, c) * r / d.cols as f64));
+        for c in 0..d.cols {
+            let (direct, through) = (r * at(&d.dy, c) * d.gain(c), r * at(&d.x, c) * r);
+            let mut e = Exact {
+                value: direct - through * dot.value,
+                magnitude: 2.0 * (direct.abs() + through.abs() * dot.magnitude),
+                terms: d.cols,
+            };
+            if add {
+                e.add(at(&start, c));
+            }
+            want.push(e);
+        }
+    }
+    t.compare("dx", &dx, want)
+}
+
+fn weight(t: &mut Trial<'_>, size: (usize, usize), unit: bool) -> Result<()> {
+    let d = Data::new(t, size, unit);
+    let start = t.random(d.cols);
+    let dw = t.holding(&[d.cols], &start)?;
+    run(t, &d, To::default(), Some(&dw.tensor))?;
+    let want = (0..d.cols).map(|c| {
+        let term =
+            |row: usize| Data::at(&d.dy, row * d.cols + c) * Data::at(&d.x, row * d.cols + c) * d.exact_rstd(row);
+        Exact::sum((0..d.rows).map(term).chain([Data::at(&start, c)])).looser(2.0)
+    });
+    let want: Vec<_> = want.collect();
+    t.compare("dw", &dw, want)
+}

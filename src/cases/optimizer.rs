@@ -1,0 +1,141 @@
+//! Sums over tensors, the global norm and its flag, and AdamW against torch's formula over several steps.
+
+use super::{Exact, Level, Op, Row, Trial, quick_at};
+use crate::error::Result;
+use crate::kernels::optimizer::{ADAMW, AdamW, Clip, adamw_step};
+use crate::kernels::reduce::{REDUCE_PARTS, REDUCE_TOTAL, sum, sum_of_squares};
+
+const SUM: Op = Op {
+    name: "sum",
+    kernels: &[&REDUCE_PARTS, &REDUCE_TOTAL],
+    why: "a sum of n terms in fixed order: 4√n + 2 units of the sum of magnitudes",
+};
+const NORM: Op = Op { name: "sum_of_squares", ..SUM };
+const ADAMW_OP: Op = Op {
+    name: "adamw",
+    kernels: &[&ADAMW, &REDUCE_PARTS, &REDUCE_TOTAL],
+    why: "four steps of a handful of roundings: moments relative to the gradients' size, parameters to ten times the \
+          rate for each step",
+};
+
+/// One share, several, a last one that is short, more than the most workgroups cover in one stride; odd and even.
+const SIZES: &[usize] = &[0, 1, 7, 33, 129, 8192, 20_001, 70_000, 4_200_000];
+const QUICK: &[usize] = &[2, 6];
+
+const STEPS: &[usize] = &[1, 7, 31, 33, 64, 129, 1024, 2049];
+const QUICK_STEPS: &[usize] = &[1, 6, 7];
+const START: AdamW =
+    AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 1.0 };
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (i, &n) in SIZES.iter().enumerate() {
+        rows.push(SUM.row(quick_at(i, QUICK), format!("{n}"), move |t| {
+            let x = t.random(n);
+            let tx = t.up(&[n], &x)?;
+            let out = t.holding(&[3], &[5.0, 6.0, 7.0])?;
+            sum(&tx, &out.tensor, 1, false)?;
+            sum(&tx, &out.tensor, 2, true)?;
+            let want = Exact::sum(x.iter().map(|v| f64::from(*v)));
+            let mut more = want;
+            more.add(7.0);
+            t.compare("sum", &out, [Exact::of(5.0), want, more])
+        }));
+    }
+    for (what, sizes) in [("7 and 20,001", &[7usize, 20_001][..]), ("eight tensors", &SIZES[..8]), ("nothing", &[])] {
+        rows.push(NORM.row(Level::Quick, what, move |t| norm(t, sizes, None)));
+    }
+    // 1e30 overflows when squared
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+        for at in [0, 128, 20_000] {
+            let what = format!("{bad:e} at {at}");
+            let level = if at == 128 { Level::Quick } else { Level::Full };
+            rows.push(NORM.row(level, what, move |t| norm(t, &[33, 20_001], Some((at, bad)))));
+        }
+    }
+    for (i, &n) in STEPS.iter().enumerate() {
+        for clip in [(None, 1.0), (Some(0.5f32), 1.0), (Some(1e9), -0.25), (Some(f32::INFINITY), 3.0)] {
+            let what = format!("{n} clip {:?} scale {}", clip.0, clip.1);
+            let level = if (i, clip.0) == (6, Some(0.5)) { Level::Startup } else { quick_at(i, QUICK_STEPS) };
+            rows.push(ADAMW_OP.row(level, what, move |t| adamw(t, n, clip)));
+        }
+    }
+    rows.push(ADAMW_OP.row(Level::Quick, "a norm that is not finite", not_finite));
+    rows
+}
+
+fn norm(t: &mut Trial<'_>, sizes: &[usize], bad: Option<(usize, f32)>) -> Result<()> {
+    let mut values: Vec<Vec<f32>> = sizes.iter().map(|n| t.random(*n)).collect();
+    if let (Some((at, bad)), Some(last)) = (bad, values.last_mut()) {
+        last[at] = bad;
+    }
+    let tensors = values.iter().map(|v| t.up(&[v.len()], v)).collect::<Result<Vec<_>>>()?;
+    let out = t.out(&[2])?;
+    sum_of_squares(&tensors.iter().collect::<Vec<_>>(), &out.tensor)?;
+    if bad.is_some() {
+        // the sum is not a number that can be compared; the flag is
+        let flag: Vec<f32> = out.tensor.read()?;
+        t.values("flag", std::iter::once(f64::from(flag[1])), &[super::Near::exactly(1.0)]);
+        return Ok(());
+    }
+    let want = Exact::sum(values.iter().flatten().map(|v| f64::from(*v).powi(2)));
+    t.compare("norm", &out, [want, Exact::of(0.0)])
+}
+
+/// torch.optim.AdamW, one element, in f64.
+fn reference(a: &AdamW, factor: f64, grad: f64, [param, m, v]: [f64; 3]) -> [f64; 3] {
+    let g = grad * f64::from(a.grad_scale) * factor;
+    let param = param * (1.0 - a.lr * a.weight_decay);
+    let m = m + (1.0 - a.beta1) * (g - m);
+    let v = a.beta2 * v + (1.0 - a.beta2) * g * g;
+    let (c1, c2) = (1.0 - a.beta1.powf(a.step as f64), 1.0 - a.beta2.powf(a.step as f64));
+    [param - a.lr / c1 * m / (v.sqrt() / c2.sqrt() + a.eps), m, v]
+}
+
+fn adamw(t: &mut Trial<'_>, n: usize, (max_norm, grad_scale): (Option<f32>, f32)) -> Result<()> {
+    let start = t.random(n);
+    let mut state: Vec<[f64; 3]> = start.iter().map(|p| [f64::from(*p), 0.0, 0.0]).collect();
+    let param = t.holding(&[n], &start)?;
+    let (m, v) = (t.holding(&[n], &vec![0.0; n])?, t.holding(&[n], &vec![0.0; n])?);
+    let norm = t.out(&[2])?;
+    let mut moved = 0.0;
+    for step in 1..=4 {
+        let mut grad = t.random(n);
+        grad[0] = 0.0; // no movement but the decay, and no division by zero
+        let squares: f64 = grad.iter().map(|g| f64::from(*g).powi(2)).sum();
+        let length = squares.sqrt() * f64::from(grad_scale).abs();
+        let tg = t.up(&[n], &grad)?;
+        sum_of_squares(&[&tg], &norm.tensor)?;
+        let a = AdamW { step, grad_scale, ..START };
+        let clip = max_norm.map(|max_norm| Clip { norm: &norm.tensor, max_norm });
+        adamw_step(&param.tensor, &tg, &m.tensor, &v.tensor, &a, clip)?;
+        let factor = max_norm.map_or(1.0, |max| (f64::from(max) / (length + 1e-6)).min(1.0));
+        for (s, g) in state.iter_mut().zip(&grad) {
+            *s = reference(&a, factor, f64::from(*g), *s);
+        }
+        // a quotient near 1 times the rate, off by the roundings of both moments
+        moved += 10.0 * a.lr;
+    }
+    // roundings gather over the steps; moments are sums of terms of mixed sign, of the gradients' size
+    let want = |i: usize, extra: f64| -> Vec<Exact> {
+        state.iter().map(|s| Exact { value: s[i], magnitude: 3.0 * s[i].abs() + extra, terms: 8 }).collect()
+    };
+    t.compare("m", &m, want(1, grad_scale.abs().into()))?;
+    t.compare("v", &v, want(2, 0.0))?;
+    t.compare("param", &param, want(0, moved))
+}
+
+/// Nothing changes.
+fn not_finite(t: &mut Trial<'_>) -> Result<()> {
+    let start = [1.0f32, -2.0, 3.0];
+    let param = t.holding(&[3], &start)?;
+    let (m, v) = (t.holding(&[3], &[0.1; 3])?, t.holding(&[3], &[0.2; 3])?);
+    let grad = t.up(&[3], &[1.0, f32::NAN, 2.0])?;
+    let norm = t.up(&[2], &[0.0f32; 2])?;
+    sum_of_squares(&[&grad], &norm)?;
+    let clip = Clip { norm: &norm, max_norm: 1.0 };
+    adamw_step(&param.tensor, &grad, &m.tensor, &v.tensor, &START, Some(clip))?;
+    t.compare_exactly("param", &param, &start)?;
+    t.compare_exactly("m", &m, &[0.1; 3])?;
+    t.compare_exactly("v", &v, &[0.2; 3])
+}

@@ -1,0 +1,272 @@
+//! Products, and the fused RoSA linear against its composed form.
+
+use super::{DTYPES, Exact, Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use crate::device::Precision;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP};
+use crate::kernels::matmul::{Fused, Layout, MATMUL, Out, ROSA_LINEAR, SDDMM_TILE, SUM_PARTS, matmul, rosa_linear};
+use crate::kernels::simd::{DENSIFY, MATMUL_SIMD, ROSA_LINEAR_SIMD, SPARSE_ADD};
+use crate::kernels::sparse::{SAMPLED, SparseIndex, sddmm};
+use crate::tensor::Weight;
+
+const PRODUCT: Op = Op {
+    name: "product",
+    kernels: &[&MATMUL, &MATMUL_SIMD, &MATMUL_COOP, &SUM_PARTS],
+    why: "a sum of k products: 4√k + 2 units in the last place of the sum of magnitudes; on matrix units each operand is \
+          rounded to f16 first, 2⁻¹¹ of it at most, and independent errors of k terms grow as √k",
+};
+const FUSED: Op = Op {
+    name: "rosa_linear",
+    kernels: &[&ROSA_LINEAR, &ROSA_LINEAR_SIMD, &ROSA_LINEAR_COOP, &DENSIFY, &SPARSE_ADD, &SUM_PARTS],
+    why: "a sum of k + rank products, the weight as its format stores it: 4√n + 2 units of the sum of magnitudes",
+};
+const SAMPLED_OP: Op = Op {
+    name: "sddmm",
+    kernels: &[&SAMPLED, &SDDMM_TILE, &SDDMM_COOP],
+    why: "a sum over tokens: 4√t + 2 units of the sum of magnitudes; f16 operands as in a product",
+};
+
+/// (m, n, k): ones, odd, on and beside every tile's edge, long k (split), tall and flat.
+const SIZES: &[(usize, usize, usize)] = &[
+    (1, 1, 1),
+    (7, 5, 3),
+    (31, 33, 65),
+    (33, 31, 7),
+    (65, 129, 33),
+    (64, 64, 64),
+    (128, 136, 48),
+    (130, 8, 512),
+    (4, 130, 1030),
+    (1, 68, 128),
+    (12, 16, 700),
+    (200, 8, 576),
+    (576, 8, 200),
+    (8, 576, 200),
+];
+const QUICK_SIZES: &[usize] = &[1, 2, 6, 8, 10];
+
+/// Shapes of X and W, the adapter's rank and density.
+#[derive(Clone, Copy)]
+struct Linear {
+    tokens: usize,
+    out: usize,
+    inn: usize,
+    rank: usize,
+    density: f64,
+}
+
+const LINEARS: &[Linear] = &[
+    Linear { tokens: 1, out: 1, inn: 1, rank: 1, density: 1.0 },
+    Linear { tokens: 7, out: 33, inn: 31, rank: 3, density: 0.2 },
+    Linear { tokens: 33, out: 65, inn: 129, rank: 5, density: 0.02 },
+    Linear { tokens: 65, out: 96, inn: 64, rank: 8, density: 0.3 },
+    Linear { tokens: 130, out: 160, inn: 192, rank: 20, density: 0.011 },
+    Linear { tokens: 5, out: 100, inn: 68, rank: 4, density: 1.0 },
+];
+const QUICK_LINEARS: &[usize] = &[2, 3];
+
+/// Rows of W in the longest sum that a model asks for: the head's input gradient, in shards of so many tokens. llvmpipe
+/// ends a thread's loops after 65,535 iterations, silently; a kernel that takes one a token shows it here.
+const LONGEST: usize = 1 << 16;
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (i, &size) in SIZES.iter().enumerate() {
+        for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
+            for accumulate in [false, true] {
+                let (m, n, k) = size;
+                let what = format!("{layout:?} {m}x{n}x{k}{}", if accumulate { " +=" } else { "" });
+                rows.push(PRODUCT.row(quick_at(i, QUICK_SIZES), what, move |t| product(t, layout, size, accumulate)));
+            }
+        }
+    }
+    for dtype in DTYPES {
+        for (i, &linear) in LINEARS.iter().enumerate() {
+            let Linear { tokens, out, inn, rank, .. } = linear.of(dtype);
+            for (layout, bits) in [Layout::Nt, Layout::Nn].into_iter().flat_map(|l| (0..4u32).map(move |b| (l, b))) {
+                let (sparse, low_rank) = (bits & 1 == 1, bits & 2 == 2);
+                let adapter = [if sparse { " sparse" } else { "" }, if low_rank { " low-rank" } else { "" }].concat();
+                let what = format!("{layout:?} {dtype} [{tokens}, {inn}] W [{out}, {inn}] rank {rank}{adapter}");
+                let level = match (i, sparse && low_rank, dtype) {
+                    (3, true, DType::F32 | DType::Q4_1) => Level::Startup,
+                    _ => quick_at(i, QUICK_LINEARS),
+                };
+                rows.push(FUSED.row(level, what, move |t| fused(t, layout, dtype, linear.of(dtype), sparse, low_rank)));
+            }
+        }
+    }
+    for (i, &linear) in LINEARS.iter().enumerate() {
+        let what = format!("[{}, {}] x [{}, {}]", linear.tokens, linear.out, linear.tokens, linear.inn);
+        let level = if i == 2 { Level::Startup } else { quick_at(i, QUICK_LINEARS) };
+        rows.push(SAMPLED_OP.row(level, what, move |t| sampled(t, linear)));
+    }
+    let what = format!("a sum of {LONGEST} products");
+    rows.push(FUSED.row(Level::Quick, format!("Nn F32 {what}"), long_sum));
+    rows.push(PRODUCT.row(Level::Full, format!("Tn {what}"), |t| product(t, Layout::Tn, (3, 8, LONGEST), false)));
+    // with many tokens the masked product is split along them; its tiles are of 32, 64 and 128
+    for (tokens, out, inn) in [(70, 40, 48), (600, 64, 100), (130, 200, 132), (300, 260, 257), (1030, 256, 260)] {
+        let linear = Linear { tokens, out, inn, rank: 1, density: 0.02 };
+        let level = if tokens == 70 { Level::Quick } else { Level::Full };
+        rows.push(SAMPLED_OP.row(level, format!("[{tokens}, {out}] x [{tokens}, {inn}]"), move |t| sampled(t, linear)));
+    }
+    rows
+}
+
+/// The bounds of products on this device.
+fn bounds(t: &Trial<'_>, want: &[Exact]) -> Vec<Near> {
+    let halves = t.device.precision() == Precision::F16;
+    let near = |e: &Exact| {
+        let rounded = if halves { e.magnitude / 2048.0 * (12.0 / (e.terms as f64).sqrt()).min(3.0) } else { 0.0 };
+        Near { value: e.value, bound: e.bound() + rounded }
+    };
+    want.iter().map(near).collect()
+}
+
+impl Linear {
+    /// Rows of quantised formats are whole blocks.
+    fn of(self, dtype: DType) -> Linear {
+        Linear { inn: self.inn.next_multiple_of(dtype.block_elements()), ..self }
+    }
+}
+
+fn reference(layout: Layout, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<Exact> {
+    let mut c = vec![Exact::default(); m * n];
+    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+        for l in 0..k {
+            let x = if layout == Layout::Tn { a[l * m + i] } else { a[i * k + l] };
+            let y = if layout == Layout::Nt { b[j * k + l] } else { b[l * n + j] };
+            c[i * n + j].add(f64::from(x) * f64::from(y));
+        }
+    }
+    c
+}
+
+fn product(t: &mut Trial<'_>, layout: Layout, size: (usize, usize, usize), accumulate: bool) -> Result<()> {
+    let (m, n, k) = size;
+    let (a, b, c0) = (t.random(m * k), t.random(n * k), t.random(m * n));
+    let (a_shape, b_shape) = match layout {
+        Layout::Nt => ([m, k], [n, k]),
+        Layout::Nn => ([m, k], [k, n]),
+        Layout::Tn => ([k, m], [k, n]),
+    };
+    let (ta, tb) = (t.up(&a_shape, &a)?, t.up(&b_shape, &b)?);
+    let mut want = reference(layout, size, &a, &b);
+    let c = if accumulate { t.holding(&[m, n], &c0)? } else { t.out(&[m, n])? };
+    let mut out = Out::into(&c.tensor);
+    if accumulate {
+        // scaled by a power of two, which rounds nothing
+        out = Out { scale: 0.5, ..Out::add_to(&c.tensor) };
+        for (w, c) in want.iter_mut().zip(&c0) {
+            (w.value, w.magnitude) = (0.5 * w.value, 0.5 * w.magnitude);
+            w.add(f64::from(*c));
+        }
+    }
+    matmul(layout, &ta, &tb, out)?;
+    t.compare("C", &c, bounds(t, &want))
+}
+
+fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: bool, low_rank: bool) -> Result<()> {
+    let Linear { tokens, out: n, inn: k, rank: r, density } = c;
+    let (bytes, w) = stored(dtype, &t.random(n * k))?;
+    let weight = Weight::upload(t.device, dtype, n, k, &bytes)?;
+    let (index, s) = entries(t, n, k, density)?;
+    let s_values = t.up(&[s.len()], &index.from_csr_order(&s))?;
+    let mut merged: Vec<f64> = w.iter().map(|w| f64::from(*w)).collect();
+    let mut size: Vec<f64> = merged.iter().map(|w| w.abs()).collect();
+    if sparse {
+        for ((row, col), s) in index.pattern().entries().zip(&s) {
+            let at = row as usize * k + col as usize;
+            merged[at] += f64::from(*s);
+            size[at] += f64::from(s.abs());
+        }
+    }
+    // forward: x [t, k] to y [t, n] with b [n, r]; backward: dy [t, n] to dx [t, k] with a [r, k]
+    let forward = layout == Layout::Nt;
+    let (cols_in, cols_out) = if forward { (k, n) } else { (n, k) };
+    let at = |l: usize, j: usize| if forward { j * k + l } else { l * k + j };
+    let factor_at = |l: usize, j: usize| if forward { j * r + l } else { l * k + j };
+    // U is columns 2.. of a wider tensor
+    let (x, u) = (t.random(tokens * cols_in), t.random(tokens * (r + 3)));
+    let (factor, start) = (t.random(r * cols_out), t.random(if forward { n } else { tokens * k }));
+    let want = (0..tokens * cols_out).map(|i| {
+        let (row, j) = (i / cols_out, i % cols_out);
+        // forward there is a bias, backward something to add to
+        let mut e = Exact::of(f64::from(start[if forward { j } else { i }]));
+        for l in 0..cols_in {
+            let x = f64::from(x[row * cols_in + l]);
+            e.value += x * merged[at(l, j)];
+            e.magnitude += x.abs() * size[at(l, j)];
+        }
+        e.terms += cols_in;
+        if low_rank {
+            (0..r).for_each(|l| e.add(f64::from(u[row * (r + 3) + 2 + l]) * f64::from(factor[factor_at(l, j)])));
+        }
+        e
+    });
+    let want: Vec<Exact> = want.collect();
+    let (tx, tu) = (t.up(&[tokens, cols_in], &x)?, t.up(&[tokens, r + 3], &u)?);
+    let factor = t.up(&if forward { [n, r] } else { [r, k] }, &factor)?;
+    let bias = if forward { Some(t.up(&[n], &start)?) } else { None };
+    let fused = Fused {
+        sparse: sparse.then_some((&index, &s_values)),
+        low_rank: low_rank.then_some((&tu, 2, &factor)),
+        bias: bias.as_ref(),
+    };
+    let y = if forward { t.out(&[tokens, n])? } else { t.holding(&[tokens, k], &start)? };
+    let to = if forward { Out::into(&y.tensor) } else { Out::add_to(&y.tensor) };
+    rosa_linear(layout, &tx, &weight, fused, to)?;
+    t.compare(if forward { "Y" } else { "dX" }, &y, bounds(t, &want))
+}
+
+/// A random S: its index and its values in CSR order.
+fn entries(t: &mut Trial<'_>, rows: usize, cols: usize, density: f64) -> Result<(SparseIndex, Vec<f32>)> {
+    let pattern = random_pattern(&mut t.rng, rows, cols, density)?;
+    let values = t.random(pattern.nnz());
+    Ok((SparseIndex::new(t.device, &pattern)?, values))
+}
+
+fn sampled(t: &mut Trial<'_>, c: Linear) -> Result<()> {
+    let Linear { tokens, out: n, inn: k, density, .. } = c;
+    let (index, start) = entries(t, n, k, density)?;
+    let (dy, x) = (t.random(tokens * n), t.random(tokens * k));
+    let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
+    sddmm(&t.up(&[tokens, n], &dy)?, &t.up(&[tokens, k], &x)?, &index, &ds.tensor)?;
+    let want: Vec<Exact> = (index.pattern().entries().zip(&start))
+        .map(|((row, col), start)| {
+            let terms = (0..tokens).map(|l| f64::from(dy[l * n + row as usize]) * f64::from(x[l * k + col as usize]));
+            Exact::sum(terms.chain([f64::from(*start)]))
+        })
+        .collect();
+    let want = bounds(t, &want);
+    // the reference in bucket order, through places instead of values
+    let places: Vec<f32> = (0..want.len()).map(|i| i as f32).collect();
+    t.compare("dS", &ds, index.from_csr_order(&places).into_iter().map(|i| want[i as usize]))
+}
+
+fn long_sum(t: &mut Trial<'_>) -> Result<()> {
+    let (m, n, k) = (3, 8, LONGEST);
+    let (a, b) = (t.random(m * k), t.random(n * k));
+    let weight = Weight::from_tensor(&t.up(&[k, n], &b)?)?;
+    let c = t.out(&[m, n])?;
+    rosa_linear(Layout::Nn, &t.up(&[m, k], &a)?, &weight, Fused::default(), Out::into(&c.tensor))?;
+    t.compare("C", &c, bounds(t, &reference(Layout::Nn, (m, n, k), &a, &b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::WeightFormat;
+
+    #[test]
+    fn every_format_has_rows() {
+        for format in WeightFormat::ALL {
+            assert!(DTYPES.iter().any(|d| WeightFormat::of(*d) == format), "{format:?}");
+        }
+        let rows = rows();
+        for (dtype, layout) in DTYPES.iter().flat_map(|d| ["Nt", "Nn"].map(|l| (d, l))) {
+            let name = format!("{layout} {dtype} ");
+            assert!(rows.iter().any(|r| r.what.starts_with(&name) && r.level == Level::Quick), "{name}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What rows share: references with error bounds, guard words, random data.
+
+use crate::csr::CsrPattern;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::quant::{dequantise, quantise};
+use crate::rng::Rng;
+use crate::tensor::Tensor;
+
+/// Units in the last place of f32, relative to 1.
+pub const EPS: f64 = f32::EPSILON as f64;
+
+/// A reference and how far rounding in f32 may carry a result from it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Near {
+    pub value: f64,
+    pub bound: f64,
+}
+
+impl Near {
+    /// A value that must be met exactly.
+    pub fn exactly(value: impl Into<f64>) -> Near {
+        Near { value: value.into(), bound: 0.0 }
+    }
+}
+
+/// A sum in f64 and the sum of its terms' magnitudes, which bounds what rounding in f32 can do to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exact {
+    pub value: f64,
+    pub magnitude: f64,
+    pub terms: usize,
+}
+
+impl Exact {
+    pub fn add(&mut self, term: f64) {
+        self.value += term;
+        self.magnitude += term.abs();
+        self.terms += 1;
+    }
+
+    /// A value that is rounded a handful of times but not summed.
+    pub fn of(value: f64) -> Self {
+        Exact { value, magnitude: value.abs(), terms: 1 }
+    }
+
+    /// A sum of these terms.
+    pub fn sum(terms: impl IntoIterator<Item = f64>) -> Self {
+        let mut e = Exact::default();
+        terms.into_iter().for_each(|t| e.add(t));
+        e
+    }
+
+    /// The same where results are rounded `factor` times as often on the way.
+    pub fn looser(mut self, factor: f64) -> Self {
+        self.magnitude *= factor;
+        self
+    }
+
+    /// Errors of a sum of n terms grow as √n where they are independent; each product and each addition rounds once.
+    /// Four standard deviations, and two roundings of the result.
+    pub fn bound(&self) -> f64 {
+        EPS * (4.0 * (self.terms as f64).sqrt() + 2.0) * self.magnitude + f64::from(f32::MIN_POSITIVE)
+    }
+}
+
+impl From<Exact> for Near {
+    fn from(e: Exact) -> Near {
+        Near { value: e.value, bound: e.bound() }
+    }
+}
+
+/// Random values whose products neither vanish nor explode.
+pub fn random(rng: &mut Rng, n: usize) -> Vec<f32> {
+    (0..n).map(|_| rng.normal() as f32).collect()
+}
+
+/// Random positions, some rows and columns favoured as RoSA's masks favour them.
+///
+/// # Errors
+/// Those of [`CsrPattern::from_flat`].
+pub fn random_pattern(rng: &mut Rng, rows: usize, cols: usize, density: f64) -> Result<CsrPattern> {
+    let flat: Vec<u64> = (0..(rows * cols) as u64)
+        .filter(|i| {
+            let favoured = (i / cols as u64).is_multiple_of(7) || (i % cols as u64).is_multiple_of(11);
+            rng.uniform() < if favoured { 4.0 * density } else { density }
+        })
+        .collect();
+    CsrPattern::from_flat(rows, cols, &flat)
+}
+
+/// The bytes of a matrix in a file's format, and the values that they stand for.
+///
+/// # Errors
+/// Those of [`quantise`].
+pub fn stored(dtype: DType, values: &[f32]) -> Result<(Vec<u8>, Vec<f32>)> {
+    let bytes = quantise(dtype, values)?;
+    let mut back = vec![0.0; values.len()];
+    dequantise(dtype, &bytes, &mut back)?;
+    Ok((bytes, back))
+}
+
+/// An output tensor with poison in it and guard words around it.
+pub struct Guarded {
+    whole: Tensor,
+    pub tensor: Tensor,
+}
+
+/// A quiet NaN with a payload that no computation makes.
+const POISON: u32 = 0x7fc0_dead;
+/// Words in front and behind; 256 bytes is the strictest alignment of a binding.
+const GUARD: usize = 64;
+
+impl Guarded {
+    /// Poison.
+    ///
+    /// # Errors
+    /// Those of an allocation.
+    pub fn new(device: &Device, shape: &[usize]) -> Result<Self> {
+        let len: usize = shape.iter().product();
+        let whole = Tensor::from_slice(device, &[len + 2 * GUARD], &vec![POISON; len + 2 * GUARD], "test")?;
+        let tensor = whole.view(GUARD, shape)?;
+        Ok(Guarded { whole, tensor })
+    }
+
+    /// With values instead of poison, for kernels that accumulate.
+    ///
+    /// # Errors
+    /// Those of an allocation.
+    pub fn holding(device: &Device, shape: &[usize], values: &[f32]) -> Result<Self> {
+        let g = Guarded::new(device, shape)?;
+        g.tensor.write(values)?;
+        Ok(g)
+    }
+
+    /// The words of the output, or a sentence on a word in the guards that was touched or one of the output that was not
+    /// written.
+    ///
+    /// # Errors
+    /// Those of reading back.
+    pub fn words(&self) -> Result<Result<Vec<u32>, String>> {
+        let words: Vec<u32> = self.whole.read()?;
+        let end = words.len() - GUARD;
+        if let Some(i) = (0..words.len()).find(|&i| (i < GUARD || i >= end) && words[i] != POISON) {
+            return Ok(Err(format!("wrote outside of its output, at {}", i as i64 - GUARD as i64)));
+        }
+        let inside = &words[GUARD..end];
+        Ok(match inside.iter().position(|w| *w == POISON) {
+            Some(i) => Err(format!("element {i} of {} was not written", inside.len())),
+            None => Ok(inside.to_vec()),
+        })
+    }
+}

@@ -1,0 +1,51 @@
+use super::{rugosa, run};
+use serde_json::Value;
+
+#[test]
+fn every_kernel_has_a_line_and_a_verdict() {
+    let (code, stdout, stderr) = run(&mut rugosa("selftest --quick --json"));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["failed"], 0);
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(report["passed"].as_u64(), Some(cases.len() as u64));
+    for case in cases {
+        assert!(case["error_over_bound"].as_f64().unwrap() <= 1.0, "{case}");
+        assert!(case["elements"].is_u64() && !case["bound"].as_str().unwrap().is_empty(), "{case}");
+    }
+    let kernels = report["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), rugosa::kernels::KERNELS.len());
+    assert!(kernels.iter().any(|k| k["kernel"] == "adamw" && k["cases"].as_u64() > Some(0)));
+}
+
+#[test]
+fn shaders_are_dumped_as_the_driver_gets_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("shaders");
+    let mut command = rugosa("selftest --quick");
+    let (code, stdout, stderr) = run(command.env("RUGOSA_DUMP_SHADERS", &dump));
+    assert_eq!(code, Some(0), "{stderr}");
+    let files: Vec<_> = std::fs::read_dir(&dump).unwrap().map(|f| f.unwrap().path()).collect();
+    let name = |f: &std::path::PathBuf| f.file_name().unwrap().to_str().unwrap().to_string();
+    for line in stdout.lines().filter(|l| l.ends_with("  pass")) {
+        let kernel = line.split_whitespace().next().unwrap();
+        assert!(files.iter().any(|f| name(f).starts_with(&format!("{kernel}-"))), "{kernel}");
+    }
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        let kernel = name(file).rsplit_once('-').unwrap().0.to_string();
+        assert!(text.starts_with(&format!("// {kernel} [")) && text.contains("@compute"), "{file:?}");
+    }
+    // where nothing can be written, it is said
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut command = rugosa("selftest --quick");
+    let (code, _, stderr) = run(command.env("RUGOSA_DUMP_SHADERS", file.join("x")));
+    assert!(code == Some(1) && stderr.contains("file"), "{code:?} {stderr}");
+}
+
+#[test]
+fn an_unknown_device_is_refused() {
+    let mut command = rugosa("selftest --quick --device nonesuch");
+    super::fails(&mut command, 1, &["--device", "nonesuch"]);
+}

@@ -1,0 +1,177 @@
+//! Bugs planted in each kernel family, one after the other: a sign, an index, a missing barrier, a dropped scale. The
+//! case table must notice each. `tests/MUTANTS.md` lists which row did, on one device.
+
+use crate::faults::{Faulty, faulty, swap};
+use rugosa::cases::{Level, Row, table};
+use rugosa::device::shader::FRAGMENTS;
+use rugosa::device::{Device, DeviceOptions, Feature, Kernel};
+use rugosa::kernels::KERNELS;
+
+/// A kernel, the kind of its bug, and the text that becomes another.
+struct Mutant(&'static str, &'static str, &'static str, &'static str);
+
+/// Attention, behind the staging of a tile of rows and columns.
+const STAGE: &str = "(x0.w, x1.w, x2.w, x3.w);\n            }\n            workgroupBarrier();";
+const STAGE_WITHOUT: &str = "(x0.w, x1.w, x2.w, x3.w);\n            }";
+
+const MUTANTS: &[Mutant] = &[
+    Mutant("matmul", "sign", "= fma(vec4<f32>(a{{ i }}", "= fma(-vec4<f32>(a{{ i }}"),
+    Mutant("matmul", "index", "r0.y, r1.y, r2.y, r3.y", "r0.y, r1.y, r3.y, r2.y"),
+    Mutant("matmul", "barrier", "        workgroupBarrier();\n{% if FUSED and SPARSE %}", "{% if FUSED and SPARSE %}"),
+    Mutant("matmul", "scale", "value * p.scale", "value"),
+    Mutant("matmul", "range", "min(p.k, k_begin + p.k_per_split)", "p.k"),
+    Mutant("rosa_linear", "sign", "out += bias[col]", "out -= bias[col]"),
+    Mutant("rosa_linear", "index", "p.u_column + kk", "kk"),
+    Mutant("rosa_linear", "index", "let r = (at >> 2u) & 3u;", "let r = at & 3u;"),
+    Mutant(
+        "rosa_linear",
+        "barrier",
+        "        workgroupBarrier();\n{% endif %}\n{{ compute() }}",
+        "{% endif %}\n{{ compute() }}",
+    ),
+    Mutant("rosa_linear", "scale", "return scale * vec4<f32>(vec4<i32>", "return vec4<f32>(vec4<i32>"),
+    Mutant("rosa_linear", "index", "let q = w[i >> 3u] >> ((i & 4u) << 2u);", "let q = w[i >> 3u];"),
+    Mutant("matmul_simd", "scale", "* p.scale{% if FUSED", "{% if FUSED"),
+    Mutant("matmul_simd", "index", "let old{{ j }} = c[i{{ j }}];", "let old{{ j }} = c[i{{ j }} ^ 1u];"),
+    Mutant(
+        "rosa_linear_simd",
+        "sign",
+        "fma(sm{{ j }}.x, code(word{{ j }}, {{ q }}u), sm{{ j }}.y)",
+        "fma(sm{{ j }}.x, code(word{{ j }}, {{ q }}u), -sm{{ j }}.y)",
+    ),
+    Mutant("rosa_linear_simd", "index", "p.u_column + k]", "k]"),
+    Mutant("rosa_linear_simd", "range", "k < p.rank; k++", "k + 1u < p.rank; k++"),
+    Mutant("sum_parts", "range", "var s = 0u;", "var s = 1u;"),
+    Mutant("sum_parts", "scale", "sum *= p.scale;", ""),
+    Mutant("densify", "index", "pair(four.zw)", "pair(four.wz)"),
+    Mutant("sparse_add", "sign", "+= s_values[e]", "-= s_values[e]"),
+    Mutant("sddmm_sampled", "range", "for (; t < p.tokens; t++)", "for (; t + 1u < p.tokens; t++)"),
+    Mutant("sddmm_sampled", "sign", "ds[e] +=", "ds[e] ="),
+    Mutant("attention_forward", "scale", "*= p.scale;", "*= 1.0;"),
+    Mutant("attention_forward", "scale", "sum{{ i }} *= shrink;", ""),
+    Mutant("attention_forward", "barrier", STAGE, STAGE_WITHOUT),
+    Mutant("attention_forward", "range", "(col < end{{ i }})", "(col <= end{{ i }})"),
+    Mutant("attention_backward_q", "sign", "- delta{{ i }})", "+ delta{{ i }})"),
+    Mutant("attention_backward_q", "scale", "store(\"dq\", \"o\", \"p.scale\"", "store(\"dq\", \"o\", \"\""),
+    Mutant("attention_backward_q", "barrier", STAGE, STAGE_WITHOUT),
+    Mutant("attention_backward_kv", "scale", "store(\"dk\", \"dk_\", \"p.scale\"", "store(\"dk\", \"dk_\", \"\""),
+    Mutant("attention_backward_kv", "barrier", STAGE, STAGE_WITHOUT),
+    Mutant("attention_delta", "sign", "bitcast<u32>(delta)", "bitcast<u32>(-delta)"),
+    Mutant("attention_delta", "index", "lse[i]", "lse[token * p.heads]"),
+    Mutant("attention_decode", "barrier", "o *= shrink;\n        workgroupBarrier();", "o *= shrink;"),
+    Mutant("attention_decode", "scale", "sum * shrink + weight", "sum + weight"),
+    Mutant("kv_store", "index", "let slot = slots[row];", "let slot = row;"),
+    Mutant("rmsnorm", "scale", "squares / f32(p.cols)", "squares"),
+    Mutant("rmsnorm", "scale", " + p.eps", ""),
+    Mutant("rmsnorm_backward", "sign", "- x[first + i] * (r * mean)", "+ x[first + i] * (r * mean)"),
+    Mutant("rmsnorm_weight", "scale", " * rstd[row]", ""),
+    Mutant("rmsnorm_weight", "range", "row < end; row++", "row + 1u < end; row++"),
+    Mutant("add", "sign", "a[i] + b[i]", "a[i] - b[i]"),
+    Mutant("add_into", "scale", "p.scale * b[i]", "b[i]"),
+    Mutant("scale", "scale", "a[i] *= p.scale;", ""),
+    Mutant("glu", "scale", "z * s * up[i]", "s * up[i]"),
+    Mutant("glu_backward", "sign", "(V(1.0) - s)", "(V(1.0) + s)"),
+    Mutant("columns", "index", "p.first + (i", "(i"),
+    Mutant("gather", "scale", "value = p.scale * ", "value = "),
+    Mutant("gather", "index", "rows[to] - p.first", "rows[to]"),
+    Mutant("scatter_add", "scale", "p.scale * sum", "sum"),
+    Mutant("scatter_add", "range", "e < end; e++", "e + 1u < end; e++"),
+    Mutant("argmax", "sign", "i < places[lid]", "i > places[lid]"),
+    Mutant("argmax", "barrier", "places[lid] = place;\n    workgroupBarrier();", "places[lid] = place;"),
+    Mutant("cross_entropy", "sign", "(m - target_value)", "(target_value - m)"),
+    Mutant(
+        "cross_entropy",
+        "barrier",
+        "reduce_scratch[lid] = value;\n    workgroupBarrier();",
+        "reduce_scratch[lid] = value;",
+    ),
+    Mutant("cross_entropy_grad", "scale", "V(1.0) - (z / p.cap) * (z / p.cap)", "V(1.0)"),
+    Mutant("cross_entropy_grad", "scale", "p.grad_scale / total", "1.0 / total"),
+    Mutant("rope", "sign", "a * c - b * s", "a * c + b * s"),
+    Mutant("rope_in_place", "index", "first + half] = b", "first + half] = a"),
+    Mutant("dropout", "sign", ">= U(p.threshold)", "< U(p.threshold)"),
+    Mutant("dropout", "scale", "x[i] * p.scale", "x[i]"),
+    Mutant("adamw", "scale", "param[i] * p.decay", "param[i]"),
+    Mutant("adamw", "sign", "(g - m[i])", "(g + m[i])"),
+    Mutant("adamw", "scale", " / p.root_correction", ""),
+    Mutant(
+        "reduce_parts",
+        "barrier",
+        "reduce_scratch[lid] = value;\n    workgroupBarrier();",
+        "reduce_scratch[lid] = value;",
+    ),
+    Mutant("reduce_parts", "range", "group * WG + lid;", "group * WG + lid + p.groups * WG;"),
+    Mutant("reduce_total", "index", "out[p.slot] += total", "out[p.slot] = total"),
+    Mutant("score", "scale", "* f32(p.seen) + g", "+ g"),
+    Mutant("topk_histogram", "index", "key >> (p.shift + p.bits) == prefix", "true"),
+    Mutant("topk_histogram", "barrier", "    workgroupBarrier();\n    // sums", "    // sums"),
+    Mutant("topk_select", "index", "8u * high + 7u", "8u * high + 6u"),
+    Mutant("topk_select", "barrier", "sums[lid] = sum;\n    workgroupBarrier();", "sums[lid] = sum;"),
+    Mutant("topk_ties", "sign", "key_of(scores[i]) == state[0]", "key_of(scores[i]) >= state[0]"),
+    Mutant("topk_ties_before", "index", "sums[t] = before;", "sums[t] = own;"),
+    Mutant("topk_mask", "range", "taken < wanted", "taken <= wanted"),
+    Mutant("topk_mask", "barrier", "lid >= step);\n        workgroupBarrier();", "lid >= step);"),
+];
+
+impl Mutant {
+    /// The kernel with its bug. Fragments stand in the text, so that bugs can lie in them.
+    fn plant(&self, number: usize) -> &'static Kernel {
+        let Mutant(name, _, from, to) = self;
+        let kernel = KERNELS.iter().find(|k| k.name == *name).unwrap_or_else(|| panic!("{name}: no such kernel"));
+        let mut text = kernel.source.to_string();
+        for (file, fragment) in FRAGMENTS {
+            text = text.replace(&format!("{{% include \"{file}\" %}}\n"), fragment);
+        }
+        assert!(text.contains(from), "{name}: {from:?} is not in {}", kernel.file);
+        let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        let source = leak(text.replace(from, to));
+        let name = leak(format!("{name} #{number}"));
+        Box::leak(Box::new(Kernel { name, source, ..**kernel }))
+    }
+}
+
+/// The first row that notices `mutant`, with what it says; none if no row launches the kernel.
+fn caught(
+    device: &Device,
+    faulty: &Faulty,
+    rows: &[Row],
+    mutant: &Mutant,
+    number: usize,
+) -> Option<Result<String, ()>> {
+    swap(faulty, mutant.0, Some(mutant.plant(number)));
+    let mut launched = false;
+    for row in rows.iter().filter(|r| r.kernels.iter().any(|k| k.name == mutant.0)) {
+        let outcome = row.run(device).unwrap();
+        launched |= outcome.launched.contains(mutant.0);
+        if let Some(fault) = outcome.fault {
+            assert!(!fault.starts_with("kernel "), "{}: the bug does not compile: {fault}", mutant.0);
+            return Some(Ok(format!("{} {}", row.op, row.what)));
+        }
+    }
+    launched.then_some(Err(()))
+}
+
+#[test]
+fn each_planted_bug_is_caught() {
+    let fast = faulty(&DeviceOptions::from_env(None));
+    // products take another way without subgroups
+    let plain = DeviceOptions { disable: vec![Feature::Subgroup], ..DeviceOptions::from_env(None) };
+    let plain = faulty(&plain);
+    let rows: Vec<Row> = table().into_iter().filter(|r| r.level <= Level::Quick).collect();
+    let mut missed = Vec::new();
+    for (number, mutant) in MUTANTS.iter().enumerate() {
+        let device = if ["matmul", "rosa_linear"].contains(&mutant.0) { &plain } else { &fast };
+        let Mutant(kernel, kind, from, to) = mutant;
+        match caught(&device.0, &device.1, &rows, mutant, number) {
+            // the fast path of software renderers, on another device
+            None => println!("| {kernel} | {kind} | not launched here | |"),
+            Some(Ok(row)) => {
+                let show = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+                println!("| {kernel} | {kind} | `{}` → `{}` | {row} |", show(from), show(to));
+            }
+            Some(Err(())) => missed.push(format!("{kernel} {kind}: {from:?} -> {to:?}")),
+        }
+        swap(&device.1, kernel, None);
+    }
+    assert!(missed.is_empty(), "no row of the table notices:\n{}", missed.join("\n"));
+}

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Every shader variant through compilers that are not ours: naga's SPIR-V through spirv-val (Debian: spirv-tools), and the
+# WGSL of those that need no optional feature through Tint (npm: webgpu, needs node). What is not installed is left out, and
+# said. Set RUGOSA_PORTABILITY=strict to fail for that instead.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+out=${1:-target/portability}
+strict=${RUGOSA_PORTABILITY:-}
+
+left_out() {
+    echo "portability: $1 left out: $2"
+    [ "$strict" != strict ]
+}
+
+rm -rf "$out/shaders"
+cargo run --quiet --example shaders -- "$out/shaders"
+
+if command -v spirv-val >/dev/null; then
+    total=$(find "$out/shaders" -name '*.spv' | wc -l)
+    # one line a failure; xargs itself fails where one does
+    if ! find "$out/shaders" -name '*.spv' -print0 |
+        xargs -0 -P "$(getconf _NPROCESSORS_ONLN)" -n 1 sh -c \
+            'spirv-val --target-env vulkan1.1 "$0" >"$0.log" 2>&1 || { echo "spirv-val: $0: $(head -n 1 "$0.log")" >&2; exit 1; }'; then
+        echo "portability: spirv-val refuses some of $total variants" >&2
+        exit 1
+    fi
+    echo "spirv-val: $total passed, 0 failed"
+else
+    left_out spirv-val "install spirv-tools"
+fi
+
+if command -v node >/dev/null && command -v npm >/dev/null; then
+    mkdir -p "$out/tint"
+    if [ -d "$out/tint/node_modules/webgpu" ] ||
+        (cd "$out/tint" && npm install --no-save --ignore-scripts --silent webgpu@0.6 >/dev/null 2>&1); then
+        (cd "$out/tint" && timeout 300 node "$OLDPWD/tests/portability/tint.mjs" "$(cd "$OLDPWD/$out/shaders/portable" && pwd)")
+    else
+        left_out Tint "npm cannot install webgpu"
+    fi
+else
+    left_out Tint "install node and npm"
+fi
