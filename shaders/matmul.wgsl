@@ -27,21 +27,7 @@
 {% set ITEMS_A = PM * PK // THREADS %}
 {% set ITEMS_B = PN * PK // THREADS %}
 
-struct Params {
-    base: u32, groups: u32,
-    m: u32, n: u32, k: u32,
-    // elements from one row of C to the next, and the column where this product starts
-    c_stride: u32, c_column: u32,
-    splits: u32, k_per_split: u32,
-    scale: f32,
-    rank: u32, w_scales: u32,
-    // columns of buckets of the sparse adapter's index, and the word where its positions start
-    bucket_cols: u32, s_positions: u32,
-    w_cols: u32,
-    // columns of U or V, and the first one of this linear: linears with one input share a stacked product
-    u_stride: u32, u_column: u32,
-    nnz: u32,
-}
+{% include "lib/product.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> a: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [m, k], TN: [k, m]
 {% if FUSED %}
@@ -429,8 +415,5 @@ fn store1(at: u32, col: u32, value: f32) {
 {% endif %}
 
 {% if MASKED or FUSED and SPARSE %}
-// Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
-fn position(e: u32) -> u32 {
-    return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
-}
+{% include "lib/position.wgsl" %}
 {% endif %}

@@ -24,18 +24,7 @@ enable wgpu_cooperative_matrix;
 {% set BUCKETS = (BN // 32) * (BK // 32) %}
 {% set OWN_BUCKETS = (BUCKETS + SM * SN - 1) // (SM * SN) %}
 
-struct Params {
-    base: u32, groups: u32,
-    m: u32, n: u32, k: u32,
-    c_stride: u32, c_column: u32,
-    splits: u32, k_per_split: u32,
-    scale: f32,
-    rank: u32, w_scales: u32,
-    bucket_cols: u32, s_positions: u32,
-    w_cols: u32,
-    u_stride: u32, u_column: u32,
-    nnz: u32,
-}
+{% include "lib/product.wgsl" %}
 
 {% set OF = {0: "vec4<f32>", 1: "vec4<u32>", 2: "vec4<u32>", 3: "u32", 4: "u32"} %}
 @group(0) @binding(0) var<storage, read> a: array<{{ OF[AFMT] }}>; // [m, k], TN: [k, m]
@@ -212,10 +201,7 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 {% endmacro %}
 
 {% if MASKED or FUSED and SPARSE %}
-// Position of entry e in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
-fn position(e: u32) -> u32 {
-    return (s_index[p.s_positions + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
-}
+{% include "lib/position.wgsl" %}
 {% endif %}
 
 {% if FUSED and SPARSE %}

@@ -27,18 +27,7 @@
 // Values of k in a step of the innermost loop.
 {% set KS = 1 if LAYOUT == 2 or not VEC else 4 %}
 
-struct Params {
-    base: u32, groups: u32,
-    m: u32, n: u32, k: u32,
-    c_stride: u32, c_column: u32,
-    splits: u32, k_per_split: u32,
-    scale: f32,
-    rank: u32, w_scales: u32,
-    bucket_cols: u32, s_positions: u32,
-    w_cols: u32,
-    u_stride: u32, u_column: u32,
-    nnz: u32,
-}
+{% include "lib/product.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> a: array<{{ "u64" if A64 else "f32" }}>; // [m, k], TN: [k, m]
 {% if FUSED %}

@@ -16,6 +16,8 @@ use std::sync::OnceLock;
 /// The fragments that shaders include, by the name that they include them with.
 pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/grid.wgsl", include_str!("../../shaders/lib/grid.wgsl")),
+    ("lib/position.wgsl", include_str!("../../shaders/lib/position.wgsl")),
+    ("lib/product.wgsl", include_str!("../../shaders/lib/product.wgsl")),
     ("lib/reduce.wgsl", include_str!("../../shaders/lib/reduce.wgsl")),
     ("lib/softcap.wgsl", include_str!("../../shaders/lib/softcap.wgsl")),
     ("lib/topk.wgsl", include_str!("../../shaders/lib/topk.wgsl")),
