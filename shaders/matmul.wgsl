@@ -267,9 +267,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             // buckets of a row of buckets lie one behind the other
             let first = s_index[br * p.bucket_cols + (col_first >> 5u)];
             let end = s_index[br * p.bucket_cols + ((col_end - 1u) >> 5u) + 1u];
-            var bc = col_first >> 5u;
             for (var e = first + lid; e < end; e += {{ THREADS }}u) {
-                while (e >= s_index[br * p.bucket_cols + bc + 1u]) { bc++; }
+                // the entry's bucket: as many further on as end at or before it (no loop of each thread's own, for one
+                // software renderer, SwiftShader, loses threads that leave such a loop at different times)
+                var bc = col_first >> 5u;
+                for (var b = bc + 1u; b <= (col_end - 1u) >> 5u; b++) {
+                    bc += select(0u, 1u, e >= s_index[br * p.bucket_cols + b]);
+                }
                 let bucket_first = s_index[br * p.bucket_cols + bc];
                 let bucket_end = s_index[br * p.bucket_cols + bc + 1u];
                 let patch_id = position(e) >> 4u;
@@ -366,10 +370,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 fn keep_masked(part: u32, row0: u32, col0: u32, lid: u32) {
     let buckets = (row0 >> 5u) * p.bucket_cols;
     let last = (min(col0 + {{ BN }}u, p.n) - 1u) >> 5u;
-    var bc = col0 >> 5u;
     let end = s_index[buckets + last + 1u];
-    for (var e = s_index[buckets + bc] + lid; e < end; e += {{ THREADS }}u) {
-        while (e >= s_index[buckets + bc + 1u]) { bc++; }
+    for (var e = s_index[buckets + (col0 >> 5u)] + lid; e < end; e += {{ THREADS }}u) {
+        var bc = col0 >> 5u;
+        for (var b = bc + 1u; b <= last; b++) { bc += select(0u, 1u, e >= s_index[buckets + b]); }
         let at = position(e);
         let row = ((row0 >> 5u) << 5u) + (at >> 7u) * 4u + ((at >> 2u) & 3u);
         let col = (bc << 5u) + ((at >> 4u) & 7u) * 4u + (at & 3u);
