@@ -74,17 +74,17 @@ impl Error {
 
     /// A file whose `field` is wrong for `reason`.
     pub fn file(path: impl AsRef<Path>, field: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::File { path: path.as_ref().to_path_buf(), field: field.into(), reason: reason.into() }
+        Error::File { path: path.as_ref().to_path_buf(), field: shown(field.into()), reason: shown(reason.into()) }
     }
 
     /// A line (counted from 1) of a file that is wrong for `reason`.
     pub fn row(path: impl AsRef<Path>, line: usize, reason: impl Into<String>) -> Error {
-        Error::Row { path: path.as_ref().to_path_buf(), line, reason: reason.into() }
+        Error::Row { path: path.as_ref().to_path_buf(), line, reason: shown(reason.into()) }
     }
 
     /// An argument or configuration key `what` that is wrong for `reason`.
     pub fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::Invalid { what: what.into(), reason: reason.into() }
+        Error::Invalid { what: shown(what.into()), reason: shown(reason.into()) }
     }
 
     /// The same error, told as wrong usage where it is about an option's value.
@@ -107,5 +107,27 @@ fn io_hint(source: &std::io::Error) -> &'static str {
         StorageFull | QuotaExceeded => "; free some space or choose another folder with --out",
         PermissionDenied | ReadOnlyFilesystem => "; choose a folder that can be written to",
         _ => "",
+    }
+}
+
+/// Text that may come out of a file, with its control characters escaped: a message stays one line, and a name in a hostile
+/// file cannot speak to the terminal.
+fn shown(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_files_say_stays_on_one_line_and_off_the_terminal() {
+        let error = Error::file("a.gguf", "key\n\u{1b}[2J", "is wrong: é");
+        assert_eq!(error.to_string(), "a.gguf: key\\n\\u{1b}[2J: is wrong: é");
+        assert_eq!(Error::row("a.jsonl", 3, "x\ry").to_string(), "a.jsonl:3: x\\ry");
     }
 }

@@ -1,0 +1,220 @@
+//! Readers of files from elsewhere, fed with broken ones: valid files with bytes changed, cut, repeated and replaced by numbers
+//! that headers should not hold. A reader may refuse or accept; it must not panic, and a message is one line.
+//!
+//! The same inputs in each run, for two seconds a reader; `RUGOSA_FUZZ_SECONDS=600 cargo test --release --test fuzz` goes on
+//! further down the same sequence. What fails is named by its number in it.
+
+use rugosa::data::{DataOptions, Dataset, Tokenizer};
+use rugosa::dtype::DType;
+use rugosa::error::Error;
+use rugosa::io::adapter::AdapterFolder;
+use rugosa::io::gguf::{GgufFile, GgufTensor, Metadata, Value, write_gguf};
+use rugosa::io::safetensors::SafetensorsFile;
+use rugosa::rng::Rng;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
+/// Numbers at the edges of what fields hold.
+const EDGES: [u64; 10] =
+    [0, 1, 0x7f, 0xff, 0x7fff_ffff, 0xffff_ffff, 0x1_0000_0000, 1 << 40, i64::MAX as u64, u64::MAX];
+
+/// Words that mean something to one of the formats.
+const WORDS: [&str; 14] = [
+    "null",
+    "-1",
+    "1e999",
+    "18446744073709551616",
+    "[]",
+    "{}",
+    "\"\"",
+    "\"F64\"",
+    "\"BOOL\"",
+    "\\ud800",
+    "[[",
+    "0.5",
+    "\n",
+    "\u{feff}",
+];
+
+/// `seed` after a handful of changes, most of them in the first 2 KiB, where headers are.
+fn mutate(rng: &mut Rng, seed: &[u8]) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..1 + rng.below(4) {
+        if bytes.is_empty() {
+            break;
+        }
+        let span = if rng.below(4) > 0 { bytes.len().min(2048) } else { bytes.len() };
+        let at = rng.below(span as u64) as usize;
+        let end = (at + 1 + rng.below(16) as usize).min(bytes.len());
+        match rng.below(8) {
+            0 => bytes[at] ^= 1 << rng.below(8),
+            1 => bytes[at] = rng.below(256) as u8,
+            2 => bytes.truncate(at),
+            3 => {
+                let edge = EDGES[rng.below(10) as usize].to_le_bytes();
+                let width = [1, 2, 4, 8][rng.below(4) as usize].min(bytes.len() - at);
+                bytes[at..at + width].copy_from_slice(&edge[..width]);
+            }
+            4 => drop(bytes.drain(at..end)),
+            5 => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            6 => drop(bytes.splice(at..end, WORDS[rng.below(14) as usize].bytes())),
+            _ => {
+                // another digit for a digit
+                if let Some(i) = (at..bytes.len()).find(|&i| bytes[i].is_ascii_digit()) {
+                    bytes[i] = b'0' + rng.below(10) as u8;
+                }
+            }
+        }
+    }
+    bytes
+}
+
+/// Feeds mutations of `seed`, written to `path`, to `read` until the time is over.
+fn fuzz(name: &str, seed: &[u8], path: &Path, read: impl Fn(&Path) -> Result<(), Error>) {
+    let seconds = std::env::var("RUGOSA_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    std::fs::write(path, seed).unwrap();
+    read(path).unwrap_or_else(|e| panic!("{name}: the file as it was is refused: {e}"));
+    let (mut refused, mut number) = (0u64, 0u64);
+    while Instant::now() < end {
+        number += 1;
+        let bytes = mutate(&mut Rng::new(number, 7), seed);
+        std::fs::write(path, &bytes).unwrap();
+        match catch_unwind(AssertUnwindSafe(|| read(path))) {
+            Err(_) => panic!("{name}: input {number} panics"),
+            Ok(Err(e)) => {
+                let message = e.to_string();
+                assert!(!message.contains(char::is_control), "{name}: input {number}: more than a line: {message}");
+                refused += 1;
+            }
+            Ok(Ok(())) => {}
+        }
+    }
+    println!("{name}: {number} inputs, {refused} refused");
+    assert!(refused > 0, "{name}: {number} inputs and none refused");
+}
+
+fn place(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    (folder, path)
+}
+
+#[test]
+fn safetensors() {
+    let seed = std::fs::read(format!("{FIXTURES}/golden/layer.safetensors")).unwrap();
+    let (_folder, path) = place("a.safetensors");
+    fuzz("safetensors", &seed, &path, |path| {
+        let file = SafetensorsFile::open(path)?;
+        for name in file.names() {
+            let tensor = file.get(name)?;
+            // of each tensor one of these fits
+            let _ = (tensor.to_f32(), tensor.to_i32(), tensor.to_indices());
+        }
+        Ok(())
+    });
+}
+
+/// A byte-level tokenizer without merges, as GGUF files carry it.
+fn metadata() -> Metadata {
+    let text = |t: &str| Value::String(t.into());
+    let printable = (33u8..=126).map(|b| Value::String(char::from(b).to_string()));
+    let tokens: Vec<Value> = printable.chain(["Ġ", "Ċ", "<s>", "</s>", "ab"].map(text)).collect();
+    let n = tokens.len();
+    let types = (0..n).map(|i| Value::I32(if (n - 3..n - 1).contains(&i) { 3 } else { 1 })).collect();
+    [
+        ("general.architecture", text("llama")),
+        ("tokenizer.ggml.model", text("gpt2")),
+        ("tokenizer.ggml.pre", text("smollm")),
+        ("tokenizer.ggml.tokens", Value::Array(tokens)),
+        ("tokenizer.ggml.token_type", Value::Array(types)),
+        ("tokenizer.ggml.merges", Value::Array(vec![text("a b")])),
+        ("tokenizer.ggml.bos_token_id", Value::U32(n as u32 - 3)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(n as u32 - 2)),
+        ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_string(), value))
+    .collect()
+}
+
+fn gguf_file() -> Vec<u8> {
+    let (_folder, path) = place("seed.gguf");
+    let tensor =
+        GgufTensor { name: "a.weight".into(), dtype: DType::F32, shape: vec![2, 32], data: vec![0; 4 * 64].into() };
+    write_gguf(&path, &metadata(), &[tensor]).unwrap();
+    std::fs::read(&path).unwrap()
+}
+
+#[test]
+fn gguf() {
+    let (_folder, path) = place("a.gguf");
+    fuzz("GGUF", &gguf_file(), &path, |path| {
+        let file = GgufFile::open(path)?;
+        for name in file.names() {
+            let _ = file.shape(name);
+            file.tensor(name)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn tokenizer_from_gguf() {
+    let (_folder, path) = place("a.gguf");
+    fuzz("tokenizer", &gguf_file(), &path, |path| {
+        let file = GgufFile::open(path)?;
+        let tokenizer = Tokenizer::from_gguf(path, file.metadata())?;
+        let ids = tokenizer.encode("abc abba\n<s>", true)?;
+        tokenizer.decode(&ids, false)?;
+        tokenizer.check_model(100)
+    });
+}
+
+#[test]
+fn rows() {
+    let rows = concat!(
+        "{\"input_ids\": [1, 2, 3, 4], \"labels\": [-100, 2, 3, 4]}\n",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n",
+        "{\"prompt\": \"abc\", \"response\": \"cba\"}\n",
+        "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"c\"}\n",
+        "{\"text\": \"abc\"}\n",
+    );
+    let mut metadata = metadata();
+    let template = "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + '\n' }}{% endfor %}";
+    metadata.insert("tokenizer.chat_template".into(), Value::String(template.into()));
+    let tokenizer = Tokenizer::from_gguf(Path::new("a.gguf"), &metadata).unwrap();
+    let (_folder, path) = place("a.jsonl");
+    let options = DataOptions { seq_len: 512, ..DataOptions::default() };
+    fuzz("rows", rows.as_bytes(), &path, |path| {
+        let set = Dataset::open(path, &options, Some(&tokenizer), 99)?;
+        assert!(set.examples().all(|e| e.ids.len() == e.labels.len() && e.ids.iter().all(|id| *id < 99)));
+        Ok(())
+    });
+}
+
+#[test]
+fn adapters() {
+    let source = Path::new(FIXTURES).join("adapter-rosa");
+    let shape_of = |name: &str| match name.rsplit('.').next() {
+        Some("down_proj") => Some((64, 176)),
+        Some("gate_proj" | "up_proj") => Some((176, 64)),
+        Some("q_proj" | "o_proj") => Some((64, 64)),
+        Some("k_proj" | "v_proj") => Some((32, 64)),
+        _ => None,
+    };
+    for (fuzzed, kept) in
+        [("adapter_config.json", "adapter_model.safetensors"), ("adapter_model.safetensors", "adapter_config.json")]
+    {
+        let (folder, path) = place(fuzzed);
+        std::fs::copy(source.join(kept), folder.path().join(kept)).unwrap();
+        let seed = std::fs::read(source.join(fuzzed)).unwrap();
+        fuzz(fuzzed, &seed, &path, |_| AdapterFolder::read(folder.path(), shape_of).map(|a| drop(a.masks())));
+    }
+}
