@@ -23,7 +23,7 @@ const FUSED: Op = Op {
 };
 const SAMPLED_OP: Op = Op {
     name: "sddmm",
-    kernels: &[&SAMPLED, &SDDMM_TILE, &SDDMM_COOP],
+    kernels: &[&SAMPLED, &SDDMM_TILE, &SDDMM_COOP, &SUM_PARTS],
     why: "a sum over tokens: 4√t + 2 units of the sum of magnitudes; f16 operands as in a product",
 };
 

@@ -4,7 +4,7 @@
 use crate::faults::{Faulty, faulty, swap};
 use rugosa::cases::{Level, Row, table};
 use rugosa::device::shader::FRAGMENTS;
-use rugosa::device::{Device, DeviceOptions, Feature, Kernel};
+use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature, Kernel};
 use rugosa::kernels::KERNELS;
 
 /// A kernel, the kind of its bug, and the text that becomes another.
@@ -23,12 +23,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("rosa_linear", "sign", "out += bias[col]", "out -= bias[col]"),
     Mutant("rosa_linear", "index", "p.u_column + kk", "kk"),
     Mutant("rosa_linear", "index", "let r = (at >> 2u) & 3u;", "let r = at & 3u;"),
-    Mutant(
-        "rosa_linear",
-        "barrier",
-        "        workgroupBarrier();\n{% endif %}\n{{ compute() }}",
-        "{% endif %}\n{{ compute() }}",
-    ),
+    Mutant("rosa_linear", "barrier", "workgroupBarrier();\n{% endif %}\n{% if PREFETCH", "{% endif %}\n{% if PREFETCH"),
     Mutant("rosa_linear", "scale", "return scale * vec4<f32>(vec4<i32>", "return vec4<f32>(vec4<i32>"),
     Mutant("rosa_linear", "index", "let q = w[i >> 3u] >> ((i & 4u) << 2u);", "let q = w[i >> 3u];"),
     Mutant("matmul_simd", "scale", "* p.scale{% if FUSED", "{% if FUSED"),
@@ -45,6 +40,9 @@ const MUTANTS: &[Mutant] = &[
     Mutant("sum_parts", "scale", "sum *= p.scale;", ""),
     Mutant("densify", "index", "pair(four.zw)", "pair(four.wz)"),
     Mutant("sparse_add", "sign", "+= s_values[e]", "-= s_values[e]"),
+    Mutant("sddmm_tile", "index", "(at >> 7u) * 4u + ((at >> 2u) & 3u)", "(at >> 7u) * 4u + (at & 3u)"),
+    Mutant("sddmm_tile", "barrier", "workgroupBarrier();\n        keep_masked", "keep_masked"),
+    Mutant("columns_add", "sign", "x[at] += y[i]", "x[at] -= y[i]"),
     Mutant("sddmm_sampled", "range", "for (; t < p.tokens; t++)", "for (; t + 1u < p.tokens; t++)"),
     Mutant("sddmm_sampled", "sign", "ds[e] +=", "ds[e] ="),
     Mutant("attention_forward", "scale", "*= p.scale;", "*= 1.0;"),
@@ -154,13 +152,14 @@ fn caught(
 #[test]
 fn each_planted_bug_is_caught() {
     let fast = faulty(&DeviceOptions::from_env(None));
-    // products take another way without subgroups
-    let plain = DeviceOptions { disable: vec![Feature::Subgroup], ..DeviceOptions::from_env(None) };
+    // products take another way on GPUs
+    let disable = vec![Feature::Subgroup, Feature::CoopMatrix];
+    let plain = DeviceOptions { disable, class: Some(DeviceClass::Discrete), ..DeviceOptions::from_env(None) };
     let plain = faulty(&plain);
     let rows: Vec<Row> = table().into_iter().filter(|r| r.level <= Level::Quick).collect();
     let mut missed = Vec::new();
     for (number, mutant) in MUTANTS.iter().enumerate() {
-        let device = if ["matmul", "rosa_linear"].contains(&mutant.0) { &plain } else { &fast };
+        let device = if ["matmul", "rosa_linear", "sddmm_tile"].contains(&mutant.0) { &plain } else { &fast };
         let Mutant(kernel, kind, from, to) = mutant;
         match caught(&device.0, &device.1, &rows, mutant, number) {
             // the fast path of software renderers, on another device
