@@ -125,3 +125,34 @@ fn launch<P: Pod>(
 ) -> Result<()> {
     device.launch(&Launch { spec, bindings, params: bytemuck::bytes_of(params), groups, cost })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::shader::{dump_to, file_name, render};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn each_variant_has_a_file_of_its_own() {
+        let mut names = BTreeMap::new();
+        for spec in variants() {
+            if let Some(other) = names.insert(file_name(&spec), spec.clone()) {
+                assert_eq!(other, spec, "two variants in one file");
+            }
+        }
+    }
+
+    #[test]
+    fn dumps_are_whole_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        let spec = &variants()[0];
+        let text = render(spec).unwrap();
+        (0..2).for_each(|_| dump_to(&inner, spec, &text).unwrap());
+        let files: Vec<_> = std::fs::read_dir(&inner).unwrap().map(|f| f.unwrap().path()).collect();
+        assert_eq!(files.len(), 1);
+        assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), text);
+        let file = files[0].join("c");
+        assert!(dump_to(&file, spec, &text).unwrap_err().to_string().contains(files[0].to_str().unwrap()));
+    }
+}
