@@ -16,9 +16,10 @@ rm -rf "$out/shaders"
 cargo run --quiet --example shaders -- "$out/shaders"
 
 if command -v spirv-val >/dev/null; then
-    total=$(find "$out/shaders" -name '*.spv' | wc -l)
+    # kernels for matrix units are SPIR-V 1.6 with an extension that packaged versions of spirv-val do not know yet
+    total=$(find "$out/shaders" -name '*.spv' ! -name '*_coop-*' | wc -l)
     # one line a failure; xargs itself fails where one does
-    if ! find "$out/shaders" -name '*.spv' -print0 |
+    if ! find "$out/shaders" -name '*.spv' ! -name '*_coop-*' -print0 |
         xargs -0 -P "$(getconf _NPROCESSORS_ONLN)" -n 1 sh -c \
             'spirv-val --target-env vulkan1.1 "$0" >"$0.log" 2>&1 || { echo "spirv-val: $0: $(head -n 1 "$0.log")" >&2; exit 1; }'; then
         echo "portability: spirv-val refuses some of $total variants" >&2
