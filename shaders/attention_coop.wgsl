@@ -12,12 +12,12 @@ enable wgpu_cooperative_matrix;
 // (K and V; Q and dO) are tiles in workgroup memory, the next ones on their way in registers meanwhile.
 //
 // Fragments cannot be indexed, so scores pass through workgroup memory: a subgroup stores its fragments to its slab, each
-// lane reads its part of a row (PARTS lanes share one), and writes weights as halves over the scores that it has read. The
-// sums of the output stay in fragments. So a row's weights are exp(S - m) for an m that follows the maximum only where that
+// lane reads its part of a row (PARTS lanes share one), and writes weights as halves, the next product's operand. The sums of
+// the output stay in fragments. So a row's weights are exp(S - m) for an m that follows the maximum only where that
 // has grown by more than SLACK: then, and rarely, the sums take the way through the slab too and are scaled. Halves hold
 // e^SLACK, and weights under 2⁻¹⁴ of the largest lose digits that nobody sees.
 //
-// All workgroup memory is one array of 16-byte words, whatever is in them: two tiles, then one slab or two.
+// Every array in workgroup memory is of vec4s, and lines are padded by one or two of them against bank conflicts.
 {% if SOFTCAP %}
 {% include "lib/softcap.wgsl" %}
 {% endif %}
@@ -28,20 +28,22 @@ enable wgpu_cooperative_matrix;
 {% set PARTS = LANES // R %}
 {% set CP = BN // PARTS %}
 {% set FN = BN // FRAG %}
-{# head_dim in fragments, in words of halves with those that pad it, in vec4s #}
+{# head_dim in fragments, in chunks of eight with those that pad it, in vec4s #}
 {% set FD = (HEAD_DIM + FRAG - 1) // FRAG %}
 {% set D8 = FD * FRAG // 8 %}
 {% set D4 = HEAD_DIM // 4 %}
 {% set PADDED = D8 * 8 != HEAD_DIM %}
-{# words of a line of a tile and of a slab: one more than is used, against bank conflicts #}
-{% set LT = D8 + 1 %}
+{# vec4s of a line of a tile, of weights, of scores #}
+{% set LT = 2 * D8 + 2 %}
+{% set LW = BN // 4 + 2 %}
 {% set LS = BN // 4 + 1 %}
 {% set TILE = BN * LT %}
+{% set WEIGHTS = BM * LW %}
 {% set SLAB = BM * LS %}
-{% set WALK = 2 * TILE + (1 if PASS == 0 else 2) * SLAB %}
+{% set WALK = 2 * TILE + (2 if PASS == 2 else 1) * WEIGHTS %}
 {% set LOAD = SG * FRAG * LT %}
-{% set WORDS = BN * D8 %}
-{% set CHUNKS = (WORDS + THREADS - 1) // THREADS %}
+{% set TILE_CHUNKS = BN * D8 %}
+{% set CHUNKS = (TILE_CHUNKS + THREADS - 1) // THREADS %}
 {% set E = CP // 4 %}
 {% set TILES = ["q", "d_out"] if PASS == 2 else ["k", "v"] %}
 
@@ -85,7 +87,8 @@ const LOWEST: f32 = -1e30;
 const SLACK: f32 = 8.0;
 {% endif %}
 
-var<workgroup> words: array<vec4<f32>, {{ [WALK, LOAD] | max }}>;
+var<workgroup> tiles: array<vec4<f16>, {{ [WALK, LOAD] | max }}>; // two of columns, then weights; at first those of rows
+var<workgroup> slabs: array<vec4<f32>, {{ (1 if PASS == 0 else 2) * SLAB }}>;
 {% if PASS == 2 %}
 var<workgroup> column_stats: array<vec4<u32>, {{ BN }}>; // as in `stats`
 {% else %}
@@ -112,27 +115,23 @@ fn key_at(row: u32, kv_head: u32) -> u32 {
     return (min(row, p.kv_rows - 1u) * p.kv_heads + kv_head) * {{ D4 }}u;
 }
 
-// Eight floats as eight halves.
-fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(
-        vec4<u32>(pack2x16float(x.xy), pack2x16float(x.zw), pack2x16float(y.xy), pack2x16float(y.zw)));
-}
-
 {# the rows' operand, a fragment of rows of each subgroup at a time, by way of workgroup memory #}
 {% macro load_rows(name, buffer) %}
 {% for i in range(FM) %}
     for (var at = lid; at < {{ SG * FRAG * D8 }}u; at += {{ THREADS }}u) {
         let line = at / {{ D8 }}u;
-        let word = at % {{ D8 }}u;
+        let chunk = at % {{ D8 }}u;
         let of_row = line / {{ FRAG }}u * {{ R }}u + {{ i * FRAG }}u + line % {{ FRAG }}u;
-        let from_at = {% if PASS == 2 %}key_at(row0 + of_row, kv_head){% else %}q_at[of_row]{% endif %} + 2u * word;
+        let from_at = {% if PASS == 2 %}key_at(row0 + of_row, kv_head){% else %}q_at[of_row]{% endif %} + 2u * chunk;
         var x = vec4<f32>(); var y = vec4<f32>();
-        {% if PADDED %}if (8u * word < {{ HEAD_DIM }}u) {% endif %}{ x = {{ buffer }}[from_at]; y = {{ buffer }}[from_at + 1u]; }
-        words[line * {{ LT }}u + word] = halves(x, y);
+        {% if PADDED %}if (8u * chunk < {{ HEAD_DIM }}u) {% endif %}{ x = {{ buffer }}[from_at]; y = {{ buffer }}[from_at + 1u]; }
+        let to = line * {{ LT }}u + 2u * chunk;
+        tiles[to] = vec4<f16>(x);
+        tiles[to + 1u] = vec4<f16>(y);
     }
     workgroupBarrier();
 {% for d in range(FD) %}
-    let {{ name }}{{ i }}_{{ d }} = coopLoadT<{{ MAT }}<f16, A>>(&words[subgroup * {{ FRAG * LT }}u + {{ d * FRAG // 8 }}u], {{ LT }}u);
+    let {{ name }}{{ i }}_{{ d }} = coopLoadT<{{ MAT }}<f16, A>>(&tiles[subgroup * {{ FRAG * LT }}u + {{ d * FRAG // 4 }}u], {{ LT }}u);
 {% endfor %}
     workgroupBarrier();
 {% endfor %}
@@ -144,9 +143,9 @@ fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
             let from_col = {{ col }};
 {% for n in range(CHUNKS) %}
             {
-                let word = (lid + {{ n * THREADS }}u) % {{ D8 }}u;
+                let chunk = (lid + {{ n * THREADS }}u) % {{ D8 }}u;
                 let column = from_col + (lid + {{ n * THREADS }}u) / {{ D8 }}u;
-                let from_at = {{ "query_at" if PASS == 2 else "key_at" }}(column, kv_head) + {% if PADDED %}min(2u * word, {{ D4 - 2 }}u){% else %}2u * word{% endif %};
+                let from_at = {{ "query_at" if PASS == 2 else "key_at" }}(column, kv_head) + {% if PADDED %}min(2u * chunk, {{ D4 - 2 }}u){% else %}2u * chunk{% endif %};
 {% for t in range(2) %}
                 x{{ t }}_{{ n }} = {{ TILES[t] }}[from_at];
                 y{{ t }}_{{ n }} = {{ TILES[t] }}[from_at + 1u];
@@ -163,14 +162,16 @@ fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
 {# registers into workgroup memory #}
 {% macro put() %}
 {% for n in range(CHUNKS) %}
-        {% if (n + 1) * THREADS > WORDS %}if (lid + {{ n * THREADS }}u < {{ WORDS }}u) {% endif %}{
+        {% if (n + 1) * THREADS > TILE_CHUNKS %}if (lid + {{ n * THREADS }}u < {{ TILE_CHUNKS }}u) {% endif %}{
             let at = lid + {{ n * THREADS }}u;
-            let to = at / {{ D8 }}u * {{ LT }}u + at % {{ D8 }}u;
+            let to = at / {{ D8 }}u * {{ LT }}u + at % {{ D8 }}u * 2u;
 {% if PADDED %}
             let inside = at % {{ D8 }}u * 8u < {{ HEAD_DIM }}u;
 {% endif %}
 {% for t in range(2) %}
-            words[to + {{ t * TILE }}u] = {% if PADDED %}select(vec4<f32>(), halves(x{{ t }}_{{ n }}, y{{ t }}_{{ n }}), inside){% else %}halves(x{{ t }}_{{ n }}, y{{ t }}_{{ n }}){% endif %};
+{% for xy in ["x", "y"] %}
+            tiles[to + {{ t * TILE + loop.index0 }}u] = vec4<f16>({% if PADDED %}select(vec4<f32>(), {{ xy }}{{ t }}_{{ n }}, inside){% else %}{{ xy }}{{ t }}_{{ n }}{% endif %});
+{% endfor %}
 {% endfor %}
         }
 {% endfor %}
@@ -189,7 +190,7 @@ fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
 {% endfor %}
 {% for d in range(FD) %}
 {% for j in range(FN) %}
-            let b{{ d }}_{{ j }} = coopLoad<{{ MAT }}<f16, B>>(&words[{{ tile * TILE + j * FRAG * LT + d * FRAG // 8 }}u], {{ LT }}u);
+            let b{{ d }}_{{ j }} = coopLoad<{{ MAT }}<f16, B>>(&tiles[{{ tile * TILE + j * FRAG * LT + d * FRAG // 4 }}u], {{ LT }}u);
 {% for i in range(FM) %}
             s{{ i }}_{{ j }} = coopMultiplyAdd({{ rows }}{{ i }}_{{ d }}, b{{ d }}_{{ j }}, s{{ i }}_{{ j }});
 {% endfor %}
@@ -197,21 +198,21 @@ fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
 {% endfor %}
 {% for i in range(FM) %}
 {% for j in range(FN) %}
-            coopStoreT(s{{ i }}_{{ j }}, &words[slab{{ slab }} + {{ i * FRAG * LS + j * FRAG // 4 }}u], {{ LS }}u);
+            coopStoreT(s{{ i }}_{{ j }}, &slabs[slab{{ slab }} + {{ i * FRAG * LS + j * FRAG // 4 }}u], {{ LS }}u);
 {% endfor %}
 {% endfor %}
         }
 {% endmacro %}
 
-{# acc += (halves in the slab) · tile #}
-{% macro gather(acc, slab, tile) %}
+{# acc += weights · tile #}
+{% macro gather(acc, weights, tile) %}
 {% for j in range(FN) %}
         {
 {% for i in range(FM) %}
-            let a{{ i }} = coopLoadT<{{ MAT }}<f16, A>>(&words[slab{{ slab }} + {{ i * FRAG * LS + j * FRAG // CP * (CP // 4) + j * FRAG % CP // 8 }}u], {{ LS }}u);
+            let a{{ i }} = coopLoadT<{{ MAT }}<f16, A>>(&tiles[weights{{ weights }} + {{ i * FRAG * LW + j * FRAG // 4 }}u], {{ LW }}u);
 {% endfor %}
 {% for d in range(FD) %}
-            let b{{ d }} = coopLoadT<{{ MAT }}<f16, B>>(&words[{{ tile * TILE + j * FRAG * LT + d * FRAG // 8 }}u], {{ LT }}u);
+            let b{{ d }} = coopLoadT<{{ MAT }}<f16, B>>(&tiles[{{ tile * TILE + j * FRAG * LT + d * FRAG // 4 }}u], {{ LT }}u);
 {% for i in range(FM) %}
             {{ acc }}{{ i }}_{{ d }} = coopMultiplyAdd(a{{ i }}, b{{ d }}, {{ acc }}{{ i }}_{{ d }});
 {% endfor %}
@@ -232,7 +233,7 @@ fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
 {% macro to_slab(acc, d0) %}
 {% for i in range(FM) %}
 {% for d in range(d0, [d0 + FN, FD] | min) %}
-            coopStoreT({{ acc }}{{ i }}_{{ d }}, &words[slab0 + {{ i * FRAG * LS + (d - d0) * FRAG // 4 }}u], {{ LS }}u);
+            coopStoreT({{ acc }}{{ i }}_{{ d }}, &slabs[slab0 + {{ i * FRAG * LS + (d - d0) * FRAG // 4 }}u], {{ LS }}u);
 {% endfor %}
 {% endfor %}
 {% endmacro %}
@@ -247,7 +248,7 @@ fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
         let of_row = subgroup * {{ R }}u + at / {{ W }}u;
         let d = {{ d0 * FRAG // 4 }}u + at % {{ W }}u;
         if (row0 + of_row < rows{% if PADDED %} && d < {{ D4 }}u{% endif %}) {
-            let value = words[slab0 + at / {{ W }}u * {{ LS }}u + at % {{ W }}u];
+            let value = slabs[slab0 + at / {{ W }}u * {{ LS }}u + at % {{ W }}u];
             {{ buffer }}[{% if PASS == 2 %}key_at(row0 + of_row, kv_head){% else %}q_at[of_row]{% endif %} + d] = value{% if by %} * {{ by }}{% endif %};
         }
     }
@@ -257,7 +258,7 @@ fn halves(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
 
 {# x, the scores in part e of this lane's, scaled and softcapped; with its tanh t #}
 {% macro score(e) %}
-            var x = words[line0 + {{ e }}u] * p.scale;
+            var x = slabs[line0 + {{ e }}u] * p.scale;
 {% if SOFTCAP %}
             let t = tanh4(x / p.cap);
             x = p.cap * t;
@@ -284,12 +285,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let row0 = (p.blocks - 1u - group / p.kv_heads) * {{ BM }}u;
     let rows = p.tokens * p.group;
 {% endif %}
-    // where this subgroup's part of each slab starts, and what this lane owns of it
-    let slab0 = {{ 2 * TILE }}u + subgroup * {{ R * LS }}u;
+    // where this subgroup's scores and weights start, and what this lane owns of them
+    let slab0 = subgroup * {{ R * LS }}u;
     let line0 = slab0 + row * {{ LS }}u + part * {{ E }}u;
+    let weights0 = {{ 2 * TILE }}u + subgroup * {{ R * LW }}u;
+    let to0 = weights0 + row * {{ LW }}u + part * {{ E }}u;
 {% if PASS != 0 %}
     let slab1 = slab0 + {{ SLAB }}u;
     let line1 = line0 + {{ SLAB }}u;
+{% endif %}
+{% if PASS == 2 %}
+    let weights1 = weights0 + {{ WEIGHTS }}u;
+    let to1 = to0 + {{ WEIGHTS }}u;
 {% endif %}
 
     // the columns that any row of the block has to do with
@@ -411,12 +418,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {{ to_slab("o", d0) }}
                 workgroupBarrier();
 {% for e in range(E) %}
-                words[line0 + {{ e }}u] *= shrink;
+                slabs[line0 + {{ e }}u] *= shrink;
 {% endfor %}
                 workgroupBarrier();
 {% for i in range(FM) %}
 {% for d in range(d0, [d0 + FN, FD] | min) %}
-                o{{ i }}_{{ d }} = coopLoadT<{{ MAT }}<f32, C>>(&words[slab0 + {{ i * FRAG * LS + (d - d0) * FRAG // 4 }}u], {{ LS }}u);
+                o{{ i }}_{{ d }} = coopLoadT<{{ MAT }}<f32, C>>(&slabs[slab0 + {{ i * FRAG * LS + (d - d0) * FRAG // 4 }}u], {{ LS }}u);
 {% endfor %}
 {% endfor %}
                 workgroupBarrier();
@@ -426,9 +433,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% for e in range(E) %}
         s{{ e }} = select(exp(s{{ e }} - m), vec4<f32>(), s{{ e }} <= vec4<f32>(MASKED));
         sum4 += s{{ e }};
-{% if e % 2 == 1 %}
-        words[line0 + {{ e // 2 }}u] = halves(s{{ e - 1 }}, s{{ e }});
-{% endif %}
+        tiles[to0 + {{ e }}u] = vec4<f16>(s{{ e }});
 {% endfor %}
         workgroupBarrier();
         if (lid == 0u) {
@@ -438,14 +443,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {{ gather("o", 0, 1) }}
 {% else %}
 {% for e in range(E) %}
-        var s{{ e }}: vec4<f32>;
-        var g{{ e }}: vec4<f32>;
         {
 {{ score(e) }}
 {% if PASS == 1 %}
             let col = col0 + part * {{ CP }}u + vec4<u32>({{ 4 * e }}u, {{ 4 * e + 1 }}u, {{ 4 * e + 2 }}u, {{ 4 * e + 3 }}u);
             let seen = (col >= vec4<u32>(row_stats.z)) & (col < vec4<u32>(row_stats.w));
-            s{{ e }} = select(vec4<f32>(), exp(x - l), seen);
+            let weight = select(vec4<f32>(), exp(x - l), seen);
 {% else %}
 {% for z in range(4) %}
             let c{{ z }} = column_stats[part * {{ CP }}u + {{ 4 * e + z }}u];
@@ -454,20 +457,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             let delta = bitcast<vec4<f32>>(vec4<u32>(c0.y, c1.y, c2.y, c3.y));
             let seen = (vec4<u32>(key) >= vec4<u32>(c0.z, c1.z, c2.z, c3.z))
                 & (vec4<u32>(key) < vec4<u32>(c0.w, c1.w, c2.w, c3.w));
-            s{{ e }} = select(vec4<f32>(), exp(x - l), seen);
+            let weight = select(vec4<f32>(), exp(x - l), seen);
 {% endif %}
-            g{{ e }} = s{{ e }} * (words[line1 + {{ e }}u] - delta){% if SOFTCAP %} * (1.0 - t * t){% endif %};
+            let slope = weight * (slabs[line1 + {{ e }}u] - delta){% if SOFTCAP %} * (1.0 - t * t){% endif %};
+{% if PASS == 1 %}
+            tiles[to0 + {{ e }}u] = vec4<f16>(slope);
+{% else %}
+            tiles[to0 + {{ e }}u] = vec4<f16>(weight);
+            tiles[to1 + {{ e }}u] = vec4<f16>(slope);
+{% endif %}
         }
-{% if e % 2 == 1 %}
-{% if PASS == 2 %}
-        words[line0 + {{ e // 2 }}u] = halves(s{{ e - 1 }}, s{{ e }});
-{% endif %}
-        words[line1 + {{ e // 2 }}u] = halves(g{{ e - 1 }}, g{{ e }});
-{% endif %}
 {% endfor %}
         workgroupBarrier();
 {% if PASS == 1 %}
-{{ gather("o", 1, 0) }}
+{{ gather("o", 0, 0) }}
 {% else %}
 {{ gather("dv_", 0, 1) }}
 {{ gather("dk_", 1, 0) }}

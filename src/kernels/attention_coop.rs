@@ -53,8 +53,7 @@ impl Block {
         let (subgroups, fragments, columns) = match (units.fragment, units.lanes) {
             (_, 8) => (4, 1, 16),
             (8, _) if head_dim > 128 => (if forward { 4 } else { 2 }, 2, 16),
-            (8, _) if head_dim > 64 => (if forward { 4 } else { 2 }, 2, 32),
-            (8, _) => (4, 2, 32),
+            (8, _) => (2, 2, 32),
             _ if head_dim > 128 => (if forward { 4 } else { 2 }, 1, 32),
             _ if forward && head_dim <= 64 => (4, 2, 32),
             _ => (4, 1, 32),
