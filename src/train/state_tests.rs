@@ -161,7 +161,7 @@ fn a_state_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), 1);
     let folder = dir.path().join("state");
-    let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 1", "\"version\": 99");
+    let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 2", "\"version\": 99");
     std::fs::write(folder.join(HEADER), text).unwrap();
     let mut done: Done = read_json(&folder.join(DONE)).unwrap();
     let (digest, bytes) = digest_file(&folder.join(HEADER)).unwrap();
