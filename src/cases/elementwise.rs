@@ -4,7 +4,8 @@ use super::{Exact, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::elementwise::{
-    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, SCALE, add, add_into, glu_backward, glu_forward, scale,
+    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, GLU_BOTH, GLU_BOTH_BACKWARD, SCALE, add, add_into, glu_backward, glu_both, glu_both_backward,
+    glu_forward, scale,
 };
 
 const ROUNDED: &str = "one product and one sum, each rounded once";
@@ -15,6 +16,9 @@ const ACTIVATION: &str = "the exponential's argument is rounded, and WGSL grants
                           both reach the result through σ or 1 − σ";
 const GLU_OP: Op = Op { name: "glu", kernels: &[&GLU], why: ACTIVATION };
 const GLU_BACKWARD_OP: Op = Op { name: "glu_backward", kernels: &[&GLU_BACKWARD], why: ACTIVATION };
+
+const GLU_BOTH_OP: Op = Op { name: "glu_both", kernels: &[&GLU_BOTH], why: ACTIVATION };
+const GLU_BOTH_BACKWARD_OP: Op = Op { name: "glu_both_backward", kernels: &[&GLU_BOTH_BACKWARD], why: ACTIVATION };
 
 const SIZES: &[usize] = &[1, 7, 31, 33, 64, 65, 129, 1024, 2052, 4099];
 const QUICK: &[usize] = &[1, 4, 9];

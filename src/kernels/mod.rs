@@ -12,6 +12,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod loss;
+pub mod low_rank;
 pub mod matmul;
 pub mod norm;
 pub mod optimizer;
@@ -38,6 +39,8 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::ADD_INTO,
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
+    &elementwise::GLU_BOTH,
+    &elementwise::GLU_BOTH_BACKWARD,
     &elementwise::SCALE,
     &embedding::COLUMNS,
     &embedding::COLUMNS_ADD,
@@ -46,6 +49,10 @@ pub static KERNELS: &[&Kernel] = &[
     &loss::ARGMAX,
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_GRAD,
+    &low_rank::GATHER,
+    &low_rank::GRADIENT,
+    &low_rank::PROJECT,
+    &low_rank::SPREAD,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,
@@ -58,6 +65,8 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
+    &rope::ROPE_SPLIT,
+    &rope::ROPE_MERGE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
@@ -91,6 +100,7 @@ pub fn variants() -> Vec<KernelSpec> {
         elementwise::variants(),
         embedding::variants(),
         loss::variants(),
+        low_rank::variants(),
         matmul::variants(),
         norm::variants(),
         optimizer::variants(),

@@ -33,6 +33,16 @@ pub struct Turn {
     pub loss_scale: f32,
 }
 
+/// A stretch of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// From the tokens to the loss. The head's gradient is taken in the same pass.
+    Forward,
+    Backward,
+    /// Clipping and the optimiser.
+    Update,
+}
+
 /// Numbers of a step on their way back from the device.
 pub struct StepResult {
     loss: Box<dyn Pending>,
@@ -75,6 +85,20 @@ impl Stepper {
         turn: Turn,
         collector: Option<&MaskCollector>,
     ) -> Result<StepResult> {
+        self.run_in_parts(model, window, blocks, turn, collector, |_| Ok(()))
+    }
+
+    /// As [`Stepper::run`]; `recorded` is called behind each part of each micro-batch and behind the update, so that parts can
+    /// be timed.
+    pub fn run_in_parts(
+        &self,
+        model: &Decoder,
+        window: &[Batch],
+        blocks: &mut [Block],
+        turn: Turn,
+        collector: Option<&MaskCollector>,
+        mut recorded: impl FnMut(Part) -> Result<()>,
+    ) -> Result<StepResult> {
         let Turn { step, rates, loss_scale } = turn;
         let device = self.loss.device();
         self.loss.clear()?;
@@ -97,9 +121,12 @@ impl Stepper {
             let loss = HeadLoss { scale: scale as f32, gradient: loss_scale, sum: &self.loss };
             head_loss(&mut tape, &hidden, &model.head, &on_device.targets, loss)?;
             drop(hidden);
+            recorded(Part::Forward)?;
             tape.backward()?;
+            recorded(Part::Backward)?;
         }
         self.optimiser.step(blocks, rates, loss_scale, &self.norm_sq)?;
+        recorded(Part::Update)?;
         Ok(StepResult {
             loss: device.download_later(&self.loss.slice())?,
             norm_sq: device.download_later(&self.norm_sq.slice())?,
