@@ -49,14 +49,13 @@ pub(super) struct Block {
 impl Block {
     /// By workgroup memory (two tiles of columns, and a slab of scores or two) and by registers (the sums of a row).
     const fn choose(units: Units, pass: Pass, head_dim: usize) -> Block {
-        let forward = matches!(pass, Pass::Forward);
         let (subgroups, fragments, columns) = match (units.fragment, units.lanes) {
             // as with products, short text compiles sooner
             (_, 8) => (4, 1, if head_dim > 32 { 8 } else { 16 }),
-            (8, _) if head_dim > 128 => (if forward { 4 } else { 2 }, 2, 16),
+            (8, _) if head_dim > 128 => (2, 2, 16),
             (8, _) => (2, 2, 32),
-            _ if head_dim > 128 => (if forward { 4 } else { 2 }, 1, 32),
-            _ if forward && head_dim <= 64 => (4, 2, 32),
+            _ if head_dim > 128 => (2, 1, 32),
+            _ if head_dim <= 64 && matches!(pass, Pass::Forward) => (4, 2, 32),
             _ => (4, 1, 32),
         };
         Block { units, subgroups, fragments, columns, ahead: units.lanes == 32 && head_dim <= 128 }

@@ -5,6 +5,7 @@ use crate::common::*;
 use rugosa::cases::{Level, Row, random_pattern, stored, table};
 use rugosa::device::{Device, DeviceClass, DeviceOptions, Precision};
 use rugosa::dtype::DType;
+use rugosa::kernels::attention_coop;
 use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
 use rugosa::kernels::sparse::{SparseIndex, sddmm};
@@ -203,5 +204,20 @@ fn the_masked_product_keeps_its_entries() {
             })
             .collect();
         assert_close(&format!("{t} {n} {k}"), &index.to_csr_order(&ds.read("dS")), &want);
+    }
+}
+
+/// What the units of a device are sure to have: 32 KiB with fragments of 8, 48 KiB with fragments of 16.
+#[test]
+fn workgroup_memory_suffices() {
+    for spec in coop::variants().into_iter().chain(attention_coop::variants()) {
+        let text = rugosa::device::shader::render(&spec).unwrap();
+        let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{:?}\n{e}", spec.consts));
+        let shared: u32 = (module.global_variables.iter())
+            .filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup)
+            .map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx()).next_multiple_of(16))
+            .sum();
+        let most = if spec.get("FRAG") == Some(8) { 32 << 10 } else { 48 << 10 };
+        assert!(shared <= most, "{} {:?} takes {shared} bytes", spec.kernel.name, spec.consts);
     }
 }
