@@ -8,13 +8,13 @@ use crate::kernels::elementwise::{
 };
 
 const ROUNDED: &str = "one product and one sum, each rounded once";
-const ADD_OP: Op = Op { name: "add", kernels: &[&ADD], why: ROUNDED };
-const ADD_INTO_OP: Op = Op { name: "add_into", kernels: &[&ADD_INTO], why: ROUNDED };
-const SCALE_OP: Op = Op { name: "scale", kernels: &[&SCALE], why: ROUNDED };
+pub(super) const ADD_OP: Op = Op { name: "add", kernels: &[&ADD], why: ROUNDED };
+pub(super) const ADD_INTO_OP: Op = Op { name: "add_into", kernels: &[&ADD_INTO], why: ROUNDED };
+pub(super) const SCALE_OP: Op = Op { name: "scale", kernels: &[&SCALE], why: ROUNDED };
 const ACTIVATION: &str = "the exponential's argument is rounded, and WGSL grants it 3 + 2|x| units in the last place; \
                           both reach the result through σ or 1 − σ";
-const GLU_OP: Op = Op { name: "glu", kernels: &[&GLU], why: ACTIVATION };
-const GLU_BACKWARD_OP: Op = Op { name: "glu_backward", kernels: &[&GLU_BACKWARD], why: ACTIVATION };
+pub(super) const GLU_OP: Op = Op { name: "glu", kernels: &[&GLU], why: ACTIVATION };
+pub(super) const GLU_BACKWARD_OP: Op = Op { name: "glu_backward", kernels: &[&GLU_BACKWARD], why: ACTIVATION };
 
 const SIZES: &[usize] = &[1, 7, 31, 33, 64, 65, 129, 1024, 2052, 4099];
 const QUICK: &[usize] = &[1, 4, 9];

@@ -164,6 +164,24 @@ impl SparseIndex {
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
+    let software = ds.device().caps().class == DeviceClass::Software;
+    sddmm_by(if software { SddmmWay::Sampled } else { SddmmWay::Tile }, dy, x, index, ds)
+}
+
+/// How [`sddmm`] computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SddmmWay {
+    /// One dot product an entry.
+    Sampled,
+    /// Whole tiles of the product, of which the entries are kept.
+    Tile,
+}
+
+/// [`sddmm`] in a way of the caller's choice.
+///
+/// # Errors
+/// As [`sddmm`].
+pub fn sddmm_by(way: SddmmWay, dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
     let (tokens, rows) = dy.dims2("sddmm")?;
     let (tokens_x, cols) = x.dims2("sddmm")?;
     if tokens != tokens_x || (rows, cols) != (index.rows(), index.cols()) || ds.len() != index.nnz() {
@@ -182,10 +200,10 @@ pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Resul
     if index.nnz() == 0 {
         return Ok(());
     }
-    if ds.device().caps().class != DeviceClass::Software {
-        return masked_product(dy, x, index, ds);
+    match way {
+        SddmmWay::Tile => masked_product(dy, x, index, ds),
+        SddmmWay::Sampled => sampled(dy, x, index, ds),
     }
-    sampled(dy, x, index, ds)
 }
 
 /// One dot product an entry. Shapes are the caller's to check.

@@ -1,11 +1,13 @@
 //! `rugosa bench`: speeds on the device at hand.
 
 use super::{print, tell};
-use crate::bench::report::{head, step_json, step_text};
+use crate::bench::kernels::{self, KernelsCase};
+use crate::bench::report::{head, kernels_json, kernels_text, step_json, step_text};
 use crate::bench::shapes::Shape;
 use crate::bench::step::{Adapter, StepCase, StepRuns, run as run_step};
-use crate::cli::args::{Bench, BenchArgs, BenchStepArgs, JsonArgs};
-use crate::device::Precision;
+use crate::cases::speeds::SpeedSizes;
+use crate::cli::args::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs};
+use crate::device::{DeviceClass, Precision};
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::train::config::PrecisionOption;
@@ -15,6 +17,7 @@ use std::path::Path;
 pub fn run(args: BenchArgs) -> Result<()> {
     match args.what {
         Bench::Step(args) => step(&args),
+        Bench::Kernels(args) => kernels(&args),
     }
 }
 
@@ -46,7 +49,7 @@ fn step(args: &BenchStepArgs) -> Result<()> {
 
 /// Every combination of what is listed.
 fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
-    let shapes: Vec<_> = args.shape.iter().map(|n| Shape::named(n)).collect::<Result<_>>().map_err(Error::as_usage)?;
+    let shapes = shapes(&args.shape)?;
     let mut cases = Vec::new();
     for shape in shapes {
         for weights in &args.weights {
@@ -55,10 +58,7 @@ fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
                     shape,
                     adapter,
                     weights: weights.dtype(),
-                    precision: match precision {
-                        PrecisionOption::F32 => Precision::F32,
-                        PrecisionOption::F16 => Precision::F16,
-                    },
+                    precision: precision_of(*precision),
                     rank: args.lora_rank.filter(|_| adapter == Adapter::Lora).unwrap_or(args.rank),
                     density: args.density,
                     mask: args.mask,
@@ -70,6 +70,48 @@ fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
         }
     }
     Ok(cases)
+}
+
+fn shapes(names: &[String]) -> Result<Vec<&'static Shape>> {
+    names.iter().map(|name| Shape::named(name)).collect::<Result<_>>().map_err(Error::as_usage)
+}
+
+fn precision_of(option: PrecisionOption) -> Precision {
+    match option {
+        PrecisionOption::F32 => Precision::F32,
+        PrecisionOption::F16 => Precision::F16,
+    }
+}
+
+fn kernels(args: &BenchKernelsArgs) -> Result<()> {
+    // names are checked before a device is opened
+    let mut models = shapes(&args.shape)?;
+    let device = kernels::open(args.device.device.clone())?;
+    tell(&format!("device: {} ({}, {})", device.caps().name, device.caps().api, device.caps().driver));
+    let software = device.caps().class == DeviceClass::Software;
+    if models.is_empty() {
+        let names: &[&str] = if software { &["smollm2-135m"] } else { &["smollm2-135m", "llama2-7b"] };
+        models = names.iter().map(|name| Shape::named(name)).collect::<Result<_>>()?;
+    }
+    let case = KernelsCase {
+        sizes: SpeedSizes {
+            models: models.iter().map(|s| (s.name, s.config())).collect(),
+            tokens: args.tokens.unwrap_or(if software { 256 } else { 4096 }),
+            weights: args.weights.iter().map(|w| w.dtype()).collect(),
+            rank: args.rank,
+            density: args.density,
+            squares: if software { vec![512, 1024] } else { vec![1024, 4096] },
+            original: !software,
+        },
+        precisions: args.precision.iter().map(|p| precision_of(*p)).collect(),
+        filters: args.filter.clone(),
+        repeats: args.repeats,
+    };
+    let report =
+        kernels::run(&case, &device, |row| tell(&format!("{} {}: {:.3} ms", row.op, row.what, row.seconds() * 1e3)))?;
+    let mut json = head(&report.caps);
+    kernels_json(&report, &mut json);
+    deliver(&args.json, || kernels_text(&report), &json)
 }
 
 /// The table to standard output and the JSON to a file, or the JSON alone to standard output.

@@ -1,0 +1,178 @@
+//! Products, fused linears and the sparse gradient.
+
+use super::{Filler, Job, Speed, SpeedSizes, words};
+use crate::cases::MaskKind;
+use crate::cases::products::{FUSED, PRODUCT, SAMPLED_OP};
+use crate::device::Cost;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::io::config::ModelConfig;
+use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::sparse::{SddmmWay, sddmm_by};
+use crate::tensor::WeightFormat;
+
+/// A linear's product: tokens, rows and columns of W.
+#[derive(Clone, Copy, PartialEq)]
+struct Shape {
+    tokens: usize,
+    out: usize,
+    inn: usize,
+}
+
+/// What is added to a fused linear.
+#[derive(Clone, Copy, PartialEq)]
+struct Parts {
+    sparse: Option<(MaskKind, f64)>,
+    rank: usize,
+}
+
+/// The matrices, masks and densities that the original's kernels were measured at.
+const ORIGINAL: [(Shape, MaskKind, f64); 5] = [
+    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Uniform, 0.006),
+    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Clustered, 0.006),
+    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Clustered, 0.018),
+    (Shape { tokens: 2048, out: 11_008, inn: 4096 }, MaskKind::Uniform, 0.006),
+    (Shape { tokens: 512, out: 4096, inn: 11_008 }, MaskKind::Uniform, 0.006),
+];
+
+pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
+    let mut rows = Vec::new();
+    for &n in &sizes.squares {
+        rows.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| product(l, (n, n, n), "")));
+    }
+    for (model, config) in &sizes.models {
+        for shape in linears(config, sizes.tokens) {
+            for &dtype in &sizes.weights {
+                fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), sizes.rank);
+            }
+            rows.extend(skinny(model, shape, sizes.rank));
+            for mask in [MaskKind::Uniform, MaskKind::Clustered] {
+                rows.extend(sparse_gradients(model, shape, mask, sizes.density));
+            }
+        }
+        let head = Shape { tokens: sizes.tokens.min(512), out: config.vocab_size, inn: config.hidden_size };
+        for layout in [Layout::Nt, Layout::Nn] {
+            let dtype = sizes.weights.first().copied().unwrap_or(DType::BF16);
+            rows.push(fused(&format!("{model} head"), layout, head, dtype, Parts { sparse: None, rank: 0 }));
+        }
+    }
+    if sizes.original {
+        let mut seen = Vec::new();
+        for (shape, mask, density) in ORIGINAL {
+            if !seen.contains(&shape) {
+                seen.push(shape);
+                rows.push(product(Layout::Tn, (shape.out, shape.inn, shape.tokens), "dense dW, original "));
+                rows.push(fused("original", Layout::Nt, shape, DType::BF16, Parts { sparse: None, rank: 0 }));
+            }
+            let parts = Parts { sparse: Some((mask, density)), rank: 0 };
+            let plain = fused_name("original", Layout::Nt, shape, DType::BF16, Parts { sparse: None, rank: 0 });
+            rows.push(fused("original", Layout::Nt, shape, DType::BF16, parts).over(plain));
+            rows.extend(sparse_gradients("original", shape, mask, density));
+        }
+    }
+    rows
+}
+
+/// The distinct linears of a layer.
+fn linears(c: &ModelConfig, tokens: usize) -> Vec<Shape> {
+    let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+    let (hidden, inner) = (c.hidden_size, c.intermediate_size);
+    let mut all = Vec::new();
+    for (out, inn) in [(q, hidden), (kv, hidden), (hidden, q), (inner, hidden), (hidden, inner)] {
+        let shape = Shape { tokens, out, inn };
+        if !all.contains(&shape) {
+            all.push(shape);
+        }
+    }
+    all
+}
+
+fn product(layout: Layout, (m, n, k): (usize, usize, usize), label: &str) -> Speed {
+    let floor = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: words(m * k + n * k + m * n) };
+    PRODUCT.speed(format!("{label}{layout:?} {m}x{n}x{k}"), floor, move |f| {
+        let (a, b) = match layout {
+            Layout::Nt => ([m, k], [n, k]),
+            Layout::Nn => ([m, k], [k, n]),
+            Layout::Tn => ([k, m], [k, n]),
+        };
+        let (a, b, c) = (f.tensor(&a)?, f.tensor(&b)?, f.tensor(&[m, n])?);
+        Ok(Box::new(move || matmul(layout, &a, &b, Out::into(&c)).map(drop)))
+    })
+}
+
+/// U = X·Aᵀ, dB = dYᵀ·U and dA = Vᵀ·X.
+fn skinny(model: &str, s: Shape, rank: usize) -> [Speed; 3] {
+    let Shape { tokens, out, inn } = s;
+    [
+        product(Layout::Nt, (tokens, rank, inn), &format!("{model} U [{out}, {inn}] ")),
+        product(Layout::Tn, (out, rank, tokens), &format!("{model} dB [{out}, {inn}] ")),
+        product(Layout::Tn, (rank, inn, tokens), &format!("{model} dA [{out}, {inn}] ")),
+    ]
+}
+
+/// Frozen, with S, with the low-rank part, and with both; in both directions.
+fn fused_rows(rows: &mut Vec<Speed>, model: &str, s: Shape, dtype: DType, mask: (MaskKind, f64), rank: usize) {
+    if !s.inn.is_multiple_of(dtype.block_elements()) {
+        return;
+    }
+    for layout in [Layout::Nt, Layout::Nn] {
+        for (sparse, rank) in [(None, 0), (Some(mask), 0), (None, rank), (Some(mask), rank)] {
+            let plain = fused_name(model, layout, s, dtype, Parts { sparse: None, rank });
+            rows.push(fused(model, layout, s, dtype, Parts { sparse, rank }).over(plain));
+        }
+    }
+}
+
+fn fused_name(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> String {
+    let Shape { tokens, out, inn } = s;
+    let sparse = parts.sparse.map_or(String::new(), |mask| format!(" S {}", mask_name(mask)));
+    let low_rank = if parts.rank > 0 { format!(" rank {}", parts.rank) } else { String::new() };
+    format!("{model} {layout:?} {dtype} [{tokens}] W [{out}, {inn}]{low_rank}{sparse}")
+}
+
+fn mask_name((kind, density): (MaskKind, f64)) -> String {
+    let kind = if kind == MaskKind::Uniform { "uniform" } else { "clustered" };
+    format!("{} % {kind}", (density * 1e6).round() / 1e4)
+}
+
+fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> Speed {
+    let Shape { tokens, out, inn } = s;
+    let rank = parts.rank;
+    let weight = WeightFormat::of(dtype).bytes((out * inn) as u64) as f64;
+    let entries = parts.sparse.map_or(0.0, |(_, density)| 6.0 * density * (out * inn) as f64);
+    let (x_cols, y_cols) = if layout == Layout::Nt { (inn, out) } else { (out, inn) };
+    let floor = Cost {
+        flops: 2.0 * tokens as f64 * y_cols as f64 * (x_cols + rank) as f64,
+        bytes: weight + entries + words(tokens * (out + inn + rank) + y_cols * rank),
+    };
+    FUSED.speed(fused_name(model, layout, s, dtype, parts), floor, move |f| {
+        let w = f.matrix(dtype, out, inn)?;
+        let (x, y) = (f.tensor(&[tokens, x_cols])?, f.tensor(&[tokens, y_cols])?);
+        let mask = parts.sparse.map(|(kind, density)| f.mask(kind, out, inn, density)).transpose()?;
+        let right = if layout == Layout::Nt { [out, rank] } else { [rank, inn] };
+        let low_rank = if rank > 0 { Some((f.tensor(&[tokens, rank])?, f.tensor(&right)?)) } else { None };
+        Ok(Box::new(move || {
+            let fused = Fused {
+                sparse: mask.as_ref().map(|(index, values)| (index, values)),
+                low_rank: low_rank.as_ref().map(|(u, right)| (u, 0, right)),
+                bias: None,
+            };
+            rosa_linear(layout, &x, &w, fused, Out::into(&y)).map(drop)
+        }))
+    })
+}
+
+/// dS by both kernels. What cannot be avoided is one product of `tokens` terms an entry.
+fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Speed; 2] {
+    let Shape { tokens, out, inn } = s;
+    let entries = density * (out * inn) as f64;
+    let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: words(tokens * (out + inn)) + 10.0 * entries };
+    [SddmmWay::Sampled, SddmmWay::Tile].map(|way| {
+        let what = format!("{model} {way:?} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
+        SAMPLED_OP.speed(what, floor, move |f: &mut Filler| -> Result<Job> {
+            let (dy, x) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, inn])?);
+            let (index, ds) = f.mask(kind, out, inn, density)?;
+            Ok(Box::new(move || sddmm_by(way, &dy, &x, &index, &ds)))
+        })
+    })
+}
