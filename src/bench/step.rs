@@ -214,7 +214,7 @@ impl Bench {
         let config = case.shape.config();
         let vocab = config.vocab_size;
         let checkpoint = Checkpoint::of_shapes(config, case.shape.name, |name| format_of(case.weights, name))?;
-        let options = LoadOptions { trainable: false, positions: case.seq_len };
+        let options = LoadOptions { trainable: false, stacked: true, positions: case.seq_len };
         let model = load_shapes(device, &checkpoint, options)?;
         random::fill(&model)?;
         // blocks of random values are not needed any more, nor counted

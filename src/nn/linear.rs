@@ -6,10 +6,19 @@ use crate::error::Result;
 use crate::tensor::{Tensor, Weight};
 use std::sync::{Arc, RwLock};
 
-/// A linear layer under its Hugging Face name (`model.layers.0.self_attn.q_proj`).
+/// A linear layer: one module of the model, or several that share their input, whose weights lie one below the other
+/// and whose outputs one behind the other.
 pub struct Linear {
-    name: String,
+    modules: Vec<Module>,
     inner: RwLock<Inner>,
+}
+
+/// A module by its Hugging Face name (`model.layers.0.self_attn.q_proj`), and its rows of the weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    pub name: String,
+    pub first_row: usize,
+    pub rows: usize,
 }
 
 #[derive(Clone)]
@@ -20,13 +29,20 @@ struct Inner {
 }
 
 impl Linear {
+    /// One module.
     pub fn new(name: impl Into<String>, weight: Weight, bias: Option<Tensor>) -> Self {
-        let linear = ops::Linear { weight, weight_grad: None, bias, attached: Arc::default() };
-        Linear { name: name.into(), inner: RwLock::new(Inner { linear, bias_grad: None }) }
+        let rows = weight.rows();
+        Linear::stacked(vec![Module { name: name.into(), first_row: 0, rows }], weight, bias)
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Several, which together have all rows of the weight.
+    pub fn stacked(modules: Vec<Module>, weight: Weight, bias: Option<Tensor>) -> Self {
+        let linear = ops::Linear { weight, weight_grad: None, bias, attached: Arc::default() };
+        Linear { modules, inner: RwLock::new(Inner { linear, bias_grad: None }) }
+    }
+
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
     }
 
     pub fn out_features(&self) -> usize {
