@@ -17,8 +17,8 @@ const ACTIVATION: &str = "the exponential's argument is rounded, and WGSL grants
 pub(super) const GLU_OP: Op = Op { name: "glu", kernels: &[&GLU], why: ACTIVATION };
 pub(super) const GLU_BACKWARD_OP: Op = Op { name: "glu_backward", kernels: &[&GLU_BACKWARD], why: ACTIVATION };
 
-const SPREAD_OP: Op = Op { name: "blocks_spread", kernels: &[&SPREAD], why: ROUNDED };
-const GATHER_OP: Op = Op { name: "blocks_gather", kernels: &[&GATHER], why: ROUNDED };
+pub(super) const SPREAD_OP: Op = Op { name: "blocks_spread", kernels: &[&SPREAD], why: ROUNDED };
+pub(super) const GATHER_OP: Op = Op { name: "blocks_gather", kernels: &[&GATHER], why: ROUNDED };
 
 const SIZES: &[usize] = &[1, 7, 31, 33, 64, 65, 129, 1024, 2052, 4099];
 const QUICK: &[usize] = &[1, 4, 9];

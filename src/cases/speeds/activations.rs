@@ -10,6 +10,7 @@ use crate::kernels::To;
 use crate::kernels::attention::{
     AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_decode, attention_forward, kv_store,
 };
+use crate::kernels::blocks::{Block, gather_add, spread};
 use crate::kernels::dropout::{Dropout, dropout as drop_some};
 use crate::kernels::elementwise::{Activation, add, add_into, glu_backward, glu_forward, scale};
 use crate::kernels::embedding::{
@@ -44,6 +45,7 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
         rows.extend(rows_by_token(model, c, sizes.tokens, sizes.weights.first().copied().unwrap_or(DType::BF16)));
         rows.extend(vocabulary(model, c, sizes.tokens.min(CHUNK)));
         rows.extend(parameters(model, c, sizes.density));
+        rows.extend(stacked(model, c, sizes.rank));
     }
     rows
 }
@@ -293,6 +295,24 @@ fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 4] {
             let score = f.tensor(&[n])?;
             let (k, mask) = ((density * n as f64) as usize, f.indices(n.div_ceil(32), |_| 0)?);
             Ok(Box::new(move || topk_mask(&score, k.max(1), To::Into(&mask)).map(drop)))
+        }),
+    ]
+}
+
+/// B of gate and up, which lie in one weight.
+fn stacked(model: &str, c: &ModelConfig, rank: usize) -> [Speed; 2] {
+    let inner = c.intermediate_size;
+    let (out, b) = (2 * inner, 2 * inner * rank);
+    let what = format!("{model} [{out}, {}]", 2 * rank);
+    let blocks = [0, inner].map(|first_row| Block { first_row, rows: inner, rank, scale: 2.0 });
+    [
+        elementwise::SPREAD_OP.speed(&what, moved(3 * b), move |f| {
+            let (b, all) = (f.tensor(&[b])?, f.tensor(&[out, 2 * rank])?);
+            Ok(Box::new(move || spread(&b, &blocks, out, To::Into(&all)).map(drop)))
+        }),
+        elementwise::GATHER_OP.speed(what, moved(3 * b), move |f| {
+            let (b, all) = (f.tensor(&[b])?, f.tensor(&[out, 2 * rank])?);
+            Ok(Box::new(move || gather_add(&all, &blocks, &b)))
         }),
     ]
 }

@@ -41,11 +41,12 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
         rows.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| product(l, (n, n, n), "")));
     }
     for (model, config) in &sizes.models {
-        for shape in linears(config, sizes.tokens) {
+        for (shape, modules) in linears(config, sizes.tokens) {
+            let rank = modules * sizes.rank;
             for &dtype in &sizes.weights {
-                fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), sizes.rank);
+                fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), rank);
             }
-            rows.extend(skinny(model, shape, sizes.rank));
+            rows.extend(skinny(model, shape, rank));
             for mask in [MaskKind::Uniform, MaskKind::Clustered] {
                 rows.extend(sparse_gradients(model, shape, mask, sizes.density));
             }
@@ -73,18 +74,12 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
     rows
 }
 
-/// The distinct linears of a layer.
-fn linears(c: &ModelConfig, tokens: usize) -> Vec<Shape> {
+/// The linears of a layer, and how many modules each one stacks: those that share an input lie in one weight.
+fn linears(c: &ModelConfig, tokens: usize) -> [(Shape, usize); 4] {
     let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
     let (hidden, inner) = (c.hidden_size, c.intermediate_size);
-    let mut all = Vec::new();
-    for (out, inn) in [(q, hidden), (kv, hidden), (hidden, q), (inner, hidden), (hidden, inner)] {
-        let shape = Shape { tokens, out, inn };
-        if !all.contains(&shape) {
-            all.push(shape);
-        }
-    }
-    all
+    let shape = |out, inn| Shape { tokens, out, inn };
+    [(shape(q + 2 * kv, hidden), 3), (shape(hidden, q), 1), (shape(2 * inner, hidden), 2), (shape(hidden, inner), 1)]
 }
 
 fn product(layout: Layout, (m, n, k): (usize, usize, usize), label: &str) -> Speed {
