@@ -30,7 +30,7 @@ pub struct KernelsCase {
 }
 
 /// The best that the device was seen to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ceilings {
     /// Bytes/s, those read and those written.
     pub copy: f64,
@@ -38,6 +38,8 @@ pub struct Ceilings {
     pub f32: f64,
     /// FLOP/s of a large product of operands stored in f16, on matrix units.
     pub f16: Option<f64>,
+    /// FLOP/s of each of these products, by the format of its operands, layout and size.
+    pub products: Vec<(String, f64)>,
 }
 
 /// What was measured of a row. Times in seconds.
@@ -101,7 +103,7 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
                 continue;
             }
             let job = speed.prepare(&mut filler)?;
-            let mut row = measure(device, &speed, &job, case.repeats, ceilings)?;
+            let mut row = measure(device, &speed, &job, case.repeats, &ceilings)?;
             drop(job);
             // what the next row needs has other sizes
             device.trim()?;
@@ -174,7 +176,7 @@ fn on_device(device: &Device, job: &Job, repeats: usize) -> Result<Option<Spread
     Ok(Some(Spread::of(sums.collect())))
 }
 
-fn measure(device: &Device, speed: &Speed, job: &Job, repeats: usize, ceilings: Ceilings) -> Result<KernelRow> {
+fn measure(device: &Device, speed: &Speed, job: &Job, repeats: usize, ceilings: &Ceilings) -> Result<KernelRow> {
     device.note_launches(true);
     let noted = job();
     let kernels = device.note_launches(false).iter().map(|s| s.kernel.name).collect();
@@ -228,7 +230,9 @@ fn ceilings(device: &Device, repeats: usize) -> Result<Ceilings> {
         let flops = 2.0 * (n as f64).powi(3);
         let (a, b, c) = (filler.tensor(&[n, n])?, filler.tensor(&[n, n])?, filler.tensor(&[n, n])?);
         let job: Job = Box::new(move || matmul::matmul(layout, &a, &b, Out::into(&c)).map(drop));
-        products.f32 = products.f32.max(best(&mut filler, flops, job)?);
+        let rate = best(&mut filler, flops, job)?;
+        products.f32 = products.f32.max(rate);
+        products.products.push((format!("f32 {layout:?} {n}³"), rate));
     }
     if coop::enable(device)? == Precision::F16 {
         for (&n, layout) in sizes.iter().flat_map(|n| [Layout::Nt, Layout::Nn, Layout::Tn].map(|l| (n, l))) {
@@ -240,6 +244,7 @@ fn ceilings(device: &Device, repeats: usize) -> Result<Ceilings> {
             });
             let rate = best(&mut filler, flops, job)?;
             products.f16 = Some(products.f16.unwrap_or(0.0).max(rate));
+            products.products.push((format!("f16 {layout:?} {n}³"), rate));
         }
     }
     device.set_precision(Precision::F32);

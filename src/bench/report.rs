@@ -6,6 +6,7 @@ use super::profile::{Profile, ProfileRow};
 use super::step::{StepCase, StepReport};
 use crate::device::{Caps, Precision};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::Command;
 
@@ -194,11 +195,12 @@ fn profile_text(profile: &Profile) -> String {
 
 /// Puts the rows of `rugosa bench kernels` and the device's ceilings into `json`.
 pub fn kernels_json(report: &KernelsReport, json: &mut Value) {
-    let c = report.ceilings;
+    let c = &report.ceilings;
     json["ceilings"] = json!({
         "copy_gb_per_second": c.copy / 1e9,
         "product_f32_tflops": c.f32 / 1e12,
         "product_f16_tflops": c.f16.map(|f| f / 1e12),
+        "products_tflops": c.products.iter().map(|(name, f)| (name.clone(), f / 1e12)).collect::<BTreeMap<_, _>>(),
     });
     let rows = report.rows.iter().map(|r| {
         let seconds = r.seconds();
@@ -226,13 +228,15 @@ const CACHED: f64 = 64e6;
 
 /// Rows of `rugosa bench kernels` as a table.
 pub fn kernels_text(report: &KernelsReport) -> String {
-    let c = report.ceilings;
+    let c = &report.ceilings;
     let f16 = c.f16.map_or(String::new(), |f| format!(", {} TFLOP/s in f16", digits(f / 1e12)));
     let mut out = format!(
-        "ceilings seen here: copy {} GB/s, product {} TFLOP/s in f32{f16}\n\n",
+        "ceilings seen here: copy {} GB/s, product {} TFLOP/s in f32{f16}\n",
         digits(c.copy / 1e9),
         digits(c.f32 / 1e12)
     );
+    let products = c.products.iter().map(|(name, f)| format!("{name} {}", digits(f / 1e12)));
+    out += &format!("TFLOP/s by operands: {}\n\n", products.collect::<Vec<_>>().join(", "));
     let heads =
         ["operation", "shape", "products", "device ms", "wall ms", "TFLOP/s", "GB/s", "floor ms", "of floor", "plain"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
