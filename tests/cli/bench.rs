@@ -106,6 +106,7 @@ fn an_unknown_shape_is_answered_with_those_there_are() {
 
 #[test]
 fn what_does_not_fit_together_is_refused() {
+    fails(&mut rugosa(&format!("{STEP} --json nonesuch/a.json")), 1, &["nonesuch"]);
     // 172 is no whole number of blocks of 32
     fails(&mut rugosa("bench step --shape tiny --weights q4 --steps 1"), 1, &["tiny", "172", "Q4_1"]);
     fails(&mut rugosa("bench step --shape tiny --weights f32 --seq-len 4096"), 1, &["--seq-len", "2048"]);
