@@ -4,16 +4,15 @@
 use super::Spread;
 use crate::autograd::Tape;
 use crate::autograd::ops::{Head, HeadLoss, Targets, head_loss};
-use crate::cases::speeds::{Job, Speed, SpeedSizes, speeds};
+use crate::cases::speeds::{Job, Speed, SpeedSizes, speed, speeds};
 use crate::cases::{Filler, startup};
-use crate::device::{Caps, Cost, Device, DeviceClass, DeviceOptions, Feature, Kernel, Precision};
+use crate::device::{Caps, Cost, Device, DeviceClass, DeviceOptions, Feature, Precision};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::config::ModelConfig;
 use crate::kernels::coop::{self, Operand};
 use crate::kernels::elementwise::scale;
 use crate::kernels::matmul::{self, Layout, Out};
-use crate::kernels::{embedding, loss};
 use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -251,10 +250,6 @@ fn ceilings(device: &Device, repeats: usize) -> Result<Ceilings> {
     Ok(products)
 }
 
-/// The kernels of a head's forward and backward, beside products.
-const HEAD: (&str, &[&Kernel]) =
-    ("head", &[&embedding::GATHER, &loss::CROSS_ENTROPY_GRAD, &matmul::ROSA_LINEAR, &embedding::SCATTER_ADD]);
-
 /// Logits, loss and gradient of `tokens` supervised tokens.
 fn head(model: &str, config: &ModelConfig, tokens: usize, dtype: DType) -> Speed {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
@@ -264,7 +259,7 @@ fn head(model: &str, config: &ModelConfig, tokens: usize, dtype: DType) -> Speed
         bytes: 2.0 * (2.0 * vocab as f64 * hidden as f64) + 8.0 * (tokens * hidden) as f64,
     };
     let softcap = config.final_logit_softcapping;
-    Speed::new(HEAD, format!("{model} {dtype} [{tokens}, {hidden}] of {vocab}"), floor, move |f| {
+    speed("head", format!("{model} {dtype} [{tokens}, {hidden}] of {vocab}"), floor, move |f| {
         let rows = (1usize << 30) / (4 * hidden);
         let shards =
             (0..vocab).step_by(rows).map(|first| Ok((first, f.matrix(dtype, rows.min(vocab - first), hidden)?)));
@@ -316,12 +311,15 @@ mod tests {
         }
     }
 
+    /// By the kernels that the table's rows for the same operations launch.
     #[test]
     fn every_kernel_is_timed() {
-        let rows = all_speeds(&sizes());
-        let timed = |kernel: &Kernel| rows.iter().any(|r| r.kernels.contains(&kernel));
-        let missing: Vec<_> = crate::kernels::KERNELS.iter().filter(|k| !timed(k)).map(|k| k.name).collect();
-        assert!(missing.is_empty(), "kernels that no row times: {missing:?}");
+        let (rows, table) = (speeds(&sizes()), table());
+        let timed: BTreeSet<&str> = (table.iter().filter(|t| rows.iter().any(|r| r.op == t.op)))
+            .flat_map(|t| t.kernels.iter().map(|k| k.name))
+            .collect();
+        let missing: Vec<_> = crate::kernels::KERNELS.iter().map(|k| k.name).filter(|k| !timed.contains(k)).collect();
+        assert!(missing.is_empty(), "kernels that no row of cases/speeds times: {missing:?}");
     }
 
     #[test]

@@ -8,21 +8,21 @@ use crate::kernels::attention::{
     attention_forward, kv_store,
 };
 
-pub(super) const FORWARD_OP: Op = Op {
+const FORWARD_OP: Op = Op {
     name: "attention",
     kernels: &[&FORWARD],
     why: "scores are sums of head_dim products, their error passes through exp (3 + 2|x| ulp) into each weight; an \
           output moves by Σ weight · error · |value − mean|, and each new maximum rounds once more",
 };
-pub(super) const BACKWARD_OP: Op = Op {
+const BACKWARD_OP: Op = Op {
     name: "attention_backward",
     kernels: &[&DELTA, &BACKWARD_Q, &BACKWARD_KV],
     why: "a gradient is a sum of p · (dp − delta) · slope; the errors of the three factors add up term by term, then \
           the sum's own rounding",
 };
-pub(super) const DECODE_OP: Op =
+const DECODE_OP: Op =
     Op { name: "attention_decode", kernels: &[&DECODE], why: "as attention: one row's softmax over its range" };
-pub(super) const STORE_OP: Op = Op { name: "kv_store", kernels: &[&KV_STORE], why: "copies are exact" };
+const STORE_OP: Op = Op { name: "kv_store", kernels: &[&KV_STORE], why: "copies are exact" };
 
 const PLAIN: Case = Case { segments: &[33], heads: 2, kv_heads: 2, head_dim: 16, window: usize::MAX, softcap: None };
 

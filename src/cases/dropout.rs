@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::dropout::{DROPOUT, Dropout, dropout};
 
-pub(super) const OP: Op = Op {
+const OP: Op = Op {
     name: "dropout",
     kernels: &[&DROPOUT],
     why: "masks are exact, what is kept is one product; a sum rounds once more, or not at all where it is fused",

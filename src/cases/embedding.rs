@@ -10,21 +10,21 @@ use crate::kernels::embedding::{
 };
 use crate::tensor::Weight;
 
-pub(super) const EMBEDDING: Op = Op {
+const EMBEDDING: Op = Op {
     name: "embedding",
     kernels: &[&GATHER],
     why: "a block's code times its scale, plus its minimum, times the factor: each rounded once, relative to the largest \
           of them",
 };
-pub(super) const SCATTER: Op = Op {
+const SCATTER: Op = Op {
     name: "embedding_backward",
     kernels: &[&SCATTER_ADD],
     why: "a sum over the places of a token, in order: 4√n + 2 units of the sum of magnitudes",
 };
-pub(super) const GATHER_OP: Op = Op { name: "gather_rows", kernels: &[&GATHER], why: "copies are exact" };
-pub(super) const SCATTER_ROWS: Op = Op { name: "scatter_rows_add", kernels: &[&SCATTER_ADD], why: "one addition" };
-pub(super) const COLUMNS_OP: Op = Op { name: "columns", kernels: &[&COLUMNS], why: "copies are exact" };
-pub(super) const COLUMNS_ADD_OP: Op = Op { name: "columns_add", kernels: &[&COLUMNS_ADD], why: "one addition" };
+const GATHER_OP: Op = Op { name: "gather_rows", kernels: &[&GATHER], why: "copies are exact" };
+const SCATTER_ROWS: Op = Op { name: "scatter_rows_add", kernels: &[&SCATTER_ADD], why: "one addition" };
+const COLUMNS_OP: Op = Op { name: "columns", kernels: &[&COLUMNS], why: "copies are exact" };
+const COLUMNS_ADD_OP: Op = Op { name: "columns_add", kernels: &[&COLUMNS_ADD], why: "one addition" };
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();

@@ -9,9 +9,9 @@ use crate::kernels::loss::{
 
 const WHY: &str = "a logarithm of a sum of exponentials, each off by 3 + 2|x| units of its own last place, and a \
                    difference of logits; a gradient is an exponential's share minus 0 or 1, times the soft cap's slope";
-pub(super) const LOSS: Op = Op { name: "cross_entropy", kernels: &[&CROSS_ENTROPY], why: WHY };
-pub(super) const GRAD: Op = Op { name: "cross_entropy_grad", kernels: &[&CROSS_ENTROPY_GRAD], why: WHY };
-pub(super) const ARGMAX_OP: Op = Op { name: "argmax", kernels: &[&ARGMAX], why: "the lowest index of equals: exact" };
+const LOSS: Op = Op { name: "cross_entropy", kernels: &[&CROSS_ENTROPY], why: WHY };
+const GRAD: Op = Op { name: "cross_entropy_grad", kernels: &[&CROSS_ENTROPY_GRAD], why: WHY };
+const ARGMAX_OP: Op = Op { name: "argmax", kernels: &[&ARGMAX], why: "the lowest index of equals: exact" };
 
 /// (rows, vocab, stride): both widths of loads, with and without padding, more columns than threads.
 const SIZES: &[(usize, usize, usize)] = &[

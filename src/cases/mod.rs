@@ -11,6 +11,7 @@ mod elementwise;
 mod embedding;
 mod filler;
 mod loss;
+mod low_rank;
 mod masks;
 mod norm;
 mod optimizer;
@@ -227,6 +228,7 @@ pub fn table() -> Vec<Row> {
         embedding::rows(),
         dropout::rows(),
         loss::rows(),
+        low_rank::rows(),
         optimizer::rows(),
         topk::rows(),
     ]

@@ -7,17 +7,17 @@ use crate::kernels::matmul::SUM_PARTS;
 use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_WEIGHT, RmsNorm, rmsnorm_backward, rmsnorm_forward};
 use crate::tensor::Tensor;
 
-pub(super) const FORWARD: Op = Op {
+const FORWARD: Op = Op {
     name: "rmsnorm",
     kernels: &[&RMSNORM],
     why: "a mean of cols squares, its inverse root, two products: √cols times the rounding of one",
 };
-pub(super) const BACKWARD: Op = Op {
+const BACKWARD: Op = Op {
     name: "rmsnorm_backward",
     kernels: &[&RMSNORM_BACKWARD],
     why: "a sum over cols for the row's dot, doubled for the products with rstd on both sides",
 };
-pub(super) const WEIGHT: Op = Op {
+const WEIGHT: Op = Op {
     name: "rmsnorm_weight",
     kernels: &[&RMSNORM_BACKWARD, &RMSNORM_WEIGHT, &SUM_PARTS],
     why: "a sum over rows of products of three, doubled for the second product",

@@ -5,13 +5,13 @@ use crate::error::Result;
 use crate::kernels::optimizer::{ADAMW, AdamW, Clip, adamw_step};
 use crate::kernels::reduce::{REDUCE_PARTS, REDUCE_TOTAL, sum, sum_of_squares};
 
-pub(super) const SUM: Op = Op {
+const SUM: Op = Op {
     name: "sum",
     kernels: &[&REDUCE_PARTS, &REDUCE_TOTAL],
     why: "a sum of n terms in fixed order: 4√n + 2 units of the sum of magnitudes",
 };
-pub(super) const NORM: Op = Op { name: "sum_of_squares", ..SUM };
-pub(super) const ADAMW_OP: Op = Op {
+const NORM: Op = Op { name: "sum_of_squares", ..SUM };
+const ADAMW_OP: Op = Op {
     name: "adamw",
     kernels: &[&ADAMW, &REDUCE_PARTS, &REDUCE_TOTAL],
     why: "four steps of a handful of roundings: moments relative to the gradients' size, parameters to ten times the \

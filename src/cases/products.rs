@@ -10,18 +10,18 @@ use crate::kernels::simd::{DENSIFY, MATMUL_SIMD, ROSA_LINEAR_SIMD, SPARSE_ADD};
 use crate::kernels::sparse::{SAMPLED, SparseIndex, sddmm};
 use crate::tensor::Weight;
 
-pub(super) const PRODUCT: Op = Op {
+const PRODUCT: Op = Op {
     name: "product",
     kernels: &[&MATMUL, &MATMUL_SIMD, &MATMUL_COOP, &SUM_PARTS],
     why: "a sum of k products: 4√k + 2 units in the last place of the sum of magnitudes; on matrix units each operand is \
           rounded to f16 first, 2⁻¹¹ of it at most, and independent errors of k terms grow as √k",
 };
-pub(super) const FUSED: Op = Op {
+const FUSED: Op = Op {
     name: "rosa_linear",
     kernels: &[&ROSA_LINEAR, &ROSA_LINEAR_SIMD, &ROSA_LINEAR_COOP, &DENSIFY, &SPARSE_ADD, &SUM_PARTS],
     why: "a sum of k + rank products, the weight as its format stores it: 4√n + 2 units of the sum of magnitudes",
 };
-pub(super) const SAMPLED_OP: Op = Op {
+const SAMPLED_OP: Op = Op {
     name: "sddmm",
     kernels: &[&SAMPLED, &SDDMM_TILE, &SDDMM_COOP, &SUM_PARTS],
     why: "a sum over tokens: 4√t + 2 units of the sum of magnitudes; f16 operands as in a product",

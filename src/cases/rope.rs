@@ -5,12 +5,12 @@ use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeTable, Turn, inverse_frequencies, rope, rope_in_place};
 
-pub(super) const COPY: Op = Op {
+const COPY: Op = Op {
     name: "rope",
     kernels: &[&ROPE],
     why: "a sum of two products with sines and cosines that the host rounded from f64, whatever the position",
 };
-pub(super) const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
+const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
 
 /// Tokens, heads, elements of a head, largest position.
 const SIZES: &[(usize, usize, usize, u32)] =

@@ -6,8 +6,8 @@
 mod activations;
 mod products;
 
-use super::{Filler, Op};
-use crate::device::{Cost, Kernel};
+use super::Filler;
+use crate::device::Cost;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::config::ModelConfig;
@@ -16,8 +16,6 @@ use crate::io::config::ModelConfig;
 pub struct Speed {
     /// The operation's name in the case table; with `what`, the row's name.
     pub op: &'static str,
-    /// The kernels that it may launch, on any class of device.
-    pub kernels: &'static [&'static Kernel],
     /// Shapes, formats, variants.
     pub what: String,
     /// The work that cannot be avoided: the operations of its products, and each operand moved once.
@@ -25,6 +23,16 @@ pub struct Speed {
     /// `what` of the row of the same operation that this one is compared with.
     pub baseline: Option<String>,
     make: Make,
+}
+
+/// A row of operation `op`.
+pub fn speed(
+    op: &'static str,
+    what: impl Into<String>,
+    floor: Cost,
+    make: impl Fn(&mut Filler) -> Result<Job> + 'static,
+) -> Speed {
+    Speed { op, what: what.into(), floor, baseline: None, make: Box::new(make) }
 }
 
 /// Runs the operation once; records only.
@@ -50,16 +58,6 @@ pub struct SpeedSizes {
 }
 
 impl Speed {
-    /// A row of operation `op`, launching some of `kernels`.
-    pub fn new(
-        (op, kernels): (&'static str, &'static [&'static Kernel]),
-        what: impl Into<String>,
-        floor: Cost,
-        make: impl Fn(&mut Filler) -> Result<Job> + 'static,
-    ) -> Speed {
-        Speed { op, kernels, what: what.into(), floor, baseline: None, make: Box::new(make) }
-    }
-
     /// Compared with the row `what` of the same operation.
     fn over(self, what: String) -> Speed {
         Speed { baseline: Some(what).filter(|w| *w != self.what), ..self }
@@ -76,12 +74,6 @@ impl Speed {
     /// Operation, shapes, formats, variants.
     pub fn name(&self) -> String {
         format!("{} {}", self.op, self.what)
-    }
-}
-
-impl Op {
-    fn speed(self, what: impl Into<String>, floor: Cost, make: impl Fn(&mut Filler) -> Result<Job> + 'static) -> Speed {
-        Speed::new((self.name, self.kernels), what, floor, make)
     }
 }
 

@@ -6,12 +6,12 @@ use crate::kernels::To;
 use crate::kernels::topk::{HISTOGRAM, MASK, SCORE, SELECT, TIES, TIES_BEFORE, score_accumulate, topk_mask};
 use crate::rng::Rng;
 
-pub(super) const SCORE_OP: Op = Op {
+const SCORE_OP: Op = Op {
     name: "score",
     kernels: &[&SCORE],
     why: "a running mean of three gradients or squares: two roundings a gradient",
 };
-pub(super) const TOPK: Op = Op {
+const TOPK: Op = Op {
     name: "topk",
     kernels: &[&HISTOGRAM, &SELECT, &TIES, &TIES_BEFORE, &MASK],
     why: "the same set as a stable sort's, ties to the lower index: exact",

@@ -1,7 +1,6 @@
 //! Attention, norms, element-wise operations, the loss, the optimiser, and what masks are made with.
 
-use super::{Filler, Job, Speed, SpeedSizes, moved, words};
-use crate::cases::{attention, dropout, elementwise, embedding, loss, norm, optimizer, rope, topk};
+use super::{Filler, Job, Speed, SpeedSizes, moved, speed, words};
 use crate::device::Cost;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -10,9 +9,10 @@ use crate::kernels::To;
 use crate::kernels::attention::{
     AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_decode, attention_forward, kv_store,
 };
-use crate::kernels::blocks::{Block, gather_add, spread};
 use crate::kernels::dropout::{Dropout, dropout as drop_some};
-use crate::kernels::elementwise::{Activation, add, add_into, glu_backward, glu_forward, scale};
+use crate::kernels::elementwise::{
+    Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_forward, scale,
+};
 use crate::kernels::embedding::{
     TokenOrder, columns, columns_add, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
 };
@@ -20,7 +20,8 @@ use crate::kernels::loss::{Logits, argmax_rows, cross_entropy, cross_entropy_gra
 use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
 use crate::kernels::optimizer::{AdamW, adamw_step};
 use crate::kernels::reduce::{sum, sum_of_squares};
-use crate::kernels::rope::{RopeTable, Turn, inverse_frequencies, rope as turn, rope_in_place};
+use crate::kernels::rope::{RopeTable, Turn, inverse_frequencies};
+use crate::kernels::rope::{rope as turn, rope_in_place, rope_merge, rope_split};
 use crate::kernels::topk::{score_accumulate, topk_mask};
 
 /// Tokens of a packed sequence.
@@ -43,9 +44,9 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
         rows.extend(decode_rows(model, c, sizes.tokens));
         rows.extend(pointwise(model, c, sizes.tokens));
         rows.extend(rows_by_token(model, c, sizes.tokens, sizes.weights.first().copied().unwrap_or(DType::BF16)));
+        rows.extend(turned(model, c, sizes.tokens));
         rows.extend(vocabulary(model, c, sizes.tokens.min(CHUNK)));
         rows.extend(parameters(model, c, sizes.density));
-        rows.extend(stacked(model, c, sizes.rank));
     }
     rows
 }
@@ -82,7 +83,7 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize) -
     };
     // two products forward, five backward
     let floor = Cost { flops: 4.0 * pairs, bytes: words(tokens * (2 * wide + 2 * narrow + shape.heads)) };
-    let forward = attention::FORWARD_OP.speed(&what, floor, move |f| {
+    let forward = speed("attention", &what, floor, move |f| {
         let (q, k, v) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
         let [start, end, ..] = ranges(f)?;
         let (out, lse) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
@@ -92,7 +93,7 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize) -
         }))
     });
     let floor = Cost { flops: 10.0 * pairs, bytes: words(tokens * (4 * wide + 4 * narrow + shape.heads)) };
-    let backward = attention::BACKWARD_OP.speed(what, floor, move |f| {
+    let backward = speed("attention_backward", what, floor, move |f| {
         let (q, k, v) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
         let [start, end, first, last] = ranges(f)?;
         let (out, lse) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
@@ -120,7 +121,7 @@ fn decode_rows(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 2] {
     let (wide, narrow) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let cached = each * ROWS;
     let floor = Cost { flops: 4.0 * (cached * wide) as f64, bytes: words(2 * cached * narrow + 2 * ROWS * wide) };
-    let decode = attention::DECODE_OP.speed(format!("{model} {ROWS} rows over {each}"), floor, move |f| {
+    let decode = speed("attention_decode", format!("{model} {ROWS} rows over {each}"), floor, move |f| {
         let (q, out) = (f.tensor(&[ROWS, wide])?, f.tensor(&[ROWS, wide])?);
         let (k, v) = (f.tensor(&[cached, narrow])?, f.tensor(&[cached, narrow])?);
         let (start, end) = (f.indices(ROWS, |r| r * each)?, f.indices(ROWS, |r| (r + 1) * each)?);
@@ -128,45 +129,54 @@ fn decode_rows(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 2] {
             attention_decode(&q, &k, &v, Ranges { start: &start, end: &end }, &shape, Some(&out)).map(drop)
         }))
     });
-    let store =
-        attention::STORE_OP.speed(format!("{model} [{tokens}, {narrow}]"), moved(2 * tokens * narrow), move |f| {
-            let (src, cache) = (f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
-            let slots = f.indices(tokens, |t| tokens - 1 - t)?;
-            Ok(Box::new(move || kv_store(&src, &slots, &cache)))
-        });
+    let store = speed("kv_store", format!("{model} [{tokens}, {narrow}]"), moved(2 * tokens * narrow), move |f| {
+        let (src, cache) = (f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
+        let slots = f.indices(tokens, |t| tokens - 1 - t)?;
+        Ok(Box::new(move || kv_store(&src, &slots, &cache)))
+    });
     [decode, store]
 }
 
 /// What works on elements, wherever they lie.
 fn pointwise(model: &str, c: &ModelConfig, tokens: usize) -> Vec<Speed> {
-    let (hidden, inner) = (tokens * c.hidden_size, tokens * c.intermediate_size);
+    let cols = c.intermediate_size;
+    let (hidden, inner) = (tokens * c.hidden_size, tokens * cols);
     let (narrow, wide) =
         (format!("{model} [{tokens}, {}]", c.hidden_size), format!("{model} [{tokens}, {}]", c.intermediate_size));
     let three = move |f: &mut Filler, n: usize| Ok((f.tensor(&[n])?, f.tensor(&[n])?, f.tensor(&[n])?));
     vec![
-        elementwise::ADD_OP.speed(&narrow, moved(3 * hidden), move |f| {
+        speed("add", &narrow, moved(3 * hidden), move |f| {
             let (a, b, c) = three(f, hidden)?;
             Ok(Box::new(move || add(&a, &b, To::Into(&c)).map(drop)))
         }),
-        elementwise::ADD_INTO_OP.speed(&narrow, moved(3 * hidden), move |f| {
+        speed("add_into", &narrow, moved(3 * hidden), move |f| {
             let (a, b) = (f.tensor(&[hidden])?, f.tensor(&[hidden])?);
             Ok(Box::new(move || add_into(&a, &b, 0.5)))
         }),
-        elementwise::SCALE_OP.speed(&narrow, moved(2 * hidden), move |f| {
+        speed("scale", &narrow, moved(2 * hidden), move |f| {
             let a = f.tensor(&[hidden])?;
             Ok(Box::new(move || scale(&a, 1.0)))
         }),
-        elementwise::GLU_OP.speed(&wide, moved(3 * inner), move |f| {
+        speed("glu", &wide, moved(3 * inner), move |f| {
             let (gate, up, h) = three(f, inner)?;
             Ok(Box::new(move || glu_forward(Activation::Silu, &gate, &up, To::Into(&h)).map(drop)))
         }),
-        elementwise::GLU_BACKWARD_OP.speed(&wide, moved(5 * inner), move |f| {
+        speed("glu_backward", &wide, moved(5 * inner), move |f| {
             let ((gate, up, dh), (dgate, dup)) = (three(f, inner)?, (f.tensor(&[inner])?, f.tensor(&[inner])?));
             Ok(Box::new(move || {
                 glu_backward(Activation::Silu, &dh, &gate, &up, To::Into(&dgate), To::Into(&dup)).map(drop)
             }))
         }),
-        optimizer::SUM.speed(&narrow, moved(hidden), move |f| {
+        speed("glu_both", &wide, moved(3 * inner), move |f| {
+            let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor(&[tokens, cols])?);
+            Ok(Box::new(move || glu_both(Activation::Silu, &both, To::Into(&h)).map(drop)))
+        }),
+        speed("glu_both_backward", &wide, moved(5 * inner), move |f| {
+            let (both, dboth) = (f.tensor(&[tokens, 2 * cols])?, f.tensor(&[tokens, 2 * cols])?);
+            let dh = f.tensor(&[tokens, cols])?;
+            Ok(Box::new(move || glu_both_backward(Activation::Silu, &dh, &both, To::Into(&dboth)).map(drop)))
+        }),
+        speed("sum", &narrow, moved(hidden), move |f| {
             let (x, out) = (f.tensor(&[hidden])?, f.tensor(&[1])?);
             Ok(Box::new(move || sum(&x, &out, 0, false)))
         }),
@@ -192,43 +202,43 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType) -> V
     // tokens spread over the vocabulary, some of them twice
     let token = move |t: usize| t.wrapping_mul(7919) % vocab;
     let mut rows = vec![
-        norm::FORWARD.speed(&what, moved(2 * n), move |f| {
+        speed("rmsnorm", &what, moved(2 * n), move |f| {
             let ((x, y), w, rstd) = (pair(f)?, f.tensor(&[hidden])?, f.tensor(&[tokens])?);
             Ok(Box::new(move || rmsnorm_forward(&x, &w, constants, To::Into(&y), To::Into(&rstd)).map(drop)))
         }),
-        norm::BACKWARD.speed(&what, moved(3 * n), move |f| backward(f, false)),
-        norm::WEIGHT.speed(format!("{what} and dx"), moved(3 * n), move |f| backward(f, true)),
-        rope::COPY.speed(format!("{model} [{tokens}, {q}]"), moved(2 * tokens * q), move |f| {
+        speed("rmsnorm_backward", &what, moved(3 * n), move |f| backward(f, false)),
+        speed("rmsnorm_weight", format!("{what} and dx"), moved(3 * n), move |f| backward(f, true)),
+        speed("rope", format!("{model} [{tokens}, {q}]"), moved(2 * tokens * q), move |f| {
             let (x, y, positions) = (f.tensor(&[tokens, q])?, f.tensor(&[tokens, q])?, f.indices(tokens, |t| t)?);
             let table = table(f)?;
             Ok(Box::new(move || turn(&x, &table, &positions, Turn::Forward, To::Into(&y)).map(drop)))
         }),
-        rope::IN_PLACE.speed(format!("{model} [{tokens}, {q}]"), moved(2 * tokens * q), move |f| {
+        speed("rope_in_place", format!("{model} [{tokens}, {q}]"), moved(2 * tokens * q), move |f| {
             let (x, positions, table) = (f.tensor(&[tokens, q])?, f.indices(tokens, |t| t)?, table(f)?);
             Ok(Box::new(move || rope_in_place(&x, &table, &positions, Turn::Back)))
         }),
-        embedding::GATHER_OP.speed(&what, moved(2 * n), move |f| {
+        speed("gather_rows", &what, moved(2 * n), move |f| {
             let ((x, y), places) = (pair(f)?, f.indices(tokens, |t| tokens - 1 - t)?);
             Ok(Box::new(move || gather_rows(&x, &places, To::Into(&y)).map(drop)))
         }),
-        embedding::SCATTER_ROWS.speed(&what, moved(3 * n), move |f| {
+        speed("scatter_rows_add", &what, moved(3 * n), move |f| {
             let ((x, dy), places) = (pair(f)?, f.indices(tokens, |t| tokens - 1 - t)?);
             Ok(Box::new(move || scatter_rows_add(&x, &places, &dy)))
         }),
-        embedding::COLUMNS_OP.speed(&what, moved(n), move |f| {
+        speed("columns", &what, moved(n), move |f| {
             let (x, y) = (f.tensor(&[tokens, hidden])?, f.tensor(&[tokens, hidden / 2])?);
             Ok(Box::new(move || columns(&x, hidden / 4, hidden / 2, To::Into(&y)).map(drop)))
         }),
-        embedding::COLUMNS_ADD_OP.speed(&what, moved(n + n / 2), move |f| {
+        speed("columns_add", &what, moved(n + n / 2), move |f| {
             let (x, y) = (f.tensor(&[tokens, hidden])?, f.tensor(&[tokens, hidden / 2])?);
             Ok(Box::new(move || columns_add(&x, hidden / 4, &y)))
         }),
-        dropout::OP.speed(&what, moved(2 * n), move |f| {
+        speed("dropout", &what, moved(2 * n), move |f| {
             let ((x, y), keys) = (pair(f)?, f.indices(tokens, |t| t)?);
             let some = Dropout { p: 0.1, seed: 1, stream: 2, step: 3 };
             Ok(Box::new(move || drop_some(&x, &keys, some, To::Into(&y)).map(drop)))
         }),
-        embedding::SCATTER.speed(format!("{what} of {vocab}"), moved(3 * n), move |f| {
+        speed("embedding_backward", format!("{what} of {vocab}"), moved(3 * n), move |f| {
             let (dw, dy) = (f.tensor(&[vocab, hidden])?, f.tensor(&[tokens, hidden])?);
             let ids: Vec<u32> = (0..tokens).map(|t| token(t) as u32).collect();
             let order = TokenOrder::new(f.device(), &ids, vocab)?;
@@ -236,13 +246,41 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType) -> V
         }),
     ];
     if hidden.is_multiple_of(dtype.block_elements()) {
-        rows.push(embedding::EMBEDDING.speed(format!("{what} of {vocab} {dtype}"), moved(n), move |f| {
+        rows.push(speed("embedding", format!("{what} of {vocab} {dtype}"), moved(n), move |f| {
             let (table, y) = (f.matrix(dtype, vocab, hidden)?, f.tensor(&[tokens, hidden])?);
             let ids = f.indices(tokens, token)?;
             Ok(Box::new(move || embedding_forward(&table, None, &ids, 1.0, To::Into(&y)).map(drop)))
         }));
     }
     rows
+}
+
+/// Queries, keys and values out of one matrix, turned, and their gradients back into it.
+fn turned(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 2] {
+    let (heads, kv_heads, head_dim, theta) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.rope_theta);
+    let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
+    let all: usize = widths.iter().sum();
+    let what = format!("{model} [{tokens}, {all}]");
+    let operands = move |f: &mut Filler| -> Result<_> {
+        let table = RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0)?;
+        let [q, k, v] = widths.map(|w| f.tensor(&[tokens, w]));
+        Ok((table, f.indices(tokens, |t| t)?, f.tensor(&[tokens, all])?, [q?, k?, v?]))
+    };
+    [
+        speed("rope_split", &what, moved(2 * tokens * all), move |f| {
+            let (table, positions, all, [q, k, v]) = operands(f)?;
+            Ok(Box::new(move || {
+                let to = [To::Into(&q), To::Into(&k), To::Into(&v)];
+                rope_split(&all, &table, &positions, heads, kv_heads, to).map(drop)
+            }))
+        }),
+        speed("rope_merge", what, moved(2 * tokens * all), move |f| {
+            let (table, positions, all, [q, k, v]) = operands(f)?;
+            Ok(Box::new(move || {
+                rope_merge([&q, &k, &v], &table, &positions, heads, kv_heads, To::Into(&all)).map(drop)
+            }))
+        }),
+    ]
 }
 
 /// A chunk of the head's logits.
@@ -253,17 +291,17 @@ fn vocabulary(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 3] {
         Ok((f.tensor(&[tokens, vocab])?, f.indices(tokens, |t| t % vocab)?, f.tensor(&[tokens])?))
     };
     [
-        loss::LOSS.speed(&what, moved(tokens * vocab), move |f| {
+        speed("cross_entropy", &what, moved(tokens * vocab), move |f| {
             let (logits, targets, nll) = operands(f)?;
             Ok(Box::new(move || cross_entropy(&logits, &targets, Logits::plain(vocab), To::Into(&nll)).map(drop)))
         }),
-        loss::GRAD.speed(&what, moved(2 * tokens * vocab), move |f| {
+        speed("cross_entropy_grad", &what, moved(2 * tokens * vocab), move |f| {
             let (logits, targets, nll) = operands(f)?;
             Ok(Box::new(move || {
                 cross_entropy_grad(&logits, &targets, Logits::plain(vocab), 1.0, To::Into(&nll)).map(drop)
             }))
         }),
-        loss::ARGMAX_OP.speed(&what, moved(tokens * vocab), move |f| {
+        speed("argmax", &what, moved(tokens * vocab), move |f| {
             let (logits, _, best) = operands(f)?;
             Ok(Box::new(move || argmax_rows(&logits, vocab, To::Into(&best)).map(drop)))
         }),
@@ -275,7 +313,7 @@ fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 4] {
     let n = c.hidden_size * c.intermediate_size;
     let what = format!("{model} [{n}]");
     [
-        optimizer::ADAMW_OP.speed(&what, moved(7 * n), move |f| {
+        speed("adamw", &what, moved(7 * n), move |f| {
             let (param, grad) = (f.tensor(&[n])?, f.tensor(&[n])?);
             let (m, v) = (f.tensor(&[n])?, f.tensor(&[n])?);
             v.clear()?;
@@ -283,36 +321,18 @@ fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 4] {
                 AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
             Ok(Box::new(move || adamw_step(&param, &grad, &m, &v, &step, None)))
         }),
-        optimizer::NORM.speed(&what, moved(n), move |f| {
+        speed("sum_of_squares", &what, moved(n), move |f| {
             let (x, out) = (f.tensor(&[n])?, f.tensor(&[2])?);
             Ok(Box::new(move || sum_of_squares(&[&x], &out)))
         }),
-        topk::SCORE_OP.speed(&what, moved(3 * n), move |f| {
+        speed("score", &what, moved(3 * n), move |f| {
             let (score, grad) = (f.tensor(&[n])?, f.tensor(&[n])?);
             Ok(Box::new(move || score_accumulate(&score, &grad, 1, true, 1.0)))
         }),
-        topk::TOPK.speed(&what, moved(n), move |f| {
+        speed("topk", &what, moved(n), move |f| {
             let score = f.tensor(&[n])?;
             let (k, mask) = ((density * n as f64) as usize, f.indices(n.div_ceil(32), |_| 0)?);
             Ok(Box::new(move || topk_mask(&score, k.max(1), To::Into(&mask)).map(drop)))
-        }),
-    ]
-}
-
-/// B of gate and up, which lie in one weight.
-fn stacked(model: &str, c: &ModelConfig, rank: usize) -> [Speed; 2] {
-    let inner = c.intermediate_size;
-    let (out, b) = (2 * inner, 2 * inner * rank);
-    let what = format!("{model} [{out}, {}]", 2 * rank);
-    let blocks = [0, inner].map(|first_row| Block { first_row, rows: inner, rank, scale: 2.0 });
-    [
-        elementwise::SPREAD_OP.speed(&what, moved(3 * b), move |f| {
-            let (b, all) = (f.tensor(&[b])?, f.tensor(&[out, 2 * rank])?);
-            Ok(Box::new(move || spread(&b, &blocks, out, To::Into(&all)).map(drop)))
-        }),
-        elementwise::GATHER_OP.speed(what, moved(3 * b), move |f| {
-            let (b, all) = (f.tensor(&[b])?, f.tensor(&[out, 2 * rank])?);
-            Ok(Box::new(move || gather_add(&all, &blocks, &b)))
         }),
     ]
 }

@@ -1,12 +1,14 @@
 //! Products, fused linears and the sparse gradient.
 
-use super::{Filler, Job, Speed, SpeedSizes, words};
+use super::{Filler, Job, Speed, SpeedSizes, speed, words};
 use crate::cases::MaskKind;
-use crate::cases::products::{FUSED, PRODUCT, SAMPLED_OP};
 use crate::device::Cost;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::config::ModelConfig;
+use crate::kernels::To;
+use crate::kernels::low_rank::{Block, gather_add, spread};
+use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::sparse::{SddmmWay, sddmm_by};
 use crate::tensor::WeightFormat;
@@ -42,11 +44,11 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
     }
     for (model, config) in &sizes.models {
         for (shape, modules) in linears(config, sizes.tokens) {
-            let rank = modules * sizes.rank;
+            let rank = modules.len() * sizes.rank;
             for &dtype in &sizes.weights {
                 fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), rank);
             }
-            rows.extend(skinny(model, shape, rank));
+            rows.extend(thin(model, shape, &modules, sizes.rank));
             for mask in [MaskKind::Uniform, MaskKind::Clustered] {
                 rows.extend(sparse_gradients(model, shape, mask, sizes.density));
             }
@@ -74,17 +76,17 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
     rows
 }
 
-/// The linears of a layer, and how many modules each one stacks: those that share an input lie in one weight.
-fn linears(c: &ModelConfig, tokens: usize) -> [(Shape, usize); 4] {
+/// The linears of a layer, with the rows of each module in them: those that share an input lie in one weight.
+fn linears(c: &ModelConfig, tokens: usize) -> [(Shape, Vec<usize>); 4] {
     let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
     let (hidden, inner) = (c.hidden_size, c.intermediate_size);
-    let shape = |out, inn| Shape { tokens, out, inn };
-    [(shape(q + 2 * kv, hidden), 3), (shape(hidden, q), 1), (shape(2 * inner, hidden), 2), (shape(hidden, inner), 1)]
+    let linear = |modules: &[usize], inn| (Shape { tokens, out: modules.iter().sum(), inn }, modules.to_vec());
+    [linear(&[q, kv, kv], hidden), linear(&[hidden], q), linear(&[inner, inner], hidden), linear(&[hidden], inner)]
 }
 
 fn product(layout: Layout, (m, n, k): (usize, usize, usize), label: &str) -> Speed {
     let floor = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: words(m * k + n * k + m * n) };
-    PRODUCT.speed(format!("{label}{layout:?} {m}x{n}x{k}"), floor, move |f| {
+    speed("product", format!("{label}{layout:?} {m}x{n}x{k}"), floor, move |f| {
         let (a, b) = match layout {
             Layout::Nt => ([m, k], [n, k]),
             Layout::Nn => ([m, k], [k, n]),
@@ -95,14 +97,55 @@ fn product(layout: Layout, (m, n, k): (usize, usize, usize), label: &str) -> Spe
     })
 }
 
-/// U = X·Aᵀ, dB = dYᵀ·U and dA = Vᵀ·X.
-fn skinny(model: &str, s: Shape, rank: usize) -> [Speed; 3] {
+/// U, V, dA and dB, and the blocks of B spread out and gathered.
+fn thin(model: &str, s: Shape, modules: &[usize], rank: usize) -> Vec<Speed> {
     let Shape { tokens, out, inn } = s;
-    [
-        product(Layout::Nt, (tokens, rank, inn), &format!("{model} U [{out}, {inn}] ")),
-        product(Layout::Tn, (out, rank, tokens), &format!("{model} dB [{out}, {inn}] ")),
-        product(Layout::Tn, (rank, inn, tokens), &format!("{model} dA [{out}, {inn}] ")),
-    ]
+    let ranks = rank * modules.len();
+    let mut blocks: Vec<Block> = Vec::new();
+    for &rows in modules {
+        let first_row = blocks.last().map_or(0, |b: &Block| b.first_row + b.rows);
+        blocks.push(Block { first_row, rows, rank, scale: 2.0 });
+    }
+    let what = |name: &str| format!("{model} {name} [{tokens}] W [{out}, {inn}] rank {ranks}");
+    let floor = |features: usize, terms: usize| Cost {
+        flops: 2.0 * tokens as f64 * terms as f64,
+        bytes: words(tokens * (features + ranks) + terms),
+    };
+    let (a, b) = (ranks * inn, rank * out);
+    let (for_v, for_db, for_gather) = (blocks.clone(), blocks.clone(), blocks.clone());
+    let mut rows = vec![
+        speed("low_rank_project", what("U"), floor(inn, a), move |f| {
+            let (x, a, u) = (f.tensor(&[tokens, inn])?, f.tensor(&[ranks, inn])?, f.tensor(&[tokens, ranks])?);
+            Ok(Box::new(move || project_rows(&x, &a, 2.0, To::Into(&u)).map(drop)))
+        }),
+        speed("low_rank_project", what("V"), floor(out, b), move |f| {
+            let (dy, b, v) = (f.tensor(&[tokens, out])?, f.tensor(&[b])?, f.tensor(&[tokens, ranks])?);
+            let blocks = for_v.clone();
+            Ok(Box::new(move || project_blocks(&dy, &b, &blocks, To::Into(&v)).map(drop)))
+        }),
+        speed("low_rank_gradient", what("dA"), floor(inn, a), move |f| {
+            let (v, x, da) = (f.tensor(&[tokens, ranks])?, f.tensor(&[tokens, inn])?, f.tensor(&[ranks, inn])?);
+            Ok(Box::new(move || gradient_rows(&v, &x, &da)))
+        }),
+        speed("low_rank_gradient", what("dB"), floor(out, b), move |f| {
+            let (dy, u, db) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, ranks])?, f.tensor(&[b])?);
+            let blocks = for_db.clone();
+            Ok(Box::new(move || gradient_blocks(&dy, &u, &blocks, &db)))
+        }),
+    ];
+    if modules.len() > 1 {
+        // the whole matrix is written, its zeros too, and read
+        let floor = Cost { flops: 0.0, bytes: words(b + out * ranks) };
+        rows.push(speed("low_rank_spread", what("B"), floor, move |f| {
+            let (b, all, blocks) = (f.tensor(&[b])?, f.tensor(&[out, ranks])?, blocks.clone());
+            Ok(Box::new(move || spread(&b, &blocks, out, To::Into(&all)).map(drop)))
+        }));
+        rows.push(speed("low_rank_gather", what("dB"), floor, move |f| {
+            let (b, all, blocks) = (f.tensor(&[b])?, f.tensor(&[out, ranks])?, for_gather.clone());
+            Ok(Box::new(move || gather_add(&all, &blocks, &b)))
+        }));
+    }
+    rows
 }
 
 /// Frozen, with S, with the low-rank part, and with both; in both directions.
@@ -140,7 +183,7 @@ fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> S
         flops: 2.0 * tokens as f64 * y_cols as f64 * (x_cols + rank) as f64,
         bytes: weight + entries + words(tokens * (out + inn + rank) + y_cols * rank),
     };
-    FUSED.speed(fused_name(model, layout, s, dtype, parts), floor, move |f| {
+    speed("rosa_linear", fused_name(model, layout, s, dtype, parts), floor, move |f| {
         let w = f.matrix(dtype, out, inn)?;
         let (x, y) = (f.tensor(&[tokens, x_cols])?, f.tensor(&[tokens, y_cols])?);
         let mask = parts.sparse.map(|(kind, density)| f.mask(kind, out, inn, density)).transpose()?;
@@ -164,7 +207,7 @@ fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Spe
     let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: words(tokens * (out + inn)) + 10.0 * entries };
     [SddmmWay::Sampled, SddmmWay::Tile].map(|way| {
         let what = format!("{model} {way:?} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
-        SAMPLED_OP.speed(what, floor, move |f: &mut Filler| -> Result<Job> {
+        speed("sddmm", what, floor, move |f: &mut Filler| -> Result<Job> {
             let (dy, x) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, inn])?);
             let (index, ds) = f.mask(kind, out, inn, density)?;
             Ok(Box::new(move || sddmm_by(way, &dy, &x, &index, &ds)))
