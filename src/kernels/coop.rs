@@ -5,7 +5,7 @@
 //! whose precision is [`Precision::F16`]; [`enable`] sets that after a self-test.
 
 use super::matmul::{Fused, LONG_K, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
-use super::{kernel, launch};
+use super::{attention_coop, kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
 use crate::dtype::DType;
@@ -90,18 +90,18 @@ impl Units {
     /// Those of this device, if the kernels are written for them.
     pub fn of(caps: &Caps) -> Option<Units> {
         let units = Units { fragment: caps.fragment?, lanes: caps.subgroup_min };
-        let memory = match units {
-            Units { lanes: 8, .. } => 16 << 10,
-            Units { fragment: 8, .. } => 32 << 10,
-            _ => 48 << 10,
-        };
         let fits = Units::ALL.contains(&units)
             && caps.has(Feature::CoopMatrix)
             && caps.has(Feature::F16)
             && caps.subgroup_min == caps.subgroup_max
             && caps.max_workgroup_size >= 256
-            && caps.max_workgroup_memory >= memory;
+            && caps.max_workgroup_memory >= units.memory();
         fits.then_some(units)
+    }
+
+    /// Bytes of workgroup memory that kernels for them may take.
+    pub const fn memory(&self) -> u32 {
+        if self.fragment == 8 { 32 << 10 } else { 48 << 10 }
     }
 
     /// The tiles of products on them.
@@ -245,7 +245,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
 }
 
 /// Lets products on this device run on its matrix units, if it has any and they compute rightly: a few fused linears
-/// in both directions are compared with the f32 kernels first. Says which precision is now set.
+/// and an attention, in both directions, are compared with the f32 kernels first. Says which precision is now set.
 ///
 /// # Errors
 /// Those of the device; a wrong result is no error but a warning, and leaves f32.
@@ -254,7 +254,11 @@ pub fn enable(device: &Device) -> Result<Precision> {
     if Units::of(device.caps()).is_none() {
         return Ok(Precision::F32);
     }
-    match self_test(device) {
+    let tested = match self_test(device) {
+        Ok(None) => attention_coop::self_test(device),
+        other => other,
+    };
+    match tested {
         Ok(None) => device.set_precision(Precision::F16),
         Ok(Some(wrong)) => tracing::warn!("matrix units are not used: {wrong}"),
         Err(e @ Error::Kernel { .. }) => tracing::warn!("matrix units are not used: {e}"),

@@ -5,6 +5,8 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
+pub mod attention_coop;
+pub mod attention_decode;
 pub mod coop;
 pub mod dropout;
 pub mod elementwise;
@@ -74,8 +76,11 @@ pub static KERNELS: &[&Kernel] = &[
     &attention::BACKWARD_Q,
     &attention::BACKWARD_KV,
     &attention::DELTA,
-    &attention::DECODE,
-    &attention::KV_STORE,
+    &attention_coop::FORWARD_COOP,
+    &attention_coop::BACKWARD_Q_COOP,
+    &attention_coop::BACKWARD_KV_COOP,
+    &attention_decode::DECODE,
+    &attention_decode::KV_STORE,
     &topk::HISTOGRAM,
     &topk::MASK,
     &topk::SCORE,
@@ -88,6 +93,8 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
+        attention_coop::variants(),
+        attention_decode::variants(),
         coop::variants(),
         dropout::variants(),
         elementwise::variants(),

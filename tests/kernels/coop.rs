@@ -2,8 +2,8 @@
 //! tests say so and pass: the shaders themselves are checked by `tests/architecture.rs` everywhere.
 
 use crate::common::*;
-use rugosa::cases::{random_pattern, stored};
-use rugosa::device::{Device, DeviceOptions, Precision};
+use rugosa::cases::{Level, Row, random_pattern, stored, table};
+use rugosa::device::{Device, DeviceClass, DeviceOptions, Precision};
 use rugosa::dtype::DType;
 use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
@@ -164,6 +164,21 @@ fn a_device_without_matrix_units_says_so() {
     let a = Tensor::zeros(&dev, &[32, 32], "test").unwrap();
     let err = coop::matmul(Layout::Nt, Operand::F32(&a), Operand::F32(&a), &dev, Out::default()).unwrap_err();
     assert!(err.to_string().contains("no matrix units"), "{err}");
+}
+
+/// Rows of the case table that have a kernel on units launch it there, and hold the bounds of f16 operands. Software renderers
+/// compile each head size for half a minute, so there it is a few.
+#[test]
+fn attention_forward_and_backward() {
+    let Some(dev) = units() else { return };
+    let most = if dev.caps().class == DeviceClass::Software { Level::Quick } else { Level::Full };
+    let units = |r: &&Row| ["attention", "attention_backward"].contains(&r.op) && r.level <= most;
+    for row in table().iter().filter(units) {
+        let outcome = row.run(dev).unwrap();
+        assert_eq!(outcome.fault, None, "{} {}", row.op, row.what);
+        assert!(outcome.launched.iter().any(|k| k.ends_with("_coop")), "{} {}", row.op, row.what);
+        println!("{} {}: error over bound {:.3}", row.op, row.what, outcome.worst);
+    }
 }
 
 #[test]
