@@ -17,6 +17,7 @@ pub mod optimizer;
 mod output;
 pub mod reduce;
 pub mod rope;
+pub mod sampled;
 pub(crate) mod simd;
 pub mod sparse;
 pub mod topk;
@@ -63,6 +64,8 @@ pub static KERNELS: &[&Kernel] = &[
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
     &simd::SPARSE_ADD,
+    &sampled::SDDMM_ROWS,
+    &sampled::TRANSPOSE,
     &sparse::SAMPLED,
     &attention::FORWARD,
     &attention::BACKWARD_Q,
@@ -94,6 +97,7 @@ pub fn variants() -> Vec<KernelSpec> {
         reduce::variants(),
         rope::variants(),
         simd::variants(),
+        sampled::variants(),
         sparse::variants(),
         topk::variants(),
     ]
