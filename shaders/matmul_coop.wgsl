@@ -330,7 +330,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
 {% if FUSED and LOWRANK %}
     // [U | B] or [V ; A]. A loop of its own: a branch in the one above costs a tenth of the whole.
-    for (var k0 = 0u; k0 < p.rank; k0 += {{ BK }}u) {
+    for (var k0 = select(p.rank, 0u, part == 0u); k0 < p.rank; k0 += {{ BK }}u) {
         for (var i = lid; i < {{ BM * BK // 4 }}u; i += {{ THREADS }}u) {
             let row = m0 + i / {{ BK // 4 }}u;
             let kk = k0 + i % {{ BK // 4 }}u * 4u;

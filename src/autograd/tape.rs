@@ -5,7 +5,8 @@ use crate::kernels::elementwise;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 
-type Backward = Box<dyn FnOnce(&mut Grads, Tensor) -> Result<()>>;
+/// Gets the gradients of an operation's results, none of one that nothing used.
+type Backward = Box<dyn FnOnce(&mut Grads, Vec<Option<Tensor>>) -> Result<()>>;
 
 /// An activation. It has an identity on the tape only if a gradient of it is needed.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ enum Mode {
 /// Records operations for one backward pass.
 pub struct Tape {
     mode: Mode,
-    nodes: Vec<(usize, Backward)>,
+    nodes: Vec<(Vec<usize>, Backward)>,
     next: usize,
     grads: Grads,
     dropout: Option<Dropout>,
@@ -98,15 +99,34 @@ impl Tape {
         needed: bool,
         backward: impl FnOnce(&mut Grads, Tensor) -> Result<()> + 'static,
     ) -> Var {
+        let [var] = self.record_many([value], needed, move |grads, [dy]| match dy {
+            Some(dy) => backward(grads, dy),
+            None => Ok(()),
+        });
+        var
+    }
+
+    /// The results of an operation that has several. `backward` gets the gradient of each, at least one.
+    pub fn record_many<const N: usize>(
+        &mut self,
+        values: [Tensor; N],
+        needed: bool,
+        backward: impl FnOnce(&mut Grads, [Option<Tensor>; N]) -> Result<()> + 'static,
+    ) -> [Var; N] {
         if !needed || self.mode == Mode::Inference {
-            return Var::constant(value);
+            return values.map(Var::constant);
         }
-        let id = self.next;
-        self.next += 1;
+        let first = self.next;
+        self.next += N;
         if self.mode == Mode::Record {
-            self.nodes.push((id, Box::new(backward)));
+            let backward = move |grads: &mut Grads, dys: Vec<Option<Tensor>>| match dys.try_into() {
+                Ok(dys) => backward(grads, dys),
+                Err(_) => Err(Error::shape("tape", "another number of results")),
+            };
+            self.nodes.push(((first..first + N).collect(), Box::new(backward)));
         }
-        Var { value, id: Some(id) }
+        let mut id = first..;
+        values.map(|value| Var { value, id: id.next() })
     }
 
     /// A tracked input, whose gradient [`Tape::take`] gives after the backward pass.
@@ -123,10 +143,11 @@ impl Tape {
 
     /// Runs the recorded operations backwards, each freed as soon as it is done.
     pub fn backward(&mut self) -> Result<()> {
-        while let Some((id, backward)) = self.nodes.pop() {
+        while let Some((ids, backward)) = self.nodes.pop() {
             // an output that nothing used has no gradient, and passes none on
-            if let Some(gradient) = self.grads.0.remove(&id) {
-                backward(&mut self.grads, gradient)?;
+            let gradients: Vec<_> = ids.iter().map(|id| self.grads.0.remove(id)).collect();
+            if gradients.iter().any(Option::is_some) {
+                backward(&mut self.grads, gradients)?;
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ mod dropout;
 mod elementwise;
 mod embedding;
 mod loss;
+mod low_rank;
 mod norm;
 mod optimizer;
 mod products;
@@ -222,6 +223,7 @@ pub fn table() -> Vec<Row> {
         embedding::rows(),
         dropout::rows(),
         loss::rows(),
+        low_rank::rows(),
         optimizer::rows(),
         topk::rows(),
     ]

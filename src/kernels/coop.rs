@@ -4,7 +4,7 @@
 //! [`matmul`](super::matmul::matmul) and [`rosa_linear`](super::matmul::rosa_linear) come here by themselves on a device
 //! whose precision is [`Precision::F16`]; [`enable`] sets that after a self-test.
 
-use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
+use super::matmul::{Fused, LONG_K, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
@@ -113,10 +113,12 @@ impl Units {
         }
     }
 
-    fn pick(&self, layout: Layout, halves: bool, m: usize, n: usize) -> Tile {
+    fn pick(&self, layout: Layout, halves: bool, (m, n, k): (usize, usize, usize)) -> Tile {
+        // a long k is split, so that few large tiles fill a device too
+        let parts = if m.min(n) >= 96 && k >= LONG_K { (k / LONG_K * 16) as u64 } else { 1 };
         match (layout, halves) {
             _ if self.lanes == 8 => SMALL,
-            _ if LARGE.groups(m, n) < FILL => MEDIUM,
+            _ if LARGE.groups(m, n) * parts < FILL => MEDIUM,
             (Layout::Nt, true) if self.fragment == 16 => LARGE_DEEP,
             _ => LARGE,
         }
@@ -124,7 +126,7 @@ impl Units {
 }
 
 /// Workgroups from which on the large tiles keep a device busy.
-const FILL: u64 = 96;
+pub(super) const FILL: u64 = 96;
 /// Fewer rows or columns than this waste most of a tile.
 const LEAST: usize = 32;
 
@@ -137,7 +139,7 @@ const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
 pub(super) fn choose(
     device: &Device,
     layout: Layout,
-    (m, n): (usize, usize),
+    (m, n, k): (usize, usize, usize),
     along: [usize; 2],
     c: [usize; 2],
 ) -> Option<(Units, Tile)> {
@@ -146,7 +148,7 @@ pub(super) fn choose(
         && m.min(n) >= LEAST
         && along.iter().all(|l| l % 8 == 0)
         && c.iter().all(|x| x % 4 == 0);
-    suits.then(|| (units, units.pick(layout, false, m, n)))
+    suits.then(|| (units, units.pick(layout, false, (m, n, k))))
 }
 
 fn consts((units, tile): (Units, Tile), layout: Layout, accumulate: bool, tail: bool) -> Vec<(&'static str, u32)> {
@@ -217,7 +219,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
         return Err(Error::shape("matmul", format!("{layout:?} of [{a0}, {a1}] and [{b0}, {b1}] on matrix units")));
     }
     let halves = [&a, &b].iter().all(|o| matches!(o, Operand::F16(_)));
-    let tile = units.pick(layout, halves, m, n);
+    let tile = units.pick(layout, halves, (m, n, k));
     let splits = if stride == n { splits(FILL, tile, m, n, k) } else { 1 };
     let bk = tile.bk as usize;
     let k_per_split = k.div_ceil(splits).next_multiple_of(bk);

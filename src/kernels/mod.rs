@@ -5,12 +5,12 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
-pub mod blocks;
 pub mod coop;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod loss;
+pub mod low_rank;
 pub mod matmul;
 pub mod norm;
 pub mod optimizer;
@@ -30,8 +30,6 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
-    &blocks::GATHER,
-    &blocks::SPREAD,
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
     &coop::SDDMM_COOP,
@@ -40,6 +38,8 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::ADD_INTO,
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
+    &elementwise::GLU_BOTH,
+    &elementwise::GLU_BOTH_BACKWARD,
     &elementwise::SCALE,
     &embedding::COLUMNS,
     &embedding::COLUMNS_ADD,
@@ -48,6 +48,10 @@ pub static KERNELS: &[&Kernel] = &[
     &loss::ARGMAX,
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_GRAD,
+    &low_rank::GATHER,
+    &low_rank::GRADIENT,
+    &low_rank::PROJECT,
+    &low_rank::SPREAD,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,
@@ -60,6 +64,8 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
+    &rope::ROPE_SPLIT,
+    &rope::ROPE_MERGE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
@@ -85,12 +91,12 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
-        blocks::variants(),
         coop::variants(),
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
         loss::variants(),
+        low_rank::variants(),
         matmul::variants(),
         norm::variants(),
         optimizer::variants(),

@@ -11,6 +11,7 @@ mod environment;
 mod faults;
 mod long;
 mod loss;
+mod low_rank;
 mod matmul;
 mod mutants;
 mod norm;
