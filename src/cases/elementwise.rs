@@ -4,8 +4,8 @@ use super::{Exact, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::elementwise::{
-    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, GLU_BOTH, GLU_BOTH_BACKWARD, SCALE, add, add_into, glu_backward, glu_both, glu_both_backward,
-    glu_forward, scale,
+    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, GLU_BOTH, GLU_BOTH_BACKWARD, SCALE, add, add_into, glu_backward,
+    glu_both, glu_both_backward, glu_forward, scale,
 };
 
 const ROUNDED: &str = "one product and one sum, each rounded once";

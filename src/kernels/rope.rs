@@ -255,5 +255,8 @@ fn spec(in_place: bool, vec: bool) -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    flags.iter().flat_map(|&one| flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec)])).collect()
+    flags
+        .iter()
+        .flat_map(|&one| flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec)]))
+        .collect()
 }

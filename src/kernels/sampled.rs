@@ -176,7 +176,7 @@ pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex) -> bool 
     };
     let half = device.precision() == Precision::F16;
     let (m, n) = (index.rows(), index.cols());
-    let units = coop::choose(device, Layout::Tn, (m, n), [m, n], [0, 0]).is_some();
+    let units = coop::choose(device, Layout::Tn, (m, n, tokens), [m, n], [0, 0]).is_some();
     let flops = 2.0 * (m * n) as f64 * tokens as f64;
     let tile = rates.launch + flops / if units { rates.units } else { rates.plain };
 
