@@ -1,6 +1,6 @@
 //! Sums, scaling, gated activations.
 
-use super::{Exact, Op, Row, Trial, quick_at};
+use super::{Exact, Level, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::elementwise::{
@@ -47,8 +47,15 @@ pub(super) fn rows() -> Vec<Row> {
         }));
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let what = format!("{activation:?} {n}");
-            rows.push(GLU_OP.row(level, &what, move |t| glu(t, activation, n, false)));
-            rows.push(GLU_BACKWARD_OP.row(level, what, move |t| glu(t, activation, n, true)));
+            rows.push(GLU_OP.row(level, &what, move |t| glu(t, activation, n, false, None)));
+            rows.push(GLU_BACKWARD_OP.row(level, what, move |t| glu(t, activation, n, true, None)));
+        }
+    }
+    for (n, cols) in [(7, 7), (30, 5), (64, 4), (1040, 52), (3000, 1500)] {
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            let what = format!("{activation:?} [{}, {cols}]", n / cols);
+            rows.push(GLU_BOTH_OP.row(Level::Quick, &what, move |t| glu(t, activation, n, false, Some(cols))));
+            rows.push(GLU_BOTH_BACKWARD_OP.row(Level::Quick, what, move |t| glu(t, activation, n, true, Some(cols))));
         }
     }
     rows
@@ -75,7 +82,7 @@ fn loose(z: f64, value: f64, parts: f64) -> Exact {
     Exact { value, magnitude: (value.abs() + parts) * (2.0 + argument.min(90.0)), terms: 1 }
 }
 
-fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool) -> Result<()> {
+fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool, both: Option<usize>) -> Result<()> {
     let mut gate: Vec<f32> = t.random(n).iter().map(|z| 3.0 * z).collect();
     // where naive forms overflow
     for (g, extreme) in gate.iter_mut().skip(1).zip([-1000.0, 1000.0, -90.0, 90.0, 0.0, -20.0]) {
@@ -92,6 +99,22 @@ fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool) -> R
         dup.push(loose(z, value * d, tail * d.abs()));
         let parts = (value * (1.0 + z * z).min(slope.abs() + 3.0)).abs() + tail * (1.0 + z * z);
         dgate.push(loose(z, slope * u * d, parts * (u * d).abs()));
+    }
+    if let Some(cols) = both {
+        let (rows, side) = (n / cols, [n / cols, 2 * cols]);
+        let side_by_side = |a: &[f32], b: &[f32]| -> Vec<f32> {
+            a.chunks(cols).zip(b.chunks(cols)).flat_map(|(a, b)| [a, b].concat()).collect()
+        };
+        let operand = t.up(&side, &side_by_side(&gate, &up))?;
+        if !backward {
+            let y = t.out(&[rows, cols])?;
+            glu_both(activation, &operand, To::Into(&y.tensor))?;
+            return t.compare("h", &y, h);
+        }
+        let y = t.out(&side)?;
+        glu_both_backward(activation, &t.up(&[rows, cols], &dh)?, &operand, To::Into(&y.tensor))?;
+        let want: Vec<_> = dgate.chunks(cols).zip(dup.chunks(cols)).flat_map(|(g, u)| [g, u].concat()).collect();
+        return t.compare("dgate and dup", &y, want);
     }
     let (t_gate, t_up) = (t.up(&[n], &gate)?, t.up(&[n], &up)?);
     if !backward {

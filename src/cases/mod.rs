@@ -9,17 +9,22 @@ pub mod attention_reference;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod filler;
 mod loss;
 mod low_rank;
+mod masks;
 mod norm;
 mod optimizer;
 mod products;
 mod rope;
+pub mod speeds;
 pub mod startup;
 mod support;
 mod topk;
 
 pub use dropout::keeps as dropout_keeps;
+pub use filler::Filler;
+pub use masks::{MaskKind, random_mask};
 pub use support::{EPS, Exact, Guarded, Near, random, random_pattern, stored};
 
 use crate::device::{Device, Kernel};

@@ -19,6 +19,7 @@ pub mod optimizer;
 mod output;
 pub mod reduce;
 pub mod rope;
+pub mod sampled;
 pub(crate) mod simd;
 pub mod sparse;
 pub mod topk;
@@ -71,6 +72,8 @@ pub static KERNELS: &[&Kernel] = &[
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
     &simd::SPARSE_ADD,
+    &sampled::SDDMM_ROWS,
+    &sampled::TRANSPOSE,
     &sparse::SAMPLED,
     &attention::FORWARD,
     &attention::BACKWARD_Q,
@@ -107,6 +110,7 @@ pub fn variants() -> Vec<KernelSpec> {
         reduce::variants(),
         rope::variants(),
         simd::variants(),
+        sampled::variants(),
         sparse::variants(),
         topk::variants(),
     ]

@@ -8,4 +8,5 @@ mod difference;
 mod head;
 mod linear;
 mod pointwise;
+mod stacked;
 mod tape;

@@ -18,4 +18,5 @@ mod norm;
 mod optimizer;
 mod reduce;
 mod rope;
+mod sparse;
 mod topk;
