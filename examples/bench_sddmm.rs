@@ -4,7 +4,7 @@
 //! of models at those of their training. For both precisions (f16 where there are matrix units) each line gives a way: the
 //! median wall time of a call among many, and the device's time of its kernels where it has timestamps.
 
-use rugosa::bench::masks::{MaskKind, random_mask};
+use rugosa::cases::{MaskKind, random_mask};
 use rugosa::device::{Device, DeviceOptions, Feature, Precision, profile};
 use rugosa::error::Result;
 use rugosa::kernels::coop;
