@@ -9,7 +9,7 @@ use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP};
 use crate::kernels::matmul::{Fused, Layout, MATMUL, Out, ROSA_LINEAR, SDDMM_TILE, SUM_PARTS, matmul, rosa_linear};
 use crate::kernels::sampled::{SDDMM_ROWS, Sampling, TRANSPOSE};
 use crate::kernels::simd::{DENSIFY, MATMUL_SIMD, ROSA_LINEAR_SIMD, SPARSE_ADD};
-use crate::kernels::sparse::{SAMPLED, SparseIndex, sddmm, sddmm_sampled};
+use crate::kernels::sparse::{SAMPLED, SddmmWay, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
 use crate::tensor::Weight;
 
 const PRODUCT: Op = Op {
@@ -263,10 +263,18 @@ fn sampled(t: &mut Trial<'_>, c: Linear) -> Result<()> {
     let Linear { tokens, out: n, inn: k, density, .. } = c;
     let (index, start) = entries(t, n, k, density)?;
     let (dy, x) = (t.random(tokens * n), t.random(tokens * k));
+    let (t_dy, t_x) = (t.up(&[tokens, n], &dy)?, t.up(&[tokens, k], &x)?);
     let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
-    sddmm(&t.up(&[tokens, n], &dy)?, &t.up(&[tokens, k], &x)?, &index, &ds.tensor)?;
+    sddmm(&t_dy, &t_x, &index, &ds.tensor)?;
     let want = bounds(t, &masked_reference(&index, &start, (&dy, n), (&x, k)));
-    compare_entries(t, &ds, &index, &want)
+    compare_entries(t, &ds, &index, &want)?;
+    if t.device.precision() == Precision::F16 {
+        // on matrix units too where it would not pay
+        let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
+        sddmm_by(SddmmWay::Tile, &t_dy, &t_x, &index, &ds.tensor)?;
+        compare_entries(t, &ds, &index, &want)?;
+    }
+    Ok(())
 }
 
 /// By the sampled kernel of GPUs. Operands are halves where the kernel makes halves of them: only the sum rounds.

@@ -8,7 +8,7 @@ use rugosa::dtype::DType;
 use rugosa::kernels::attention_coop;
 use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
-use rugosa::kernels::sparse::{SparseIndex, sddmm};
+use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm_by};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 use std::sync::OnceLock;
@@ -194,7 +194,7 @@ fn the_masked_product_keeps_its_entries() {
         let start = random(&mut rng, pattern.nnz());
         let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
         let ds = Guarded::holding(dev, &[start.len()], &index.from_csr_order(&start));
-        sddmm(&up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
+        sddmm_by(SddmmWay::Tile, &up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
         // operands are halves already, so only the sum rounds
         let want: Vec<Exact> = (pattern.entries().zip(&start))
             .map(|((row, col), s)| {
