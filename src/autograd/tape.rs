@@ -1,9 +1,11 @@
 //! The tape, and the gradients that travel back along it.
 
+use crate::device::Watch;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 type Backward = Box<dyn FnOnce(&mut Grads, Tensor) -> Result<()>>;
 
@@ -60,25 +62,45 @@ enum Mode {
 /// Records operations for one backward pass.
 pub struct Tape {
     mode: Mode,
-    nodes: Vec<(usize, Backward)>,
+    nodes: Vec<Node>,
     next: usize,
     grads: Grads,
     dropout: Option<Dropout>,
+    watch: Option<Arc<Watch>>,
+}
+
+struct Node {
+    id: usize,
+    backward: Backward,
+    /// Whose operation it is, on a tape that is watched.
+    module: Option<Arc<str>>,
 }
 
 impl Tape {
     /// A tape that records.
     pub fn new(dropout: Option<Dropout>) -> Self {
-        Tape::with(Mode::Record, dropout)
+        Tape::with(Mode::Record, dropout, None)
     }
 
     /// A tape on which nothing is tracked.
     pub fn inference() -> Self {
-        Tape::with(Mode::Inference, None)
+        Tape::with(Mode::Inference, None, None)
     }
 
-    fn with(mode: Mode, dropout: Option<Dropout>) -> Self {
-        Tape { mode, nodes: Vec::new(), next: 0, grads: Grads::default(), dropout }
+    fn with(mode: Mode, dropout: Option<Dropout>, watch: Option<Arc<Watch>>) -> Self {
+        Tape { mode, nodes: Vec::new(), next: 0, grads: Grads::default(), dropout, watch }
+    }
+
+    /// The same tape, which tells `watch` whose operation runs.
+    pub fn watched(self, watch: Option<Arc<Watch>>) -> Self {
+        Tape { watch, ..self }
+    }
+
+    /// Says that the operations from here on are those of a module; its name is made only where someone watches.
+    pub fn enter<N: Into<Arc<str>>>(&self, module: impl FnOnce() -> N) {
+        if let Some(watch) = &self.watch {
+            watch.enter(module().into(), false);
+        }
     }
 
     pub fn dropout(&self) -> Option<&Dropout> {
@@ -104,7 +126,8 @@ impl Tape {
         let id = self.next;
         self.next += 1;
         if self.mode == Mode::Record {
-            self.nodes.push((id, Box::new(backward)));
+            let module = self.watch.as_ref().map(|w| w.module());
+            self.nodes.push(Node { id, backward: Box::new(backward), module });
         }
         Var { value, id: Some(id) }
     }
@@ -123,10 +146,13 @@ impl Tape {
 
     /// Runs the recorded operations backwards, each freed as soon as it is done.
     pub fn backward(&mut self) -> Result<()> {
-        while let Some((id, backward)) = self.nodes.pop() {
+        while let Some(node) = self.nodes.pop() {
             // an output that nothing used has no gradient, and passes none on
-            if let Some(gradient) = self.grads.0.remove(&id) {
-                backward(&mut self.grads, gradient)?;
+            if let Some(gradient) = self.grads.0.remove(&node.id) {
+                if let (Some(watch), Some(module)) = (&self.watch, node.module) {
+                    watch.enter(module, true);
+                }
+                (node.backward)(&mut self.grads, gradient)?;
             }
         }
         Ok(())
@@ -142,13 +168,13 @@ impl Tape {
         if self.mode != Mode::Record {
             return f(self, x);
         }
-        let dropout = self.dropout.clone();
-        let mut dry = Tape::with(Mode::Dry, dropout.clone());
+        let (dropout, watch) = (self.dropout.clone(), self.watch.clone());
+        let mut dry = Tape::with(Mode::Dry, dropout.clone(), watch.clone());
         let inner = if x.is_tracked() { dry.leaf(x.value.clone()) } else { x.clone() };
         let y = f(&mut dry, &inner)?;
         let x = x.clone();
         Ok(self.record(y.value.clone(), y.is_tracked(), move |grads, dy| {
-            let mut again = Tape::new(dropout);
+            let mut again = Tape::with(Mode::Record, dropout, watch);
             let inner = if x.is_tracked() { again.leaf(x.value.clone()) } else { x.clone() };
             let y = f(&mut again, &inner)?;
             again.seed(&y, dy)?;

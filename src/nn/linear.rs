@@ -69,6 +69,7 @@ impl Linear {
 
     /// X `[tokens, in]` to Y `[tokens, out]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        tape.enter(|| self.name.as_str());
         let Inner { linear, bias_grad } = self.read(Inner::clone);
         let y = ops::linear(tape, x, linear)?;
         Ok(match bias_grad {
