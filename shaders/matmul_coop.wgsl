@@ -3,16 +3,20 @@ enable wgpu_cooperative_matrix;
 // The products of matmul.wgsl on matrix units: f16 operands, f32 accumulation. Layouts, weight formats, parameters and
 // the index of S are those of matmul.wgsl.
 //
-// A workgroup makes BM × BN outputs, BK of k at a time, with SM × SN subgroups of 32; a subgroup owns a part of
-// (BM / SM) × (BN / SN), in fragments of 16 × 16. While the units work on one tile, the next one is on its way in
+// A workgroup makes BM × BN outputs, BK of k at a time, with SM × SN subgroups of LANES; a subgroup owns a part of
+// (BM / SM) × (BN / SN), in fragments of FRAG × FRAG. While the units work on one tile, the next one is on its way in
 // registers, still packed; it is decoded when it is put into workgroup memory.
 // Tiles lie as their operand lies in memory; rows are padded by 8 halves against bank conflicts.
 //
 // AFMT: 0 f32, 1 f16 operand A. WFMT: as in lib/weight.wgsl, for B or W. Contiguous lengths are multiples of 8: eight
 // neighbours are a chunk, the unit of loading.
-{% set THREADS = 32 * SM * SN %}
-{% set FM = BM // SM // 16 %}
-{% set FN = BN // SN // 16 %}
+{% set F4 = FRAG // 4 %}
+{% set FF = FRAG * FRAG %}
+{% set FBITS = 4 if FRAG == 16 else 3 %}
+{% set MAT = "coop_mat" ~ FRAG ~ "x" ~ FRAG %}
+{% set THREADS = LANES * SM * SN %}
+{% set FM = BM // SM // FRAG %}
+{% set FN = BN // SN // FRAG %}
 {% set A_ROWS = BK if LAYOUT == 2 else BM %}
 {% set A_COLS = BM if LAYOUT == 2 else BK %}
 {% set B_ROWS = BN if LAYOUT == 0 else BK %}
@@ -48,7 +52,7 @@ enable wgpu_cooperative_matrix;
 
 var<workgroup> tile_a: array<vec4<f16>, {{ A_ROWS * LA }}>; // [A_ROWS][A_COLS + 8]
 var<workgroup> tile_b: array<vec4<f16>, {{ B_ROWS * LB }}>; // [B_ROWS][B_COLS + 8]
-var<workgroup> stage: array<f32, {{ 256 * SM * SN }}>;                // a fragment of C for each subgroup
+var<workgroup> stage: array<f32, {{ FF * SM * SN }}>;                // a fragment of C for each subgroup
 
 // A chunk as it is in memory, and its way to f16.
 {% macro chunk(operand, format) %}
@@ -177,20 +181,20 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 
 // acc += A · B over the tile.
 {% macro compute() %}
-{% for kk in range(0, BK, 16) %}
+{% for kk in range(0, BK, FRAG) %}
         {
 {% for i in range(FM) %}
 {% if LAYOUT == 2 %}
-            let fa{{ i }} = coopLoad<coop_mat16x16<f16, A>>(&tile_a[{{ kk * LA + 4 * i }}u + part_m * {{ FM * 4 }}u], {{ LA }}u);
+            let fa{{ i }} = coopLoad<{{ MAT }}<f16, A>>(&tile_a[{{ kk * LA + F4 * i }}u + part_m * {{ FM * F4 }}u], {{ LA }}u);
 {% else %}
-            let fa{{ i }} = coopLoadT<coop_mat16x16<f16, A>>(&tile_a[{{ 16 * i * LA + kk // 4 }}u + part_m * {{ FM * 16 * LA }}u], {{ LA }}u);
+            let fa{{ i }} = coopLoadT<{{ MAT }}<f16, A>>(&tile_a[{{ FRAG * i * LA + kk // 4 }}u + part_m * {{ FM * FRAG * LA }}u], {{ LA }}u);
 {% endif %}
 {% endfor %}
 {% for j in range(FN) %}
 {% if LAYOUT == 0 %}
-            let fb{{ j }} = coopLoad<coop_mat16x16<f16, B>>(&tile_b[{{ 16 * j * LB + kk // 4 }}u + part_n * {{ FN * 16 * LB }}u], {{ LB }}u);
+            let fb{{ j }} = coopLoad<{{ MAT }}<f16, B>>(&tile_b[{{ FRAG * j * LB + kk // 4 }}u + part_n * {{ FN * FRAG * LB }}u], {{ LB }}u);
 {% else %}
-            let fb{{ j }} = coopLoadT<coop_mat16x16<f16, B>>(&tile_b[{{ kk * LB + 4 * j }}u + part_n * {{ FN * 4 }}u], {{ LB }}u);
+            let fb{{ j }} = coopLoadT<{{ MAT }}<f16, B>>(&tile_b[{{ kk * LB + F4 * j }}u + part_n * {{ FN * F4 }}u], {{ LB }}u);
 {% endif %}
 {% for i in range(FM) %}
             acc{{ i }}_{{ j }} = coopMultiplyAdd(fa{{ i }}, fb{{ j }}, acc{{ i }}_{{ j }});
@@ -228,7 +232,7 @@ fn add_entry(b: u32, at: u32, value: f32) {
     tile_b[to][lane] = f16(f32(tile_b[to][lane]) + value);
 }
 
-// The first 32 entries of each of this subgroup's buckets into registers, one a lane; and where the next tile's lie.
+// The first LANES entries of each of this subgroup's buckets into registers, one a lane; and where the next tile's lie.
 {% macro fetch_sparse(k_next) %}
 {% for o in range(OWN_BUCKETS) %}
         sf{{ o }} = nf{{ o }}; se{{ o }} = ne{{ o }};
@@ -252,7 +256,7 @@ fn add_entry(b: u32, at: u32, value: f32) {
 {% macro add_sparse() %}
 {% for o in range(OWN_BUCKETS) %}
         if (sf{{ o }} + lane < se{{ o }}) { add_entry(subgroup + {{ o * SM * SN }}u, sp{{ o }}, sv{{ o }}); }
-        for (var e = sf{{ o }} + lane + 32u; e < se{{ o }}; e += 32u) {
+        for (var e = sf{{ o }} + lane + {{ LANES }}u; e < se{{ o }}; e += {{ LANES }}u) {
             add_entry(subgroup + {{ o * SM * SN }}u, position(e), s_values[e]);
         }
 {% endfor %}
@@ -277,14 +281,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let n0 = (in_band / band_rows) * {{ BN }}u;
     let k_begin = part * p.k_per_split;
     let k_end = min(p.k, k_begin + p.k_per_split);
-    let subgroup = lid / 32u;
-    let lane = lid % 32u;
+    let subgroup = lid / {{ LANES }}u;
+    let lane = lid % {{ LANES }}u;
     let part_m = subgroup / {{ SN }}u;
     let part_n = subgroup % {{ SN }}u;
 
 {% for i in range(FM) %}
 {% for j in range(FN) %}
-    var acc{{ i }}_{{ j }} = coop_mat16x16<f32, C>();
+    var acc{{ i }}_{{ j }} = {{ MAT }}<f32, C>();
 {% endfor %}
 {% endfor %}
 {% for i in range(CHUNKS_A) %}
@@ -372,26 +376,26 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if MASKED %}
 {% for i in range(FM) %}
 {% for j in range(FN) %}
-    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * 256u], 16u);
+    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * {{ FF }}u], {{ FRAG }}u);
     workgroupBarrier();
-    keep_masked(subgroup * 256u, lane, part, row0 + {{ 16 * i }}u, col0 + {{ 16 * j }}u);
+    keep_masked(subgroup * {{ FF }}u, lane, part, row0 + {{ FRAG * i }}u, col0 + {{ FRAG * j }}u);
     workgroupBarrier();
 {% endfor %}
 {% endfor %}
 }
 
-// Of a fragment of dYᵀ·X, 16 × 16 from (row0, col0) on, the entries at the mask's positions.
+// Of a fragment of dYᵀ·X from (row0, col0) on, the entries at the mask's positions.
 fn keep_masked(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32) {
     if (row0 >= p.m || col0 >= p.n) { return; }
     let bucket = (row0 >> 5u) * p.bucket_cols + (col0 >> 5u);
     let end = s_index[bucket + 1u];
-    for (var e = s_index[bucket] + lane; e < end; e += 32u) {
+    for (var e = s_index[bucket] + lane; e < end; e += {{ LANES }}u) {
         let at = position(e);
         let row = (at >> 7u) * 4u + ((at >> 2u) & 3u);
         let col = ((at >> 4u) & 7u) * 4u + (at & 3u);
-        if (row >> 4u == ((row0 >> 4u) & 1u) && col >> 4u == ((col0 >> 4u) & 1u)) {
+        if (row >> {{ FBITS }}u == ((row0 >> {{ FBITS }}u) & {{ 32 // FRAG - 1 }}u) && col >> {{ FBITS }}u == ((col0 >> {{ FBITS }}u) & {{ 32 // FRAG - 1 }}u)) {
             let to = part * p.nnz + e;
-            c[to] = stage[from_at + (row & 15u) * 16u + (col & 15u)] * p.scale{% if ACCUMULATE %} + c[to]{% endif %};
+            c[to] = stage[from_at + (row & {{ FRAG - 1 }}u) * {{ FRAG }}u + (col & {{ FRAG - 1 }}u)] * p.scale{% if ACCUMULATE %} + c[to]{% endif %};
         }
     }
 }
@@ -404,9 +408,9 @@ fn keep_masked(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32) {
 {% for i in range(FM) %}
 {% for j in range(FN) %}
         {
-            let to = c_part + (row0 + {{ 16 * i }}u) * p.c_stride + col0 + {{ 16 * j }}u;
+            let to = c_part + (row0 + {{ FRAG * i }}u) * p.c_stride + col0 + {{ FRAG * j }}u;
 {% if ACCUMULATE %}
-            let out = coopLoadT<coop_mat16x16<f32, C>>(&c[to], stride) + acc{{ i }}_{{ j }} * p.scale;
+            let out = coopLoadT<{{ MAT }}<f32, C>>(&c[to], stride) + acc{{ i }}_{{ j }} * p.scale;
 {% else %}
             let out = acc{{ i }}_{{ j }} * p.scale;
 {% endif %}
@@ -420,18 +424,18 @@ fn keep_masked(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32) {
     // at the edge, by way of workgroup memory
 {% for i in range(FM) %}
 {% for j in range(FN) %}
-    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * 256u], 16u);
+    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * {{ FF }}u], {{ FRAG }}u);
     workgroupBarrier();
-    store_fragment(subgroup * 256u, lane, c_part, row0 + {{ 16 * i }}u, col0 + {{ 16 * j }}u);
+    store_fragment(subgroup * {{ FF }}u, lane, c_part, row0 + {{ FRAG * i }}u, col0 + {{ FRAG * j }}u);
     workgroupBarrier();
 {% endfor %}
 {% endfor %}
 }
 
 fn store_fragment(from_at: u32, lane: u32, c_part: u32, row0: u32, col0: u32) {
-    for (var i = lane; i < 256u; i += 32u) {
-        let row = row0 + i / 16u;
-        let col = col0 + i % 16u;
+    for (var i = lane; i < {{ FF }}u; i += {{ LANES }}u) {
+        let row = row0 + i / {{ FRAG }}u;
+        let col = col0 + i % {{ FRAG }}u;
         if (row < p.m && col < p.n) {
             let to = c_part + row * p.c_stride + col;
             var out = stage[from_at + i] * p.scale;

@@ -72,6 +72,41 @@ impl CsrPattern {
         Ok(CsrPattern { rows, cols, row_offs, col_idx })
     }
 
+    /// Patterns of some rows of a matrix as one pattern `[rows, cols]`: each with its first row, in their order, none over
+    /// another. Entries keep their order, so values stand one behind the other as the patterns do.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit.
+    pub fn stack(rows: usize, cols: usize, parts: &[(usize, &CsrPattern)]) -> Result<Self> {
+        let mut row_offs = vec![0u32];
+        let mut col_idx = Vec::with_capacity(parts.iter().map(|(_, p)| p.nnz()).sum());
+        for (first, part) in parts {
+            if *first + 1 < row_offs.len() || first + part.rows > rows || part.cols != cols {
+                let what = format!("[{}, {}] at row {first} of [{rows}, {cols}]", part.rows, part.cols);
+                return Err(Error::shape("csr", what));
+            }
+            let before = col_idx.len() as u32;
+            row_offs.resize(first + 1, before);
+            row_offs.extend(part.row_offs[1..].iter().map(|at| before + at));
+            col_idx.extend(&part.col_idx);
+        }
+        row_offs.resize(rows + 1, col_idx.len() as u32);
+        Ok(CsrPattern { rows, cols, row_offs, col_idx })
+    }
+
+    /// The pattern of some rows.
+    pub fn rows_of(&self, rows: std::ops::Range<usize>) -> CsrPattern {
+        let before = self.row_offs[rows.start];
+        let row_offs = self.row_offs[rows.start..=rows.end].iter().map(|at| at - before).collect();
+        let col_idx = self.col_idx[self.entries_of(rows.clone())].to_vec();
+        CsrPattern { rows: rows.len(), cols: self.cols, row_offs, col_idx }
+    }
+
+    /// Where the entries of some rows stand.
+    pub fn entries_of(&self, rows: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        self.row_offs[rows.start] as usize..self.row_offs[rows.end] as usize
+    }
+
     /// Stored entries.
     pub fn nnz(&self) -> usize {
         self.col_idx.len()
@@ -96,6 +131,19 @@ mod tests {
         assert_eq!((p.row_offs.as_slice(), p.col_idx.as_slice()), ([0, 2, 2, 3].as_slice(), [1, 3, 0].as_slice()));
         assert_eq!(p.entries().collect::<Vec<_>>(), [(0, 1), (0, 3), (2, 0)]);
         assert!(CsrPattern::from_flat(3, 4, &[12]).is_err());
+    }
+
+    #[test]
+    fn patterns_stack() {
+        let p = CsrPattern::from_flat(2, 4, &[1, 3, 4]).unwrap();
+        let all = CsrPattern::stack(7, 4, &[(1, &p), (4, &p)]).unwrap();
+        let entries: Vec<_> = all.entries().collect();
+        assert_eq!(entries, [(1, 1), (1, 3), (2, 0), (4, 1), (4, 3), (5, 0)]);
+        assert_eq!((all.rows_of(4..6), all.rows_of(0..1).nnz(), all.entries_of(4..6)), (p.clone(), 0, 3..6));
+        assert_eq!(CsrPattern::new(7, 4, all.row_offs.clone(), all.col_idx.clone()).unwrap(), all);
+        for (rows, parts) in [(5, [(1, &p), (4, &p)]), (7, [(1, &p), (2, &p)]), (7, [(4, &p), (1, &p)])] {
+            assert!(CsrPattern::stack(rows, 4, &parts).is_err());
+        }
     }
 
     #[test]

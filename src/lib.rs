@@ -8,6 +8,7 @@ pub mod rng;
 
 pub mod adapters;
 pub mod autograd;
+pub mod bench;
 pub mod cases;
 pub mod cli;
 pub mod data;

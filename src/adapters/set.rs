@@ -1,9 +1,9 @@
 //! The adapters of a model: their parameters, and how they get onto it.
 
 use super::mask::MaskCollector;
-use super::targets::{LinearShape, Target};
+use super::targets::{LinearShape, Place, Target};
 use crate::autograd::Param;
-use crate::autograd::ops::{Attachment, LowRank, Sparse};
+use crate::autograd::ops::{Attachment, Block as Part, LowRank, RowSink, Sparse};
 use crate::csr::{Csr, CsrPattern};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -13,17 +13,20 @@ use crate::nn::Decoder;
 use crate::optim::{Block, Group, arena};
 use crate::rng::Rng;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-/// Name and shape of every linear that could get an adapter.
+/// Name, shape and place of every linear module that could get an adapter.
 pub fn module_shapes(model: &Decoder) -> Vec<LinearShape> {
-    model
-        .linears()
-        .map(|l| LinearShape {
-            name: l.name().to_owned(),
-            out_features: l.out_features(),
+    let mut all = Vec::new();
+    for (linear, l) in model.linears().enumerate() {
+        all.extend(l.modules().iter().map(|m| LinearShape {
+            name: m.name.clone(),
+            out_features: m.rows,
             in_features: l.in_features(),
-        })
-        .collect()
+            place: Place { linear, first_row: m.first_row, rows: l.out_features() },
+        }));
+    }
+    all
 }
 
 /// What trains in a step.
@@ -38,27 +41,114 @@ pub struct AdapterSet {
     device: Device,
     targets: Vec<Target>,
     dropout: f32,
-    /// A and B of each target with a rank above 0.
-    low_rank: Vec<Option<(Param, Param)>>,
-    sparse: Vec<Option<(SparseIndex, Param)>>,
+    linears: Vec<Adapted>,
+    /// Whether each target has a mask.
+    masked: Vec<bool>,
     blocks: Vec<Block>,
 }
 
+/// The adapters of one linear: those of its modules together.
+struct Adapted {
+    linear: usize,
+    /// Which targets.
+    members: Range<usize>,
+    /// Rows and columns of the linear's weight.
+    rows: usize,
+    cols: usize,
+    /// A `[rank, in]` of the members one below the other, and their B one behind the other.
+    low_rank: Option<(Param, Param)>,
+    sparse: Option<(SparseIndex, Param)>,
+}
+
+/// Where a module's share of its linear's parameters begins and ends.
+struct Share {
+    a: Range<usize>,
+    b: Range<usize>,
+}
+
+impl Adapted {
+    fn targets<'a>(&self, all: &'a [Target]) -> &'a [Target] {
+        &all[self.members.clone()]
+    }
+
+    /// Each member with its rows of the linear's weight.
+    fn members<'a>(&self, all: &'a [Target]) -> impl Iterator<Item = (&'a Target, Range<usize>)> {
+        self.targets(all).iter().map(|t| {
+            let first = t.module.place.first_row;
+            (t, first..first + t.module.out_features)
+        })
+    }
+
+    /// One for each member.
+    fn shares(&self, all: &[Target]) -> Vec<Share> {
+        let (mut a, mut b) = (0, 0);
+        let next = |at: &mut usize, len: usize| {
+            *at += len;
+            *at - len..*at
+        };
+        let share = |t: &Target| Share {
+            a: next(&mut a, t.rank * t.module.in_features),
+            b: next(&mut b, t.rank * t.module.out_features),
+        };
+        self.targets(all).iter().map(share).collect()
+    }
+
+    /// The members with a low-rank half, as the linear sees them.
+    fn parts(&self, all: &[Target]) -> Vec<Part> {
+        (self.targets(all).iter().filter(|t| t.rank > 0))
+            .map(|t| Part {
+                first_row: t.module.place.first_row,
+                rows: t.module.out_features,
+                rank: t.rank,
+                scale: t.scale as f32,
+            })
+            .collect()
+    }
+}
+
+/// Runs of targets on the same linear.
+fn linears_of(targets: &[Target]) -> Vec<Adapted> {
+    let mut all: Vec<Adapted> = Vec::new();
+    for (i, t) in targets.iter().enumerate() {
+        let Place { linear, rows, .. } = t.module.place;
+        match all.last_mut() {
+            Some(last) if last.linear == linear => last.members.end = i + 1,
+            _ => all.push(Adapted {
+                linear,
+                members: i..i + 1,
+                rows,
+                cols: t.module.in_features,
+                low_rank: None,
+                sparse: None,
+            }),
+        }
+    }
+    all
+}
+
 impl AdapterSet {
-    /// Adapters for `targets`. Low-rank parts exist from now on, at zero; sparse ones come with [`AdapterSet::set_masks`].
+    /// Adapters for `targets`, in the order of the model's modules. Low-rank parts exist from now on, at zero; sparse ones
+    /// come with [`AdapterSet::set_masks`].
     pub fn new(device: &Device, targets: Vec<Target>, dropout: f64) -> Result<AdapterSet> {
-        let ranked: Vec<&Target> = targets.iter().filter(|t| t.rank > 0).collect();
-        let shapes: Vec<Vec<usize>> = (ranked.iter())
-            .flat_map(|t| [vec![t.rank, t.module.in_features], vec![t.module.out_features, t.rank]])
+        let mut linears = linears_of(&targets);
+        let parts: Vec<Vec<Part>> = linears.iter().map(|l| l.parts(&targets)).collect();
+        let shapes: Vec<Vec<usize>> = (linears.iter().zip(&parts).filter(|(_, parts)| !parts.is_empty()))
+            .flat_map(|(l, parts)| {
+                let rank = parts.iter().map(|p| p.rank).sum();
+                let b = match parts.as_slice() {
+                    [one] => vec![one.rows, one.rank],
+                    many => vec![many.iter().map(|p| p.rows * p.rank).sum()],
+                };
+                [vec![rank, l.cols], b]
+            })
             .collect();
         let (blocks, params) = arena(device, Group::LowRank, &shapes)?;
         let mut pairs = params.chunks_exact(2);
-        let low_rank = targets
-            .iter()
-            .map(|t| if t.rank == 0 { None } else { pairs.next().map(|p| (p[0].clone(), p[1].clone())) })
-            .collect();
-        let sparse = targets.iter().map(|_| None).collect();
-        Ok(AdapterSet { device: device.clone(), targets, dropout: dropout as f32, low_rank, sparse, blocks })
+        for (l, _) in linears.iter_mut().zip(&parts).filter(|(_, parts)| !parts.is_empty()) {
+            l.low_rank = pairs.next().map(|p| (p[0].clone(), p[1].clone()));
+        }
+        let masked = vec![false; targets.len()];
+        Ok(AdapterSet { device: device.clone(), targets, dropout: dropout as f32, linears, masked, blocks })
     }
 
     /// The adapters of a folder, for use as they are: ranks, masks and scales are the folder's.
@@ -79,7 +169,8 @@ impl AdapterSet {
                 nnz: tensors.sparse.as_ref().map_or(0, |s| s.pattern.nnz()),
             })
         };
-        let targets = folder.modules.iter().map(target).collect::<Result<_>>()?;
+        let mut targets = folder.modules.iter().map(target).collect::<Result<Vec<_>>>()?;
+        targets.sort_by_key(|t| t.index);
         let mut set = AdapterSet::new(device, targets, 0.0)?;
         let masks = folder.masks();
         if !masks.is_empty() {
@@ -98,42 +189,32 @@ impl AdapterSet {
         &mut self.blocks
     }
 
-    /// Whether every target that should have a mask has one.
-    pub fn has_masks(&self) -> bool {
-        self.targets.iter().zip(&self.sparse).all(|(t, s)| t.nnz == 0 || s.is_some())
-            && self.sparse.iter().any(Option::is_some)
-    }
-
     /// The start of every run: A uniform in ±1/√in (Kaiming with a = √5, as PEFT), each module from a stream of its own;
     /// B zero; or both, and S, from `from` where it has them. Optimiser state is cleared.
     pub fn initialise(&mut self, seed: u64, from: Option<&AdapterFolder>) -> Result<()> {
-        for (t, pair) in self.targets.iter().zip(&self.low_rank) {
-            let Some((a, b)) = pair else { continue };
-            let name = &t.module.name;
-            let given = from.and_then(|f| f.modules.get(name));
-            match given.and_then(|m| m.a.as_ref().zip(m.b.as_ref())) {
-                Some((ga, gb)) => {
-                    check(name, "A", ga, a.value.shape())?;
-                    check(name, "B", gb, b.value.shape())?;
-                    a.value.write(&ga.data)?;
-                    b.value.write(&gb.data)?;
+        for l in &self.linears {
+            if let Some((a, b)) = &l.low_rank {
+                let (mut a_values, mut b_values) = (vec![0f32; a.value.len()], vec![0f32; b.value.len()]);
+                for (t, share) in l.targets(&self.targets).iter().zip(l.shares(&self.targets)) {
+                    let module = from.and_then(|f| f.modules.get(&t.module.name));
+                    let given = module.and_then(|m| m.a.as_ref().zip(m.b.as_ref()));
+                    start(t, given, seed, &mut a_values[share.a], &mut b_values[share.b])?;
                 }
-                None => {
-                    let bound = 1.0 / (t.module.in_features as f64).sqrt();
-                    let mut rng = Rng::named(seed, name);
-                    let values: Vec<f32> =
-                        (0..a.value.len()).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
-                    a.value.write(&values)?;
-                    b.value.clear()?;
-                }
+                a.value.write(&a_values)?;
+                b.value.write(&b_values)?;
             }
-        }
-        for (t, sparse) in self.targets.iter().zip(&self.sparse) {
-            let Some((index, values)) = sparse else { continue };
-            let given = from.and_then(|f| f.modules.get(&t.module.name)).and_then(|m| m.sparse.as_ref());
-            match given.filter(|csr| csr.pattern == *index.pattern()) {
-                Some(csr) => values.value.write(&index.from_csr_order(&csr.values))?,
-                None => values.value.clear()?,
+            if let Some((index, values)) = &l.sparse {
+                // in CSR order, modules one behind the other
+                let mut all: Vec<f32> = Vec::with_capacity(index.nnz());
+                for (t, rows) in l.members(&self.targets) {
+                    let pattern = index.pattern().rows_of(rows);
+                    let module = from.and_then(|f| f.modules.get(&t.module.name));
+                    match module.and_then(|m| m.sparse.as_ref()).filter(|csr| csr.pattern == pattern) {
+                        Some(csr) => all.extend(&csr.values),
+                        None => all.resize(all.len() + pattern.nnz(), 0.0),
+                    }
+                }
+                values.value.write(&index.from_csr_order(&all))?;
             }
         }
         self.blocks.iter_mut().try_for_each(Block::reset)
@@ -144,43 +225,60 @@ impl AdapterSet {
     /// # Errors
     /// [`Error::Invalid`] if the masks cover none of the targets.
     pub fn set_masks(&mut self, masks: &BTreeMap<String, CsrPattern>) -> Result<()> {
-        let found: Vec<Option<&CsrPattern>> = self.targets.iter().map(|t| masks.get(&t.module.name)).collect();
-        if found.iter().all(Option::is_none) {
+        if !self.targets.iter().any(|t| masks.contains_key(&t.module.name)) {
             return Err(Error::invalid("--mask", "it has no mask for any of the target modules"));
         }
         let device = self.device.clone();
-        self.set_sparse(|i, _| found[i].map(|pattern| SparseIndex::new(&device, pattern)).transpose())
+        self.set_sparse(|l, targets| {
+            let found: Vec<(usize, &CsrPattern)> =
+                (targets.iter()).filter_map(|t| Some((t.module.place.first_row, masks.get(&t.module.name)?))).collect();
+            if found.is_empty() {
+                return Ok(None);
+            }
+            SparseIndex::new(&device, &CsrPattern::stack(l.rows, l.cols, &found)?).map(Some)
+        })?;
+        self.masked = self.targets.iter().map(|t| masks.contains_key(&t.module.name)).collect();
+        Ok(())
     }
 
     /// Room for the masks that the targets will get: for a device that only counts.
     pub fn reserve_masks(&mut self) -> Result<()> {
         let device = self.device.clone();
-        self.set_sparse(|_, t| {
-            let index = |nnz| SparseIndex::unknown(&device, t.module.out_features, t.module.in_features, nnz);
-            (t.nnz > 0).then(|| index(t.nnz)).transpose()
+        self.set_sparse(|l, targets| {
+            let nnz = targets.iter().map(|t| t.nnz).sum();
+            (nnz > 0).then(|| SparseIndex::unknown(&device, l.rows, l.cols, nnz)).transpose()
         })
     }
 
-    /// Gives each target the index that `index_of` makes for it, with values at zero.
-    fn set_sparse(&mut self, index_of: impl Fn(usize, &Target) -> Result<Option<SparseIndex>>) -> Result<()> {
+    /// Gives each linear the index that `index_of` makes for it and its targets, with values at zero.
+    fn set_sparse(&mut self, index_of: impl Fn(&Adapted, &[Target]) -> Result<Option<SparseIndex>>) -> Result<()> {
         self.blocks.retain(|b| b.group != Group::Sparse);
-        self.sparse.iter_mut().for_each(|s| *s = None);
+        self.linears.iter_mut().for_each(|l| l.sparse = None);
         let indices: Vec<Option<SparseIndex>> =
-            self.targets.iter().enumerate().map(|(i, t)| index_of(i, t)).collect::<Result<_>>()?;
+            self.linears.iter().map(|l| index_of(l, l.targets(&self.targets))).collect::<Result<_>>()?;
         let shapes: Vec<Vec<usize>> = indices.iter().flatten().map(|index| vec![index.nnz()]).collect();
         let (blocks, params) = arena(&self.device, Group::Sparse, &shapes)?;
         let mut params = params.into_iter();
         // a parameter for each index, in order
-        self.sparse = indices.into_iter().map(|index| index.and_then(|i| Some((i, params.next()?)))).collect();
+        for (l, index) in self.linears.iter_mut().zip(indices) {
+            l.sparse = index.and_then(|i| Some((i, params.next()?)));
+        }
         self.blocks.extend(blocks);
         Ok(())
     }
 
     /// The masks as they are.
     pub fn masks(&self) -> BTreeMap<String, CsrPattern> {
-        (self.targets.iter().zip(&self.sparse))
-            .filter_map(|(t, s)| Some((t.module.name.clone(), s.as_ref()?.0.pattern().clone())))
-            .collect()
+        let mut all = BTreeMap::new();
+        for l in &self.linears {
+            let Some((index, _)) = &l.sparse else { continue };
+            for ((t, rows), masked) in l.members(&self.targets).zip(&self.masked[l.members.clone()]) {
+                if *masked {
+                    all.insert(t.module.name.clone(), index.pattern().rows_of(rows));
+                }
+            }
+        }
+        all
     }
 
     /// Attaches all adapters to `model`: `training` says which of them get gradients, `collector` takes the gradients of
@@ -188,45 +286,75 @@ impl AdapterSet {
     pub fn attach(&self, model: &Decoder, training: Training, collector: Option<&MaskCollector>) {
         let linears: Vec<_> = model.linears().collect();
         let grad = |p: &Param, on: bool| Param { value: p.value.clone(), grad: p.grad.clone().filter(|_| on) };
-        for (i, t) in self.targets.iter().enumerate() {
-            let low_rank = self.low_rank[i].as_ref().map(|(a, b)| LowRank {
+        for l in &self.linears {
+            let low_rank = l.low_rank.as_ref().map(|(a, b)| LowRank {
                 a: grad(a, training.low_rank),
                 b: grad(b, training.low_rank),
-                scale: t.scale as f32,
+                blocks: l.parts(&self.targets),
                 dropout: self.dropout,
-                stream: t.index as u32,
+                stream: self.targets[l.members.start].index as u32,
             });
-            let sparse = self.sparse[i]
-                .as_ref()
-                .filter(|(index, _)| index.nnz() > 0)
-                .map(|(index, values)| Sparse { index: index.clone(), values: grad(values, training.sparse) });
-            let sink = collector.filter(|_| t.nnz > 0).map(|c| c.sink(i));
-            linears[t.index].attach(Attachment { low_rank, sparse, sink });
+            let sparse = l.sparse.as_ref().filter(|(index, _)| index.nnz() > 0);
+            let sparse = sparse.map(|(index, v)| Sparse { index: index.clone(), values: grad(v, training.sparse) });
+            let sinks = l.members.clone().zip(l.members(&self.targets)).filter(|(_, (t, _))| t.nnz > 0);
+            let sinks = match collector {
+                None => Vec::new(),
+                Some(c) => sinks
+                    .map(|(i, (_, rows))| RowSink { first_row: rows.start, rows: rows.len(), to: c.sink(i) })
+                    .collect(),
+            };
+            linears[l.linear].attach(Attachment { low_rank, sparse, sinks });
         }
     }
 
     /// Values as files hold them. Waits for the device.
     pub fn export(&self) -> Result<BTreeMap<String, ModuleTensors>> {
-        let matrix = |p: &Param| -> Result<Matrix> {
-            let (rows, cols) = p.value.dims2("export")?;
-            Ok(Matrix { rows, cols, data: p.value.read()? })
-        };
-        let module = |i: usize| -> Result<ModuleTensors> {
-            let (a, b) = match &self.low_rank[i] {
-                Some((a, b)) => (Some(matrix(a)?), Some(matrix(b)?)),
-                None => (None, None),
-            };
-            let sparse = match &self.sparse[i] {
-                Some((index, p)) => {
-                    let values = index.to_csr_order(&p.value.read::<f32>()?);
-                    Some(Csr { pattern: index.pattern().clone(), values })
-                }
+        let mut all = BTreeMap::new();
+        for l in &self.linears {
+            let low_rank: Option<(Vec<f32>, Vec<f32>)> = match &l.low_rank {
+                Some((a, b)) => Some((a.value.read()?, b.value.read()?)),
                 None => None,
             };
-            Ok(ModuleTensors { a, b, sparse })
-        };
-        self.targets.iter().enumerate().map(|(i, t)| Ok((t.module.name.clone(), module(i)?))).collect()
+            let sparse = match &l.sparse {
+                Some((index, p)) => Some((index.pattern(), index.to_csr_order(&p.value.read::<f32>()?))),
+                None => None,
+            };
+            let masked = &self.masked[l.members.clone()];
+            for (((t, rows), share), masked) in l.members(&self.targets).zip(l.shares(&self.targets)).zip(masked) {
+                let (n, k, r) = (t.module.out_features, t.module.in_features, t.rank);
+                let (mut a, mut b) = (None, None);
+                if let Some((all_a, all_b)) = low_rank.as_ref().filter(|_| r > 0) {
+                    a = Some(Matrix { rows: r, cols: k, data: all_a[share.a].to_vec() });
+                    b = Some(Matrix { rows: n, cols: r, data: all_b[share.b].to_vec() });
+                }
+                let own = sparse.as_ref().filter(|_| *masked).map(|(pattern, values)| Csr {
+                    values: values[pattern.entries_of(rows.clone())].to_vec(),
+                    pattern: pattern.rows_of(rows),
+                });
+                all.insert(t.module.name.clone(), ModuleTensors { a, b, sparse: own });
+            }
+        }
+        Ok(all)
     }
+}
+
+/// A and B of a target as they start.
+fn start(t: &Target, given: Option<(&Matrix, &Matrix)>, seed: u64, a: &mut [f32], b: &mut [f32]) -> Result<()> {
+    let (name, n, k) = (&t.module.name, t.module.out_features, t.module.in_features);
+    match given {
+        Some((ga, gb)) if t.rank > 0 => {
+            check(name, "A", ga, &[t.rank, k])?;
+            check(name, "B", gb, &[n, t.rank])?;
+            a.copy_from_slice(&ga.data);
+            b.copy_from_slice(&gb.data);
+        }
+        _ => {
+            let bound = 1.0 / (k as f64).sqrt();
+            let mut rng = Rng::named(seed, name);
+            a.iter_mut().for_each(|v| *v = ((2.0 * rng.uniform() - 1.0) * bound) as f32);
+        }
+    }
+    Ok(())
 }
 
 fn check(module: &str, what: &str, found: &Matrix, shape: &[usize]) -> Result<()> {

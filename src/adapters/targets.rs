@@ -97,12 +97,23 @@ impl<T: Copy> PerModule<T> {
 }
 
 /// A linear module that could get an adapter: weight `[out_features, in_features]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinearShape {
     /// Hugging Face name, `model.layers.0.self_attn.q_proj`
     pub name: String,
     pub out_features: usize,
     pub in_features: usize,
+    pub place: Place,
+}
+
+/// Where a module's weight lies: modules that share their input can be rows of one stacked weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Position of the linear in the model.
+    pub linear: usize,
+    /// The module's first row in its weight, and all rows of that.
+    pub first_row: usize,
+    pub rows: usize,
 }
 
 /// Which modules get which adapter. A rank or density of 0 leaves that half out.

@@ -10,10 +10,15 @@ fn modules() -> Vec<LinearShape> {
             ("mlp.gate_proj", 176, 64),
             ("mlp.down_proj", 64, 176),
         ] {
-            all.push(LinearShape { name: format!("model.layers.{layer}.{name}"), out_features, in_features });
+            all.push(LinearShape {
+                name: format!("model.layers.{layer}.{name}"),
+                out_features,
+                in_features,
+                place: Place::default(),
+            });
         }
     }
-    all.push(LinearShape { name: "lm_head".into(), out_features: 300, in_features: 64 });
+    all.push(LinearShape { name: "lm_head".into(), out_features: 300, in_features: 64, place: Place::default() });
     all
 }
 

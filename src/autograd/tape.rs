@@ -112,6 +112,14 @@ impl Tape {
         self.mode != Mode::Inference
     }
 
+    /// Says that the outputs of what was entered last, of `width` columns, are those of several modules, each from its
+    /// first column on.
+    pub fn enter_columns(&self, width: usize, modules: impl FnOnce() -> Vec<(usize, String)>) {
+        if let Some(watch) = &self.watch {
+            watch.set_columns(width, modules());
+        }
+    }
+
     /// The result of an operation. `needed`: whether an input is tracked or a parameter trains. `backward` gets the
     /// gradient of `value`.
     pub fn record(

@@ -1,5 +1,9 @@
 //! The arguments of `rugosa`. Wrong usage ends the process with code 2 and a message of clap's.
 
+mod bench;
+
+pub use bench::{Bench, BenchArgs, BenchStepArgs, JsonArgs, WeightsOption};
+
 use crate::data::DataOptions;
 use crate::error::{Error, Result};
 use crate::train::config::{DataFormat, PartialConfig, TooLong, TrainConfig, default, defaults};
@@ -32,6 +36,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Check every kernel on a device against f64 on the CPU
     Selftest(SelftestArgs),
+    /// Measure speeds on a device
+    Bench(BenchArgs),
     /// Teach the built-in model a task, with numbers from before and after
     Demo(DemoArgs),
 }

@@ -69,6 +69,8 @@ pub struct Caps {
     pub max_groups_per_dimension: u32,
     pub storage_alignment: u64,
     pub features: Vec<Feature>,
+    /// Edge of the matrix units' square fragments (f16 operands, f32 sums), 8 or 16 elements; none without units.
+    pub fragment: Option<u32>,
 }
 
 impl Caps {

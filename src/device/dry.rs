@@ -42,6 +42,7 @@ impl DryBackend {
             max_groups_per_dimension: 65_535,
             storage_alignment: 256,
             features: Vec::new(),
+            fragment: None,
         }
     }
 }

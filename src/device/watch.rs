@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 struct Place {
     module: Arc<str>,
     backward: bool,
+    /// Columns of outputs that several modules have side by side, and first column and name of each.
+    columns: (usize, Vec<(usize, String)>),
 }
 
 /// The first number that is not finite ends what runs on the watched device, with an error that names module and kernel.
@@ -23,7 +25,13 @@ pub struct Watch {
 impl Watch {
     /// Says that what is launched from now on belongs to `module`, in the forward or the backward pass.
     pub fn enter(&self, module: Arc<str>, backward: bool) {
-        *self.place.lock().unwrap_or_else(|e| e.into_inner()) = Place { module, backward };
+        *self.place.lock().unwrap_or_else(|e| e.into_inner()) = Place { module, backward, columns: Default::default() };
+    }
+
+    /// Says that the outputs of what was entered, of `width` columns, are those of several modules, each from its first
+    /// column on.
+    pub fn set_columns(&self, width: usize, modules: Vec<(usize, String)>) {
+        self.place.lock().unwrap_or_else(|e| e.into_inner()).columns = (width, modules);
     }
 
     /// The module named last.
@@ -53,14 +61,20 @@ impl Watch {
             let place = self.place.lock().unwrap_or_else(|e| e.into_inner()).clone();
             let tokens = *self.tokens.lock().unwrap_or_else(|e| e.into_inner());
             let pass = if place.backward { "backward" } else { "forward" };
+            let mut module = &*place.module;
             let at = match words.len().checked_div(tokens) {
                 Some(width) if width * tokens == words.len() && !place.backward => {
-                    format!("token {}, column {}", first / width, first % width)
+                    let (token, mut column) = (first / width, first % width);
+                    let of = place.columns.1.iter().rev().find(|(start, _)| *start <= column);
+                    if let Some((start, name)) = of.filter(|_| width == place.columns.0) {
+                        (module, column) = (name, column - start);
+                    }
+                    format!("token {token}, column {column}")
                 }
                 _ => format!("element {first}"),
             };
             return Err(Error::NonFinite {
-                what: format!("{}: {} ({pass})", place.module, kernel.name),
+                what: format!("{module}: {} ({pass})", kernel.name),
                 reason: format!("gave {} for {bad} of {} values, first at {at}", words[first], words.len()),
             });
         }

@@ -40,6 +40,8 @@ enum Source {
         file: GgufFile,
         names: BTreeMap<String, String>,
     },
+    /// Types and shapes without weights.
+    Shapes(BTreeMap<String, (DType, Vec<usize>)>),
 }
 
 impl Checkpoint {
@@ -53,6 +55,27 @@ impl Checkpoint {
         let checkpoint = if kind.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
+    }
+
+    /// A model that is not there, to make room for: its matrices in the formats that `format_of` gives for their names, its
+    /// vectors in F32. `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a matrix whose rows are no whole blocks of its format.
+    pub fn of_shapes(config: ModelConfig, name: &str, format_of: impl Fn(&str) -> DType) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (tensor, shape) in layout::required_tensors(&config) {
+            let dtype = if shape.len() == 1 { DType::F32 } else { format_of(&tensor) };
+            if let [_, cols] = *shape.as_slice()
+                && !cols.is_multiple_of(dtype.block_elements())
+            {
+                let reason =
+                    format!("{tensor} has rows of {cols}, no whole blocks of {dtype}; choose a format without blocks");
+                return Err(Error::invalid(name, reason));
+            }
+            tensors.insert(tensor, (dtype, shape));
+        }
+        Ok(Checkpoint { config, path: PathBuf::from(name), source: Source::Shapes(tensors) })
     }
 
     fn open_folder(path: &Path) -> Result<Self> {
@@ -100,14 +123,14 @@ impl Checkpoint {
     pub fn folder(&self) -> Option<&Path> {
         match self.source {
             Source::Folder(_) => Some(&self.path),
-            Source::Gguf { .. } => None,
+            Source::Gguf { .. } | Source::Shapes(_) => None,
         }
     }
 
     /// The metadata, where it is a GGUF file: tokenizer and chat template are in it.
     pub fn gguf_metadata(&self) -> Option<&Metadata> {
         match &self.source {
-            Source::Folder(_) => None,
+            Source::Folder(_) | Source::Shapes(_) => None,
             Source::Gguf { file, .. } => Some(file.metadata()),
         }
     }
@@ -117,6 +140,7 @@ impl Checkpoint {
         match &self.source {
             Source::Folder(folder) => folder.names().collect(),
             Source::Gguf { names, .. } => names.keys().map(String::as_str).collect(),
+            Source::Shapes(tensors) => tensors.keys().map(String::as_str).collect(),
         }
     }
 
@@ -125,6 +149,7 @@ impl Checkpoint {
         match &self.source {
             Source::Folder(folder) => folder.contains(name),
             Source::Gguf { names, .. } => names.contains_key(name),
+            Source::Shapes(tensors) => tensors.contains_key(name),
         }
     }
 
@@ -133,6 +158,9 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::File`] if it is missing or of a type that is not supported.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        if let Source::Shapes(_) = self.source {
+            return Err(Error::file(&self.path, name, "has a shape and no values here"));
+        }
         let mut view = self.stored(name)?;
         if let Some(heads) = self.permuted_heads(name) {
             let rows = view.shape.first().copied().unwrap_or(0);
@@ -162,6 +190,10 @@ impl Checkpoint {
             Source::Gguf { file, names } => {
                 let raw = file.tensor(names.get(name).ok_or_else(missing)?)?;
                 Ok(TensorView { name: name.to_string(), dtype: raw.dtype, shape: raw.shape, data: raw.data })
+            }
+            Source::Shapes(tensors) => {
+                let (dtype, shape) = tensors.get(name).ok_or_else(missing)?.clone();
+                Ok(TensorView { name: name.to_string(), dtype, shape, data: Cow::Borrowed(&[]) })
             }
         }
     }

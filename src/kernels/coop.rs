@@ -70,7 +70,58 @@ const LARGE: Tile = tile(128, 128, 32, 64, 64);
 /// Rows of 64 halves fill a cache line, which pays where both operands are f16 and lie along k.
 const LARGE_DEEP: Tile = tile(128, 128, 64, 32, 64);
 const MEDIUM: Tile = tile(64, 64, 32, 32, 32);
-const TILES: [Tile; 3] = [LARGE, LARGE_DEEP, MEDIUM];
+/// Software renderers compile as long as a tile's text is.
+const SMALL: Tile = tile(32, 32, 32, 16, 16);
+
+/// What matrix units are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Units {
+    /// Edge of a fragment: 8 or 16.
+    pub fragment: u32,
+    /// Threads of a subgroup.
+    pub lanes: u32,
+}
+
+impl Units {
+    /// NVIDIA's, Apple's, and those of Mesa's software renderer.
+    pub const ALL: [Units; 3] =
+        [Units { fragment: 16, lanes: 32 }, Units { fragment: 8, lanes: 32 }, Units { fragment: 8, lanes: 8 }];
+
+    /// Those of this device, if the kernels are written for them.
+    pub fn of(caps: &Caps) -> Option<Units> {
+        let units = Units { fragment: caps.fragment?, lanes: caps.subgroup_min };
+        let memory = match units {
+            Units { lanes: 8, .. } => 16 << 10,
+            Units { fragment: 8, .. } => 32 << 10,
+            _ => 48 << 10,
+        };
+        let fits = Units::ALL.contains(&units)
+            && caps.has(Feature::CoopMatrix)
+            && caps.has(Feature::F16)
+            && caps.subgroup_min == caps.subgroup_max
+            && caps.max_workgroup_size >= 256
+            && caps.max_workgroup_memory >= memory;
+        fits.then_some(units)
+    }
+
+    /// The tiles of products on them.
+    fn tiles(&self) -> &'static [Tile] {
+        match self {
+            Units { lanes: 8, .. } => &[SMALL],
+            Units { fragment: 8, .. } => &[LARGE, MEDIUM],
+            _ => &[LARGE, LARGE_DEEP, MEDIUM],
+        }
+    }
+
+    fn pick(&self, layout: Layout, halves: bool, m: usize, n: usize) -> Tile {
+        match (layout, halves) {
+            _ if self.lanes == 8 => SMALL,
+            _ if LARGE.groups(m, n) < FILL => MEDIUM,
+            (Layout::Nt, true) if self.fragment == 16 => LARGE_DEEP,
+            _ => LARGE,
+        }
+    }
+}
 
 /// Workgroups from which on the large tiles keep a device busy.
 const FILL: u64 = 96;
@@ -81,16 +132,7 @@ const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
     Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch: 0 }
 }
 
-/// Whether the device can run these kernels.
-fn fits(caps: &Caps) -> bool {
-    caps.has(Feature::CoopMatrix)
-        && caps.has(Feature::F16)
-        && (caps.subgroup_min, caps.subgroup_max) == (32, 32)
-        && caps.max_workgroup_size >= 256
-        && caps.max_workgroup_memory >= 48 << 10
-}
-
-/// The tile for an output of `m × n`, if the product should run on matrix units. `along` are the lengths along memory
+/// The units and the tile for an output of `m × n`, if the product should run on matrix units. `along` are the lengths along memory
 /// of both operands, which are loaded eight at a time; `c` are the stride and first column of the output.
 pub(super) fn choose(
     device: &Device,
@@ -98,24 +140,19 @@ pub(super) fn choose(
     (m, n): (usize, usize),
     along: [usize; 2],
     c: [usize; 2],
-) -> Option<Tile> {
+) -> Option<(Units, Tile)> {
+    let units = Units::of(device.caps())?;
     let suits = device.precision() == Precision::F16
         && m.min(n) >= LEAST
         && along.iter().all(|l| l % 8 == 0)
         && c.iter().all(|x| x % 4 == 0);
-    suits.then(|| pick(layout, false, m, n))
+    suits.then(|| (units, units.pick(layout, false, m, n)))
 }
 
-fn pick(layout: Layout, halves: bool, m: usize, n: usize) -> Tile {
-    match (layout, halves) {
-        _ if LARGE.groups(m, n) < FILL => MEDIUM,
-        (Layout::Nt, true) => LARGE_DEEP,
-        _ => LARGE,
-    }
-}
-
-fn consts(tile: Tile, layout: Layout, accumulate: bool, tail: bool) -> Vec<(&'static str, u32)> {
+fn consts((units, tile): (Units, Tile), layout: Layout, accumulate: bool, tail: bool) -> Vec<(&'static str, u32)> {
     vec![
+        ("FRAG", units.fragment),
+        ("LANES", units.lanes),
         ("BM", tile.bm),
         ("BN", tile.bn),
         ("BK", tile.bk),
@@ -133,21 +170,21 @@ fn tail(k: usize, tile: Tile) -> bool {
     k == 0 || !k.is_multiple_of(tile.bk as usize)
 }
 
-fn matmul_spec(tile: Tile, layout: Layout, formats: [u32; 2], accumulate: bool, tail: bool) -> KernelSpec {
-    let mut consts = consts(tile, layout, accumulate, tail);
+fn matmul_spec(on: (Units, Tile), layout: Layout, formats: [u32; 2], accumulate: bool, tail: bool) -> KernelSpec {
+    let mut consts = consts(on, layout, accumulate, tail);
     consts.extend([("FUSED", 0), ("MASKED", 0), ("AFMT", formats[0]), ("WFMT", formats[1])]);
     KernelSpec::new(&MATMUL_COOP, consts)
 }
 
 /// The masked product of [`super::matmul::masked_product`] on matrix units: dYᵀ·X, of which entries are kept.
-pub(super) fn sddmm_spec(tile: Tile, k: usize, accumulate: bool) -> KernelSpec {
-    let mut consts = consts(tile, Layout::Tn, accumulate, tail(k, tile));
+pub(super) fn sddmm_spec(on: (Units, Tile), k: usize, accumulate: bool) -> KernelSpec {
+    let mut consts = consts(on, Layout::Tn, accumulate, tail(k, on.1));
     consts.extend([("FUSED", 0), ("MASKED", 1), ("AFMT", 0), ("WFMT", 0)]);
     KernelSpec::new(&SDDMM_COOP, consts)
 }
 
-pub(super) fn rosa_spec(v: &RosaVariant, k: usize) -> KernelSpec {
-    let mut consts = consts(v.tile, v.layout, v.accumulate, tail(k, v.tile));
+pub(super) fn rosa_spec(units: Units, v: &RosaVariant, k: usize) -> KernelSpec {
+    let mut consts = consts((units, v.tile), v.layout, v.accumulate, tail(k, v.tile));
     consts.extend([
         ("FUSED", 1),
         ("MASKED", 0),
@@ -166,9 +203,9 @@ pub(super) fn rosa_spec(v: &RosaVariant, k: usize) -> KernelSpec {
 /// [`Error::Shape`] if the operands do not fit together, or a length along memory is no multiple of 8;
 /// [`Error::Invalid`] on a device without matrix units.
 pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, out: Out<'_>) -> Result<Tensor> {
-    if !fits(device.caps()) {
+    let Some(units) = Units::of(device.caps()) else {
         return Err(Error::invalid("matmul", format!("{} has no matrix units", device.caps().name)));
-    }
+    };
     let ((a0, a1), (b0, b1)) = (a.dims()?, b.dims()?);
     let (m, n, k, k_b) = match layout {
         Layout::Nt => (a0, b0, a1, b1),
@@ -180,7 +217,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
         return Err(Error::shape("matmul", format!("{layout:?} of [{a0}, {a1}] and [{b0}, {b1}] on matrix units")));
     }
     let halves = [&a, &b].iter().all(|o| matches!(o, Operand::F16(_)));
-    let tile = pick(layout, halves, m, n);
+    let tile = units.pick(layout, halves, m, n);
     let splits = if stride == n { splits(FILL, tile, m, n, k) } else { 1 };
     let bk = tile.bk as usize;
     let k_per_split = k.div_ceil(splits).next_multiple_of(bk);
@@ -192,7 +229,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
         Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: (left.len + right.len) as f64 + 4.0 * (m * n) as f64 };
     let groups = tile.groups(m, n) * splits as u64;
     let run = |accumulate: bool, to: &Tensor| {
-        let spec = matmul_spec(tile, layout, [a.format(), b.format()], accumulate, tail(k, tile));
+        let spec = matmul_spec((units, tile), layout, [a.format(), b.format()], accumulate, tail(k, tile));
         launch(device, &spec, &[left.clone(), right.clone(), to.slice()], &params, groups, cost)
     };
     if splits == 1 {
@@ -212,7 +249,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
 /// Those of the device; a wrong result is no error but a warning, and leaves f32.
 pub fn enable(device: &Device) -> Result<Precision> {
     device.set_precision(Precision::F32);
-    if !fits(device.caps()) {
+    if Units::of(device.caps()).is_none() {
         return Ok(Precision::F32);
     }
     match self_test(device) {
@@ -265,22 +302,22 @@ pub fn variants() -> Vec<KernelSpec> {
         [turn & 1, turn & 2, turn & 4].map(|bit| bit != 0)
     };
     let mut all = Vec::new();
-    for tile in TILES {
+    for (units, tile) in Units::ALL.iter().flat_map(|&u| u.tiles().iter().map(move |&t| (u, t))) {
         for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
             for formats in [[0, 0], [0, 1], [1, 0], [1, 1]] {
                 let [accumulate, tail, _] = turns();
-                all.push(matmul_spec(tile, layout, formats, accumulate, tail));
+                all.push(matmul_spec((units, tile), layout, formats, accumulate, tail));
             }
         }
         for (k, accumulate) in [(64, false), (64, true), (8, false), (8, true)] {
-            all.push(sddmm_spec(tile, k, accumulate));
+            all.push(sddmm_spec((units, tile), k, accumulate));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
             for (sparse, low_rank) in [(false, false), (false, true), (true, false), (true, true)] {
                 let [accumulate, tail, bias] = turns();
                 let bias = bias && layout == Layout::Nt;
                 let variant = RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, bias, tile };
-                all.push(rosa_spec(&variant, if tail { 8 } else { 64 }));
+                all.push(rosa_spec(units, &variant, if tail { 8 } else { 64 }));
             }
         }
     }

@@ -306,7 +306,7 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
     // split along the tokens, a large tile fills the device as a small one would, and loads less
     let square = tiles(class).square;
     let fits = |t: &&Tile| m >= 2 * t.bm as usize && n >= 2 * t.bn as usize;
-    let tile = units.unwrap_or(*square.iter().find(fits).unwrap_or(&square[square.len() - 1]));
+    let tile = units.map_or(*square.iter().find(fits).unwrap_or(&square[square.len() - 1]), |u| u.1);
     let splits = splits(tiles(class).fill, tile, m, n, tokens);
     let params = MatmulParams {
         m: m as u32,
@@ -325,7 +325,7 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
     let run = |accumulate: bool, to: &Tensor| {
         let bindings = [dy.slice(), x.slice(), index.tensor().slice(), to.slice()];
         let spec = match units {
-            Some(tile) => coop::sddmm_spec(tile, tokens, accumulate),
+            Some(on) => coop::sddmm_spec(on, tokens, accumulate),
             None => sddmm_spec(vec, accumulate, tile),
         };
         launch(device, &spec, &bindings, &params, tile.groups(m, n) * splits as u64, cost)
@@ -429,7 +429,9 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let (c, stride, column) = out.tensor(device, "rosa_linear", m, n)?;
     let vec = k.is_multiple_of(4) && w.cols().is_multiple_of(4);
     // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
+    let units = coop::choose(device, layout, (m, n), [k, w.cols()], [stride, column]);
     let lanes = simd::lanes(device.caps())
+        .filter(|_| units.is_none())
         .filter(|_| vec || !w.format().is_quantised())
         .filter(|_| k <= 4 * LONGEST_K) // that shader does not split k, and takes fewer rounds for it
         .filter(|_| fused.sparse.is_none() || (vec && m > 16));
@@ -438,10 +440,9 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         _ => None,
     };
     let w = merged.as_ref().unwrap_or(w);
-    let units = coop::choose(device, layout, (m, n), [k, w.cols()], [stride, column]);
     let tile = match (lanes, units) {
         (Some(_), _) => simd::choose(layout, Some(w.format()), m, n),
-        (None, Some(tile)) => tile,
+        (None, Some((_, tile))) => tile,
         (None, None) => Tile::choose(device.caps().class, m, n),
     };
     let dummy = device.dummy()?;
@@ -496,7 +497,10 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let run = |variant: &RosaVariant, params: &MatmulParams, to: Slice| {
         let bindings = [&s_index, &s_values, &u_slice, &v_slice, &bias_slice].map(Slice::clone);
         let [s_index, s_values, u, v, bias] = bindings;
-        let spec = if units.is_some() { coop::rosa_spec(variant, k) } else { rosa_spec(variant) };
+        let spec = match units {
+            Some((units, _)) => coop::rosa_spec(units, variant, k),
+            None => rosa_spec(variant),
+        };
         let bindings = [x.slice(), w.slice(), s_index, s_values, u, v, bias, to];
         launch(device, &spec, &bindings, params, groups * u64::from(params.splits), cost)
     };

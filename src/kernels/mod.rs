@@ -5,6 +5,7 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
+pub mod blocks;
 pub mod coop;
 pub mod dropout;
 pub mod elementwise;
@@ -28,6 +29,8 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &blocks::GATHER,
+    &blocks::SPREAD,
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
     &coop::SDDMM_COOP,
@@ -79,6 +82,7 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
+        blocks::variants(),
         coop::variants(),
         dropout::variants(),
         elementwise::variants(),

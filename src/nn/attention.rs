@@ -64,7 +64,7 @@ impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
     pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
         let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
-        tape.enter(|| self.o_proj.name().trim_end_matches(".o_proj"));
+        tape.enter(|| self.o_proj.parent());
         let (q, k) = match &self.qk_norm {
             None => (q, k),
             Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq)?, ops::rmsnorm(tape, &k, nk)?),

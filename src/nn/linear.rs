@@ -6,10 +6,19 @@ use crate::error::Result;
 use crate::tensor::{Tensor, Weight};
 use std::sync::{Arc, RwLock};
 
-/// A linear layer under its Hugging Face name (`model.layers.0.self_attn.q_proj`).
+/// A linear layer: one module of the model, or several that share their input, whose weights lie one below the other
+/// and whose outputs one behind the other.
 pub struct Linear {
-    name: String,
+    modules: Vec<Module>,
     inner: RwLock<Inner>,
+}
+
+/// A module by its Hugging Face name (`model.layers.0.self_attn.q_proj`), and its rows of the weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    pub name: String,
+    pub first_row: usize,
+    pub rows: usize,
 }
 
 #[derive(Clone)]
@@ -20,13 +29,36 @@ struct Inner {
 }
 
 impl Linear {
+    /// One module.
     pub fn new(name: impl Into<String>, weight: Weight, bias: Option<Tensor>) -> Self {
-        let linear = ops::Linear { weight, weight_grad: None, bias, attached: Arc::default() };
-        Linear { name: name.into(), inner: RwLock::new(Inner { linear, bias_grad: None }) }
+        let rows = weight.rows();
+        Linear::stacked(vec![Module { name: name.into(), first_row: 0, rows }], weight, bias)
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Several, which together have all rows of the weight.
+    pub fn stacked(modules: Vec<Module>, weight: Weight, bias: Option<Tensor>) -> Self {
+        let linear = ops::Linear { weight, weight_grad: None, bias, attached: Arc::default() };
+        Linear { modules, inner: RwLock::new(Inner { linear, bias_grad: None }) }
+    }
+
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The module's name, or those of all: `model.layers.0.mlp.{gate_proj, up_proj}`.
+    pub fn name(&self) -> String {
+        match self.modules.as_slice() {
+            [one] => one.name.clone(),
+            all => {
+                let last: Vec<&str> = all.iter().map(|m| split(&m.name).1).collect();
+                format!("{}.{{{}}}", self.parent(), last.join(", "))
+            }
+        }
+    }
+
+    /// The name of the block that the linear is part of: `model.layers.0.mlp`.
+    pub fn parent(&self) -> &str {
+        self.modules.first().map_or("", |m| split(&m.name).0)
     }
 
     pub fn out_features(&self) -> usize {
@@ -69,8 +101,10 @@ impl Linear {
 
     /// X `[tokens, in]` to Y `[tokens, out]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        tape.enter(|| self.name.as_str());
+        tape.enter(|| self.name());
         let Inner { linear, bias_grad } = self.read(Inner::clone);
+        let modules = || self.modules.iter().map(|m| (m.first_row, m.name.clone())).collect();
+        tape.enter_columns(linear.weight.rows(), modules);
         let y = ops::linear(tape, x, linear)?;
         Ok(match bias_grad {
             Some(grad) => ops::bias_gradient(tape, &y, &grad),
@@ -84,5 +118,28 @@ impl Linear {
 
     fn write<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
         f(&mut self.inner.write().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+/// A module's name in front of the last dot, and behind it.
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacked_modules_have_one_name() {
+        let device = crate::device::Device::new(Box::new(crate::device::dry::DryBackend::new(
+            crate::device::dry::DryBackend::caps_for_tests(),
+        )));
+        let weight = || Weight::empty(&device, crate::tensor::WeightFormat::F32, 6, 4, "weights").unwrap();
+        let module = |name: &str, first_row| Module { name: name.into(), first_row, rows: 3 };
+        let both = Linear::stacked(vec![module("a.0.mlp.gate", 0), module("a.0.mlp.up", 3)], weight(), None);
+        assert_eq!((both.name().as_str(), both.parent()), ("a.0.mlp.{gate, up}", "a.0.mlp"));
+        let one = Linear::new("a.0.mlp.down", weight(), None);
+        assert_eq!((one.name().as_str(), one.parent()), ("a.0.mlp.down", "a.0.mlp"));
     }
 }

@@ -1,6 +1,6 @@
 //! From a checkpoint to the device, tensor by tensor: host memory stays near the largest one.
 
-use super::{Decoder, Linear, models};
+use super::{Decoder, Linear, Module, models};
 use crate::autograd::Param;
 use crate::autograd::ops::{EmbeddingTable, Head, Norm};
 use crate::device::{Device, DeviceClass};
@@ -18,6 +18,9 @@ use std::path::Path;
 pub struct LoadOptions {
     /// Decode every matrix to f32, so that it can train.
     pub trainable: bool,
+    /// Lay linears that share their input (q, k, v; gate, up) into one matrix where their formats allow it: fewer and
+    /// larger products. Not for matrices that train, nor under dropout, which is each module's own.
+    pub stacked: bool,
     /// Positions that will be used, at most: the length of the rotary tables.
     pub positions: usize,
 }
@@ -74,6 +77,58 @@ impl Loader<'_> {
         let bias_name = format!("{name}.bias");
         let bias = if self.checkpoint.contains(&bias_name) { Some(self.vector(&bias_name)?) } else { None };
         Ok(Linear::new(name, weight, bias))
+    }
+
+    /// Modules that share their input as one linear, if they may be stacked.
+    pub fn stacked(&self, names: &[String]) -> Result<Option<Linear>> {
+        if !self.options.stacked || self.options.trainable {
+            return Ok(None);
+        }
+        let views = names.iter().map(|n| self.view(&format!("{n}.weight"))).collect::<Result<Vec<_>>>()?;
+        let mut modules: Vec<Module> = Vec::with_capacity(names.len());
+        let (mut rows, mut cols) = (0, None);
+        for (name, view) in names.iter().zip(&views) {
+            let (more, own) = self.dims(&format!("{name}.weight"), view)?;
+            let format = WeightFormat::of(view.dtype);
+            let suits = cols.is_none_or(|c| c == own)
+                && format == WeightFormat::of(views[0].dtype)
+                && !self.decodes(view, own)
+                && format.stacks((rows * own) as u64)
+                && format.bytes(((rows + more) * own) as u64) <= self.shard_bytes();
+            if !suits {
+                return Ok(None);
+            }
+            modules.push(Module { name: name.clone(), first_row: rows, rows: more });
+            (rows, cols) = (rows + more, Some(own));
+        }
+        let Some(cols) = cols else { return Ok(None) };
+        let weight = Weight::empty(self.device, WeightFormat::of(views[0].dtype), rows, cols, "weights")?;
+        if !self.shapes_only {
+            for (m, view) in modules.iter().zip(&views) {
+                weight.put_rows(m.first_row, m.rows, view.dtype, &view.data)?;
+            }
+        }
+        let bias = self.stacked_bias(&modules, rows)?;
+        Ok(Some(Linear::stacked(modules, weight, bias)))
+    }
+
+    /// The modules' biases one behind the other, zeros where one has none; nothing if none has one.
+    fn stacked_bias(&self, modules: &[Module], rows: usize) -> Result<Option<Tensor>> {
+        let named: Vec<_> = (modules.iter().map(|m| (format!("{}.bias", m.name), m)))
+            .filter(|(name, _)| self.checkpoint.contains(name))
+            .collect();
+        if named.is_empty() {
+            return Ok(None);
+        }
+        let mut values = vec![0.0f32; rows];
+        for (name, m) in named.iter().filter(|_| !self.shapes_only) {
+            let own = self.decode(&self.checkpoint.tensor(name)?)?;
+            if own.len() != m.rows {
+                return Err(Error::file(self.path(), name, format!("{} values for {} rows", own.len(), m.rows)));
+            }
+            values[m.first_row..][..m.rows].copy_from_slice(&own);
+        }
+        Tensor::from_slice(self.device, &[rows], &values, "weights").map(Some)
     }
 
     /// `<name>.weight` as an RMSNorm.
@@ -138,14 +193,9 @@ impl Loader<'_> {
 
     /// A matrix as shards of whole rows, each with its first row.
     fn matrix(&self, name: &str, shard_bytes: u64) -> Result<Vec<(usize, Weight)>> {
-        let view = match self.shapes_only {
-            true => self.checkpoint.stored(name)?,
-            false => self.checkpoint.tensor(name)?,
-        };
-        let [rows, cols] = *view.shape.as_slice() else {
-            return Err(Error::file(self.path(), name, format!("shape {:?} is no matrix", view.shape)));
-        };
-        let decode = self.options.trainable || !view.dtype.is_quantised() && cols % 2 != 0;
+        let view = self.view(name)?;
+        let (rows, cols) = self.dims(name, &view)?;
+        let decode = self.decodes(&view, cols);
         let dtype = if decode { DType::F32 } else { view.dtype };
         let format = WeightFormat::of(dtype);
         // the scales of Q8 and Q4 lie behind all codes, so a shard's size is the format's, not the file's
@@ -172,6 +222,23 @@ impl Loader<'_> {
                 Ok((first, Weight::upload(self.device, dtype, count, cols, part)?))
             })
             .collect()
+    }
+
+    /// A tensor of the checkpoint; only its shape and type where no more is wanted.
+    fn view(&self, name: &str) -> Result<TensorView<'_>> {
+        if self.shapes_only { self.checkpoint.stored(name) } else { self.checkpoint.tensor(name) }
+    }
+
+    fn dims(&self, name: &str, view: &TensorView<'_>) -> Result<(usize, usize)> {
+        match *view.shape.as_slice() {
+            [rows, cols] => Ok((rows, cols)),
+            _ => Err(Error::file(self.path(), name, format!("shape {:?} is no matrix", view.shape))),
+        }
+    }
+
+    /// Whether a matrix goes to the device as f32, whatever it is stored as.
+    fn decodes(&self, view: &TensorView<'_>, cols: usize) -> bool {
+        self.options.trainable || !view.dtype.is_quantised() && !cols.is_multiple_of(2)
     }
 
     fn decode(&self, view: &TensorView<'_>) -> Result<Vec<f32>> {

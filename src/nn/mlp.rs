@@ -34,7 +34,7 @@ impl Mlp {
                 (ops::columns(tape, &both, 0, inner)?, ops::columns(tape, &both, inner, inner)?)
             }
         };
-        tape.enter(|| self.down_proj.name().trim_end_matches(".down_proj"));
+        tape.enter(|| self.down_proj.parent());
         let h = ops::gated(tape, &gate, &up, self.activation)?;
         self.down_proj.forward(tape, &h)
     }

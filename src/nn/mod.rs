@@ -11,5 +11,5 @@ pub mod models;
 pub use attention::{Attention, Cached, Pass, Qkv, Sight};
 pub use batch::{DeviceBatch, upload_all};
 pub use decoder::{Decoder, Input, Layer};
-pub use linear::Linear;
+pub use linear::{Linear, Module};
 pub use mlp::{GateUp, Mlp};

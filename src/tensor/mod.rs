@@ -55,6 +55,24 @@ impl Tensor {
         Ok(Tensor { device: self.device.clone(), buffer: self.buffer.clone(), offset, shape: shape.to_vec() })
     }
 
+    /// Rows of a matrix: a view where a binding may start there, else a copy in the ledger's row `what`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are no such rows.
+    pub fn rows(&self, first: usize, rows: usize, what: &'static str) -> Result<Tensor> {
+        let (all, cols) = self.dims2("rows")?;
+        if first + rows > all {
+            return Err(Error::shape("rows", format!("{first}..{} of {:?}", first + rows, self.shape)));
+        }
+        let offset = self.offset + 4 * (first * cols) as u64;
+        if offset.is_multiple_of(self.device.caps().storage_alignment) {
+            return self.view(first * cols, &[rows, cols]);
+        }
+        let copy = Tensor::empty(&self.device, &[rows, cols], what)?;
+        self.device.copy(&self.buffer.range(offset, 4 * copy.len() as u64), &copy.slice())?;
+        Ok(copy)
+    }
+
     /// The same elements under another shape.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
         if shape.iter().product::<usize>() != self.len() {

@@ -38,6 +38,16 @@ impl WeightFormat {
         matches!(self, WeightFormat::Q8 | WeightFormat::Q4)
     }
 
+    /// Whether rows can be put behind `elements` others: where their codes and scales would begin with a word.
+    pub fn stacks(self, elements: u64) -> bool {
+        match self {
+            WeightFormat::F32 => true,
+            WeightFormat::F16 | WeightFormat::BF16 => elements.is_multiple_of(2),
+            WeightFormat::Q8 => elements.is_multiple_of(64),
+            WeightFormat::Q4 => elements.is_multiple_of(32),
+        }
+    }
+
     /// Bytes on the device for `elements` elements.
     pub fn bytes(self, elements: u64) -> u64 {
         let bytes = match self {
@@ -68,18 +78,46 @@ impl Weight {
     /// # Errors
     /// [`Error::Shape`] if `data` does not hold `rows × cols` elements, or rows are no whole number of blocks.
     pub fn upload(device: &Device, dtype: DType, rows: usize, cols: usize, data: &[u8]) -> Result<Weight> {
-        let elements = rows as u64 * cols as u64;
-        if !cols.is_multiple_of(dtype.block_elements()) || dtype.file_bytes(elements) != Some(data.len() as u64) {
-            return Err(Error::shape("weight", format!("{} bytes for {dtype} [{rows}, {cols}]", data.len())));
-        }
         let weight = Weight::empty(device, WeightFormat::of(dtype), rows, cols, "weights")?;
-        match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => device.upload(&weight.slice(), data)?,
-            DType::Q8_0 => device.upload(&weight.slice(), &split_q8(data))?,
-            DType::Q4_0 => device.upload(&weight.slice(), &split_q4(data, false))?,
-            DType::Q4_1 => device.upload(&weight.slice(), &split_q4(data, true))?,
-        }
+        weight.put_rows(0, rows, dtype, data)?;
         Ok(weight)
+    }
+
+    /// Uploads `rows` rows in a file's format, from row `first` on: matrices one below the other make one weight so,
+    /// where [`WeightFormat::stacks`] allows it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` does not hold the rows, or they do not fit there.
+    pub fn put_rows(&self, first: usize, rows: usize, dtype: DType, data: &[u8]) -> Result<()> {
+        let cols = self.cols;
+        let (before, elements) = ((first * cols) as u64, (rows * cols) as u64);
+        let fits = cols.is_multiple_of(dtype.block_elements())
+            && dtype.file_bytes(elements) == Some(data.len() as u64)
+            && WeightFormat::of(dtype) == self.format
+            && first + rows <= self.rows
+            && self.format.stacks(before);
+        if !fits {
+            let what = format!("{} bytes for {dtype} [{rows}, {cols}] at row {first} of {}", data.len(), self.rows);
+            return Err(Error::shape("weight", what));
+        }
+        // scales lie behind all codes of the whole weight
+        let scales = 4 * u64::from(self.scales_at());
+        let put = |at: u64, bytes: &[u8]| match bytes {
+            [] => Ok(()),
+            bytes => self.device.upload(&self.buffer.range(self.offset + at, bytes.len() as u64), bytes),
+        };
+        match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => put(self.format.bytes(before), data),
+            DType::Q8_0 => {
+                put(before, &q8_codes(data))?;
+                put(scales + before / 32 * 2, &q8_scales(data))
+            }
+            DType::Q4_0 | DType::Q4_1 => {
+                let has_minimum = dtype == DType::Q4_1;
+                put(before / 2, &q4_codes(data, has_minimum))?;
+                put(scales + before / 32 * 4, &q4_scales(data, has_minimum))
+            }
+        }
     }
 
     /// Uninitialised.
@@ -143,31 +181,39 @@ impl Weight {
     }
 }
 
-/// Blocks of (f16 scale, 32 × i8) to all codes, then all scales.
-fn split_q8(data: &[u8]) -> Vec<u8> {
-    let blocks = data.len() / 34;
-    let mut out = Vec::with_capacity(blocks * 34 + 2);
-    for block in data.chunks_exact(34) {
-        out.extend_from_slice(&block[2..]);
-    }
-    for block in data.chunks_exact(34) {
-        out.extend_from_slice(&block[..2]);
-    }
+/// The codes of blocks of (f16 scale, 32 × i8).
+fn q8_codes(data: &[u8]) -> Vec<u8> {
+    data.chunks_exact(34).flat_map(|block| &block[2..]).copied().collect()
+}
+
+/// Their scales, two a word.
+fn q8_scales(data: &[u8]) -> Vec<u8> {
+    let mut out: Vec<u8> = data.chunks_exact(34).flat_map(|block| &block[..2]).copied().collect();
     out.resize(out.len().next_multiple_of(4), 0);
     out
 }
 
-/// Blocks of (f16 scale, [f16 minimum,] 16 bytes: element i low, i + 16 high) to codes in order, then (scale, minimum).
-fn split_q4(data: &[u8], has_minimum: bool) -> Vec<u8> {
-    let header = if has_minimum { 4 } else { 2 };
-    let size = header + 16;
-    let mut out = Vec::with_capacity(data.len() / size * 20);
-    for block in data.chunks_exact(size) {
+/// Bytes of scale and minimum before the codes of a block.
+fn q4_header(has_minimum: bool) -> usize {
+    if has_minimum { 4 } else { 2 }
+}
+
+/// The codes, in order, of blocks of (f16 scale, [f16 minimum,] 16 bytes: element i low, i + 16 high).
+fn q4_codes(data: &[u8], has_minimum: bool) -> Vec<u8> {
+    let header = q4_header(has_minimum);
+    let mut out = Vec::with_capacity(data.len());
+    for block in data.chunks_exact(header + 16) {
         let codes = &block[header..];
         let nibble = |i: usize| if i < 16 { codes[i] & 15 } else { codes[i - 16] >> 4 };
         out.extend((0..16).map(|byte| nibble(2 * byte) | nibble(2 * byte + 1) << 4));
     }
-    for block in data.chunks_exact(size) {
+    out
+}
+
+/// Their (scale, minimum).
+fn q4_scales(data: &[u8], has_minimum: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len() / 4);
+    for block in data.chunks_exact(q4_header(has_minimum) + 16) {
         out.extend_from_slice(&block[..2]);
         if has_minimum {
             out.extend_from_slice(&block[2..4]);

@@ -69,8 +69,9 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
         all.push(("lm_head.weight".to_owned(), whole(&model.head.shards)?));
     }
     for linear in model.linears() {
-        all.push((format!("{}.weight", linear.name()), linear.weight().as_tensor()?));
-        all.extend(linear.bias().map(|bias| (format!("{}.bias", linear.name()), bias)));
+        let [module] = linear.modules() else { return Err(Error::shape("full", "a stacked linear does not train")) };
+        all.push((format!("{}.weight", module.name), linear.weight().as_tensor()?));
+        all.extend(linear.bias().map(|bias| (format!("{}.bias", module.name), bias)));
     }
     all.push(("model.norm.weight".to_owned(), model.norm.weight.value.clone()));
     for (i, layer) in model.layers.iter().enumerate() {

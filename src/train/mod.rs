@@ -11,7 +11,7 @@ mod report;
 mod resume;
 pub mod session;
 mod state;
-mod step;
+pub mod step;
 mod trainable;
 
 pub use full::{named_weights, trainable_weights};

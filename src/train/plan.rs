@@ -1,10 +1,10 @@
 //! The memory that a run will take, before it starts: one step of each phase is recorded on a device that only counts,
 //! with the code and the shapes of the run, so that the plan is as exact as the batch that it is made for.
 
-use super::config::{Checkpointing, MaskMode, Method, TrainConfig};
+use super::config::{Checkpointing, MaskMode, TrainConfig};
 use super::phase::{Agenda, Phase};
 use super::step::{Stepper, Turn};
-use super::trainable::{Trainable, optimiser, rates};
+use super::trainable::{Trainable, load_options, optimiser, rates};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, BatchOptions, Dataset, ExampleRef};
@@ -12,7 +12,7 @@ use crate::device::dry::DryBackend;
 use crate::device::{Caps, Device, Ledger, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
-use crate::nn::loader::{LoadOptions, load_shapes};
+use crate::nn::loader::load_shapes;
 use std::collections::BTreeMap;
 
 /// What a run is, as far as memory is concerned.
@@ -136,8 +136,7 @@ fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
     let config = run.config;
     let device = Device::new(Box::new(DryBackend::new(run.caps.clone())));
     device.set_precision(run.precision);
-    let trainable = config.method == Method::Full;
-    let options = LoadOptions { trainable, positions: config.seq_len };
+    let options = load_options(config);
     let mut model = load_shapes(&device, run.checkpoint, options)?;
     let shapes = module_shapes(&model);
     let mut trainable = Trainable::new(&device, config, &mut model, &shapes, run.masks)?;

@@ -7,7 +7,7 @@ use super::plan::{self, MemoryPlan};
 use super::report::{Recorded, Reports};
 use super::state::{self, Header, Parts, Saved};
 use super::step::{Stepper, Turn};
-use super::trainable::{Trainable, optimiser, rates};
+use super::trainable::{Trainable, load_options, optimiser, rates};
 use super::{diagnose, full, output, resume};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
@@ -21,7 +21,7 @@ use crate::io::checkpoint::Checkpoint;
 use crate::io::mask::{read_masks, write_masks};
 use crate::kernels::coop;
 use crate::nn::Decoder;
-use crate::nn::loader::{LoadOptions, load, load_shapes};
+use crate::nn::loader::{load, load_shapes};
 use crate::optim::LossScale;
 use std::collections::BTreeMap;
 
@@ -114,7 +114,7 @@ impl Session {
             observer.note("this device has no matrix units that can be used; products run in f32");
         }
 
-        let options = LoadOptions { trainable: config.method == Method::Full, positions: config.seq_len };
+        let options = load_options(&config);
         let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
         let shapes = module_shapes(&load_shapes(&counting, &checkpoint, options.clone())?);
         let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));

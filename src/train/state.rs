@@ -21,7 +21,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Raised whenever a state of before could not be read any more.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const HEADER: &str = "state.json";
 const TENSORS: &str = "tensors.bin";

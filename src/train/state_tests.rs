@@ -1,5 +1,5 @@
 use super::*;
-use crate::adapters::targets::{LinearShape, Target};
+use crate::adapters::targets::{LinearShape, Place, Target};
 use crate::device::dry::DryBackend;
 use crate::device::{Caps, Device};
 use crate::optim::LossScale;
@@ -31,7 +31,12 @@ fn block(device: &Device, elements: usize) -> Block {
 }
 
 fn collector(device: &Device) -> MaskCollector {
-    let module = LinearShape { name: "m.q_proj".into(), out_features: 3, in_features: 4 };
+    let module = LinearShape {
+        name: "m.q_proj".into(),
+        out_features: 3,
+        in_features: 4,
+        place: Place { linear: 0, first_row: 0, rows: 3 },
+    };
     let target = Target { index: 0, module, rank: 0, alpha: 1.0, scale: 1.0, nnz: 2 };
     MaskCollector::new(device, &[target], true).unwrap()
 }
@@ -156,7 +161,7 @@ fn a_state_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), 1);
     let folder = dir.path().join("state");
-    let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 1", "\"version\": 99");
+    let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 2", "\"version\": 99");
     std::fs::write(folder.join(HEADER), text).unwrap();
     let mut done: Done = read_json(&folder.join(DONE)).unwrap();
     let (digest, bytes) = digest_file(&folder.join(HEADER)).unwrap();

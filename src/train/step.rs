@@ -34,6 +34,16 @@ pub struct Turn {
     pub loss_scale: f32,
 }
 
+/// A stretch of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// From the tokens to the loss. The head's gradient is taken in the same pass.
+    Forward,
+    Backward,
+    /// Clipping and the optimiser.
+    Update,
+}
+
 /// Numbers of a step on their way back from the device.
 pub struct StepResult {
     loss: Box<dyn Pending>,
@@ -76,9 +86,24 @@ impl Stepper {
         turn: Turn,
         collector: Option<&MaskCollector>,
     ) -> Result<StepResult> {
+        self.run_in_parts(model, window, blocks, turn, collector, |_| Ok(()))
+    }
+
+    /// As [`Stepper::run`]; `recorded` is called behind each part of each micro-batch and behind the update, so that parts can
+    /// be timed.
+    pub fn run_in_parts(
+        &self,
+        model: &Decoder,
+        window: &[Batch],
+        blocks: &mut [Block],
+        turn: Turn,
+        collector: Option<&MaskCollector>,
+        mut recorded: impl FnMut(Part) -> Result<()>,
+    ) -> Result<StepResult> {
         let device = self.loss.device();
-        self.gradients(model, window, turn, collector)?;
+        self.gradients(model, window, turn, collector, &mut recorded)?;
         self.optimiser.step(blocks, turn.rates, turn.loss_scale, &self.norm_sq)?;
+        recorded(Part::Update)?;
         Ok(StepResult {
             loss: device.download_later(&self.loss.slice())?,
             norm_sq: device.download_later(&self.norm_sq.slice())?,
@@ -96,7 +121,7 @@ impl Stepper {
         let device = self.loss.device();
         let watch = Arc::new(Watch::default());
         device.watch(Some(watch.clone()));
-        let looked = self.gradients(model, window, turn, None).and_then(|()| {
+        let looked = self.gradients(model, window, turn, None, &mut |_| Ok(())).and_then(|()| {
             watch.enter("the gradient's norm".into(), true);
             self.optimiser.norm(blocks, turn.rates, &self.norm_sq)
         });
@@ -112,6 +137,7 @@ impl Stepper {
         window: &[Batch],
         turn: Turn,
         collector: Option<&MaskCollector>,
+        recorded: &mut impl FnMut(Part) -> Result<()>,
     ) -> Result<()> {
         let Turn { step, loss_scale, .. } = turn;
         let device = self.loss.device();
@@ -140,7 +166,9 @@ impl Stepper {
             tape.enter(|| "lm_head");
             head_loss(&mut tape, &hidden, &model.head, &on_device.targets, loss)?;
             drop(hidden);
+            recorded(Part::Forward)?;
             tape.backward()?;
+            recorded(Part::Backward)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::csr::CsrPattern;
 use crate::device::Device;
 use crate::error::Result;
 use crate::nn::Decoder;
+use crate::nn::loader::LoadOptions;
 use crate::optim::{AdamW, Block, Rates};
 use std::collections::BTreeMap;
 
@@ -60,6 +61,12 @@ impl Trainable {
             set.attach(model, training, collector.filter(|_| plan.collect));
         }
     }
+}
+
+/// How a run's model is put on the device.
+pub fn load_options(config: &TrainConfig) -> LoadOptions {
+    // dropout is each module's own, so under it modules do not share products
+    LoadOptions { trainable: config.method == Method::Full, stacked: config.dropout == 0.0, positions: config.seq_len }
 }
 
 /// The learning rates of a step.

@@ -9,6 +9,7 @@ const LAYERS: &[&str] = &[
     "io", "quant", "data", // bytes and text, no GPU
     "device", "tensor", "kernels", "cases", // the GPU
     "autograd", "optim", "nn", "adapters", "generate", "train", // training
+    "bench", // speeds
     "cli",   // the program
 ];
 

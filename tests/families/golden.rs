@@ -24,7 +24,7 @@ pub fn folder(family: &str) -> PathBuf {
 /// The model of a family on the tests' device.
 pub fn decoder(family: &str, trainable: bool) -> Decoder {
     let checkpoint = Checkpoint::open(&folder(family)).unwrap();
-    load(device(), &checkpoint, LoadOptions { trainable, positions: 64 }).unwrap()
+    load(device(), &checkpoint, LoadOptions { trainable, stacked: true, positions: 64 }).unwrap()
 }
 
 /// Reference numbers of one family.

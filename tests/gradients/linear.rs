@@ -2,7 +2,7 @@
 
 use crate::common::random;
 use crate::difference::*;
-use rugosa::autograd::ops::{Attachment, GradientSink, Linear, LowRank, Sparse, linear};
+use rugosa::autograd::ops::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 use rugosa::autograd::{Dropout, Tape};
 use rugosa::csr::CsrPattern;
 use rugosa::error::Result;
@@ -169,13 +169,13 @@ fn check(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     let a = param(&[r, k], &case.a, c.low_rank == Part::Trains);
     let b = param(&[n, r], &case.b, c.low_rank == Part::Trains);
     let s = param(&[index.nnz()], &index.from_csr_order(&case.s), c.sparse == Part::Trains);
-    let low_rank =
-        LowRank { a: a.clone(), b: b.clone(), scale: SCALE, dropout: if c.dropout { P } else { 0.0 }, stream: STREAM };
+    let dropout = if c.dropout { P } else { 0.0 };
+    let low_rank = LowRank { dropout, stream: STREAM, ..LowRank::whole(a.clone(), b.clone(), SCALE) };
     let sink = Arc::new(Keep::default());
     let attached = Attachment {
         low_rank: (c.low_rank != Part::Absent).then_some(low_rank),
         sparse: (c.sparse != Part::Absent).then(|| Sparse { index: index.clone(), values: s.clone() }),
-        sink: c.sink.then(|| sink.clone() as Arc<dyn GradientSink>),
+        sinks: if c.sink { vec![RowSink { first_row: 0, rows: n, to: sink.clone() }] } else { Vec::new() },
     };
     let weight_grad = c.weight.then(|| started(&[n, k]));
     let op = Linear {
@@ -214,5 +214,85 @@ fn check(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     }
     if let Some(s) = &s.grad {
         assert_near(&what("dS"), &index.to_csr_order(&added(s)), ds, t, 8.0);
+    }
+}
+
+/// Adapters on some blocks of a stacked weight, each of its own rank and scale, against the same blocks as one adapter
+/// with zeros between them.
+#[test]
+fn blocks_of_a_stacked_weight() {
+    let blocks = [(1, 4, 2, 1.5), (5, 3, 1, -0.5), (10, 2, 3, 2.0)].map(|(first_row, rows, rank, scale)| Block {
+        first_row,
+        rows,
+        rank,
+        scale,
+    });
+    // three of them; one that covers a part; one that covers all but the last row
+    for (out, chosen) in [(13, &blocks[..]), (13, &blocks[1..2]), (8, &blocks[..2])] {
+        let (tokens, inn) = (6, 9);
+        let rank: usize = chosen.iter().map(|b| b.rank).sum();
+        let len: usize = chosen.iter().map(|b| b.rows * b.rank).sum();
+        let rng = &mut Rng::named(2, "blocks");
+        let [x, w, a, b, dy] = [tokens * inn, out * inn, rank * inn, len, tokens * out].map(|n| random(rng, n));
+        let forward = |inputs: &Inputs| -> Vec<f64> {
+            let [x, a, b] = inputs.as_slice() else { panic!("three inputs") };
+            let mut y: Vec<f64> = (0..tokens * out)
+                .map(|i| (0..inn).map(|k| x[i / out * inn + k] * f64::from(w[i % out * inn + k])).sum())
+                .collect();
+            let (mut column, mut at) = (0, 0);
+            for block in chosen {
+                for (t, r, j) in
+                    (0..tokens).flat_map(|t| (0..block.rows).flat_map(move |r| (0..block.rank).map(move |j| (t, r, j))))
+                {
+                    let u: f64 = (0..inn).map(|k| x[t * inn + k] * a[(column + j) * inn + k]).sum();
+                    y[t * out + block.first_row + r] += f64::from(block.scale) * u * b[at + r * block.rank + j];
+                }
+                (column, at) = (column + block.rank, at + block.rows * block.rank);
+            }
+            y
+        };
+        let inputs = [&x, &a, &b].map(|v| wide(v)).to_vec();
+        let (pa, pb) = (param(&[rank, inn], &a, true), param(&[len], &b, true));
+        let sinks: Vec<_> = chosen.iter().map(|_| Arc::new(Keep::default())).collect();
+        let rows = |(block, sink): (&Block, &Arc<Keep>)| {
+            let Block { first_row, rows, .. } = *block;
+            RowSink { first_row, rows, to: sink.clone() }
+        };
+        let op = Linear {
+            weight: Weight::from_tensor(&up(&[out, inn], &w)).unwrap(),
+            weight_grad: None,
+            bias: None,
+            attached: Arc::new(Attachment {
+                low_rank: Some(LowRank {
+                    a: pa.clone(),
+                    b: pb.clone(),
+                    blocks: chosen.to_vec(),
+                    dropout: 0.0,
+                    stream: 0,
+                }),
+                sparse: None,
+                sinks: chosen.iter().zip(&sinks).map(rows).collect(),
+            }),
+        };
+        let mut tape = Tape::new(None);
+        let tx = input(&mut tape, &[tokens, inn], &x, true);
+        let y = linear(&mut tape, &tx, op).unwrap();
+        assert_near("Y", &y.value.read().unwrap(), &forward(&inputs), inn + rank, 8.0);
+        tape.seed(&y, up(&[tokens, out], &dy)).unwrap();
+        tape.backward().unwrap();
+        let reference = differences(&inputs, &dy, forward);
+        assert_near("dX", &arrived(&mut tape, &tx), &reference[0], out + rank, 8.0);
+        assert_near("dA", &added(&pa.grad.unwrap()), &reference[1], tokens * out, 8.0);
+        assert_near("dB", &added(&pb.grad.unwrap()), &reference[2], tokens * inn, 8.0);
+        for (block, sink) in chosen.iter().zip(&sinks) {
+            let taken: Vec<f32> = sink.0.lock().unwrap().take().unwrap().read().unwrap();
+            let want: Vec<f64> = (0..block.rows * inn)
+                .map(|i| {
+                    let (row, k) = (block.first_row + i / inn, i % inn);
+                    (0..tokens).map(|t| f64::from(dy[t * out + row]) * f64::from(x[t * inn + k])).sum()
+                })
+                .collect();
+            assert_near("collected dW", &taken, &want, tokens, 8.0);
+        }
     }
 }

@@ -18,7 +18,7 @@ fn layer(seed: u64) -> (Linear, [Param; 2]) {
     let rng = &mut Rng::named(seed, "layer");
     let a = param(&[2, WIDTH], &random(rng, 2 * WIDTH), true);
     let b = param(&[WIDTH, 2], &random(rng, 2 * WIDTH), true);
-    let low_rank = LowRank { a: a.clone(), b: b.clone(), scale: 0.5, dropout: 0.25, stream: seed as u32 };
+    let low_rank = LowRank { dropout: 0.25, stream: seed as u32, ..LowRank::whole(a.clone(), b.clone(), 0.5) };
     let linear = Linear {
         weight: Weight::from_tensor(&up(&[WIDTH, WIDTH], &random(rng, WIDTH * WIDTH))).unwrap(),
         weight_grad: None,

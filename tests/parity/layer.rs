@@ -79,11 +79,11 @@ fn the_operation_agrees() {
     let with_grad = |value: &Tensor| Param { value: value.clone(), grad: Some(zeros(value.shape())) };
     let (a, b, s) = (with_grad(&c.a), with_grad(&c.b), with_grad(&c.values));
     let read = |p: &Param| p.grad.as_ref().unwrap().read::<f32>().unwrap();
-    let low_rank = LowRank { a: a.clone(), b: b.clone(), scale: c.scale, dropout: 0.0, stream: 0 };
+    let low_rank = LowRank::whole(a.clone(), b.clone(), c.scale);
     let attached = Attachment {
         low_rank: Some(low_rank),
         sparse: Some(Sparse { index: c.index.clone(), values: s.clone() }),
-        sink: None,
+        sinks: Vec::new(),
     };
     let op =
         Linear { weight: c.weight.clone(), weight_grad: None, bias: Some(c.bias.clone()), attached: attached.into() };

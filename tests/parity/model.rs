@@ -3,14 +3,14 @@
 use crate::common::device;
 use crate::golden::*;
 use rugosa::adapters::{AdapterSet, Training};
-use rugosa::autograd::ops::{Attachment, GradientSink, HeadLoss, head_loss};
+use rugosa::autograd::ops::{Attachment, GradientSink, HeadLoss, RowSink, head_loss};
 use rugosa::autograd::{Tape, Var};
 use rugosa::data::Batch;
 use rugosa::device::DeviceOptions;
 use rugosa::error::Result;
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::nn::loader::{LoadOptions, load};
-use rugosa::nn::{Decoder, DeviceBatch};
+use rugosa::nn::{Decoder, DeviceBatch, Module};
 use rugosa::tensor::Tensor;
 use rugosa::train::trainable_weights;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 /// tiny-llama on the tests' device.
 pub fn decoder(trainable: bool) -> Decoder {
     let checkpoint = Checkpoint::open(&tiny_llama()).unwrap();
-    load(device(), &checkpoint, LoadOptions { trainable, positions: 128 }).unwrap()
+    load(device(), &checkpoint, LoadOptions { trainable, stacked: true, positions: 128 }).unwrap()
 }
 
 /// The logits `[tokens, vocab]` of a batch.
@@ -48,7 +48,7 @@ pub fn loss_and_gradients(model: &Decoder, window: &[Batch], checkpointed: bool)
 fn gradients_of_all(model: &mut Decoder) -> BTreeMap<String, Tensor> {
     let blocks = trainable_weights(model).unwrap();
     let mut names = vec!["model.embed_tokens".to_owned(), "lm_head".to_owned()];
-    names.extend(model.linears().map(|l| l.name().to_owned()));
+    names.extend(model.linears().flat_map(|l| l.modules()).map(|m| m.name.clone()));
     names.push("model.norm".to_owned());
     for i in 0..model.layers.len() {
         names.push(format!("model.layers.{i}.input_layernorm"));
@@ -151,22 +151,22 @@ fn mask_gradients_agree() {
     let model = decoder(false);
     let set = AdapterSet::from_folder(device(), &model, &low_rank(&rosa, "warm")).unwrap();
     set.attach(&model, Training { low_rank: true, sparse: false }, None);
-    let sinks: Vec<Arc<Keep>> = model
-        .linears()
-        .map(|l| {
-            let sink = Arc::new(Keep::default());
-            l.attach(Attachment { sink: Some(sink.clone()), ..(*l.attached()).clone() });
-            sink
-        })
-        .collect();
+    let mut sinks = Vec::new();
+    for linear in model.linears() {
+        let keeps: Vec<_> = linear.modules().iter().map(|m| (m.clone(), Arc::new(Keep::default()))).collect();
+        let rows = |(m, keep): &(Module, Arc<Keep>)| RowSink { first_row: m.first_row, rows: m.rows, to: keep.clone() };
+        linear.attach(Attachment { sinks: keeps.iter().map(rows).collect(), ..(*linear.attached()).clone() });
+        sinks.extend(keeps);
+    }
+    assert_eq!(sinks.len(), 21);
     let loss = loss_and_gradients(&model, &[rosa.batch("batch.grad.")], false);
     let error = (f64::from(loss) - numbers("rosa/loss_f64/collect")[0]).abs();
     assert!(error <= tolerance("rosa.loss.abs/warmup"), "the loss differs by {error}");
-    for (linear, sink) in model.linears().zip(&sinks) {
+    for (Module { name, .. }, sink) in &sinks {
         let kept = sink.0.lock().unwrap();
-        let [gradient] = kept.as_slice() else { panic!("{} gradients of {}", kept.len(), linear.name()) };
-        let l2 = rel_l2(&gradient.read().unwrap(), &rosa.f32(&format!("maskgrad.{}", linear.name())));
-        assert!(l2 <= tolerance("rosa.maskgrad.rel_l2"), "{}: {l2}", linear.name());
+        let [gradient] = kept.as_slice() else { panic!("{} gradients of {name}", kept.len()) };
+        let l2 = rel_l2(&gradient.read().unwrap(), &rosa.f32(&format!("maskgrad.{name}")));
+        assert!(l2 <= tolerance("rosa.maskgrad.rel_l2"), "{name}: {l2}");
     }
 }
 
@@ -189,8 +189,11 @@ fn nothing_is_computed_below_the_lowest_adapter() {
     let rosa = Tensors::open("rosa_llama");
     // a device of its own: other tests launch on the shared one
     let device = &rugosa::device::Device::open(&DeviceOptions::from_env(None)).unwrap();
-    let model =
-        load(device, &Checkpoint::open(&tiny_llama()).unwrap(), LoadOptions { trainable: false, positions: 128 });
+    let model = load(
+        device,
+        &Checkpoint::open(&tiny_llama()).unwrap(),
+        LoadOptions { trainable: false, stacked: true, positions: 128 },
+    );
     let model = model.unwrap();
     let batch = DeviceBatch::upload(device, &rosa.batch("batch.grad."), None).unwrap();
     let backward_launches = |modules: &[&str]| {

@@ -13,23 +13,51 @@
 use crate::autograd::{Dropout, Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
+pub use crate::kernels::blocks::Block;
+use crate::kernels::blocks::{gather_add, spread};
 use crate::kernels::dropout::{self as kernel, dropout};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::sparse::{SparseIndex, sddmm};
 use crate::tensor::{Tensor, Weight};
 use std::sync::Arc;
 
-/// A low-rank adapter: A `[rank, in]`, B `[out, rank]`.
+/// The low-rank adapters of a linear: one for all its outputs, or one for each of several blocks of them.
 #[derive(Clone)]
 pub struct LowRank {
+    /// `[rank, in]`: the blocks' A one below the other, their ranks together.
     pub a: Param,
+    /// The blocks' B `[rows, rank]` one behind the other; `[out, rank]` where one block covers all.
     pub b: Param,
-    /// s: alpha/rank or alpha/√rank.
-    pub scale: f32,
-    /// Probability that an element of X is dropped on its way into A.
+    pub blocks: Vec<Block>,
+    /// Probability that an element of X is dropped on its way into A. Only for a single block.
     pub dropout: f32,
     /// Tells this module's dropout from others'.
     pub stream: u32,
+}
+
+impl LowRank {
+    /// One adapter A `[rank, in]`, B `[out, rank]` for all outputs, without dropout. `scale`: alpha/rank or alpha/√rank.
+    pub fn whole(a: Param, b: Param, scale: f32) -> LowRank {
+        let (rows, rank) = (b.value.shape()[0], a.value.shape()[0]);
+        LowRank { a, b, blocks: vec![Block { first_row: 0, rows, rank, scale }], dropout: 0.0, stream: 0 }
+    }
+
+    /// The scale, where one block covers all `out` outputs.
+    fn only_scale(&self, out: usize) -> Option<f32> {
+        match self.blocks.as_slice() {
+            [b] if (b.first_row, b.rows) == (0, out) => Some(b.scale),
+            _ => None,
+        }
+    }
+
+    /// B as the products take it, and what is still to be multiplied by: blocks become `[out, rank]` with zeros between
+    /// them, and take their scales along.
+    fn operand(&self, out: usize) -> Result<(Tensor, f32)> {
+        match self.only_scale(out) {
+            Some(scale) => Ok((self.b.value.clone(), scale)),
+            None => Ok((spread(&self.b.value, &self.blocks, out, To::New("scratch"))?, 1.0)),
+        }
+    }
 }
 
 /// A sparse adapter: values `[nnz]` in the order of the index.
@@ -45,18 +73,26 @@ pub trait GradientSink: Send + Sync {
     fn collect(&self, gradient: &Tensor) -> Result<()>;
 }
 
+/// Who takes the gradient of some rows of the weight.
+#[derive(Clone)]
+pub struct RowSink {
+    pub first_row: usize,
+    pub rows: usize,
+    pub to: Arc<dyn GradientSink>,
+}
+
 /// What is attached to a linear from outside.
 #[derive(Clone, Default)]
 pub struct Attachment {
     pub low_rank: Option<LowRank>,
     pub sparse: Option<Sparse>,
-    pub sink: Option<Arc<dyn GradientSink>>,
+    pub sinks: Vec<RowSink>,
 }
 
 impl Attachment {
     fn trains(&self) -> bool {
         let low_rank = self.low_rank.as_ref().is_some_and(|l| l.a.grad.is_some() || l.b.grad.is_some());
-        low_rank || self.sparse.as_ref().is_some_and(|s| s.values.grad.is_some()) || self.sink.is_some()
+        low_rank || self.sparse.as_ref().is_some_and(|s| s.values.grad.is_some()) || !self.sinks.is_empty()
     }
 }
 
@@ -75,25 +111,22 @@ pub struct Linear {
 /// X `[tokens, in]` to Y `[tokens, out]`.
 pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
     let low_rank = l.attached.low_rank.clone();
-    let dropped = match &low_rank {
-        Some(lr) => dropped(tape.dropout(), &x.value, lr)?,
-        None => None,
-    };
-    // scaled once here, so neither product below needs to know s
-    let u = match &low_rank {
-        Some(lr) => {
-            let input = dropped.as_ref().unwrap_or(&x.value);
-            Some(matmul(Layout::Nt, input, &lr.a.value, Out::scaled(lr.scale))?)
-        }
-        None => None,
-    };
-    drop(dropped); // made again in the backward pass from its counter
+    let out_features = l.weight.rows();
+    let (mut u, mut b) = (None, None);
+    if let Some(lr) = &low_rank {
+        let dropped = dropped(tape.dropout(), &x.value, lr)?; // made again in the backward pass from its counter
+        let (operand, scale) = lr.operand(out_features)?;
+        // scaled once, so neither product below needs to know s
+        u = Some(matmul(Layout::Nt, dropped.as_ref().unwrap_or(&x.value), &lr.a.value, Out::scaled(scale))?);
+        b = Some(operand);
+    }
     let fused = Fused {
         sparse: l.attached.sparse.as_ref().map(|s| (&s.index, &s.values.value)),
-        low_rank: u.as_ref().zip(low_rank.as_ref()).map(|(u, lr)| (u, 0, &lr.b.value)),
+        low_rank: u.as_ref().zip(b.as_ref()).map(|(u, b)| (u, 0, b)),
         bias: l.bias.as_ref(),
     };
     let y = rosa_linear(Layout::Nt, &x.value, &l.weight, fused, Out::default())?;
+    drop(b);
 
     let needed = x.is_tracked() || l.weight_grad.is_some() || l.attached.trains();
     let (x, drops) = (x.clone(), tape.dropout().cloned());
@@ -101,8 +134,11 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         if let Some(dw) = &l.weight_grad {
             matmul(Layout::Tn, &dy, &x.value, Out::add_to(dw))?;
         }
-        if let Some(sink) = &l.attached.sink {
-            sink.collect(&matmul(Layout::Tn, &dy, &x.value, Out { what: "mask gradients", ..Out::default() })?)?;
+        if !l.attached.sinks.is_empty() {
+            let dw = matmul(Layout::Tn, &dy, &x.value, Out { what: "mask gradients", ..Out::default() })?;
+            for sink in &l.attached.sinks {
+                sink.to.collect(&dw.rows(sink.first_row, sink.rows, "mask gradients")?)?;
+            }
         }
         let sparse = l.attached.sparse.as_ref();
         if let Some((s, ds)) = sparse.and_then(|s| Some((s, s.values.grad.as_ref()?))) {
@@ -110,11 +146,19 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         }
         let mut v = None;
         if let (Some(lr), Some(u)) = (&low_rank, &u) {
-            if let Some(db) = &lr.b.grad {
-                matmul(Layout::Tn, &dy, u, Out::add_to(db))?;
+            match &lr.b.grad {
+                Some(db) if lr.only_scale(out_features).is_some() => {
+                    matmul(Layout::Tn, &dy, u, Out::add_to(db))?;
+                }
+                Some(db) => {
+                    let all = matmul(Layout::Tn, &dy, u, Out { what: "scratch", ..Out::default() })?;
+                    gather_add(&all, &lr.blocks, db)?;
+                }
+                None => {}
             }
             if lr.a.grad.is_some() || x.is_tracked() {
-                v = Some(matmul(Layout::Nn, &dy, &lr.b.value, Out::scaled(lr.scale))?);
+                let (b, scale) = lr.operand(out_features)?;
+                v = Some(matmul(Layout::Nn, &dy, &b, Out::scaled(scale))?);
             }
             if let (Some(da), Some(v)) = (&lr.a.grad, &v) {
                 let again = self::dropped(drops.as_ref(), &x.value, lr)?;

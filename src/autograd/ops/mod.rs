@@ -16,7 +16,7 @@ pub use bias::bias_gradient;
 pub use columns::columns;
 pub use embedding::{EmbeddingTable, embed};
 pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
-pub use linear::{Attachment, GradientSink, Linear, LowRank, Sparse, linear};
+pub use linear::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 pub use mlp::{Activation, gated};
 pub use norm::{Norm, rmsnorm};
 pub use residual::add;

@@ -1,4 +1,5 @@
 //! The commands, one a file. Each takes its arguments and prints its result.
+mod bench;
 mod demo;
 mod devices;
 mod eval;
@@ -20,6 +21,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(&args),
     }
 }

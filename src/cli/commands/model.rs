@@ -24,7 +24,7 @@ impl Ready {
         let tokenizer = Tokenizer::of_model(&checkpoint)?;
         let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
         let positions = positions.min(checkpoint.config.max_position_embeddings);
-        let model = load(&device, &checkpoint, LoadOptions { trainable: false, positions })?;
+        let model = load(&device, &checkpoint, LoadOptions { trainable: false, stacked: true, positions })?;
         if let Some(folder) = &args.adapter {
             let shapes = module_shapes(&model);
             let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));

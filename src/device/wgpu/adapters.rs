@@ -59,16 +59,25 @@ pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
         .join(" ")
 }
 
-/// The adapter's features; matrix units only where they come in the shape that the shaders are written for.
+/// The adapter's features; matrix units only where they come in a shape that the shaders are written for.
 pub(super) fn offered(adapter: &wgpu::Adapter) -> wgpu::Features {
-    let units = adapter.cooperative_matrix_properties();
-    let fits = units.iter().any(|u| {
-        (u.m_size, u.n_size, u.k_size) == (16, 16, 16)
-            && u.ab_type == wgpu::CooperativeScalarType::F16
-            && u.cr_type == wgpu::CooperativeScalarType::F32
-    });
-    let missing = if fits { wgpu::Features::empty() } else { wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX };
+    let missing = match fragment(adapter) {
+        Some(_) => wgpu::Features::empty(),
+        None => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+    };
     adapter.features().difference(missing)
+}
+
+/// Edge of the largest square fragments that the adapter's matrix units multiply, f16 with f32 sums.
+pub(super) fn fragment(adapter: &wgpu::Adapter) -> Option<u32> {
+    let units = adapter.cooperative_matrix_properties();
+    [16, 8].into_iter().find(|&edge| {
+        units.iter().any(|u| {
+            (u.m_size, u.n_size, u.k_size) == (edge, edge, edge)
+                && u.ab_type == wgpu::CooperativeScalarType::F16
+                && u.cr_type == wgpu::CooperativeScalarType::F32
+        })
+    })
 }
 
 pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {

@@ -107,6 +107,8 @@ impl WgpuBackend {
             max_groups_per_dimension: limits.max_compute_workgroups_per_dimension,
             storage_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             features: adapters::features(features),
+            fragment: adapters::fragment(&adapter)
+                .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         };
         let slowness = match class {
             DeviceClass::Software => 80.0,

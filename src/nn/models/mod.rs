@@ -67,17 +67,27 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// q, k and v of layer `i`, each a linear of its own.
+    /// q, k and v of layer `i`: one linear, or each its own.
     fn qkv(&self, i: usize) -> Result<Qkv> {
+        if let Some(all) = self.stacked(i, ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])? {
+            return Ok(Qkv::Fused(Box::new(all)));
+        }
         let linear = |name: &str| self.linear(i, &format!("self_attn.{name}"));
         Ok(Qkv::Apart(Box::new([linear("q_proj")?, linear("k_proj")?, linear("v_proj")?])))
     }
 
-    /// The MLP of layer `i`, with gate and up linears of their own.
+    /// The MLP of layer `i`, with gate and up as one linear or each its own.
     fn mlp(&self, i: usize, activation: Activation) -> Result<Mlp> {
         let linear = |name: &str| self.linear(i, &format!("mlp.{name}"));
-        let gate_up = GateUp::Apart(Box::new([linear("gate_proj")?, linear("up_proj")?]));
+        let gate_up = match self.stacked(i, ["mlp.gate_proj", "mlp.up_proj"])? {
+            Some(both) => GateUp::Fused(Box::new(both)),
+            None => GateUp::Apart(Box::new([linear("gate_proj")?, linear("up_proj")?])),
+        };
         Ok(Mlp { gate_up, down_proj: linear("down_proj")?, activation })
+    }
+
+    fn stacked<const N: usize>(&self, i: usize, names: [&str; N]) -> Result<Option<Linear>> {
+        self.loader.stacked(&names.map(|name| format!("model.layers.{i}.{name}")))
     }
 
     fn linear(&self, i: usize, name: &str) -> Result<Linear> {

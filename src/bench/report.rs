@@ -1,0 +1,187 @@
+//! What was measured, as a table and as JSON.
+
+use super::profile::{Profile, ProfileRow};
+use super::step::{StepCase, StepReport};
+use crate::device::{Caps, Precision};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::process::Command;
+
+/// Lines of cells in columns as wide as their widest cell; the first `left` columns are flush left.
+pub fn columns(rows: &[Vec<String>], left: usize) -> String {
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let padded = row.iter().zip(&widths).enumerate().map(|(c, (cell, &w))| match c < left {
+            true => format!("{cell:<w$}"),
+            false => format!("{cell:>w$}"),
+        });
+        let _ = writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end()); // writing to a String cannot fail
+    }
+    out
+}
+
+/// What holds for a whole run of the program: what it ran on, as what, and how it was called.
+pub fn head(caps: &Caps) -> Value {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    json!({
+        "device": caps.name,
+        "driver": caps.driver,
+        "api": caps.api,
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": commit(),
+        "command": format!("rugosa {}", arguments.join(" ")),
+    })
+}
+
+/// The commit that the program was built from: as the build says in `RUGOSA_COMMIT`, or that of the checkout that the
+/// program lies in.
+fn commit() -> Option<String> {
+    if let Some(commit) = option_env!("RUGOSA_COMMIT").filter(|c| !c.is_empty()) {
+        return Some(commit.to_owned());
+    }
+    let program = std::env::current_exe().ok()?;
+    let checkout =
+        program.ancestors().find(|folder| folder.join("Cargo.toml").exists() && folder.join(".git").exists())?;
+    let git = Command::new("git").arg("-C").arg(checkout).args(["rev-parse", "--short=10", "HEAD"]).output().ok()?;
+    Some(String::from_utf8(git.stdout).ok()?.trim().to_owned()).filter(|c| !c.is_empty())
+}
+
+fn precision(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::F16 => "f16",
+    }
+}
+
+fn name<T: clap::ValueEnum>(value: T) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+/// A row of `rugosa bench step` as JSON. Times in milliseconds, sizes in bytes.
+pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
+    let ms = |s: super::Spread| json!({ "median": s.median * 1e3, "min": s.min * 1e3, "max": s.max * 1e3 });
+    let c = r.counted;
+    json!({
+        "shape": case.shape.name,
+        "method": name(case.adapter),
+        "weights": case.weights.to_string(),
+        "precision": precision(r.precision),
+        "batch_size": case.batch_size,
+        "seq_len": case.seq_len,
+        "rank": case.rank,
+        "density": case.density,
+        "mask": name(case.mask),
+        "checkpointing": case.checkpointed,
+        "parameters": r.parameters,
+        "tokens_per_second": r.tokens_per_second(),
+        "tokens_per_second_streamed": r.tokens as f64 / r.streamed.max(1e-12),
+        "step_ms": ms(r.step),
+        "forward_ms": ms(r.forward),
+        "backward_ms": ms(r.backward),
+        "update_ms": ms(r.update),
+        "per_step": {
+            "launches": c.launches,
+            "submissions": c.submissions,
+            "pipelines": c.pipelines,
+            "bind_groups": c.bind_groups,
+            "allocations": c.allocations,
+            "readbacks": c.readbacks,
+        },
+        "peak_bytes": r.peak,
+        "peak_reserved_bytes": r.reserved,
+        "open_seconds": r.open,
+        "build_seconds": r.build,
+        "first_step_seconds": r.first_step,
+        "seconds_to_first_step": r.to_first_step(),
+        "first_loss": r.losses.0,
+        "last_loss": r.losses.1,
+        "profile": r.profile.as_ref().map(Profile::json),
+    })
+}
+
+/// Rows of `rugosa bench step` as two tables, and the profiles behind them.
+pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
+    let title = |case: &StepCase, r: &StepReport| {
+        let checkpointing = if case.checkpointed { " ckpt" } else { "" };
+        vec![
+            case.shape.name.to_owned(),
+            name(case.adapter),
+            format!("{} {}", case.weights, precision(r.precision)),
+            format!("{} x {}{checkpointing}", case.batch_size, case.seq_len),
+        ]
+    };
+    let heads = |more: &[&str]| -> Vec<String> {
+        ["shape", "method", "weights", "batch"].iter().chain(more).map(|s| (*s).to_owned()).collect()
+    };
+    let mut speeds = vec![heads(&[
+        "parameters",
+        "tokens/s",
+        "streamed",
+        "ms/step",
+        "min",
+        "max",
+        "forward",
+        "backward",
+        "update",
+        "to 1st step",
+        "loss",
+    ])];
+    let mut counts =
+        vec![heads(&["launches", "submissions", "pipelines", "bind groups", "allocations", "peak", "reserved"])];
+    for (case, r) in rows {
+        let ms = |s: f64| format!("{:.2}", s * 1e3);
+        let rate = |seconds: f64| format!("{:.0}", r.tokens as f64 / seconds.max(1e-12));
+        let mut row = title(case, r);
+        row.extend([r.parameters.to_string(), rate(r.step.median), rate(r.streamed)]);
+        row.extend([r.step.median, r.step.min, r.step.max].map(ms));
+        row.extend([r.forward.median, r.backward.median, r.update.median].map(ms));
+        row.extend([format!("{:.2} s", r.to_first_step()), format!("{:.3} -> {:.3}", r.losses.0, r.losses.1)]);
+        speeds.push(row);
+        let c = r.counted;
+        let mut row = title(case, r);
+        row.extend([c.launches, c.submissions, c.pipelines, c.bind_groups, c.allocations].map(|n| format!("{n:.1}")));
+        row.extend([r.peak, r.reserved].map(|bytes| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))));
+        counts.push(row);
+    }
+    let mut out = columns(&speeds, 4);
+    out += "\na step, and on the device at most:\n";
+    out += &columns(&counts, 4);
+    for (case, r) in rows {
+        if let Some(profile) = &r.profile {
+            let _ = write!(out, "\n{}: {:.2} ms a step in kernels\n", title(case, r).join(", "), profile.ms);
+            out += &profile_text(profile);
+        }
+    }
+    out
+}
+
+/// By kernel; below each the launches that do the same work, where there are several kinds and they count.
+fn profile_text(profile: &Profile) -> String {
+    let cells = |name: String, r: &ProfileRow| {
+        let share = format!("{:.1} %", r.share * 100.0);
+        let rates = [format!("{:.2}", r.flops / 1e12), format!("{:.0}", r.bytes / 1e9)];
+        [vec![name, r.launches.to_string(), format!("{:.3}", r.ms), share], rates.to_vec()].concat()
+    };
+    let mut rows = vec![["kernel", "launches", "ms/step", "share", "TFLOP/s", "GB/s"].map(str::to_owned).to_vec()];
+    for kernel in &profile.kernels {
+        rows.push(cells(kernel.kernel.to_owned(), kernel));
+        let kinds: Vec<_> = profile.launches.iter().filter(|l| l.kernel == kernel.kernel).collect();
+        if kinds.len() > 1 {
+            rows.extend(kinds.iter().filter(|l| l.share >= 0.01).map(|l| cells("  of these".to_owned(), l)));
+        }
+    }
+    columns(&rows, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a", "1"], vec!["long", "100"]].map(|r| r.into_iter().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(columns(&rows, 1), "a       1\nlong  100\n");
+    }
+}

@@ -1,0 +1,365 @@
+//! Training steps of a named shape with random weights: forward, loss, backward, clipping and AdamW through
+//! [`Stepper`] and [`AdapterSet`], as a run does them. Every token is supervised; sequences have all the same length.
+
+use super::masks::{MaskKind, random_mask};
+use super::profile::Profile;
+use super::shapes::{Shape, format_of};
+use super::{Spread, random};
+use crate::adapters::targets::{PerModule, Target, TargetModules, TargetRules, select};
+use crate::adapters::{AdapterSet, Training, module_shapes};
+use crate::cases::startup;
+use crate::csr::CsrPattern;
+use crate::data::{Batch, ExampleRef};
+use crate::device::{Caps, Counters, Device, DeviceOptions, Feature, Precision};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::io::checkpoint::Checkpoint;
+use crate::kernels::coop;
+use crate::nn::Decoder;
+use crate::nn::loader::{LoadOptions, load_shapes};
+use crate::optim::{AdamW, LossScale, Rates};
+use crate::rng::Rng;
+use crate::train::config::LossNormalisation;
+use crate::train::step::{Part, StepResult, Stepper, Turn};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Which halves of the adapter train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Adapter {
+    /// A and B
+    Lora,
+    /// A, B and S
+    Rosa,
+    /// S
+    #[value(alias = "sparse")]
+    Spa,
+}
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct StepCase {
+    pub shape: &'static Shape,
+    pub adapter: Adapter,
+    /// Of the linears; see [`format_of`] for the rest.
+    pub weights: DType,
+    pub precision: Precision,
+    pub rank: usize,
+    /// Share of each matrix's entries in its mask.
+    pub density: f64,
+    pub mask: MaskKind,
+    /// Sequences a step.
+    pub batch_size: usize,
+    /// Tokens of each.
+    pub seq_len: usize,
+    pub checkpointed: bool,
+}
+
+/// How it is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct StepRuns {
+    /// Steps before anything is measured, the first included.
+    pub warmup: usize,
+    /// Steps of each measurement.
+    pub steps: usize,
+    /// Time each launch, in steps of their own.
+    pub profile: bool,
+}
+
+/// What was measured. Times in seconds.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    pub caps: Caps,
+    /// As used: f16 falls back where a device cannot.
+    pub precision: Precision,
+    /// Adapter parameters that train.
+    pub parameters: usize,
+    /// Tokens a step.
+    pub tokens: usize,
+    /// A step with a wait at its end.
+    pub step: Spread,
+    /// A step among steps that are recorded while others run, as in a run.
+    pub streamed: f64,
+    /// Parts of a step with a wait behind each.
+    pub forward: Spread,
+    pub backward: Spread,
+    pub update: Spread,
+    /// Of one step, the mean over those that were measured.
+    pub counted: Counted,
+    /// Bytes that were held at once, and taken from the device, at the most.
+    pub peak: u64,
+    pub reserved: u64,
+    /// Opening the device and checking its kernels.
+    pub open: f64,
+    /// Model, adapters and masks.
+    pub build: f64,
+    /// The first step, which compiles its kernels.
+    pub first_step: f64,
+    /// Of the first and of the last step.
+    pub losses: (f64, f64),
+    pub profile: Option<Profile>,
+}
+
+/// Events in a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counted {
+    pub launches: f64,
+    pub submissions: f64,
+    pub pipelines: f64,
+    pub bind_groups: f64,
+    pub allocations: f64,
+    pub readbacks: f64,
+}
+
+impl StepReport {
+    /// From opening the device to the end of the first step.
+    pub fn to_first_step(&self) -> f64 {
+        self.open + self.build + self.first_step
+    }
+
+    /// With a wait at the end of each step, by the median.
+    pub fn tokens_per_second(&self) -> f64 {
+        self.tokens as f64 / self.step.median.max(1e-12)
+    }
+}
+
+/// Measures `case` on a device opened for it alone, so that counters and memory are its own.
+///
+/// # Errors
+/// Those of the device; sizes that do not fit together.
+pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<StepReport> {
+    let start = Instant::now();
+    let device = Device::open(&DeviceOptions::from_env(device))?;
+    startup::trust(&device)?;
+    let precision = match case.precision {
+        Precision::F32 => Precision::F32,
+        Precision::F16 => coop::enable(&device)?,
+    };
+    let open = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let mut bench = Bench::new(case, &device, precision)?;
+    device.wait()?;
+    let build = start.elapsed().as_secs_f64();
+
+    let start = Instant::now();
+    let first = bench.step(|_| Ok(()))?;
+    let first_loss = bench.finish(first)?;
+    let first_step = start.elapsed().as_secs_f64();
+    for _ in 1..runs.warmup {
+        let result = bench.step(|_| Ok(()))?;
+        bench.finish(result)?;
+    }
+    let before = device.counters();
+    let step = bench.waited(runs.steps)?;
+    let counted = Counted::between(before, device.counters(), runs.steps);
+    let streamed = bench.streamed(runs.steps)?;
+    let [forward, backward, update] = bench.parts(runs.steps)?;
+    let profile = match runs.profile {
+        true => Some(bench.profile(runs.steps.min(5))?),
+        false => None,
+    };
+    let ledger = device.ledger();
+    Ok(StepReport {
+        caps: device.caps().clone(),
+        precision,
+        parameters: bench.parameters,
+        tokens: bench.window[0].len(),
+        step,
+        streamed,
+        forward,
+        backward,
+        update,
+        counted,
+        peak: ledger.peak(),
+        reserved: ledger.peak_reserved(),
+        open,
+        build,
+        first_step,
+        losses: (first_loss, bench.loss),
+        profile,
+    })
+}
+
+impl Counted {
+    fn between(before: Counters, after: Counters, steps: usize) -> Counted {
+        let each = |after: u64, before: u64| (after - before) as f64 / steps.max(1) as f64;
+        Counted {
+            launches: each(after.launches, before.launches),
+            submissions: each(after.submissions, before.submissions),
+            pipelines: each(after.pipelines, before.pipelines),
+            bind_groups: each(after.bind_groups, before.bind_groups),
+            allocations: each(after.allocations, before.allocations),
+            readbacks: each(after.readbacks, before.readbacks),
+        }
+    }
+}
+
+/// A model with adapters, and the batch of every step.
+struct Bench {
+    device: Device,
+    model: Decoder,
+    adapters: AdapterSet,
+    stepper: Stepper,
+    window: [Batch; 1],
+    rates: Rates,
+    scale: LossScale,
+    parameters: usize,
+    steps: u64,
+    loss: f64,
+}
+
+impl Bench {
+    fn new(case: &StepCase, device: &Device, precision: Precision) -> Result<Bench> {
+        let config = case.shape.config();
+        let vocab = config.vocab_size;
+        let checkpoint = Checkpoint::of_shapes(config, case.shape.name, |name| format_of(case.weights, name))?;
+        let options = LoadOptions { trainable: false, stacked: true, positions: case.seq_len };
+        let model = load_shapes(device, &checkpoint, options)?;
+        random::fill(&model)?;
+        // blocks of random values are not needed any more, nor counted
+        device.wait()?;
+        device.trim()?;
+
+        let (low_rank, sparse) = (case.adapter != Adapter::Spa, case.adapter != Adapter::Lora);
+        let targets = select(&module_shapes(&model), &rules(case, low_rank, sparse))?;
+        let masks = if sparse { masks(&targets, case.mask)? } else { BTreeMap::new() };
+        let mut adapters = AdapterSet::new(device, targets, 0.0)?;
+        if sparse {
+            adapters.set_masks(&masks)?;
+        }
+        adapters.initialise(42, None)?;
+        adapters.attach(&model, Training { low_rank, sparse }, None);
+        let of = |t: &Target| t.rank * (t.module.in_features + t.module.out_features) + t.nnz;
+        let parameters = adapters.targets().iter().map(of).sum();
+
+        let optimiser = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+        let stepper = Stepper::new(device, optimiser, LossNormalisation::Tokens, case.checkpointed, 42, false)?;
+        Ok(Bench {
+            device: device.clone(),
+            model,
+            adapters,
+            stepper,
+            window: [batch(case, vocab)],
+            rates: Rates { low_rank: low_rank.then_some(7e-4), sparse: sparse.then_some(2e-4), weights: None },
+            scale: if precision == Precision::F16 { LossScale::dynamic() } else { LossScale::off() },
+            parameters,
+            steps: 0,
+            loss: f64::NAN,
+        })
+    }
+
+    /// Records a step.
+    fn step(&mut self, recorded: impl FnMut(Part) -> Result<()>) -> Result<StepResult> {
+        let turn = Turn { step: self.steps, rates: self.rates, loss_scale: self.scale.factor() };
+        self.steps += 1;
+        self.stepper.run_in_parts(&self.model, &self.window, self.adapters.blocks(), turn, None, recorded)
+    }
+
+    /// Waits for a step; its loss.
+    fn finish(&mut self, result: StepResult) -> Result<f64> {
+        let (loss, norm) = result.wait()?;
+        self.scale.update(loss.is_finite() && norm.is_finite());
+        self.loss = loss;
+        if loss.is_finite() {
+            return Ok(loss);
+        }
+        Err(Error::NonFinite { what: format!("step {}", self.steps), reason: "the loss is not a number".into() })
+    }
+
+    /// Steps with a wait at the end of each.
+    fn waited(&mut self, steps: usize) -> Result<Spread> {
+        let mut times = Vec::with_capacity(steps);
+        for _ in 0..steps {
+            let start = Instant::now();
+            let result = self.step(|_| Ok(()))?;
+            self.device.wait()?;
+            times.push(start.elapsed().as_secs_f64());
+            self.finish(result)?;
+        }
+        Ok(Spread::of(times))
+    }
+
+    /// Steps one behind the other, each one's numbers read while the next one runs.
+    fn streamed(&mut self, steps: usize) -> Result<f64> {
+        self.device.wait()?;
+        let start = Instant::now();
+        let mut pending: Option<StepResult> = None;
+        for _ in 0..steps {
+            let result = self.step(|_| Ok(()))?;
+            if let Some(previous) = pending.replace(result) {
+                self.finish(previous)?;
+            }
+        }
+        if let Some(last) = pending {
+            self.finish(last)?;
+        }
+        self.device.wait()?;
+        Ok(start.elapsed().as_secs_f64() / steps.max(1) as f64)
+    }
+
+    /// Steps with a wait behind each part.
+    fn parts(&mut self, steps: usize) -> Result<[Spread; 3]> {
+        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        let device = self.device.clone();
+        for _ in 0..steps {
+            device.wait()?;
+            let mut last = Instant::now();
+            let result = self.step(|part| {
+                device.wait()?;
+                let now = Instant::now();
+                times[part as usize].push((now - last).as_secs_f64());
+                last = now;
+                Ok(())
+            })?;
+            self.finish(result)?;
+        }
+        Ok(times.map(Spread::of))
+    }
+
+    /// Steps with each launch timed by the device.
+    fn profile(&mut self, steps: usize) -> Result<Profile> {
+        let caps = self.device.caps();
+        if !caps.has(Feature::Timestamps) {
+            return Err(Error::invalid("--profile", format!("{} has no timestamps; leave it out", caps.name)));
+        }
+        self.device.profile(true)?;
+        for _ in 0..steps {
+            let result = self.step(|_| Ok(()))?;
+            self.finish(result)?;
+        }
+        Ok(Profile::of(&self.device.profile(false)?, steps))
+    }
+}
+
+fn rules(case: &StepCase, low_rank: bool, sparse: bool) -> TargetRules {
+    TargetRules {
+        modules: TargetModules::default(),
+        rank: if low_rank { case.rank } else { 0 },
+        rank_pattern: PerModule::default(),
+        alpha: 16.0,
+        alpha_pattern: PerModule::default(),
+        rslora: false,
+        density: if sparse { case.density } else { 0.0 },
+        density_pattern: PerModule::default(),
+    }
+}
+
+/// A random mask for each target.
+fn masks(targets: &[Target], kind: MaskKind) -> Result<BTreeMap<String, CsrPattern>> {
+    let mask = |t: &Target| {
+        let mut rng = Rng::named(1, &t.module.name);
+        let pattern = random_mask(kind, t.module.out_features, t.module.in_features, t.nnz, &mut rng)?;
+        Ok((t.module.name.clone(), pattern))
+    };
+    targets.par_iter().map(mask).collect()
+}
+
+/// Random tokens, all of them to be learnt.
+fn batch(case: &StepCase, vocab: usize) -> Batch {
+    let mut rng = Rng::named(1, "tokens");
+    let ids: Vec<u32> = (0..case.batch_size * case.seq_len).map(|_| rng.below(vocab as u64) as u32).collect();
+    let labels: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let rows = ids.chunks(case.seq_len).zip(labels.chunks(case.seq_len));
+    Batch::new(rows.map(|(ids, labels)| ExampleRef { ids, labels, line: 0 }), 0)
+}

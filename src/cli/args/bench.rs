@@ -1,0 +1,112 @@
+//! `rugosa bench`.
+
+use super::{DeviceArgs, at_least};
+use crate::bench::masks::MaskKind;
+use crate::bench::step::Adapter;
+use crate::dtype::DType;
+use crate::train::config::PrecisionOption;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// `rugosa bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    pub what: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Time whole training steps of model shapes with random weights
+    ///
+    /// Lists (a,b) measure each combination, each on a freshly opened device.
+    Step(Box<BenchStepArgs>),
+}
+
+/// Formats of the frozen weights, as they lie on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightsOption {
+    F32,
+    F16,
+    Bf16,
+    /// 8 bits, as Q8_0
+    Q8,
+    /// 4 bits, as Q4_1; embedding and head in q8
+    Q4,
+}
+
+impl WeightsOption {
+    pub fn dtype(self) -> DType {
+        match self {
+            WeightsOption::F32 => DType::F32,
+            WeightsOption::F16 => DType::F16,
+            WeightsOption::Bf16 => DType::BF16,
+            WeightsOption::Q8 => DType::Q8_0,
+            WeightsOption::Q4 => DType::Q4_1,
+        }
+    }
+}
+
+/// `rugosa bench step`.
+#[derive(Debug, Args)]
+pub struct BenchStepArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Shapes: smollm2-135m, llama3.2-1b, llama2-7b, qwen3-0.6b, tiny
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "tiny")]
+    pub shape: Vec<String>,
+    /// What trains
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "lora,rosa")]
+    pub method: Vec<Adapter>,
+    /// Formats of the frozen weights
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16")]
+    pub weights: Vec<WeightsOption>,
+    /// What the operands of products are rounded to
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
+    pub precision: Vec<PrecisionOption>,
+    /// Sequences a step
+    #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = at_least::<1>)]
+    pub batch_size: usize,
+    /// Tokens of each
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = at_least::<2>)]
+    pub seq_len: usize,
+    /// Rank of A and B
+    #[arg(long, value_name = "R", default_value_t = 8, value_parser = at_least::<1>)]
+    pub rank: usize,
+    /// Their rank with --method lora, where it is another
+    #[arg(long, value_name = "R", value_parser = at_least::<1>)]
+    pub lora_rank: Option<usize>,
+    /// Share of each matrix's entries in its mask
+    #[arg(long, value_name = "D", default_value_t = 0.01, value_parser = density)]
+    pub density: f64,
+    /// Where the entries of masks lie
+    #[arg(long, value_enum, default_value = "uniform")]
+    pub mask: MaskKind,
+    /// Keep only each layer's input for the backward pass
+    #[arg(long)]
+    pub checkpointing: bool,
+    /// Steps that are measured
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least::<1>)]
+    pub steps: usize,
+    /// Steps before them
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least::<1>)]
+    pub warmup: usize,
+    /// Time each kernel too, where the device has timestamps
+    #[arg(long)]
+    pub profile: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// Where JSON goes.
+#[derive(Clone, Debug, Args)]
+pub struct JsonArgs {
+    /// Write one JSON object to FILE beside the table, or print it instead of the table
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub json: Option<PathBuf>,
+}
+
+fn density(text: &str) -> Result<f64, String> {
+    let d = text.parse().ok().filter(|d: &f64| *d > 0.0 && *d <= 1.0);
+    d.ok_or_else(|| "expected a number over 0, at most 1".into())
+}
