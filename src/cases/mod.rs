@@ -9,6 +9,7 @@ pub mod attention_reference;
 mod dropout;
 mod elementwise;
 mod embedding;
+pub mod gradients;
 mod loss;
 mod norm;
 mod optimizer;
