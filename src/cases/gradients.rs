@@ -175,7 +175,7 @@ pub fn gradients() -> Vec<Gradient> {
         put("linear", LINEAR, Shape::Linear { tokens: 5, out: 6, inn: 32, rank: 2, dtype, every: false });
     }
     // every product but the skinny ones large enough for matrix units, with a tile that is not whole
-    put("linear", LINEAR, Shape::Linear { tokens: 40, out: 48, inn: 40, rank: 4, dtype: DType::F32, every: false });
+    put("linear", LINEAR, Shape::Linear { tokens: 36, out: 40, inn: 32, rank: 4, dtype: DType::F32, every: false });
     for (out, blocks) in [(13, BLOCKS), (13, &BLOCKS[1..2]), (8, &BLOCKS[..2])] {
         put("linear", LINEAR, Shape::Blocks { tokens: 6, out, inn: 9, blocks });
     }

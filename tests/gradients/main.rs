@@ -12,6 +12,8 @@ mod pointwise;
 mod tape;
 
 use rugosa::cases::gradients::{Gradient, Shape, gradients};
+use rugosa::device::{Feature, Kernel};
+use rugosa::kernels::KERNELS;
 use std::collections::BTreeSet;
 
 /// One test an operation, and the list of them.
@@ -33,17 +35,21 @@ fn every_row_has_a_test() {
 /// Checks the rows of an operation in f32, then on matrix units.
 fn rows_of(op: &str) {
     let rows: Vec<Gradient> = gradients().into_iter().filter(|row| row.op == op).collect();
-    rows.iter().for_each(check);
+    rows.iter().for_each(|row| drop(check(row)));
     if rows.iter().any(Gradient::on_units) {
         match difference::units() {
             None => println!("{op} in f16: skipped, this device has no matrix units"),
-            Some(_) => difference::on_units(|| rows.iter().filter(|r| r.on_units()).for_each(check)),
+            Some(_) => difference::on_units(|| {
+                let launched: BTreeSet<_> = rows.iter().filter(|r| r.on_units()).flat_map(check).collect();
+                let units = |k: &&Kernel| k.needs.contains(&Feature::CoopMatrix) && launched.contains(k.name);
+                assert!(KERNELS.iter().any(units), "{op}: no kernel of matrix units in {launched:?}");
+            }),
         }
     }
 }
 
-/// Checks a row, and that it launches no kernel but its own.
-fn check(row: &Gradient) {
+/// Checks a row, and that it launches no kernel but its own; returns those.
+fn check(row: &Gradient) -> BTreeSet<&'static str> {
     let device = difference::device();
     device.note_launches(true);
     match row.shape {
@@ -59,11 +65,12 @@ fn check(row: &Gradient) {
         Shape::Columns { rows, cols, first, width } => pointwise::check_columns([rows, cols], first, width),
         Shape::Embedding { vocab, hidden, scale } => pointwise::check_embedding(vocab, hidden, scale),
     }
-    let launched: BTreeSet<&str> = device.note_launches(false).iter().map(|s| s.kernel.name).collect();
+    let launched: BTreeSet<&'static str> = device.note_launches(false).iter().map(|s| s.kernel.name).collect();
     let undeclared: Vec<_> = launched.iter().filter(|k| row.kernels.iter().all(|d| d.name != **k)).collect();
     assert!(
         !launched.is_empty() && undeclared.is_empty(),
         "{:?} launches {undeclared:?}, which it does not list",
         row.shape
     );
+    launched
 }
