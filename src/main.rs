@@ -9,6 +9,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Says what is logged, in the form of tracing's filters: `RUGOSA_LOG=debug`, `RUGOSA_LOG=rugosa=trace,wgpu_hal=info`.
 const LOG: &str = "RUGOSA_LOG";
+/// Without it: what a user should know, a fast path that is not taken because its self-test failed, say.
+const DEFAULT_LOG: &str = "rugosa=warn";
 
 fn main() -> ExitCode {
     quiet_mesa();
@@ -38,7 +40,7 @@ fn quiet_mesa() {
 fn start_log() -> Result<()> {
     let filter = match std::env::var(LOG) {
         Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(LOG, e.to_string()).as_usage())?,
-        Err(_) => return Ok(()),
+        Err(_) => EnvFilter::new(DEFAULT_LOG),
     };
     let to_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(to_terminal).init();
