@@ -35,7 +35,7 @@ fn quiet_mesa() {
     }
 }
 
-/// Logs to standard error. Without [`LOG`] nothing: drivers complain about much that is no concern of the user's, and
+/// Logs to standard error. Without [`LOG`] only our own warnings: drivers complain about much that is no concern of the user's, and
 /// what is one arrives as an [`Error`].
 fn start_log() -> Result<()> {
     let filter = match std::env::var(LOG) {
