@@ -2,9 +2,11 @@
 //! tests say so and pass: the shaders themselves are checked by `tests/architecture.rs` everywhere.
 
 use crate::common::*;
+use rugosa::cases::attention_reference::{Case, Data};
 use rugosa::cases::{Level, Row, random_pattern, stored, table};
 use rugosa::device::{Device, DeviceClass, DeviceOptions, Precision};
 use rugosa::dtype::DType;
+use rugosa::kernels::attention::{Saved, attention_backward, attention_forward};
 use rugosa::kernels::attention_coop;
 use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
@@ -180,6 +182,22 @@ fn attention_forward_and_backward() {
         assert!(outcome.launched.iter().any(|k| k.ends_with("_coop")), "{} {}", row.op, row.what);
         println!("{} {}: error over bound {:.3}", row.op, row.what, outcome.worst);
     }
+}
+
+#[test]
+fn attention_repeats_bit_for_bit() {
+    let Some(dev) = units() else { return };
+    let case = Case { segments: &[70, 31], heads: 6, kv_heads: 2, head_dim: 24, window: usize::MAX, softcap: None };
+    let data = Data::new(case, 93);
+    let up = data.upload(dev).unwrap();
+    let run = || {
+        let (out, lse) = attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), None).unwrap();
+        let saved = Saved { q: &up.q, k: &up.k, v: &up.v, out: &out, lse: &lse };
+        let g = attention_backward(saved, &up.d_out, up.keys(), up.queries(), &data.shape(), None).unwrap();
+        [out, lse, g.dq, g.dk, g.dv].map(|t| t.read::<u32>().unwrap())
+    };
+    let first = run();
+    assert!((0..5).all(|_| run() == first));
 }
 
 #[test]
