@@ -43,7 +43,7 @@ fn main() -> Result<()> {
         if !filters.is_empty() && !filters.iter().any(|f| name.contains(f.as_str())) {
             continue;
         }
-        let pattern = random_mask(kind, out, inn, out * inn / 1_000_000 * share + 1, &mut rng)?;
+        let pattern = random_mask(kind, out, inn, out * inn * share / 1_000_000 + 1, &mut rng)?;
         let index = SparseIndex::new(&device, &pattern)?;
         let mut random = |shape: &[usize]| {
             let data: Vec<f32> = (0..shape.iter().product()).map(|_| rng.uniform() as f32 - 0.5).collect();

@@ -3,10 +3,11 @@
 //   ROWS = 1   out is dA [rank, width]: dA = Vᵀ·X. One block.
 //   ROWS = 0   out are the blocks' dB; block i takes features first.i .. end.i of d alone: dB = dYᵀ·U.
 //
-// d is what costs: each thread reads four features of every token straight into registers, and multiplies them with CT
-// columns. A workgroup has 64 threads, 256 features; the thin matrix comes through workgroup memory, 32 tokens at a time.
-// Parts of the tokens write copies of their own, to be summed by `sum_parts`, or with ACCUMULATE = 1 the only part adds to
-// out. VEC = 1: width, first and end are multiples of 4. CT is a multiple of 4.
+// d is what costs: each thread reads four features of its tokens straight into registers, and multiplies them with CT
+// columns. A workgroup has 256 features; its 256 threads are four groups, each with a quarter of the tokens, 16 at a time.
+// The thin matrix comes through workgroup memory, and through it the groups' sums come together, in order. Parts of the
+// tokens write copies of their own, to be summed by `sum_parts`, or with ACCUMULATE = 1 the only part adds to out.
+// VEC = 1: width, first and end are multiples of 4. CT is a multiple of 4.
 {% include "lib/grid.wgsl" %}
 {% include "lib/blocks.wgsl" %}
 @group(0) @binding(0) var<storage, read> d: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [tokens, width]
@@ -14,7 +15,9 @@
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [splits] of dA or the blocks' dB
 @group(0) @binding(3) var<uniform> p: Params;
 
-var<workgroup> tile: array<vec4<f32>, {{ 32 * CT // 4 }}>; // [32 tokens][CT]
+{% set TILE = 64 * CT // 4 %}
+// [64 tokens][CT]; then four columns of 3 groups
+var<workgroup> tile: array<vec4<f32>, {{ TILE if TILE > 768 else 768 }}>;
 
 fn wide4(token: u32, w: u32, t_end: u32, end: u32) -> vec4<f32> {
     var v = vec4<f32>();
@@ -38,7 +41,7 @@ fn thin1(token: u32, j: u32, t_end: u32, column: u32, cols: u32) -> f32 {
     return v;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let group = group_index(wid, nwg);
@@ -52,41 +55,63 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let cols = of_block(p.cols, piece.x);
     let column = of_block(p.column, piece.x);
     let pieces = of_block(across, piece.x);
-    let w = first + piece.y / pieces * 256u + lid * 4u;
+    let lane = lid % 64u;
+    let quarter = lid / 64u;
+    let w = first + piece.y / pieces * 256u + lane * 4u;
     let j0 = piece.y % pieces * {{ CT }}u;
-    let each = ((p.tokens + p.splits - 1u) / p.splits + 31u) / 32u * 32u;
+    let each = ((p.tokens + p.splits - 1u) / p.splits + 63u) / 64u * 64u;
     let t_begin = part * each;
     let t_end = min(p.tokens, t_begin + each);
 
 {% for j in range(CT) %}
     var acc{{ j }} = vec4<f32>();
 {% endfor %}
-    for (var t = t_begin; t < t_end; t += 32u) {
-        for (var i = lid; i < {{ 32 * CT // 4 }}u; i += 64u) {
+    for (var t = t_begin; t < t_end; t += 64u) {
+{% for half in range(2) %}
+{% for x in range(8) %}
+        let d{{ 8 * half + x }} = wide4(t + quarter * 16u + {{ 8 * half + x }}u, w, t_end, end);
+{% endfor %}
+{% if not half %}
+        for (var i = lid; i < {{ TILE }}u; i += 256u) {
             let token = t + i / {{ CT // 4 }}u;
             let j = j0 + i % {{ CT // 4 }}u * 4u;
             tile[i] = vec4<f32>(thin1(token, j, t_end, column, cols), thin1(token, j + 1u, t_end, column, cols),
                 thin1(token, j + 2u, t_end, column, cols), thin1(token, j + 3u, t_end, column, cols));
         }
         workgroupBarrier();
-        for (var s = 0u; s < 32u; s += 8u) {
-{% for x in range(8) %}
-            let d{{ x }} = wide4(t + s + {{ x }}u, w, t_end, end);
-{% endfor %}
+{% endif %}
 {% for x in range(8) %}
 {% for q in range(CT // 4) %}
-            {
-                let m = tile[(s + {{ x }}u) * {{ CT // 4 }}u + {{ q }}u];
-                acc{{ 4 * q }} = fma(d{{ x }}, vec4<f32>(m.x), acc{{ 4 * q }});
-                acc{{ 4 * q + 1 }} = fma(d{{ x }}, vec4<f32>(m.y), acc{{ 4 * q + 1 }});
-                acc{{ 4 * q + 2 }} = fma(d{{ x }}, vec4<f32>(m.z), acc{{ 4 * q + 2 }});
-                acc{{ 4 * q + 3 }} = fma(d{{ x }}, vec4<f32>(m.w), acc{{ 4 * q + 3 }});
-            }
-{% endfor %}
-{% endfor %}
+        {
+            let m = tile[(quarter * 16u + {{ 8 * half + x }}u) * {{ CT // 4 }}u + {{ q }}u];
+            acc{{ 4 * q }} = fma(d{{ 8 * half + x }}, vec4<f32>(m.x), acc{{ 4 * q }});
+            acc{{ 4 * q + 1 }} = fma(d{{ 8 * half + x }}, vec4<f32>(m.y), acc{{ 4 * q + 1 }});
+            acc{{ 4 * q + 2 }} = fma(d{{ 8 * half + x }}, vec4<f32>(m.z), acc{{ 4 * q + 2 }});
+            acc{{ 4 * q + 3 }} = fma(d{{ 8 * half + x }}, vec4<f32>(m.w), acc{{ 4 * q + 3 }});
         }
+{% endfor %}
+{% endfor %}
+{% endfor %}
         workgroupBarrier();
     }
+    // the groups' sums, four columns at a time
+{% for q in range(CT // 4) %}
+    if (quarter > 0u) {
+{% for x in range(4) %}
+        tile[(quarter - 1u) * 256u + {{ 64 * x }}u + lane] = acc{{ 4 * q + x }};
+{% endfor %}
+    }
+    workgroupBarrier();
+    if (quarter == 0u) {
+{% for x in range(4) %}
+        acc{{ 4 * q + x }} += tile[{{ 64 * x }}u + lane];
+        acc{{ 4 * q + x }} += tile[{{ 256 + 64 * x }}u + lane];
+        acc{{ 4 * q + x }} += tile[{{ 512 + 64 * x }}u + lane];
+{% endfor %}
+    }
+    workgroupBarrier();
+{% endfor %}
+    if (quarter > 0u) { return; }
     if (w >= end) { return; }
     let scale = scale_of_block(piece.x);
 {% if ROWS %}

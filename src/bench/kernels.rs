@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn the_original_kernels_shapes_are_there_with_both_masks() {
         let rows = speeds(&sizes());
-        let dense = |r: &&Speed| r.op == "sddmm" && r.what.starts_with("original Tile");
+        let dense = |r: &&Speed| r.op == "sddmm" && r.what.starts_with("original tile");
         assert_eq!(rows.iter().filter(dense).count(), 5);
         let fused = rows.iter().filter(|r| r.op == "rosa_linear" && r.what.starts_with("original"));
         assert_eq!(fused.filter(|r| r.baseline.is_some()).count(), 5);

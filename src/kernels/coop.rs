@@ -193,7 +193,7 @@ pub(super) fn rosa_spec(units: Units, v: &RosaVariant, k: usize) -> KernelSpec {
         ("AFMT", 0),
         ("WFMT", v.format as u32),
         ("SPARSE", v.sparse.into()),
-        ("LOWRANK", v.low_rank.into()),
+        ("LOWRANK", if v.low_rank && v.thin4 { 2 } else { v.low_rank.into() }),
         ("BIAS", v.bias.into()),
     ]);
     KernelSpec::new(&ROSA_LINEAR_COOP, consts)
@@ -319,10 +319,11 @@ pub fn variants() -> Vec<KernelSpec> {
             all.push(sddmm_spec((units, tile), k, accumulate));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
-            for (sparse, low_rank) in [(false, false), (false, true), (true, false), (true, true)] {
+            let parts = [(false, false, false), (false, true, false), (false, true, true), (true, false, false)];
+            for (sparse, low_rank, thin4) in parts.into_iter().chain([(true, true, false), (true, true, true)]) {
                 let [accumulate, tail, bias] = turns();
                 let bias = bias && layout == Layout::Nt;
-                let variant = RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, bias, tile };
+                let variant = RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, thin4, bias, tile };
                 all.push(rosa_spec(units, &variant, if tail { 8 } else { 64 }));
             }
         }

@@ -204,10 +204,11 @@ fn params(blocks: &[Block], tokens: usize, width: usize) -> Result<BlocksParams>
     Ok(params)
 }
 
-/// Threads of a workgroup.
+/// Threads of a workgroup of the projection.
 const THREADS: usize = 64;
-/// Workgroups that keep a large GPU's memory busy.
+/// Workgroups that keep a large GPU's memory busy: of the projection, and of the gradient, which are larger.
 const FILL: usize = 768;
+const GRADIENT_FILL: usize = 384;
 /// Columns that a thread of the projection, and of the gradient, holds.
 const PROJECT_COLS: [u32; 6] = [1, 2, 3, 4, 6, 9];
 const GRADIENT_COLS: [u32; 6] = [4, 8, 12, 16, 20, 24];
@@ -261,7 +262,7 @@ fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &
     let tiles: u32 =
         (0..MOST).map(|i| (params.end[i] - params.first[i]).div_ceil(256) * params.cols[i].div_ceil(ct)).sum();
     let tokens = params.tokens as usize;
-    let splits = FILL.div_ceil(tiles.max(1) as usize).min(tokens / 64).clamp(1, 64);
+    let splits = GRADIENT_FILL.div_ceil(tiles.max(1) as usize).min(tokens / 64).clamp(1, 64);
     let params = BlocksParams { splits: splits as u32, ..*params };
     let spec = gradient_spec(rows, vec(&params), splits == 1, ct);
     let cost = cost(&params, thin.len() + splits * out.len());

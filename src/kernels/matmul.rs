@@ -485,6 +485,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         format: w.format(),
         sparse: fused.sparse.is_some() && merged.is_none(),
         low_rank: fused.low_rank.is_some(),
+        thin4: [params.rank, params.u_stride, params.u_column].iter().all(|x| x.is_multiple_of(4)),
         bias: fused.bias.is_some(),
         tile,
     };
@@ -536,6 +537,8 @@ pub(super) struct RosaVariant {
     pub format: WeightFormat,
     pub sparse: bool,
     pub low_rank: bool,
+    /// Rows of U, V, A and B can be read four elements at a time.
+    pub thin4: bool,
     pub bias: bool,
     pub tile: Tile,
 }
@@ -581,7 +584,7 @@ pub fn variants() -> Vec<KernelSpec> {
                     if (bias && layout == Layout::Nn) || (quantised && !vec) {
                         continue;
                     }
-                    let variant = RosaVariant { layout, vec, accumulate, format, sparse, low_rank, bias, tile };
+                    let variant = RosaVariant { layout, vec, accumulate, format, sparse, low_rank, thin4: false, bias, tile };
                     all.push(rosa_spec(&variant));
                 }
             }

@@ -112,7 +112,7 @@ const TOKENS: usize = 64;
 /// Threads of a workgroup.
 const THREADS: u32 = 256;
 /// Workgroups that fill a large GPU.
-const FILL: usize = 1024;
+const FILL: usize = 256;
 /// Bytes of both copies of a slice, about.
 const SLICE_BYTES: usize = 128 << 20;
 
@@ -121,10 +121,14 @@ impl Sampling {
     pub fn choose(device: &Device, tokens: usize, index: &SparseIndex) -> Sampling {
         let half = device.precision() == Precision::F16;
         let slices = (copies_bytes(half, tokens, index) / SLICE_BYTES as f64).ceil().max(1.0) as usize;
-        // few entries are spread over more threads each
-        let fills = |lanes: &&u32| (index.nnz() / 4).div_ceil((THREADS / **lanes) as usize) >= FILL;
-        let lanes = *LANES.iter().find(fills).unwrap_or(&LANES[LANES.len() - 1]);
-        Sampling { half, lanes, unroll: 1, slice: tokens.div_ceil(slices).next_multiple_of(TOKENS) }
+        // 16 threads a four were fastest on an H200 but for few tokens, and for few entries, which are spread over more
+        let fills = |lanes: u32| (index.nnz() / 4).div_ceil((THREADS / lanes) as usize) >= FILL;
+        let lanes = match tokens {
+            ..=1024 if fills(8) => 8,
+            _ if fills(16) => 16,
+            _ => 32,
+        };
+        Sampling { half, lanes, unroll: if half { 2 } else { 1 }, slice: tokens.div_ceil(slices).next_multiple_of(TOKENS) }
     }
 
     fn spec(&self) -> KernelSpec {
@@ -158,14 +162,16 @@ struct Rates {
     sampled: f64,
     /// Bytes a second that are read and written to copy dY and X.
     copied: f64,
-    /// Seconds of a launch.
+    /// Seconds of a launch, and of the start of a masked product: its first tile, and the sum of its parts.
     launch: f64,
+    start: f64,
 }
 
-/// An H200: sddmm_coop at 4096 × 4096 and 2,048 tokens makes 215 TFLOP/s, sddmm_tile 38. The others are estimates.
-const DISCRETE: Rates = Rates { units: 215e12, plain: 38e12, sampled: 4.5e12, copied: 2.0e12, launch: 4e-6 };
+/// An H200, as BENCHMARKS.md has it.
+const DISCRETE: Rates =
+    Rates { units: 215e12, plain: 36e12, sampled: 7.5e12, copied: 2.7e12, launch: 4e-6, start: 30e-6 };
 /// An estimate for a GPU beside the CPU's memory, with caches that gain less.
-const INTEGRATED: Rates = Rates { units: 10e12, plain: 4e12, sampled: 0.3e12, copied: 0.15e12, launch: 10e-6 };
+const INTEGRATED: Rates = Rates { units: 10e12, plain: 4e12, sampled: 0.3e12, copied: 0.15e12, launch: 10e-6, start: 30e-6 };
 
 /// Whether sampling should take less time than the masked product.
 pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex) -> bool {
@@ -178,7 +184,7 @@ pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex) -> bool 
     let (m, n) = (index.rows(), index.cols());
     let units = coop::choose(device, Layout::Tn, (m, n, tokens), [m, n], [0, 0]).is_some();
     let flops = 2.0 * (m * n) as f64 * tokens as f64;
-    let tile = rates.launch + flops / if units { rates.units } else { rates.plain };
+    let tile = rates.start + flops / if units { rates.units } else { rates.plain };
 
     let row = (tokens.next_multiple_of(TOKENS) * element(half)) as f64;
     let copies = copies_bytes(half, tokens, index) + 4.0 * (tokens * (m + n)) as f64;

@@ -10,7 +10,7 @@ use crate::kernels::To;
 use crate::kernels::low_rank::{Block, gather_add, spread};
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
-use crate::kernels::sparse::{SddmmWay, sddmm_by};
+use crate::kernels::sparse::{SddmmWay, sddmm, sddmm_by};
 use crate::tensor::WeightFormat;
 
 /// A linear's product: tokens, rows and columns of W.
@@ -200,17 +200,20 @@ fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> S
     })
 }
 
-/// dS by both kernels. What cannot be avoided is one product of `tokens` terms an entry.
-fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Speed; 2] {
+/// dS in each way, and in the one that is chosen. What cannot be avoided is one product of `tokens` terms an entry.
+fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Speed; 3] {
     let Shape { tokens, out, inn } = s;
     let entries = density * (out * inn) as f64;
     let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: words(tokens * (out + inn)) + 10.0 * entries };
-    [SddmmWay::Sampled, SddmmWay::Tile].map(|way| {
-        let what = format!("{model} {way:?} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
+    [(Some(SddmmWay::Sampled), "sampled"), (Some(SddmmWay::Tile), "tile"), (None, "chosen")].map(|(way, name)| {
+        let what = format!("{model} {name} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
         speed("sddmm", what, floor, move |f: &mut Filler| -> Result<Job> {
             let (dy, x) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, inn])?);
             let (index, ds) = f.mask(kind, out, inn, density)?;
-            Ok(Box::new(move || sddmm_by(way, &dy, &x, &index, &ds)))
+            Ok(Box::new(move || match way {
+                Some(way) => sddmm_by(way, &dy, &x, &index, &ds),
+                None => sddmm(&dy, &x, &index, &ds),
+            }))
         })
     })
 }
