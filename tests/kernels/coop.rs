@@ -93,6 +93,7 @@ fn the_fused_linear_in_every_format() {
     let all = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
     // (tokens, out, in, rank, density, formats)
     type Case<'a> = (usize, usize, usize, usize, f64, &'a [DType]);
+    let software = dev.caps().class == DeviceClass::Software;
     let cases: [Case; 5] = [
         (33, 40, 72, 3, 0.2, &all[..3]),
         (65, 96, 64, 8, 0.3, &all),
@@ -100,7 +101,9 @@ fn the_fused_linear_in_every_format() {
         (40, 104, 32, 40, 1.0, &all),
         (1288, 1312, 1312, 8, 0.02, &[DType::F32, DType::Q4_1]),
     ];
-    for (t, n, k, r, density, formats) in cases {
+    for (i, (t, n, k, r, density, formats)) in cases.into_iter().enumerate() {
+        // software renderers compile each variant for seconds: every format there once, the other sizes with weights of f32
+        let formats = if software && i != 1 { &formats[..1] } else { formats };
         for &dtype in formats {
             let (bytes, w) = stored(dtype, &random(&mut rng, n * k)).unwrap();
             let weight = Weight::upload(dev, dtype, n, k, &bytes).unwrap();
