@@ -124,6 +124,46 @@ impl CsrPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// A matrix's size and some of its entries, as flat indices.
+    fn any_entries() -> impl Strategy<Value = (usize, usize, Vec<u64>)> {
+        (1usize..20, 1usize..20).prop_flat_map(|(rows, cols)| {
+            let flat = prop::collection::btree_set(0..(rows * cols) as u64, 0..=rows * cols);
+            (Just(rows), Just(cols), flat.prop_map(|set| set.into_iter().collect()))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn entries_there_and_back((rows, cols, flat) in any_entries()) {
+            let p = CsrPattern::from_flat(rows, cols, &flat).unwrap();
+            let back: Vec<u64> = p.entries().map(|(r, c)| u64::from(r) * cols as u64 + u64::from(c)).collect();
+            prop_assert_eq!((p.nnz(), &back), (flat.len(), &flat));
+            prop_assert_eq!(&CsrPattern::new(rows, cols, p.row_offs.clone(), p.col_idx.clone()).unwrap(), &p);
+            // one index moved onto its neighbour, or out of the matrix
+            if p.nnz() > 0 {
+                let mut far = p.col_idx.clone();
+                far[p.nnz() - 1] = cols as u32;
+                prop_assert!(CsrPattern::new(rows, cols, p.row_offs.clone(), far).is_err());
+                prop_assert!(CsrPattern::from_flat(rows, cols, &[&flat[..], &flat[flat.len() - 1..]].concat()).is_err());
+            }
+        }
+
+        #[test]
+        fn rows_cut_and_stacked_again((rows, cols, flat) in any_entries(), at: prop::sample::Index) {
+            let p = CsrPattern::from_flat(rows, cols, &flat).unwrap();
+            let cut = at.index(rows + 1);
+            let (top, bottom) = (p.rows_of(0..cut), p.rows_of(cut..rows));
+            prop_assert_eq!(top.nnz() + bottom.nnz(), p.nnz());
+            prop_assert_eq!((p.entries_of(0..cut).len(), p.entries_of(cut..rows).len()), (top.nnz(), bottom.nnz()));
+            prop_assert_eq!(&CsrPattern::stack(rows, cols, &[(0, &top), (cut, &bottom)]).unwrap(), &p);
+            // with rows between them
+            let apart = CsrPattern::stack(rows + 2, cols, &[(0, &top), (cut + 2, &bottom)]).unwrap();
+            prop_assert_eq!(&apart.rows_of(0..cut), &top);
+            prop_assert_eq!((apart.rows_of(cut..cut + 2).nnz(), &apart.rows_of(cut + 2..rows + 2)), (0, &bottom));
+        }
+    }
 
     #[test]
     fn flat_indices_become_rows() {

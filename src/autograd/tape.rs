@@ -1,9 +1,11 @@
 //! The tape, and the gradients that travel back along it.
 
+use crate::device::Watch;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Gets the gradients of an operation's results, none of one that nothing used.
 type Backward = Box<dyn FnOnce(&mut Grads, Vec<Option<Tensor>>) -> Result<()>>;
@@ -61,25 +63,45 @@ enum Mode {
 /// Records operations for one backward pass.
 pub struct Tape {
     mode: Mode,
-    nodes: Vec<(Vec<usize>, Backward)>,
+    nodes: Vec<Node>,
     next: usize,
     grads: Grads,
     dropout: Option<Dropout>,
+    watch: Option<Arc<Watch>>,
+}
+
+struct Node {
+    ids: std::ops::Range<usize>,
+    backward: Backward,
+    /// Whose operation it is, on a tape that is watched.
+    module: Option<Arc<str>>,
 }
 
 impl Tape {
     /// A tape that records.
     pub fn new(dropout: Option<Dropout>) -> Self {
-        Tape::with(Mode::Record, dropout)
+        Tape::with(Mode::Record, dropout, None)
     }
 
     /// A tape on which nothing is tracked.
     pub fn inference() -> Self {
-        Tape::with(Mode::Inference, None)
+        Tape::with(Mode::Inference, None, None)
     }
 
-    fn with(mode: Mode, dropout: Option<Dropout>) -> Self {
-        Tape { mode, nodes: Vec::new(), next: 0, grads: Grads::default(), dropout }
+    fn with(mode: Mode, dropout: Option<Dropout>, watch: Option<Arc<Watch>>) -> Self {
+        Tape { mode, nodes: Vec::new(), next: 0, grads: Grads::default(), dropout, watch }
+    }
+
+    /// The same tape, which tells `watch` whose operation runs.
+    pub fn watched(self, watch: Option<Arc<Watch>>) -> Self {
+        Tape { watch, ..self }
+    }
+
+    /// Says that the operations from here on are those of a module; its name is made only where someone watches.
+    pub fn enter<N: Into<Arc<str>>>(&self, module: impl FnOnce() -> N) {
+        if let Some(watch) = &self.watch {
+            watch.enter(module().into(), false);
+        }
     }
 
     pub fn dropout(&self) -> Option<&Dropout> {
@@ -89,6 +111,14 @@ impl Tape {
     /// Whether gradients will be wanted at all.
     pub fn is_training(&self) -> bool {
         self.mode != Mode::Inference
+    }
+
+    /// Says that the outputs of what was entered last, of `width` columns, are those of several modules, each from its
+    /// first column on.
+    pub fn enter_columns(&self, width: usize, modules: impl FnOnce() -> Vec<(usize, String)>) {
+        if let Some(watch) = &self.watch {
+            watch.set_columns(width, modules());
+        }
     }
 
     /// The result of an operation. `needed`: whether an input is tracked or a parameter trains. `backward` gets the
@@ -123,7 +153,8 @@ impl Tape {
                 Ok(dys) => backward(grads, dys),
                 Err(_) => Err(Error::shape("tape", "another number of results")),
             };
-            self.nodes.push(((first..first + N).collect(), Box::new(backward)));
+            let module = self.watch.as_ref().map(|w| w.module());
+            self.nodes.push(Node { ids: first..first + N, backward: Box::new(backward), module });
         }
         let mut id = first..;
         values.map(|value| Var { value, id: id.next() })
@@ -143,11 +174,14 @@ impl Tape {
 
     /// Runs the recorded operations backwards, each freed as soon as it is done.
     pub fn backward(&mut self) -> Result<()> {
-        while let Some((ids, backward)) = self.nodes.pop() {
+        while let Some(node) = self.nodes.pop() {
             // an output that nothing used has no gradient, and passes none on
-            let gradients: Vec<_> = ids.iter().map(|id| self.grads.0.remove(id)).collect();
+            let gradients: Vec<_> = node.ids.clone().map(|id| self.grads.0.remove(&id)).collect();
             if gradients.iter().any(Option::is_some) {
-                backward(&mut self.grads, gradients)?;
+                if let (Some(watch), Some(module)) = (&self.watch, node.module) {
+                    watch.enter(module, true);
+                }
+                (node.backward)(&mut self.grads, gradients)?;
             }
         }
         Ok(())
@@ -163,13 +197,13 @@ impl Tape {
         if self.mode != Mode::Record {
             return f(self, x);
         }
-        let dropout = self.dropout.clone();
-        let mut dry = Tape::with(Mode::Dry, dropout.clone());
+        let (dropout, watch) = (self.dropout.clone(), self.watch.clone());
+        let mut dry = Tape::with(Mode::Dry, dropout.clone(), watch.clone());
         let inner = if x.is_tracked() { dry.leaf(x.value.clone()) } else { x.clone() };
         let y = f(&mut dry, &inner)?;
         let x = x.clone();
         Ok(self.record(y.value.clone(), y.is_tracked(), move |grads, dy| {
-            let mut again = Tape::new(dropout);
+            let mut again = Tape::with(Mode::Record, dropout, watch);
             let inner = if x.is_tracked() { again.leaf(x.value.clone()) } else { x.clone() };
             let y = f(&mut again, &inner)?;
             again.seed(&y, dy)?;

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 use crate::tensor::Tensor;
 
 /// A case: sequences packed one behind the other.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub segments: &'static [usize],
     pub heads: usize,

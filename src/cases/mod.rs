@@ -10,6 +10,7 @@ mod dropout;
 mod elementwise;
 mod embedding;
 mod filler;
+pub mod gradients;
 mod loss;
 mod low_rank;
 mod masks;

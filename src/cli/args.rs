@@ -199,6 +199,9 @@ pub struct EvalArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// With the negative log-likelihood of every supervised token, a list a row
+    #[arg(long, requires = "json")]
+    pub per_token: bool,
 }
 
 /// `rugosa generate`.
@@ -248,6 +251,9 @@ pub struct PreviewArgs {
     /// How many to show, from the first
     #[arg(long = "rows", value_name = "N", default_value_t = 5, value_parser = at_least::<1>)]
     pub count: usize,
+    /// Print one JSON object a row: its line, text, token ids and labels
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `rugosa devices`.

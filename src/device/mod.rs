@@ -10,11 +10,13 @@ mod pool;
 pub mod profile;
 pub mod shader;
 pub mod spec;
+mod watch;
 pub mod wgpu;
 
 pub use caps::{Caps, DeviceClass, DeviceOptions, Feature, Precision};
 pub use ledger::{Ledger, LedgerRow};
 pub use spec::{Access, Binding, Cost, Grid, Kernel, KernelSpec, Launch};
+pub use watch::Watch;
 
 use crate::error::{Error, Result};
 use pool::Pool;
@@ -108,6 +110,9 @@ struct Inner {
     /// The specialisations launched so far by threads that ask for them.
     launched: Mutex<HashMap<ThreadId, Vec<KernelSpec>>>,
     f16: AtomicBool,
+    /// Whether there is a watch: asked at every launch, so without a lock.
+    is_watched: AtomicBool,
+    watch: Mutex<Option<Arc<Watch>>>,
 }
 
 /// Device memory that goes back to the pool when its last clone is dropped.
@@ -139,6 +144,8 @@ impl Device {
             dummy: OnceLock::new(),
             launched: Mutex::default(),
             f16: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
+            watch: Mutex::default(),
         }))
     }
 
@@ -180,7 +187,13 @@ impl Device {
             None => self.alloc_fresh(&mut pool, class, what)?,
         };
         pool.ledger.add(what, class);
-        Ok(Buffer(Arc::new(BufferInner { raw, bytes: class, what, device: Arc::downgrade(&self.0) })))
+        let buffer = Buffer(Arc::new(BufferInner { raw, bytes: class, what, device: Arc::downgrade(&self.0) }));
+        drop(pool);
+        if self.0.is_watched.load(Ordering::Relaxed) {
+            // what an earlier launch left there is not this one's fault
+            self.clear(&buffer.slice())?;
+        }
+        Ok(buffer)
     }
 
     fn alloc_fresh(&self, pool: &mut MutexGuard<'_, Pool>, class: u64, what: &'static str) -> Result<RawBuffer> {
@@ -253,7 +266,25 @@ impl Device {
             noted.push(launch.spec.clone());
         }
         drop(launched);
-        self.0.backend.launch(launch)
+        self.0.backend.launch(launch)?;
+        match self.watched() {
+            Some(watch) => watch.look(&*self.0.backend, launch, self.0.dummy.get().map(|b| b.slice().raw.id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets `watch` look at what every launch from now on writes, or ends that with `None`.
+    pub fn watch(&self, watch: Option<Arc<Watch>>) {
+        self.0.is_watched.store(watch.is_some(), Ordering::Relaxed);
+        *self.0.watch.lock().unwrap_or_else(|e| e.into_inner()) = watch;
+    }
+
+    /// The watch, if there is one.
+    pub fn watched(&self) -> Option<Arc<Watch>> {
+        if !self.0.is_watched.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.0.watch.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Starts (true) or ends (false) a list of the specialisations that this thread launches; returns the list so far.

@@ -584,7 +584,8 @@ pub fn variants() -> Vec<KernelSpec> {
                     if (bias && layout == Layout::Nn) || (quantised && !vec) {
                         continue;
                     }
-                    let variant = RosaVariant { layout, vec, accumulate, format, sparse, low_rank, thin4: false, bias, tile };
+                    let variant =
+                        RosaVariant { layout, vec, accumulate, format, sparse, low_rank, thin4: false, bias, tile };
                     all.push(rosa_spec(&variant));
                 }
             }

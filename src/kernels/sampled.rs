@@ -128,7 +128,12 @@ impl Sampling {
             _ if fills(16) => 16,
             _ => 32,
         };
-        Sampling { half, lanes, unroll: if half { 2 } else { 1 }, slice: tokens.div_ceil(slices).next_multiple_of(TOKENS) }
+        Sampling {
+            half,
+            lanes,
+            unroll: if half { 2 } else { 1 },
+            slice: tokens.div_ceil(slices).next_multiple_of(TOKENS),
+        }
     }
 
     fn spec(&self) -> KernelSpec {
@@ -171,7 +176,8 @@ struct Rates {
 const DISCRETE: Rates =
     Rates { units: 215e12, plain: 36e12, sampled: 7.5e12, copied: 2.7e12, launch: 4e-6, start: 30e-6 };
 /// An estimate for a GPU beside the CPU's memory, with caches that gain less.
-const INTEGRATED: Rates = Rates { units: 10e12, plain: 4e12, sampled: 0.3e12, copied: 0.15e12, launch: 10e-6, start: 30e-6 };
+const INTEGRATED: Rates =
+    Rates { units: 10e12, plain: 4e12, sampled: 0.3e12, copied: 0.15e12, launch: 10e-6, start: 30e-6 };
 
 /// Whether sampling should take less time than the masked product.
 pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex) -> bool {

@@ -171,7 +171,8 @@ pub fn variants() -> Vec<KernelSpec> {
             for low_rank in flags {
                 let [accumulate, pair, bias] = store();
                 let bias = bias && layout == Layout::Nt;
-                let variant = RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, thin4: false, bias, tile };
+                let variant =
+                    RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, thin4: false, bias, tile };
                 all.push(rosa_spec(lanes, &variant, pair));
             }
         }

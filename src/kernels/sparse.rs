@@ -285,3 +285,61 @@ fn sampled_spec() -> KernelSpec {
 pub fn variants() -> Vec<KernelSpec> {
     vec![sampled_spec()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::random_pattern;
+    use crate::device::DeviceOptions;
+    use crate::rng::Rng;
+    use proptest::prelude::*;
+    use std::sync::OnceLock;
+
+    fn device() -> &'static Device {
+        static DEVICE: OnceLock<Device> = OnceLock::new();
+        DEVICE.get_or_init(|| Device::open(&DeviceOptions::from_env(None)).expect("a device"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn a_bucketed_index_holds_the_pattern(
+            rows in 1usize..150, cols in 1usize..150, density in 0.0f64..0.3, seed: u64,
+        ) {
+            let pattern = random_pattern(&mut Rng::new(seed, 0), rows, cols, density).unwrap();
+            let index = SparseIndex::new(device(), &pattern).unwrap();
+            let nnz = pattern.nnz();
+            prop_assert_eq!((index.rows(), index.cols(), index.nnz(), index.pattern()), (rows, cols, nnz, &pattern));
+
+            // values there and back, and each where its position says
+            let values: Vec<f32> = (0..nnz).map(|i| i as f32).collect();
+            let bucketed = index.from_csr_order(&values);
+            prop_assert_eq!(&index.to_csr_order(&bucketed), &values);
+            let entries: Vec<(u32, u32)> = pattern.entries().collect();
+            let coords: Vec<u32> = index.coords().unwrap().read().unwrap();
+            let places: Vec<(u32, u32)> = coords.chunks(2).map(|c| (c[0], c[1])).collect();
+            let wanted: Vec<(u32, u32)> = bucketed.iter().map(|v| entries[*v as usize]).collect();
+            prop_assert_eq!(&places, &wanted);
+
+            // buckets in their order, each with its own entries, by patches of 4 x 4
+            let words: Vec<u32> = index.tensor().read().unwrap();
+            let (offsets, positions) = words.split_at(index.positions_at());
+            prop_assert_eq!(offsets.len(), rows.div_ceil(32) * index.bucket_cols() + 1);
+            prop_assert_eq!((offsets[0], offsets[offsets.len() - 1] as usize), (0, nnz));
+            let mut last = None;
+            for (bucket, range) in offsets.windows(2).enumerate() {
+                prop_assert!(range[0] <= range[1]);
+                for e in range[0]..range[1] {
+                    let position = positions[e as usize / 2] >> (16 * (e % 2)) & 0xffff;
+                    let (patch, r, c) = (position >> 4, position >> 2 & 3, position & 3);
+                    let row = bucket / index.bucket_cols() * 32 + (patch / 8 * 4 + r) as usize;
+                    let col = bucket % index.bucket_cols() * 32 + (patch % 8 * 4 + c) as usize;
+                    prop_assert_eq!(places[e as usize], (row as u32, col as u32));
+                    prop_assert!(last < Some((bucket, position)), "ascending, so none twice");
+                    last = Some((bucket, position));
+                }
+            }
+        }
+    }
+}

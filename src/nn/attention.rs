@@ -89,10 +89,12 @@ impl Attention {
         let (heads, kv_heads) = (self.shape.heads, self.shape.kv_heads);
         if let (Qkv::Fused(linear), None) = (&self.qkv, &self.qk_norm) {
             let all = linear.forward(tape, x)?;
+            tape.enter(|| self.o_proj.parent());
             let [q, k, v] = ops::rope_split(tape, &all, &self.rope, positions, heads, kv_heads)?;
             return Ok((q, k, v));
         }
         let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
+        tape.enter(|| self.o_proj.parent());
         let (q, k) = match &self.qk_norm {
             None => (q, k),
             Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq)?, ops::rmsnorm(tape, &k, nk)?),

@@ -43,12 +43,14 @@ impl Decoder {
     /// The hidden states `[tokens, hidden]` behind the final norm. `checkpointed`: keep only layers' inputs for the
     /// backward pass and compute the rest again.
     pub fn hidden(&self, tape: &mut Tape, input: &Input, checkpointed: bool) -> Result<Var> {
+        tape.enter(|| "model.embed_tokens");
         let mut x = ops::embed(tape, &self.embedding, &input.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let (layer, input) = (layer.clone(), input.clone());
             let run = move |tape: &mut Tape, x: &Var| layer.forward(tape, x, i, &input);
             x = if checkpointed { tape.checkpoint(&x, run)? } else { run(tape, &x)? };
         }
+        tape.enter(|| "model.norm");
         ops::rmsnorm(tape, &x, &self.norm)
     }
 
@@ -61,14 +63,27 @@ impl Decoder {
 impl Layer {
     fn forward(&self, tape: &mut Tape, x: &Var, index: usize, input: &Input) -> Result<Var> {
         let after = self.output_norms.as_ref();
-        let h = ops::rmsnorm(tape, x, &self.input_norm)?;
+        let norm = |tape: &mut Tape, x: &Var, norm: &Norm| {
+            tape.enter(|| format!("model.layers.{index}.{}", self.name_of(norm)));
+            ops::rmsnorm(tape, x, norm)
+        };
+        let add = |tape: &mut Tape, a: &Var, b: &Var| {
+            tape.enter(|| format!("model.layers.{index}"));
+            ops::add(tape, a, b)
+        };
+        let h = norm(tape, x, &self.input_norm)?;
         let h = self.attention.forward(tape, &h, index, &input.positions, &input.pass)?;
-        let h = after.map_or(Ok(h.clone()), |(norm, _)| ops::rmsnorm(tape, &h, norm))?;
-        let x = ops::add(tape, x, &h)?;
-        let h = ops::rmsnorm(tape, &x, &self.mlp_norm)?;
+        let h = after.map_or(Ok(h.clone()), |(n, _)| norm(tape, &h, n))?;
+        let x = add(tape, x, &h)?;
+        let h = norm(tape, &x, &self.mlp_norm)?;
         let h = self.mlp.forward(tape, &h)?;
-        let h = after.map_or(Ok(h.clone()), |(_, norm)| ops::rmsnorm(tape, &h, norm))?;
-        ops::add(tape, &x, &h)
+        let h = after.map_or(Ok(h.clone()), |(_, n)| norm(tape, &h, n))?;
+        add(tape, &x, &h)
+    }
+
+    /// The name of one of the layer's norms.
+    fn name_of(&self, norm: &Norm) -> &'static str {
+        self.norms().into_iter().find(|(_, n)| std::ptr::eq(*n, norm)).map_or("norm", |(name, _)| name)
     }
 
     fn linears(&self) -> Vec<&Linear> {

@@ -45,6 +45,22 @@ impl Linear {
         &self.modules
     }
 
+    /// The module's name, or those of all: `model.layers.0.mlp.{gate_proj, up_proj}`.
+    pub fn name(&self) -> String {
+        match self.modules.as_slice() {
+            [one] => one.name.clone(),
+            all => {
+                let last: Vec<&str> = all.iter().map(|m| split(&m.name).1).collect();
+                format!("{}.{{{}}}", self.parent(), last.join(", "))
+            }
+        }
+    }
+
+    /// The name of the block that the linear is part of: `model.layers.0.mlp`.
+    pub fn parent(&self) -> &str {
+        self.modules.first().map_or("", |m| split(&m.name).0)
+    }
+
     pub fn out_features(&self) -> usize {
         self.read(|l| l.linear.weight.rows())
     }
@@ -85,7 +101,10 @@ impl Linear {
 
     /// X `[tokens, in]` to Y `[tokens, out]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        tape.enter(|| self.name());
         let Inner { linear, bias_grad } = self.read(Inner::clone);
+        let modules = || self.modules.iter().map(|m| (m.first_row, m.name.clone())).collect();
+        tape.enter_columns(linear.weight.rows(), modules);
         let y = ops::linear(tape, x, linear)?;
         Ok(match bias_grad {
             Some(grad) => ops::bias_gradient(tape, &y, &grad),
@@ -99,5 +118,28 @@ impl Linear {
 
     fn write<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
         f(&mut self.inner.write().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+/// A module's name in front of the last dot, and behind it.
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacked_modules_have_one_name() {
+        let device = crate::device::Device::new(Box::new(crate::device::dry::DryBackend::new(
+            crate::device::dry::DryBackend::caps_for_tests(),
+        )));
+        let weight = || Weight::empty(&device, crate::tensor::WeightFormat::F32, 6, 4, "weights").unwrap();
+        let module = |name: &str, first_row| Module { name: name.into(), first_row, rows: 3 };
+        let both = Linear::stacked(vec![module("a.0.mlp.gate", 0), module("a.0.mlp.up", 3)], weight(), None);
+        assert_eq!((both.name().as_str(), both.parent()), ("a.0.mlp.{gate, up}", "a.0.mlp"));
+        let one = Linear::new("a.0.mlp.down", weight(), None);
+        assert_eq!((one.name().as_str(), one.parent()), ("a.0.mlp.down", "a.0.mlp"));
     }
 }

@@ -27,10 +27,12 @@ impl Mlp {
             GateUp::Apart(linears) => {
                 let [gate_proj, up_proj] = &**linears;
                 let (gate, up) = (gate_proj.forward(tape, x)?, up_proj.forward(tape, x)?);
+                tape.enter(|| self.down_proj.parent());
                 ops::gated(tape, &gate, &up, self.activation)?
             }
             GateUp::Fused(linear) => {
                 let both = linear.forward(tape, x)?;
+                tape.enter(|| self.down_proj.parent());
                 ops::gated_both(tape, &both, self.activation)?
             }
         };

@@ -40,12 +40,7 @@ impl AdamW {
     /// Writes the squared norm of the gradients of all blocks that train to `norm_sq` `[2]`, steps those blocks, and
     /// clears their gradients. These, and so the norm, are `loss_scale` times what they should be.
     pub fn step(&self, blocks: &mut [Block], rates: Rates, loss_scale: f32, norm_sq: &Tensor) -> Result<()> {
-        norm_sq.clear()?;
-        let grads: Vec<&Tensor> = blocks.iter().filter(|b| rates.of(b.group).is_some()).map(|b| &b.grad).collect();
-        if grads.is_empty() {
-            return Ok(());
-        }
-        sum_of_squares(&grads, norm_sq)?;
+        self.norm(blocks, rates, norm_sq)?;
         for block in blocks {
             let Some(lr) = rates.of(block.group) else { continue };
             block.steps += 1;
@@ -64,5 +59,12 @@ impl AdamW {
             block.grad.clear()?;
         }
         Ok(())
+    }
+
+    /// The first half of [`AdamW::step`]: the squared norm alone.
+    pub fn norm(&self, blocks: &[Block], rates: Rates, norm_sq: &Tensor) -> Result<()> {
+        norm_sq.clear()?;
+        let grads: Vec<&Tensor> = blocks.iter().filter(|b| rates.of(b.group).is_some()).map(|b| &b.grad).collect();
+        if grads.is_empty() { Ok(()) } else { sum_of_squares(&grads, norm_sq) }
     }
 }

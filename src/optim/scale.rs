@@ -32,6 +32,11 @@ impl LossScale {
         self.factor
     }
 
+    /// Whether it reacts to what the gradients do.
+    pub fn adapts(&self) -> bool {
+        self.adapts
+    }
+
     /// Takes note of a step whose gradient was `finite` or not.
     pub fn update(&mut self, finite: bool) {
         if !self.adapts {

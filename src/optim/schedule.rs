@@ -37,6 +37,31 @@ impl LrSchedule {
 #[cfg(test)]
 mod tests {
     use super::LrSchedule::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_rate_rises_to_one_and_never_again(warmup in 0u64..50, rest in 1u64..200) {
+            let total = warmup + rest;
+            for schedule in [Linear, Cosine, Constant] {
+                let f: Vec<f64> = (0..total + 3).map(|t| schedule.factor(t, warmup, total)).collect();
+                let (rise, fall) = f.split_at(warmup as usize);
+                prop_assert!(f.iter().all(|f| (0.0..=1.0).contains(f)), "{:?}", f);
+                prop_assert!(rise.windows(2).all(|w| w[0] < w[1]) && rise.last().is_none_or(|l| *l < 1.0));
+                prop_assert_eq!(fall[0], 1.0);
+                let (length, ended) = (rest as usize, fall[rest as usize..].iter().all(|f| *f == 0.0));
+                if schedule == Constant {
+                    prop_assert!(fall.iter().all(|f| *f == 1.0));
+                } else {
+                    prop_assert!(ended && fall[..length].windows(2).all(|w| w[0] > w[1]) && fall[length - 1] > 0.0);
+                }
+                // half of the way down at half of the way
+                if schedule != Constant && rest.is_multiple_of(2) {
+                    prop_assert!((fall[length / 2] - 0.5).abs() < 1e-12);
+                }
+            }
+        }
+    }
 
     fn factors(schedule: super::LrSchedule, warmup: u64, total: u64) -> Vec<f64> {
         (0..total).map(|t| schedule.factor(t, warmup, total)).collect()

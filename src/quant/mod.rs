@@ -3,5 +3,7 @@
 mod blocks;
 pub mod int8;
 pub mod nf4;
+#[cfg(test)]
+mod round_trips;
 
 pub use blocks::{dequantise, quantise};

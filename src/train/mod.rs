@@ -1,6 +1,7 @@
 //! Training runs: configuration, phases, steps, and what they leave behind.
 
 pub mod config;
+mod diagnose;
 mod full;
 pub mod metrics;
 pub mod output;

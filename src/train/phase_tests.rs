@@ -1,5 +1,6 @@
 use super::*;
 use crate::train::config::PartialConfig;
+use proptest::prelude::*;
 
 /// The agenda of a run given by a method, a schedule and changes to its configuration.
 fn agenda(method: Method, schedule: &str, steps: u64, masks: bool, edit: fn(&mut TrainConfig)) -> Result<Agenda> {
@@ -123,4 +124,49 @@ fn schedules_are_read_as_written() {
 fn an_endless_run_does_not_overflow() {
     let agenda = agenda(Method::Rosa, "wl4294967295", i64::MAX as u64, false, |c| c.mask_grads = u32::MAX).unwrap();
     assert!(agenda.plan(agenda.steps() - 1).is_some() && agenda.plan(agenda.steps()).is_none());
+}
+
+proptest! {
+    #[test]
+    fn an_agenda_goes_through_its_phases_once(
+        warm in 0u32..12, grads in 1u32..6, steps in 1u64..40, restart: bool, masks: bool, spa: bool,
+    ) {
+        let flags = PartialConfig {
+            model: Some("m".into()), data: Some("d".into()), out: Some("o".into()), method: Some(Method::Rosa),
+            ..PartialConfig::default()
+        };
+        let mut config = TrainConfig::resolve(PartialConfig::default(), flags).unwrap();
+        config.schedule = if spa { Schedule::SpaOnly } else { Schedule::WarmLora(warm) };
+        (config.mask_grads, config.restart) = (grads, restart);
+        let before = if spa { 0 } else { u64::from(warm) } + if masks { 0 } else { u64::from(grads) };
+        let agenda = match Agenda::new(&config, masks, steps) {
+            Ok(agenda) => agenda,
+            Err(_) => {
+                prop_assert!(!(restart && !masks) && steps <= before);
+                return Ok(());
+            }
+        };
+        let plans: Vec<StepPlan> = (0..).map_while(|t| agenda.plan(t)).collect();
+        prop_assert_eq!(plans.len() as u64, agenda.steps());
+        let again = restart && !masks;
+        prop_assert_eq!(agenda.steps(), if again { before + steps } else { steps });
+        prop_assert!(plans.windows(2).all(|w| w[0].phase as u8 <= w[1].phase as u8), "phases in order");
+        for phase in [Phase::Warmup, Phase::Collect, Phase::Train] {
+            prop_assert_eq!(plans.iter().filter(|p| p.phase == phase).count() as u64, agenda.phase_steps(phase));
+        }
+        let at = |mark: fn(&StepPlan) -> bool| -> Vec<usize> {
+            (plans.iter().enumerate()).filter(|(_, p)| mark(p)).map(|(i, _)| i).collect()
+        };
+        let first = before as usize;
+        prop_assert_eq!(at(|p| p.build_masks_after), if masks { vec![] } else { vec![first - 1] });
+        prop_assert_eq!(at(|p| p.restart_before), if again { vec![first] } else { vec![] });
+        prop_assert!(plans.iter().all(|p| p.collect == (p.phase == Phase::Collect)));
+        prop_assert!(plans.iter().all(|p| p.train_sparse == (p.phase == Phase::Train) && p.train_lora != spa));
+        // the schedule's step counts on, or from the start again, and stays inside of its length
+        for (i, p) in plans.iter().enumerate() {
+            let want = if again && i >= first { i - first } else { i };
+            prop_assert_eq!(p.schedule_step, want as u64);
+            prop_assert!(p.schedule_step < p.total_steps);
+        }
+    }
 }

@@ -4,11 +4,11 @@ use super::config::{Checkpointing, MaskMode, Method, PrecisionOption, TrainConfi
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
 use super::plan::{self, MemoryPlan};
-use super::report::Reports;
+use super::report::{Recorded, Reports};
 use super::state::{self, Header, Parts, Saved};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, load_options, optimiser, rates};
-use super::{full, output, resume};
+use super::{diagnose, full, output, resume};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
 use crate::csr::CsrPattern;
@@ -241,6 +241,7 @@ impl Session {
         for step in first..agenda.steps() {
             if observer.interrupted() {
                 reports.flush(observer)?;
+                examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
                 save(step, &now, trainable, &reports)?;
                 observer.note(&format!(
                     "state saved before step {}; go on with: rugosa train --resume --out {}",
@@ -263,9 +264,6 @@ impl Session {
             let collector = now.collector.as_ref().filter(|_| plan.collect);
             let turn = Turn { step, rates, loss_scale: reports.scale.factor() };
             let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
-            if plan.build_masks_after {
-                build_masks(&mut now, &plan, config, model, trainable, observer)?;
-            }
             let metrics = StepMetrics {
                 step,
                 phase: plan.phase,
@@ -280,15 +278,38 @@ impl Session {
                 epoch: epoch as f64,
                 skipped: false,
             };
-            reports.push(result, metrics, observer)?;
+            let recorded = Recorded { window, turn, plan };
+            if plan.build_masks_after {
+                build_masks(&mut now, &plan, config, model, trainable, observer)
+                    .map_err(|e| diagnose::explained(e, &recorded, stepper, model, trainable))?;
+            }
+            reports.push(result, metrics, recorded, observer)?;
+            examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
             if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
                 reports.flush(observer)?;
+                examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
                 save(step + 1, &now, trainable, &reports)?;
             }
         }
         reports.flush(observer)?;
+        examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
         Ok(reports.last_loss)
     }
+}
+
+/// Looks for the cause where the reports hold a step that wants it.
+fn examine(
+    now: &mut Progress<'_>,
+    reports: &mut Reports<'_>,
+    stepper: &Stepper,
+    model: &Decoder,
+    trainable: &mut Trainable,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let Some(broken) = reports.take_broken() else { return Ok(()) };
+    now.attached = None; // the step that is repeated puts its own on
+    observer.note(&diagnose::diagnose(&broken, stepper, model, trainable)?);
+    Ok(())
 }
 
 /// Puts everything where the state left it.

@@ -5,11 +5,12 @@ use crate::adapters::MaskCollector;
 use crate::autograd::ops::{HeadLoss, head_loss};
 use crate::autograd::{Dropout, Tape};
 use crate::data::Batch;
-use crate::device::{Device, Pending};
+use crate::device::{Device, Pending, Watch};
 use crate::error::Result;
 use crate::nn::{Decoder, DeviceBatch};
 use crate::optim::{AdamW, Block, Rates};
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// What all steps of a run share.
 pub struct Stepper {
@@ -99,7 +100,46 @@ impl Stepper {
         collector: Option<&MaskCollector>,
         mut recorded: impl FnMut(Part) -> Result<()>,
     ) -> Result<StepResult> {
-        let Turn { step, rates, loss_scale } = turn;
+        let device = self.loss.device();
+        self.gradients(model, window, turn, collector, &mut recorded)?;
+        self.optimiser.step(blocks, turn.rates, turn.loss_scale, &self.norm_sq)?;
+        recorded(Part::Update)?;
+        Ok(StepResult {
+            loss: device.download_later(&self.loss.slice())?,
+            norm_sq: device.download_later(&self.norm_sq.slice())?,
+            loss_scale: f64::from(turn.loss_scale),
+        })
+    }
+
+    /// Adds the gradients of `window` to those of `blocks` once more, with a look at what each kernel writes; then clears
+    /// them. Nothing is updated. Waits for each kernel.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`](crate::error::Error::NonFinite), which names module and kernel, at the first number that is
+    /// not finite.
+    pub fn look(&self, model: &Decoder, window: &[Batch], blocks: &mut [Block], turn: Turn) -> Result<()> {
+        let device = self.loss.device();
+        let watch = Arc::new(Watch::default());
+        device.watch(Some(watch.clone()));
+        let looked = self.gradients(model, window, turn, None, &mut |_| Ok(())).and_then(|()| {
+            watch.enter("the gradient's norm".into(), true);
+            self.optimiser.norm(blocks, turn.rates, &self.norm_sq)
+        });
+        device.watch(None);
+        blocks.iter().try_for_each(|b| b.grad.clear())?;
+        looked
+    }
+
+    /// Forward and backward over `window`.
+    fn gradients(
+        &self,
+        model: &Decoder,
+        window: &[Batch],
+        turn: Turn,
+        collector: Option<&MaskCollector>,
+        recorded: &mut impl FnMut(Part) -> Result<()>,
+    ) -> Result<()> {
+        let Turn { step, loss_scale, .. } = turn;
         let device = self.loss.device();
         self.loss.clear()?;
         let supervised: usize = window.iter().map(Batch::supervised).sum();
@@ -116,21 +156,20 @@ impl Stepper {
             let on_device = DeviceBatch::upload(device, batch, model.config.sliding_window)?;
             let dropout =
                 self.dropout.then(|| Dropout { seed: self.seed, step: step as u32, keys: on_device.keys.clone() });
-            let mut tape = Tape::new(dropout);
+            let watch = device.watched();
+            if let Some(watch) = &watch {
+                watch.set_tokens(batch.len());
+            }
+            let mut tape = Tape::new(dropout).watched(watch);
             let hidden = model.hidden(&mut tape, &on_device.input, self.checkpointed)?;
             let loss = HeadLoss { scale: scale as f32, gradient: loss_scale, sum: &self.loss };
+            tape.enter(|| "lm_head");
             head_loss(&mut tape, &hidden, &model.head, &on_device.targets, loss)?;
             drop(hidden);
             recorded(Part::Forward)?;
             tape.backward()?;
             recorded(Part::Backward)?;
         }
-        self.optimiser.step(blocks, rates, loss_scale, &self.norm_sq)?;
-        recorded(Part::Update)?;
-        Ok(StepResult {
-            loss: device.download_later(&self.loss.slice())?,
-            norm_sq: device.download_later(&self.norm_sq.slice())?,
-            loss_scale: f64::from(loss_scale),
-        })
+        Ok(())
     }
 }

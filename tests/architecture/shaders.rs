@@ -5,6 +5,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use rayon::prelude::*;
+use rugosa::cases::gradients::{WITHOUT_BACKWARD, gradients};
 use rugosa::device::Feature;
 use rugosa::device::shader::{FRAGMENTS, render};
 use rugosa::device::spec::{Access, Grid, Kernel, KernelSpec, read, write};
@@ -89,6 +90,56 @@ fn every_kernel_has_a_row_in_the_case_table() {
 
 fn without_rows(kernels: &[&Kernel], listed: &BTreeSet<&str>) -> Vec<String> {
     kernels.iter().filter(|k| !listed.contains(k.name)).map(|k| format!("{}: no row in src/cases", k.name)).collect()
+}
+
+#[test]
+fn every_kernel_with_a_backward_has_a_row_of_the_finite_differences() {
+    let rows = gradients();
+    let differentiated: BTreeSet<&str> = rows.iter().flat_map(|row| row.kernels.iter().map(|k| k.name)).collect();
+    let exempt: BTreeSet<&str> = WITHOUT_BACKWARD.iter().map(|(k, _)| k.name).collect();
+    assert_none(without_gradients(KERNELS, &differentiated, &exempt));
+    let fault = |differentiated: &[&'static str], exempt: &[&'static str]| {
+        without_gradients(&[&GOOD], &differentiated.iter().copied().collect(), &exempt.iter().copied().collect())
+    };
+    let nowhere = "good: neither in a row of src/cases/gradients.rs nor in its WITHOUT_BACKWARD";
+    assert_eq!(fault(&[], &[]), [nowhere]);
+    assert_eq!(fault(&["good"], &["good"]), ["good: has a row of the finite differences and is in WITHOUT_BACKWARD"]);
+    assert!(fault(&["good"], &[]).is_empty() && fault(&[], &["good"]).is_empty());
+}
+
+fn without_gradients(kernels: &[&Kernel], rows: &BTreeSet<&str>, exempt: &BTreeSet<&str>) -> Vec<String> {
+    let fault = |k: &&Kernel| match (rows.contains(k.name), exempt.contains(k.name)) {
+        (false, false) => {
+            Some(format!("{}: neither in a row of src/cases/gradients.rs nor in its WITHOUT_BACKWARD", k.name))
+        }
+        (true, true) => Some(format!("{}: has a row of the finite differences and is in WITHOUT_BACKWARD", k.name)),
+        _ => None,
+    };
+    kernels.iter().filter_map(fault).collect()
+}
+
+#[test]
+fn every_operation_has_a_row_of_the_finite_differences() {
+    let rows = gradients();
+    let listed: BTreeSet<&str> = rows.iter().map(|row| row.op).collect();
+    let files = sources("src/autograd/ops");
+    let names: Vec<&str> =
+        files.iter().filter_map(|f| f.path.strip_prefix("src/autograd/ops/")?.strip_suffix(".rs")).collect();
+    assert_none(operations_without_rows(&names, &listed));
+    assert_eq!(
+        operations_without_rows(&["mod", "a"], &["b"].into()),
+        ["a: no row in src/cases/gradients.rs", "b: a row without src/autograd/ops/b.rs"]
+    );
+}
+
+/// `names`: the files of the operations, of which `mod` is none.
+fn operations_without_rows(names: &[&str], listed: &BTreeSet<&str>) -> Vec<String> {
+    let missing = names.iter().filter(|n| **n != "mod" && !listed.contains(**n));
+    let mut broken: Vec<String> = missing.map(|n| format!("{n}: no row in src/cases/gradients.rs")).collect();
+    broken.extend(
+        listed.iter().filter(|l| !names.contains(l)).map(|l| format!("{l}: a row without src/autograd/ops/{l}.rs")),
+    );
+    broken
 }
 
 #[test]

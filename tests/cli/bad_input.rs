@@ -361,3 +361,27 @@ fn names(folder: &Path) -> Vec<String> {
     all.sort();
     all
 }
+
+#[test]
+fn a_weight_that_is_no_number() {
+    let b = Bench::new();
+    let path = b.path("model/model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let start = json["model.layers.1.self_attn.o_proj.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[8 + header + start..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let (code, stdout, stderr) = run(&mut b.train("model", "rows.jsonl", "out", "--steps 40"));
+    let last = stderr.lines().last().unwrap_or_default();
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    let parts = [
+        "error: step 9: no finite loss",
+        "10 steps in a row: model.layers.1.self_attn.o_proj: ",
+        "gave NaN",
+        "--model",
+    ];
+    assert!(parts.iter().all(|part| last.contains(part)), "{stderr}");
+    let metrics = std::fs::read_to_string(b.path("out/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().filter(|l| l.contains("\"skipped\":true")).count(), 10, "{metrics}");
+}

@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod demo;
 mod devices;
+mod eval;
 mod model;
 mod preview;
 mod resume;

@@ -34,6 +34,21 @@ fn rows_are_shown_as_the_model_sees_them() {
 }
 
 #[test]
+fn rows_as_json_hold_text_ids_and_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = run(&mut preview(folder.path(), ROWS, "--json"));
+    assert_eq!((code, stdout.lines().count()), (Some(0), 3), "{stderr}");
+    let rows: Vec<serde_json::Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let text = "<|im_start|>user\nRose?<|im_end|>\n<|im_start|>assistant\nBite\u{1b} me<|im_end|>\n";
+    assert_eq!((rows[0]["text"].as_str(), rows[0]["line"].as_u64()), (Some(text), Some(1)));
+    let second = serde_json::json!({
+        "line": 2, "text": "2+2=4<|im_end|>", "input_ids": [50, 43, 50, 61, 52, 258],
+        "labels": [-100, -100, -100, -100, 52, 258],
+    });
+    assert_eq!(rows[1], second);
+}
+
+#[test]
 fn colour_marks_what_is_learnt_where_it_is_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let (_, stdout, _) = run(preview(folder.path(), ROWS, "").env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR"));

@@ -1,9 +1,10 @@
 //! Attention over packed segments: grouped heads, soft cap, window.
 
-use crate::common::{device, random};
+use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{AttentionInputs, attention};
+use rugosa::cases::attention_reference::Case;
 use rugosa::kernels::attention::AttentionShape;
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
@@ -35,65 +36,54 @@ fn forward(at: &Inputs, s: &AttentionShape, start: &[u32]) -> Vec<f64> {
     out
 }
 
-#[test]
-fn gradients_of_queries_keys_and_values() {
+/// Gradients of queries, keys and values.
+pub fn check(case: Case) {
     let rng = &mut Rng::named(1, "attention");
-    let lengths = [5, 1, 9];
-    let n: usize = lengths.iter().sum();
-    for (heads, kv_heads, head_dim, softcap, window) in
-        [(2, 2, 8, None, None), (4, 2, 8, None, None), (3, 1, 16, Some(2.0), None), (2, 1, 8, None, Some(3))]
-    {
-        let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.35, softcap, span: None };
-        let mut start = Vec::new();
-        let mut end = Vec::new();
-        for length in lengths {
-            let first = start.len() as u32;
-            start.extend(vec![first; length]);
-            end.extend(vec![first + length as u32; length]);
+    let Case { segments, heads, kv_heads, head_dim, window, softcap } = case;
+    let n: usize = segments.iter().sum();
+    let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.35, softcap, span: None };
+    let (mut start, mut end) = (Vec::new(), Vec::new());
+    for &length in segments {
+        let first = start.len();
+        for t in first..first + length {
+            start.push(first.max((t + 1).saturating_sub(window)) as u32);
+            end.push((first + length).min(t.saturating_add(window)) as u32);
         }
-        if let Some(w) = window {
-            for t in 0..n as u32 {
-                start[t as usize] = start[t as usize].max((t + 1).saturating_sub(w));
-                end[t as usize] = end[t as usize].min(t + w);
-            }
+    }
+    let index = |v: Vec<u32>| Tensor::from_slice(device(), &[n], &v, "test").unwrap();
+    let inputs_on_device = AttentionInputs {
+        kv_start: index(start.clone()),
+        kv_end: index((1..=n as u32).collect()),
+        q_start: index((0..n as u32).collect()),
+        q_end: index(end),
+    };
+    let (q_shape, kv_shape) = ([n, heads * head_dim], [n, kv_heads * head_dim]);
+    let (q, k, v) = (random(rng, n * q_shape[1]), random(rng, n * kv_shape[1]), random(rng, n * kv_shape[1]));
+    let dy = random(rng, q.len());
+    let inputs = vec![wide(&q), wide(&k), wide(&v)];
+    let run = |at: &Inputs| forward(at, &shape, &start);
+    let (out, reference) = (run(&inputs), differences(&inputs, &dy, run));
+    for tracked in [[true, true, true], [true, false, false], [false, false, true], [false; 3]] {
+        let what = format!("{case:?} {tracked:?}");
+        let mut tape = Tape::new(None);
+        let vars = [
+            input(&mut tape, &q_shape, &q, tracked[0]),
+            input(&mut tape, &kv_shape, &k, tracked[1]),
+            input(&mut tape, &kv_shape, &v, tracked[2]),
+        ];
+        let y = attention(&mut tape, &vars[0], &vars[1], &vars[2], &inputs_on_device, shape).unwrap();
+        // scores reach about 5: exp is good to 3 + 2·5 ulp, twice in a softmax; its backward subtracts
+        assert_near(&format!("out {what}"), &y.value.read().unwrap(), &out, n + head_dim, 48.0);
+        assert_eq!(y.is_tracked(), tracked.contains(&true), "{what}");
+        if y.is_tracked() {
+            tape.seed(&y, up(&q_shape, &dy)).unwrap();
+            tape.backward().unwrap();
         }
-        let index = |v: Vec<u32>| Tensor::from_slice(device(), &[n], &v, "test").unwrap();
-        let inputs_on_device = AttentionInputs {
-            kv_start: index(start.clone()),
-            kv_end: index((1..=n as u32).collect()),
-            q_start: index((0..n as u32).collect()),
-            q_end: index(end),
-        };
-        let (q_shape, kv_shape) = ([n, heads * head_dim], [n, kv_heads * head_dim]);
-        let (q, k, v) = (random(rng, n * q_shape[1]), random(rng, n * kv_shape[1]), random(rng, n * kv_shape[1]));
-        let dy = random(rng, q.len());
-        let inputs = vec![wide(&q), wide(&k), wide(&v)];
-        let run = |at: &Inputs| forward(at, &shape, &start);
-        let (out, reference) = (run(&inputs), differences(&inputs, &dy, run));
-        for tracked in [[true, true, true], [true, false, false], [false, false, true], [false; 3]] {
-            let what = format!("{shape:?} window {window:?} {tracked:?}");
-            let mut tape = Tape::new(None);
-            let vars = [
-                input(&mut tape, &q_shape, &q, tracked[0]),
-                input(&mut tape, &kv_shape, &k, tracked[1]),
-                input(&mut tape, &kv_shape, &v, tracked[2]),
-            ];
-            let y = attention(&mut tape, &vars[0], &vars[1], &vars[2], &inputs_on_device, shape).unwrap();
-            // scores reach about 5: exp is good to 3 + 2·5 ulp, twice in a softmax; its backward subtracts
-            assert_near(&format!("out {what}"), &y.value.read().unwrap(), &out, n + head_dim, 48.0);
-            assert_eq!(y.is_tracked(), tracked.contains(&true), "{what}");
-            if y.is_tracked() {
-                tape.seed(&y, up(&q_shape, &dy)).unwrap();
-                tape.backward().unwrap();
-            }
-            for ((var, want), (name, tracked)) in
-                vars.iter().zip(&reference).zip(["dQ", "dK", "dV"].iter().zip(tracked))
-            {
-                let found = tape.take(var).map(|t| t.read().unwrap());
-                assert_eq!(found.is_some(), tracked, "{name} {what}");
-                if let Some(d) = found {
-                    assert_near(&format!("{name} {what}"), &d, want, n * heads + head_dim, 48.0);
-                }
+        for ((var, want), (name, tracked)) in vars.iter().zip(&reference).zip(["dQ", "dK", "dV"].iter().zip(tracked)) {
+            let found = tape.take(var).map(|t| t.read().unwrap());
+            assert_eq!(found.is_some(), tracked, "{name} {what}");
+            if let Some(d) = found {
+                assert_near(&format!("{name} {what}"), &d, want, n * heads + head_dim, 48.0);
             }
         }
     }

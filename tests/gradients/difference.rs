@@ -1,8 +1,38 @@
 //! Central differences, and how close a gradient must come.
 
-use crate::common::device;
 use rugosa::autograd::{Param, Tape, Var};
+use rugosa::device::{Device, DeviceOptions, Precision};
+use rugosa::kernels::coop;
 use rugosa::tensor::Tensor;
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+thread_local! {
+    /// Whether this thread computes on matrix units.
+    static ON_UNITS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What this thread computes on.
+pub fn device() -> &'static Device {
+    if ON_UNITS.get() { units().expect("matrix units") } else { crate::common::device() }
+}
+
+/// A device of its own, since precision is a setting of the device; none without matrix units.
+pub fn units() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let open = || {
+        let device = Device::open(&DeviceOptions::from_env(None)).expect("a device");
+        (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
+    };
+    DEVICE.get_or_init(open).as_ref()
+}
+
+/// Lets `f` compute on matrix units.
+pub fn on_units(f: impl FnOnce()) {
+    ON_UNITS.set(true);
+    f();
+    ON_UNITS.set(false);
+}
 
 /// What a forward pass in f64 is given: one list of numbers for each input.
 pub type Inputs = Vec<Vec<f64>>;
@@ -35,13 +65,16 @@ pub fn differences(inputs: &Inputs, weights: &[f32], f: impl Fn(&Inputs) -> Vec<
 }
 
 /// Compares a result with its reference. `terms` is the length of the longest chain of sums behind an element, `ulp` what
-/// functions like exp add, in units of the last place of the tensor's largest element.
+/// functions like exp add, in units of the last place of the tensor's largest element. On matrix units operands are rounded
+/// to f16, 2⁻¹¹ of them at most: a product's error is some 2⁻¹¹ of the largest element, several times that behind a chain
+/// of them, and functions magnify it as they magnify roundings in f32.
 #[track_caller]
 pub fn assert_near(what: &str, got: &[f32], want: &[f64], terms: usize, ulp: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let most = want.iter().fold(0.0f64, |m, w| m.max(w.abs()));
     // rounding errors of a sum of independent terms grow as √n; four standard deviations, and the differences' own error
-    let bound = f64::from(f32::EPSILON) * (4.0 * (terms as f64).sqrt() + ulp) * most + 1e-9;
+    let halves = if ON_UNITS.get() { (8.0 + ulp / 2.0) / 2048.0 * most } else { 0.0 };
+    let bound = f64::from(f32::EPSILON) * (4.0 * (terms as f64).sqrt() + ulp) * most + 1e-9 + halves;
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(*g) - w).abs();
         assert!(error <= bound, "{what}: element {i} is {g}, expected {w} ± {bound}");

@@ -1,6 +1,6 @@
 //! The head and its loss: one matrix or shards, one chunk of tokens or several.
 
-use crate::common::{device, random};
+use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{Head, HeadLoss, Targets, head_loss, head_nll};
@@ -35,52 +35,47 @@ fn losses(h: &[f64], w: &[f64], hidden: usize, targets: &[i32], softcap: Option<
     (targets.iter().enumerate()).filter(|(_, t)| **t >= 0).map(|(i, t)| of(i, *t as usize)).collect()
 }
 
-#[test]
-fn losses_and_gradients() {
+/// The loss, and gradients of hidden states and matrix.
+pub fn check(tokens: usize, hidden: usize, vocab: usize, softcap: Option<f32>) {
     let rng = &mut Rng::named(1, "head");
-    for (tokens, hidden, vocab) in [(7, 13, 31), (6, 8, 64), (1, 4, 5)] {
-        let (h, w) = (random(rng, tokens * hidden), random(rng, vocab * hidden));
-        let targets: Vec<i32> =
-            (0..tokens).map(|t| if t % 3 == 1 { -100 } else { rng.below(vocab as u64) as i32 }).collect();
-        let supervised = targets.iter().filter(|t| **t >= 0).count();
-        let on_device = Targets::new(device(), &targets).unwrap();
-        assert_eq!(on_device.len(), supervised);
-        for softcap in [None, Some(3.0)] {
-            let forward = |at: &Inputs| losses(&at[0], &at[1], hidden, &targets, softcap);
-            let inputs = vec![wide(&h), wide(&w)];
-            let nll = forward(&inputs);
-            let reference = differences(&inputs, &vec![SCALE; supervised], forward);
-            let total: f64 = nll.iter().sum::<f64>() * f64::from(SCALE);
-            for (cuts, tracked, trains) in [
-                (vec![0], true, true),
-                (vec![0], true, false),
-                (vec![0], false, true),
-                (vec![0], false, false),
-                (vec![0, 3, vocab - 1], true, false),
-            ] {
-                let what = format!("{tokens} x {hidden} x {vocab}, cap {softcap:?}, {cuts:?}, {tracked} {trains}");
-                let grad = trains.then(|| started(&[vocab, hidden]));
-                let head = head(&w, vocab, hidden, &cuts, grad.clone(), softcap);
-                let sum = up(&[1], &[2.0]);
-                let mut tape = Tape::new(None);
-                let x = input(&mut tape, &[tokens, hidden], &h, tracked);
-                head_loss(&mut tape, &x, &head, &on_device, HeadLoss { scale: SCALE, sum: &sum, gradient: 1.0 })
-                    .unwrap();
-                // logits reach about 12: exp and log are good to some 27 ulp of theirs
-                assert_near(&format!("loss {what}"), &sum.read().unwrap(), &[2.0 + total], vocab + hidden, 32.0);
-                tape.backward().unwrap();
-                let found = tape.take(&x).map(|t| t.read().unwrap());
-                assert_eq!(found.is_some(), tracked, "{what}");
-                if let Some(dh) = found {
-                    assert_near(&format!("dH {what}"), &dh, &reference[0], vocab + hidden, 32.0);
-                }
-                if let Some(grad) = grad {
-                    assert_near(&format!("dW {what}"), &added(&grad), &reference[1], hidden + tokens, 32.0);
-                }
-                let alone = head_nll(&x.value, &head, &on_device).unwrap();
-                assert_near(&format!("nll {what}"), &alone, &nll, vocab + hidden, 32.0);
-            }
+    let (h, w) = (random(rng, tokens * hidden), random(rng, vocab * hidden));
+    let targets: Vec<i32> =
+        (0..tokens).map(|t| if t % 3 == 1 { -100 } else { rng.below(vocab as u64) as i32 }).collect();
+    let supervised = targets.iter().filter(|t| **t >= 0).count();
+    let on_device = Targets::new(device(), &targets).unwrap();
+    assert_eq!(on_device.len(), supervised);
+    let forward = |at: &Inputs| losses(&at[0], &at[1], hidden, &targets, softcap);
+    let inputs = vec![wide(&h), wide(&w)];
+    let nll = forward(&inputs);
+    let reference = differences(&inputs, &vec![SCALE; supervised], forward);
+    let total: f64 = nll.iter().sum::<f64>() * f64::from(SCALE);
+    for (cuts, tracked, trains) in [
+        (vec![0], true, true),
+        (vec![0], true, false),
+        (vec![0], false, true),
+        (vec![0], false, false),
+        (vec![0, 3, vocab - 1], true, false),
+    ] {
+        let what = format!("{tokens} x {hidden} x {vocab}, cap {softcap:?}, {cuts:?}, {tracked} {trains}");
+        let grad = trains.then(|| started(&[vocab, hidden]));
+        let head = head(&w, vocab, hidden, &cuts, grad.clone(), softcap);
+        let sum = up(&[1], &[2.0]);
+        let mut tape = Tape::new(None);
+        let x = input(&mut tape, &[tokens, hidden], &h, tracked);
+        head_loss(&mut tape, &x, &head, &on_device, HeadLoss { scale: SCALE, sum: &sum, gradient: 1.0 }).unwrap();
+        // logits reach about 12: exp and log are good to some 27 ulp of theirs
+        assert_near(&format!("loss {what}"), &sum.read().unwrap(), &[2.0 + total], vocab + hidden, 32.0);
+        tape.backward().unwrap();
+        let found = tape.take(&x).map(|t| t.read().unwrap());
+        assert_eq!(found.is_some(), tracked, "{what}");
+        if let Some(dh) = found {
+            assert_near(&format!("dH {what}"), &dh, &reference[0], vocab + hidden, 32.0);
         }
+        if let Some(grad) = grad {
+            assert_near(&format!("dW {what}"), &added(&grad), &reference[1], hidden + tokens, 32.0);
+        }
+        let alone = head_nll(&x.value, &head, &on_device).unwrap();
+        assert_near(&format!("nll {what}"), &alone, &nll, vocab + hidden, 32.0);
     }
 }
 

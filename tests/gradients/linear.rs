@@ -4,7 +4,9 @@ use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::ops::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 use rugosa::autograd::{Dropout, Tape};
+use rugosa::cases::stored;
 use rugosa::csr::CsrPattern;
+use rugosa::dtype::DType;
 use rugosa::error::Result;
 use rugosa::kernels::sparse::SparseIndex;
 use rugosa::rng::Rng;
@@ -26,7 +28,10 @@ struct Case {
     pattern: CsrPattern,
     keys: Vec<u32>,
     x: Vec<f32>,
+    /// W as its format stores it, and what that stands for.
+    stored: Vec<u8>,
     w: Vec<f32>,
+    dtype: DType,
     a: Vec<f32>,
     b: Vec<f32>,
     s: Vec<f32>,
@@ -35,14 +40,17 @@ struct Case {
 }
 
 impl Case {
-    fn new(tokens: usize, out: usize, inn: usize, rank: usize) -> Case {
+    fn new(tokens: usize, out: usize, inn: usize, rank: usize, dtype: DType) -> Case {
         let rng = &mut Rng::named(1, "linear");
         let flat: Vec<u64> = (0..(out * inn) as u64).filter(|_| rng.uniform() < 0.2).collect();
         let pattern = CsrPattern::from_flat(out, inn, &flat).unwrap();
+        let (stored, w) = stored(dtype, &random(rng, out * inn)).unwrap();
         Case {
             keys: (0..tokens).map(|_| rng.next_u64() as u32).collect(),
             x: random(rng, tokens * inn),
-            w: random(rng, out * inn),
+            w,
+            stored,
+            dtype,
             a: random(rng, rank * inn),
             b: random(rng, out * rank),
             s: random(rng, pattern.nnz()),
@@ -128,23 +136,23 @@ impl GradientSink for Keep {
     }
 }
 
-#[test]
-fn every_combination_of_parts() {
-    // odd sizes, and such that rows are read four at a time; more inputs than outputs and fewer
-    for (tokens, out, inn, rank) in [(7, 9, 13, 3), (5, 33, 8, 2), (1, 4, 31, 1)] {
-        let case = Case::new(tokens, out, inn, rank);
-        for low_rank in Part::ALL {
-            for dropout in [false, true].into_iter().filter(|d| !d || low_rank != Part::Absent) {
-                for sparse in Part::ALL {
-                    let (l, s) = (low_rank != Part::Absent, sparse != Part::Absent);
-                    let y = |bias| case.forward(&case.inputs(), l, dropout, s, bias);
-                    let reference = differences(&case.inputs(), &case.dy, |at| case.forward(at, l, dropout, s, false));
-                    let y = [y(false), y(true)];
-                    for flags in 0..16 {
-                        let [bias, weight, sink, tracked] = [1, 2, 4, 8].map(|bit| flags & bit != 0);
-                        let c = Combination { low_rank, dropout, sparse, bias, weight, sink, tracked };
-                        check(&case, c, &y[usize::from(bias)], &reference);
-                    }
+/// Each combination of the linear's parts, or all of them at once.
+pub fn check(tokens: usize, out: usize, inn: usize, rank: usize, dtype: DType, every: bool) {
+    let case = Case::new(tokens, out, inn, rank, dtype);
+    let parts = if every { &Part::ALL[..] } else { &[Part::Trains] };
+    for &low_rank in parts {
+        for dropout in [false, true].into_iter().filter(|d| !d || low_rank != Part::Absent) {
+            for &sparse in parts {
+                let (l, s) = (low_rank != Part::Absent, sparse != Part::Absent);
+                let y = |bias| case.forward(&case.inputs(), l, dropout, s, bias);
+                let reference = differences(&case.inputs(), &case.dy, |at| case.forward(at, l, dropout, s, false));
+                let y = [y(false), y(true)];
+                // what is quantised does not train
+                let trains = dtype == DType::F32;
+                for flags in (0..16).filter(|f| if every { true } else { *f == 15 || *f == 0 }) {
+                    let [bias, weight, sink, tracked] = [1, 2, 4, 8].map(|bit| flags & bit != 0);
+                    let c = Combination { low_rank, dropout, sparse, bias, weight: weight && trains, sink, tracked };
+                    check_one(&case, c, &y[usize::from(bias)], &reference);
                 }
             }
         }
@@ -162,10 +170,10 @@ struct Combination {
     tracked: bool,
 }
 
-fn check(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
+fn check_one(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     let (t, n, k, r) = (case.tokens, case.out, case.inn, case.rank);
     let what = |name: &str| format!("{name} of {c:?}, [{t}, {k}] to {n}, rank {r}");
-    let index = SparseIndex::new(crate::common::device(), &case.pattern).unwrap();
+    let index = SparseIndex::new(device(), &case.pattern).unwrap();
     let a = param(&[r, k], &case.a, c.low_rank == Part::Trains);
     let b = param(&[n, r], &case.b, c.low_rank == Part::Trains);
     let s = param(&[index.nnz()], &index.from_csr_order(&case.s), c.sparse == Part::Trains);
@@ -179,12 +187,12 @@ fn check(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     };
     let weight_grad = c.weight.then(|| started(&[n, k]));
     let op = Linear {
-        weight: Weight::from_tensor(&up(&[n, k], &case.w)).unwrap(),
+        weight: Weight::upload(device(), case.dtype, n, k, &case.stored).unwrap(),
         weight_grad: weight_grad.clone(),
         bias: c.bias.then(|| up(&[n], &case.bias)),
         attached: Arc::new(attached),
     };
-    let keys = Tensor::from_slice(crate::common::device(), &[t], &case.keys, "test").unwrap();
+    let keys = Tensor::from_slice(device(), &[t], &case.keys, "test").unwrap();
     let mut tape = Tape::new(c.dropout.then_some(Dropout { seed: SEED, step: STEP, keys }));
     let x = input(&mut tape, &[t, k], &case.x, c.tracked);
     let var = linear(&mut tape, &x, op).unwrap();
@@ -219,80 +227,65 @@ fn check(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
 
 /// Adapters on some blocks of a stacked weight, each of its own rank and scale, against the same blocks as one adapter
 /// with zeros between them.
-#[test]
-fn blocks_of_a_stacked_weight() {
-    let blocks = [(1, 4, 2, 1.5), (5, 3, 1, -0.5), (10, 2, 3, 2.0)].map(|(first_row, rows, rank, scale)| Block {
-        first_row,
-        rows,
-        rank,
-        scale,
-    });
-    // three of them; one that covers a part; one that covers all but the last row
-    for (out, chosen) in [(13, &blocks[..]), (13, &blocks[1..2]), (8, &blocks[..2])] {
-        let (tokens, inn) = (6, 9);
-        let rank: usize = chosen.iter().map(|b| b.rank).sum();
-        let len: usize = chosen.iter().map(|b| b.rows * b.rank).sum();
-        let rng = &mut Rng::named(2, "blocks");
-        let [x, w, a, b, dy] = [tokens * inn, out * inn, rank * inn, len, tokens * out].map(|n| random(rng, n));
-        let forward = |inputs: &Inputs| -> Vec<f64> {
-            let [x, a, b] = inputs.as_slice() else { panic!("three inputs") };
-            let mut y: Vec<f64> = (0..tokens * out)
-                .map(|i| (0..inn).map(|k| x[i / out * inn + k] * f64::from(w[i % out * inn + k])).sum())
-                .collect();
-            let (mut column, mut at) = (0, 0);
-            for block in chosen {
-                for (t, r, j) in
-                    (0..tokens).flat_map(|t| (0..block.rows).flat_map(move |r| (0..block.rank).map(move |j| (t, r, j))))
-                {
-                    let u: f64 = (0..inn).map(|k| x[t * inn + k] * a[(column + j) * inn + k]).sum();
-                    y[t * out + block.first_row + r] += f64::from(block.scale) * u * b[at + r * block.rank + j];
-                }
-                (column, at) = (column + block.rank, at + block.rows * block.rank);
+pub fn check_blocks(tokens: usize, out: usize, inn: usize, blocks: &[(usize, usize, usize, f32)]) {
+    let chosen: Vec<Block> =
+        blocks.iter().map(|&(first_row, rows, rank, scale)| Block { first_row, rows, rank, scale }).collect();
+    let rank: usize = chosen.iter().map(|b| b.rank).sum();
+    let len: usize = chosen.iter().map(|b| b.rows * b.rank).sum();
+    let rng = &mut Rng::named(2, "blocks");
+    let [x, w, a, b, dy] = [tokens * inn, out * inn, rank * inn, len, tokens * out].map(|n| random(rng, n));
+    let forward = |inputs: &Inputs| -> Vec<f64> {
+        let [x, a, b] = inputs.as_slice() else { panic!("three inputs") };
+        let mut y: Vec<f64> = (0..tokens * out)
+            .map(|i| (0..inn).map(|k| x[i / out * inn + k] * f64::from(w[i % out * inn + k])).sum())
+            .collect();
+        let (mut column, mut at) = (0, 0);
+        for block in &chosen {
+            for (t, r, j) in
+                (0..tokens).flat_map(|t| (0..block.rows).flat_map(move |r| (0..block.rank).map(move |j| (t, r, j))))
+            {
+                let u: f64 = (0..inn).map(|k| x[t * inn + k] * a[(column + j) * inn + k]).sum();
+                y[t * out + block.first_row + r] += f64::from(block.scale) * u * b[at + r * block.rank + j];
             }
-            y
-        };
-        let inputs = [&x, &a, &b].map(|v| wide(v)).to_vec();
-        let (pa, pb) = (param(&[rank, inn], &a, true), param(&[len], &b, true));
-        let sinks: Vec<_> = chosen.iter().map(|_| Arc::new(Keep::default())).collect();
-        let rows = |(block, sink): (&Block, &Arc<Keep>)| {
-            let Block { first_row, rows, .. } = *block;
-            RowSink { first_row, rows, to: sink.clone() }
-        };
-        let op = Linear {
-            weight: Weight::from_tensor(&up(&[out, inn], &w)).unwrap(),
-            weight_grad: None,
-            bias: None,
-            attached: Arc::new(Attachment {
-                low_rank: Some(LowRank {
-                    a: pa.clone(),
-                    b: pb.clone(),
-                    blocks: chosen.to_vec(),
-                    dropout: 0.0,
-                    stream: 0,
-                }),
-                sparse: None,
-                sinks: chosen.iter().zip(&sinks).map(rows).collect(),
-            }),
-        };
-        let mut tape = Tape::new(None);
-        let tx = input(&mut tape, &[tokens, inn], &x, true);
-        let y = linear(&mut tape, &tx, op).unwrap();
-        assert_near("Y", &y.value.read().unwrap(), &forward(&inputs), inn + rank, 8.0);
-        tape.seed(&y, up(&[tokens, out], &dy)).unwrap();
-        tape.backward().unwrap();
-        let reference = differences(&inputs, &dy, forward);
-        assert_near("dX", &arrived(&mut tape, &tx), &reference[0], out + rank, 8.0);
-        assert_near("dA", &added(&pa.grad.unwrap()), &reference[1], tokens * out, 8.0);
-        assert_near("dB", &added(&pb.grad.unwrap()), &reference[2], tokens * inn, 8.0);
-        for (block, sink) in chosen.iter().zip(&sinks) {
-            let taken: Vec<f32> = sink.0.lock().unwrap().take().unwrap().read().unwrap();
-            let want: Vec<f64> = (0..block.rows * inn)
-                .map(|i| {
-                    let (row, k) = (block.first_row + i / inn, i % inn);
-                    (0..tokens).map(|t| f64::from(dy[t * out + row]) * f64::from(x[t * inn + k])).sum()
-                })
-                .collect();
-            assert_near("collected dW", &taken, &want, tokens, 8.0);
+            (column, at) = (column + block.rank, at + block.rows * block.rank);
         }
+        y
+    };
+    let inputs = [&x, &a, &b].map(|v| wide(v)).to_vec();
+    let (pa, pb) = (param(&[rank, inn], &a, true), param(&[len], &b, true));
+    let sinks: Vec<_> = chosen.iter().map(|_| Arc::new(Keep::default())).collect();
+    let rows = |(block, sink): (&Block, &Arc<Keep>)| {
+        let Block { first_row, rows, .. } = *block;
+        RowSink { first_row, rows, to: sink.clone() }
+    };
+    let op = Linear {
+        weight: Weight::from_tensor(&up(&[out, inn], &w)).unwrap(),
+        weight_grad: None,
+        bias: None,
+        attached: Arc::new(Attachment {
+            low_rank: Some(LowRank { a: pa.clone(), b: pb.clone(), blocks: chosen.clone(), dropout: 0.0, stream: 0 }),
+            sparse: None,
+            sinks: chosen.iter().zip(&sinks).map(rows).collect(),
+        }),
+    };
+    let mut tape = Tape::new(None);
+    let tx = input(&mut tape, &[tokens, inn], &x, true);
+    let y = linear(&mut tape, &tx, op).unwrap();
+    assert_near("Y", &y.value.read().unwrap(), &forward(&inputs), inn + rank, 8.0);
+    tape.seed(&y, up(&[tokens, out], &dy)).unwrap();
+    tape.backward().unwrap();
+    let reference = differences(&inputs, &dy, forward);
+    assert_near("dX", &arrived(&mut tape, &tx), &reference[0], out + rank, 8.0);
+    assert_near("dA", &added(&pa.grad.unwrap()), &reference[1], tokens * out, 8.0);
+    assert_near("dB", &added(&pb.grad.unwrap()), &reference[2], tokens * inn, 8.0);
+    for (block, sink) in chosen.iter().zip(&sinks) {
+        let taken: Vec<f32> = sink.0.lock().unwrap().take().unwrap().read().unwrap();
+        let want: Vec<f64> = (0..block.rows * inn)
+            .map(|i| {
+                let (row, k) = (block.first_row + i / inn, i % inn);
+                (0..tokens).map(|t| f64::from(dy[t * out + row]) * f64::from(x[t * inn + k])).sum()
+            })
+            .collect();
+        assert_near("collected dW", &taken, &want, tokens, 8.0);
     }
 }

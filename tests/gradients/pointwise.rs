@@ -1,144 +1,129 @@
 //! Norms, rotary positions, gates, residual connections and the embedding.
 
-use crate::common::{device, random};
+use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
-use rugosa::autograd::ops::{Activation, EmbeddingTable, Norm, add, embed, gated, rmsnorm, rope};
+use rugosa::autograd::ops::{
+    Activation, EmbeddingTable, Norm, add, bias_gradient, columns, embed, gated, rmsnorm, rope,
+};
 use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 
-#[test]
-fn rmsnorms() {
+pub fn check_norm(rows: usize, heads: usize, width: usize, unit_offset: bool) {
     let rng = &mut Rng::named(1, "rmsnorm");
     let eps = 1e-3f32;
-    // (rows, norms in a row, width): the whole row, and each head of it
-    for (rows, heads, width) in [(7, 1, 13), (3, 1, 64), (5, 3, 8), (33, 1, 4), (1, 1, 129)] {
-        let n = rows * heads * width;
-        let (x, w, dy) = (random(rng, n), random(rng, width), random(rng, n));
-        for unit_offset in [false, true] {
-            let forward = |at: &Inputs| -> Vec<f64> {
-                let factor = |i: usize| at[1][i] + if unit_offset { 1.0 } else { 0.0 };
-                let normed = |x: &[f64]| -> Vec<f64> {
-                    let square = x.iter().map(|x| x * x).sum::<f64>() / width as f64;
-                    let rms = (square + f64::from(eps)).sqrt();
-                    x.iter().enumerate().map(|(i, x)| x / rms * factor(i)).collect()
-                };
-                at[0].chunks(width).flat_map(normed).collect()
-            };
-            let inputs = vec![wide(&x), wide(&w)];
-            let (y, reference) = (forward(&inputs), differences(&inputs, &dy, forward));
-            for (tracked, trains) in [(true, true), (true, false), (false, true), (false, false)] {
-                let what = format!("[{rows}, {heads} x {width}], offset {unit_offset}, {tracked} {trains}");
-                let norm = Norm { weight: param(&[width], &w, trains), eps, unit_offset };
-                let mut tape = Tape::new(None);
-                let x = input(&mut tape, &[rows, heads * width], &x, tracked);
-                let out = rmsnorm(&mut tape, &x, &norm).unwrap();
-                assert_near(&format!("Y {what}"), &out.value.read().unwrap(), &y, width, 16.0);
-                assert_eq!(out.is_tracked(), tracked || trains, "{what}");
-                if !out.is_tracked() {
-                    continue;
-                }
-                tape.seed(&out, up(&[rows, heads * width], &dy)).unwrap();
-                tape.backward().unwrap();
-                if tracked {
-                    let dx = arrived(&mut tape, &x);
-                    assert_near(&format!("dX {what}"), &dx, &reference[0], 2 * width, 16.0);
-                }
-                if let Some(dw) = &norm.weight.grad {
-                    assert_near(&format!("dw {what}"), &added(dw), &reference[1], rows * heads, 16.0);
-                }
-            }
+    let n = rows * heads * width;
+    let (x, w, dy) = (random(rng, n), random(rng, width), random(rng, n));
+    let forward = |at: &Inputs| -> Vec<f64> {
+        let factor = |i: usize| at[1][i] + if unit_offset { 1.0 } else { 0.0 };
+        let normed = |x: &[f64]| -> Vec<f64> {
+            let square = x.iter().map(|x| x * x).sum::<f64>() / width as f64;
+            let rms = (square + f64::from(eps)).sqrt();
+            x.iter().enumerate().map(|(i, x)| x / rms * factor(i)).collect()
+        };
+        at[0].chunks(width).flat_map(normed).collect()
+    };
+    let inputs = vec![wide(&x), wide(&w)];
+    let (y, reference) = (forward(&inputs), differences(&inputs, &dy, forward));
+    for (tracked, trains) in [(true, true), (true, false), (false, true), (false, false)] {
+        let what = format!("[{rows}, {heads} x {width}], offset {unit_offset}, {tracked} {trains}");
+        let norm = Norm { weight: param(&[width], &w, trains), eps, unit_offset };
+        let mut tape = Tape::new(None);
+        let x = input(&mut tape, &[rows, heads * width], &x, tracked);
+        let out = rmsnorm(&mut tape, &x, &norm).unwrap();
+        assert_near(&format!("Y {what}"), &out.value.read().unwrap(), &y, width, 16.0);
+        assert_eq!(out.is_tracked(), tracked || trains, "{what}");
+        if !out.is_tracked() {
+            continue;
+        }
+        tape.seed(&out, up(&[rows, heads * width], &dy)).unwrap();
+        tape.backward().unwrap();
+        if tracked {
+            let dx = arrived(&mut tape, &x);
+            assert_near(&format!("dX {what}"), &dx, &reference[0], 2 * width, 16.0);
+        }
+        if let Some(dw) = &norm.weight.grad {
+            assert_near(&format!("dw {what}"), &added(dw), &reference[1], rows * heads, 16.0);
         }
     }
 }
 
-#[test]
-fn rotary_positions() {
+pub fn check_rope(heads: usize, head_dim: usize) {
     let rng = &mut Rng::named(2, "rope");
-    for (heads, head_dim) in [(1, 8), (3, 16)] {
-        let positions = [0u32, 1, 2, 0, 1, 63, 31];
-        let (n, half) = (positions.len() * heads * head_dim, head_dim / 2);
-        let frequencies = inverse_frequencies(head_dim, 10_000.0);
-        let (x, dy) = (random(rng, n), random(rng, n));
-        let forward = |at: &Inputs| -> Vec<f64> {
-            let mut y = at[0].clone();
-            for (i, head) in y.chunks_mut(head_dim).enumerate() {
-                for j in 0..half {
-                    let (sin, cos) = (f64::from(positions[i / heads]) * frequencies[j]).sin_cos();
-                    let (a, b) = (head[j], head[j + half]);
-                    (head[j], head[j + half]) = (a * cos - b * sin, b * cos + a * sin);
-                }
+    let positions = [0u32, 1, 2, 0, 1, 63, 31];
+    let (n, half) = (positions.len() * heads * head_dim, head_dim / 2);
+    let frequencies = inverse_frequencies(head_dim, 10_000.0);
+    let (x, dy) = (random(rng, n), random(rng, n));
+    let forward = |at: &Inputs| -> Vec<f64> {
+        let mut y = at[0].clone();
+        for (i, head) in y.chunks_mut(head_dim).enumerate() {
+            for j in 0..half {
+                let (sin, cos) = (f64::from(positions[i / heads]) * frequencies[j]).sin_cos();
+                let (a, b) = (head[j], head[j + half]);
+                (head[j], head[j + half]) = (a * cos - b * sin, b * cos + a * sin);
             }
-            y
-        };
-        let inputs = vec![wide(&x)];
-        let (y, reference) = (forward(&inputs), differences(&inputs, &dy, forward));
-        let table = RopeTable::new(device(), &frequencies, 64, 1.0).unwrap();
-        let at = Tensor::from_slice(device(), &[positions.len()], &positions, "test").unwrap();
-        let mut tape = Tape::new(None);
-        let shape = [positions.len(), heads * head_dim];
-        let x = input(&mut tape, &shape, &x, true);
-        let out = rope(&mut tape, &x, &table, &at).unwrap();
-        assert_near("Y", &out.value.read().unwrap(), &y, 2, 8.0);
-        tape.seed(&out, up(&shape, &dy)).unwrap();
-        tape.backward().unwrap();
-        assert_near("dX", &arrived(&mut tape, &x), &reference[0], 2, 8.0);
-    }
+        }
+        y
+    };
+    let inputs = vec![wide(&x)];
+    let (y, reference) = (forward(&inputs), differences(&inputs, &dy, forward));
+    let table = RopeTable::new(device(), &frequencies, 64, 1.0).unwrap();
+    let at = Tensor::from_slice(device(), &[positions.len()], &positions, "test").unwrap();
+    let mut tape = Tape::new(None);
+    let shape = [positions.len(), heads * head_dim];
+    let x = input(&mut tape, &shape, &x, true);
+    let out = rope(&mut tape, &x, &table, &at).unwrap();
+    assert_near("Y", &out.value.read().unwrap(), &y, 2, 8.0);
+    tape.seed(&out, up(&shape, &dy)).unwrap();
+    tape.backward().unwrap();
+    assert_near("dX", &arrived(&mut tape, &x), &reference[0], 2, 8.0);
 }
 
-#[test]
-fn gates() {
+pub fn check_gate(shape: [usize; 2], activation: Activation) {
     let rng = &mut Rng::named(3, "gates");
-    for shape in [[7, 9], [3, 64]] {
-        let n = shape[0] * shape[1];
-        // far out too, where sigmoids saturate
-        let gate: Vec<f32> = random(rng, n).iter().map(|g| 3.0 * g).collect();
-        let (upward, dh) = (random(rng, n), random(rng, n));
-        for activation in [Activation::Silu, Activation::GeluTanh] {
-            let forward = |at: &Inputs| -> Vec<f64> {
-                let act = |z: f64| match activation {
-                    Activation::Silu => z / (1.0 + (-z).exp()),
-                    Activation::GeluTanh => {
-                        0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044_715 * z.powi(3))).tanh())
-                    }
-                };
-                at[0].iter().zip(&at[1]).map(|(g, u)| act(*g) * u).collect()
-            };
-            let inputs = vec![wide(&gate), wide(&upward)];
-            let (h, reference) = (forward(&inputs), differences(&inputs, &dh, forward));
-            for (g, u) in [(true, true), (true, false), (false, true), (false, false)] {
-                let what = format!("{activation:?} {shape:?} {g} {u}");
-                let mut tape = Tape::new(None);
-                let gate = input(&mut tape, &shape, &gate, g);
-                let upward = input(&mut tape, &shape, &upward, u);
-                let out = gated(&mut tape, &gate, &upward, activation).unwrap();
-                // exp(-a) is good to 3 + 2|a| ulp, with |a| up to about 20 where it counts
-                assert_near(&format!("h {what}"), &out.value.read().unwrap(), &h, 1, 48.0);
-                assert_eq!(out.is_tracked(), g || u, "{what}");
-                if out.is_tracked() {
-                    tape.seed(&out, up(&shape, &dh)).unwrap();
-                    tape.backward().unwrap();
-                }
-                for (name, var, want, tracked) in [("gate", &gate, &reference[0], g), ("up", &upward, &reference[1], u)]
-                {
-                    let found = tape.take(var).map(|t| t.read().unwrap());
-                    assert_eq!(found.is_some(), tracked, "d {name} {what}");
-                    if let Some(d) = found {
-                        assert_near(&format!("d {name} {what}"), &d, want, 1, 48.0);
-                    }
-                }
+    let n = shape[0] * shape[1];
+    // far out too, where sigmoids saturate
+    let gate: Vec<f32> = random(rng, n).iter().map(|g| 3.0 * g).collect();
+    let (upward, dh) = (random(rng, n), random(rng, n));
+    let forward = |at: &Inputs| -> Vec<f64> {
+        let act = |z: f64| match activation {
+            Activation::Silu => z / (1.0 + (-z).exp()),
+            Activation::GeluTanh => {
+                0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044_715 * z.powi(3))).tanh())
+            }
+        };
+        at[0].iter().zip(&at[1]).map(|(g, u)| act(*g) * u).collect()
+    };
+    let inputs = vec![wide(&gate), wide(&upward)];
+    let (h, reference) = (forward(&inputs), differences(&inputs, &dh, forward));
+    for (g, u) in [(true, true), (true, false), (false, true), (false, false)] {
+        let what = format!("{activation:?} {shape:?} {g} {u}");
+        let mut tape = Tape::new(None);
+        let gate = input(&mut tape, &shape, &gate, g);
+        let upward = input(&mut tape, &shape, &upward, u);
+        let out = gated(&mut tape, &gate, &upward, activation).unwrap();
+        // exp(-a) is good to 3 + 2|a| ulp, with |a| up to about 20 where it counts
+        assert_near(&format!("h {what}"), &out.value.read().unwrap(), &h, 1, 48.0);
+        assert_eq!(out.is_tracked(), g || u, "{what}");
+        if out.is_tracked() {
+            tape.seed(&out, up(&shape, &dh)).unwrap();
+            tape.backward().unwrap();
+        }
+        for (name, var, want, tracked) in [("gate", &gate, &reference[0], g), ("up", &upward, &reference[1], u)] {
+            let found = tape.take(var).map(|t| t.read().unwrap());
+            assert_eq!(found.is_some(), tracked, "d {name} {what}");
+            if let Some(d) = found {
+                assert_near(&format!("d {name} {what}"), &d, want, 1, 48.0);
             }
         }
     }
 }
 
 /// x + x·(…) + x: one activation that several operations use, with gradients that arrive as one shared tensor.
-#[test]
-fn residual_connections() {
+pub fn check_residual(shape: [usize; 2]) {
     let rng = &mut Rng::named(4, "add");
-    let shape = [5, 7];
-    let (a, b, dy) = (random(rng, 35), random(rng, 35), random(rng, 35));
+    let [a, b, dy] = [(); 3].map(|()| random(rng, shape[0] * shape[1]));
     let forward = |at: &Inputs| -> Vec<f64> {
         let silu = |z: f64| z / (1.0 + (-z).exp());
         let both = |(a, b): (&f64, &f64)| {
@@ -175,13 +160,12 @@ fn an_activation_with_itself() {
     assert_eq!(arrived(&mut tape, &x), [1.0, 8.0, -16.0]);
 }
 
-#[test]
-fn embeddings() {
+pub fn check_embedding(vocab: usize, hidden: usize, scale: f32) {
     let rng = &mut Rng::named(5, "embed");
-    let (vocab, hidden, scale) = (33, 12, 1.5f32);
     let table = random(rng, vocab * hidden);
     // rows that come often, once, and never
-    let tokens: Vec<u32> = [vec![5; 40], vec![0, 32, 7, 5, 0, 31]].concat();
+    let last = vocab as u32 - 1;
+    let tokens: Vec<u32> = [vec![5; 40], vec![0, last, 7, 5, 0, last - 1]].concat();
     let dy = random(rng, tokens.len() * hidden);
     let forward = |at: &Inputs| -> Vec<f64> {
         let row = |t: &u32| at[0][*t as usize * hidden..][..hidden].iter().map(|v| v * f64::from(scale));
@@ -190,7 +174,7 @@ fn embeddings() {
     let inputs = vec![wide(&table)];
     let (y, reference) = (forward(&inputs), differences(&inputs, &dy, forward));
     let ids = Tensor::from_slice(device(), &[tokens.len()], &tokens, "test").unwrap();
-    for (cuts, trains) in [(vec![0], true), (vec![0], false), (vec![0, 7, 32], false)] {
+    for (cuts, trains) in [(vec![0], true), (vec![0], false), (vec![0, 7, vocab - 1], false)] {
         let ends = cuts.iter().skip(1).copied().chain([vocab]);
         let shards = cuts.iter().copied().zip(ends).map(|(first, end): (usize, usize)| {
             let part = up(&[end - first, hidden], &table[first * hidden..end * hidden]);
@@ -207,4 +191,48 @@ fn embeddings() {
         tape.backward().unwrap();
         assert_near("d table", &added(&grad), &reference[0], 41, 4.0);
     }
+}
+
+/// Σ of the rows; Y is X as it is.
+pub fn check_bias(shape: [usize; 2]) {
+    let rng = &mut Rng::named(6, "bias");
+    let [rows, cols] = shape;
+    let (x, bias, dy) = (random(rng, rows * cols), random(rng, cols), random(rng, rows * cols));
+    let forward = |at: &Inputs| at[0].iter().enumerate().map(|(i, x)| x + at[1][i % cols]).collect();
+    let reference = differences(&vec![wide(&x), wide(&bias)], &dy, forward);
+    for tracked in [true, false] {
+        let grad = started(&[cols]);
+        let mut tape = Tape::new(None);
+        let input = input(&mut tape, &shape, &x, tracked);
+        let y = bias_gradient(&mut tape, &input, &grad);
+        assert_eq!(y.value.read::<f32>().unwrap(), x);
+        tape.seed(&y, up(&shape, &dy)).unwrap();
+        tape.backward().unwrap();
+        assert_near("d bias", &added(&grad), &reference[1], rows, 4.0);
+        assert_eq!(tape.take(&input).map(|t| t.read().unwrap()), tracked.then(|| dy.clone()));
+    }
+}
+
+/// Two parts that overlap: the gradient of X is written by the first that comes back and added to by the other.
+pub fn check_columns(shape: [usize; 2], first: usize, width: usize) {
+    let rng = &mut Rng::named(7, "columns");
+    let [rows, cols] = shape;
+    let parts = [(first, width), (0, cols - 1)];
+    let x = random(rng, rows * cols);
+    let dy = parts.map(|(_, width)| random(rng, rows * width));
+    let part = |x: &[f64], (first, width): (usize, usize)| -> Vec<f64> {
+        x.chunks(cols).flat_map(|row| row[first..first + width].to_vec()).collect()
+    };
+    let forward = |at: &Inputs| parts.map(|p| part(&at[0], p)).concat();
+    let reference = differences(&vec![wide(&x)], &dy.concat(), forward);
+    let mut tape = Tape::new(None);
+    let x = input(&mut tape, &shape, &x, true);
+    for (p, dy) in parts.into_iter().zip(&dy) {
+        let y = columns(&mut tape, &x, p.0, p.1).unwrap();
+        let want: Vec<f32> = part(&wide(&x.value.read().unwrap()), p).iter().map(|v| *v as f32).collect();
+        assert_eq!(y.value.read::<f32>().unwrap(), want);
+        tape.seed(&y, up(&[rows, p.1], dy)).unwrap();
+    }
+    tape.backward().unwrap();
+    assert_near("dX", &arrived(&mut tape, &x), &reference[0], 2, 2.0);
 }

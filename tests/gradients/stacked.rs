@@ -1,6 +1,6 @@
 //! What takes the results of stacked linears apart.
 
-use crate::common::{device, random};
+use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{Activation, gated_both, rope_split};
@@ -8,11 +8,9 @@ use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 
-#[test]
-fn queries_keys_and_values() {
-    let (tokens, heads, kv_heads, head_dim) = (5, 3, 2, 6);
+pub fn check_split(tokens: usize, heads: usize, kv_heads: usize, head_dim: usize) {
     let rng = &mut Rng::named(1, "split");
-    let positions = [0u32, 3, 1, 9, 4];
+    let positions: Vec<u32> = (0..tokens).map(|_| rng.below(10) as u32).collect();
     let inv_freq = inverse_frequencies(head_dim, 100.0);
     let table = RopeTable::new(device(), &inv_freq, 10, 1.0).unwrap();
     let at = Tensor::from_slice(device(), &[tokens], &positions, "test").unwrap();
@@ -23,12 +21,12 @@ fn queries_keys_and_values() {
     // q, k and v one behind the other
     let forward = |inputs: &Inputs| -> Vec<f64> {
         let mut parts = vec![Vec::new(); 3];
-        for (row, position) in inputs[0].chunks(all).zip(positions) {
+        for (row, position) in inputs[0].chunks(all).zip(&positions) {
             let mut first = 0;
             for (i, w) in widths.into_iter().enumerate() {
                 for head in row[first..first + w].chunks(head_dim) {
                     let (a, b) = head.split_at(head_dim / 2);
-                    let turn = |j: usize| if i < 2 { f64::from(position) * inv_freq[j] } else { 0.0 };
+                    let turn = |j: usize| if i < 2 { f64::from(*position) * inv_freq[j] } else { 0.0 };
                     let (cos, sin) = (|j| f64::cos(turn(j)), |j| f64::sin(turn(j)));
                     parts[i].extend((0..a.len()).map(|j| a[j] * cos(j) - b[j] * sin(j)));
                     parts[i].extend((0..a.len()).map(|j| b[j] * cos(j) + a[j] * sin(j)));
@@ -56,30 +54,25 @@ fn queries_keys_and_values() {
     }
 }
 
-#[test]
-fn gate_and_up() {
+pub fn check_both(rows: usize, cols: usize, activation: Activation) {
     let rng = &mut Rng::named(2, "both");
-    for (rows, cols) in [(3, 5), (2, 8)] {
-        let (x, dy) = (random(rng, rows * 2 * cols), random(rng, rows * cols));
-        for activation in [Activation::Silu, Activation::GeluTanh] {
-            let f = move |z: f64| match activation {
-                Activation::Silu => z / (1.0 + (-z).exp()),
-                Activation::GeluTanh => {
-                    0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3))).tanh())
-                }
-            };
-            let forward = |inputs: &Inputs| -> Vec<f64> {
-                inputs[0].chunks(2 * cols).flat_map(|r| (0..cols).map(move |j| f(r[j]) * r[cols + j])).collect()
-            };
-            let inputs = vec![wide(&x)];
-            let reference = differences(&inputs, &dy, forward);
-            let mut tape = Tape::new(None);
-            let x = input(&mut tape, &[rows, 2 * cols], &x, true);
-            let y = gated_both(&mut tape, &x, activation).unwrap();
-            assert_near("Y", &y.value.read().unwrap(), &forward(&inputs), 1, 32.0);
-            tape.seed(&y, up(&[rows, cols], &dy)).unwrap();
-            tape.backward().unwrap();
-            assert_near("dX", &arrived(&mut tape, &x), &reference[0], 1, 32.0);
+    let (x, dy) = (random(rng, rows * 2 * cols), random(rng, rows * cols));
+    let f = move |z: f64| match activation {
+        Activation::Silu => z / (1.0 + (-z).exp()),
+        Activation::GeluTanh => {
+            0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3))).tanh())
         }
-    }
+    };
+    let forward = |inputs: &Inputs| -> Vec<f64> {
+        inputs[0].chunks(2 * cols).flat_map(|r| (0..cols).map(move |j| f(r[j]) * r[cols + j])).collect()
+    };
+    let inputs = vec![wide(&x)];
+    let reference = differences(&inputs, &dy, forward);
+    let mut tape = Tape::new(None);
+    let x = input(&mut tape, &[rows, 2 * cols], &x, true);
+    let y = gated_both(&mut tape, &x, activation).unwrap();
+    assert_near("Y", &y.value.read().unwrap(), &forward(&inputs), 1, 32.0);
+    tape.seed(&y, up(&[rows, cols], &dy)).unwrap();
+    tape.backward().unwrap();
+    assert_near("dX", &arrived(&mut tape, &x), &reference[0], 1, 32.0);
 }

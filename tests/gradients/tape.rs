@@ -1,6 +1,6 @@
 //! The tape itself: what is tracked, what is kept, and what is made again.
 
-use crate::common::{device, random};
+use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::ops::{Activation, Attachment, Linear, LowRank, add, gated, linear};
 use rugosa::autograd::{Dropout, Param, Tape, Var};

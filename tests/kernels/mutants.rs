@@ -89,7 +89,28 @@ const MUTANTS: &[Mutant] = &[
     Mutant("add", "sign", "a[i] + b[i]", "a[i] - b[i]"),
     Mutant("add_into", "scale", "p.scale * b[i]", "b[i]"),
     Mutant("scale", "scale", "a[i] *= p.scale;", ""),
-    Mutant("glu", "scale", "z * s * up[i]", "s * up[i]"),
+    Mutant("glu", "scale", "z * s * u;", "s * u;"),
+    Mutant("glu_both", "index", "both[at + cols]", "both[at]"),
+    Mutant("glu_both_backward", "index", "\"dboth[at + cols]\" if BOTH", "\"dboth[at + 1u]\" if BOTH"),
+    Mutant("rope_split", "sign", "a * c - b * s", "a * c + b * s"),
+    Mutant("rope_split", "index", "+ head - p.heads)", "+ head)"),
+    Mutant("rope_merge", "sign", "{{ \"-\" if MERGE }}sines", "sines"),
+    Mutant("low_rank_spread", "scale", "value = scale * b[place]", "value = b[place]"),
+    Mutant("low_rank_spread", "index", "- p.first) * p.cols", "- p.first) * p.rank"),
+    Mutant("low_rank_gather", "sign", "b[place] += scale", "b[place] = scale"),
+    Mutant("low_rank_project", "index", "before + (k - first) * cols + j", "before + k * cols + j"),
+    Mutant("low_rank_project", "range", "min(end, k_begin + each)", "end"),
+    Mutant(
+        "low_rank_project",
+        "barrier",
+        "{% endfor %}\n        workgroupBarrier();\n        let next",
+        "{% endfor %}\n        let next",
+    ),
+    Mutant("low_rank_project", "scale", "= scale * acc", "= acc"),
+    Mutant("low_rank_gradient", "index", "+ column + j]", "+ j]"),
+    Mutant("low_rank_gradient", "range", "min(p.tokens, t_begin + each)", "p.tokens"),
+    Mutant("low_rank_gradient", "barrier", "    workgroupBarrier();\n    if (quarter == 0u)", "    if (quarter == 0u)"),
+    Mutant("low_rank_gradient", "index", "tile[{{ 256 + 64 * x }}u + lane]", "tile[{{ 64 * x }}u + lane]"),
     Mutant("glu_backward", "sign", "(V(1.0) - s)", "(V(1.0) + s)"),
     Mutant("columns", "index", "p.first + (i", "(i"),
     Mutant("gather", "scale", "value = p.scale * ", "value = "),
@@ -185,7 +206,7 @@ fn each_planted_bug_is_caught() {
     for (number, mutant) in MUTANTS.iter().enumerate() {
         let Mutant(kernel, kind, from, to) = mutant;
         let device = match *kernel {
-            "matmul" | "rosa_linear" | "sddmm_tile" => Some(&plain),
+            "matmul" | "rosa_linear" | "sddmm_tile" | "low_rank_project" | "low_rank_gradient" => Some(&plain),
             name if name.ends_with("_coop") => units.as_ref(),
             _ => Some(&fast),
         };

@@ -21,6 +21,9 @@ pub struct Scores {
     pub perplexity: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervised_tokens: Option<usize>,
+    /// Of each supervised token, a list a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_nll: Option<Vec<Vec<f32>>>,
     /// Share of rows whose answer is generated word for word, blanks at both ends aside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact_match: Option<f64>,
@@ -43,10 +46,12 @@ pub fn run(args: EvalArgs) -> Result<()> {
     }
     let mut scores = Scores { examples: examples.len(), ..Scores::default() };
     if wants(Metric::Loss) {
-        let (nll, tokens) = loss(&ready, &examples, args.batch_size)?;
+        let rows = token_nll(&ready, &examples, args.batch_size)?;
+        let (nll, tokens) = total(&rows);
         scores.nll = Some(nll / tokens.max(1) as f64);
         scores.perplexity = scores.nll.map(f64::exp);
         scores.supervised_tokens = Some(tokens);
+        scores.token_nll = args.per_token.then_some(rows);
     }
     if wants(Metric::ExactMatch) {
         let matched = exact_match(&ready, ready.tokenizer.as_ref(), &examples, args.batch_size, args.max_new_tokens)?;
@@ -71,9 +76,15 @@ fn table(s: &Scores) -> String {
     text
 }
 
-/// Summed negative log-likelihood and the number of supervised tokens.
-pub fn loss(ready: &Ready, examples: &[ExampleRef<'_>], batch_size: usize) -> Result<(f64, usize)> {
-    let (mut sum, mut tokens) = (0.0, 0);
+/// The sum, and the number of tokens.
+fn total(rows: &[Vec<f32>]) -> (f64, usize) {
+    let sum = rows.iter().flatten().map(|n| f64::from(*n)).sum();
+    (sum, rows.iter().map(Vec::len).sum())
+}
+
+/// The negative log-likelihood of each row's supervised tokens, in nats.
+fn token_nll(ready: &Ready, examples: &[ExampleRef<'_>], batch_size: usize) -> Result<Vec<Vec<f32>>> {
+    let mut all = Vec::with_capacity(examples.len());
     for rows in examples.chunks(batch_size) {
         if signal::interrupted() {
             return Err(Error::Interrupted);
@@ -82,10 +93,12 @@ pub fn loss(ready: &Ready, examples: &[ExampleRef<'_>], batch_size: usize) -> Re
         let on_device = DeviceBatch::upload(&ready.device, &batch, ready.model.config.sliding_window)?;
         let hidden = ready.model.hidden(&mut Tape::inference(), &on_device.input, false)?;
         let nll = head_nll(&hidden.value, &ready.model.head, &on_device.targets)?;
-        sum += nll.iter().map(|n| f64::from(*n)).sum::<f64>();
-        tokens += nll.len();
+        let mut rest = nll.into_iter();
+        // what a row's first token should have been is never asked
+        let asked = |e: &ExampleRef<'_>| e.labels.iter().skip(1).filter(|l| **l >= 0).count();
+        all.extend(rows.iter().map(|e| rest.by_ref().take(asked(e)).collect::<Vec<_>>()));
     }
-    Ok((sum, tokens))
+    Ok(all)
 }
 
 /// Rows whose answer the model gives word for word from their prompt. An answer is the supervised tokens of the first

@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::cli::args::PreviewArgs;
-use crate::data::{Dataset, Tokenizer, preview};
+use crate::data::{Dataset, ExampleRef, Tokenizer, preview};
 use crate::error::Result;
 use crate::io::checkpoint::Checkpoint;
 use anstream::{AutoStream, ColorChoice};
@@ -16,7 +16,11 @@ pub fn run(args: &PreviewArgs) -> Result<()> {
 
     let mut text = String::new();
     for example in dataset.examples().take(args.count) {
-        text += &preview::render(tokenizer.as_ref(), example, colour)?;
+        text += &if args.json {
+            json(tokenizer.as_ref(), example)?
+        } else {
+            preview::render(tokenizer.as_ref(), example, colour)?
+        };
         text.push('\n');
     }
     print(&text)?;
@@ -31,4 +35,11 @@ pub fn run(args: &PreviewArgs) -> Result<()> {
         all.supervised
     );
     Ok(())
+}
+
+/// One object: `text` is what the ids stand for, special tokens spelled out; it is missing without a tokenizer.
+fn json(tokenizer: Option<&Tokenizer>, example: ExampleRef<'_>) -> Result<String> {
+    let text = tokenizer.map(|t| t.decode(example.ids, false)).transpose()?;
+    let (ids, labels) = (example.ids, example.labels);
+    Ok(serde_json::json!({ "line": example.line, "text": text, "input_ids": ids, "labels": labels }).to_string())
 }

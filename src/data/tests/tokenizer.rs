@@ -1,6 +1,7 @@
 use super::support::{self, BOS, EOS, SPECIAL, VOCAB, metadata, strings, tokenizer};
 use crate::data::Tokenizer;
 use crate::io::gguf::{Metadata, Value};
+use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use std::path::Path;
 
@@ -48,6 +49,33 @@ fn check(t: &Tokenizer, cases: &Json, normal: impl Fn(&str) -> String) {
         said += &stream.finish().unwrap();
         assert_eq!(said, normal(text));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn any_text_comes_back(text in any_text()) {
+        let fixture: Json = serde_json::from_str(BPE).unwrap();
+        for pre in ["gpt-2", "smollm", "llama-bpe"] {
+            let t = gguf(&fixture, "gpt2", pre);
+            let ids = t.encode(&text, false).unwrap();
+            prop_assert_eq!(&t.decode(&ids, false).unwrap(), &text, "{}", pre);
+            let mut stream = t.stream(false);
+            let mut said: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+            said += &stream.finish().unwrap();
+            prop_assert_eq!(&said, &text, "{} token by token", pre);
+        }
+    }
+}
+
+/// Words, blanks, digits, line breaks, accents, other scripts, emoji, and any character at all.
+fn any_text() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "the", " rose", "'s", "  ", "\n", "\t", "12345", "é", "東京", "🌹", "\r\n", "_", " \u{301}",
+    ]);
+    let piece = prop_oneof![word.prop_map(str::to_owned), any::<char>().prop_map(String::from)];
+    prop::collection::vec(piece, 0..20).prop_map(|pieces| pieces.concat())
 }
 
 #[test]

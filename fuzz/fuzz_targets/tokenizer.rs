@@ -1,0 +1,11 @@
+//! A tokenizer in a GGUF file.
+#![no_main]
+
+#[path = "../common.rs"]
+mod common;
+#[path = "../../tests/common/readers.rs"]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| common::feed(&[("a.gguf", data)], |folder| readers::tokenizer(
+    &folder.join("a.gguf")
+)));

@@ -1,0 +1,249 @@
+//! The rows of the finite differences: each operation that has a backward, with its shapes, formats and variants, and the
+//! kernels of both directions. What is computed lies above this layer: `tests/gradients` takes the rows from here and
+//! checks every backward against central differences of its forward in f64.
+//!
+//! `tests/architecture.rs` refuses an operation in `autograd/ops` without a row, and a kernel that is neither in a row nor
+//! in [`WITHOUT_BACKWARD`].
+
+use super::attention_reference::Case;
+use crate::device::{Feature, Kernel};
+use crate::dtype::DType;
+use crate::kernels::{
+    attention, attention_coop, attention_decode, coop, dropout, elementwise, elementwise::Activation, embedding, loss,
+    low_rank, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
+};
+
+/// One row.
+pub struct Gradient {
+    /// The operation: its file in `autograd/ops`.
+    pub op: &'static str,
+    /// The kernels that its forward and backward may launch, on any class of device.
+    pub kernels: &'static [&'static Kernel],
+    pub shape: Shape,
+}
+
+/// Sizes and variants. Small: an element of an input costs two forward passes.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// X `[tokens, inn]`, W `[out, inn]` in `dtype`. `every`: each combination of what may be attached, else all of it.
+    Linear {
+        tokens: usize,
+        out: usize,
+        inn: usize,
+        rank: usize,
+        dtype: DType,
+        every: bool,
+    },
+    /// Several adapters on a stacked weight `[out, inn]`, each on rows of its own: first row, rows, rank, scale.
+    Blocks {
+        tokens: usize,
+        out: usize,
+        inn: usize,
+        blocks: &'static [(usize, usize, usize, f32)],
+    },
+    /// X `[tokens, hidden]`, head `[vocab, hidden]`.
+    Head {
+        tokens: usize,
+        hidden: usize,
+        vocab: usize,
+        softcap: Option<f32>,
+    },
+    Attention(Case),
+    /// X `[rows, heads · width]`, normalised over each `width`.
+    Norm {
+        rows: usize,
+        heads: usize,
+        width: usize,
+        unit_offset: bool,
+    },
+    Rope {
+        heads: usize,
+        head_dim: usize,
+    },
+    /// Queries, keys and values out of `[tokens, (heads + 2 · kv_heads) · head_dim]`.
+    Split {
+        tokens: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+    },
+    /// `both`: gate and up side by side `[rows, 2 · cols]`, else apart.
+    Gate {
+        rows: usize,
+        cols: usize,
+        activation: Activation,
+        both: bool,
+    },
+    Residual {
+        rows: usize,
+        cols: usize,
+    },
+    Bias {
+        rows: usize,
+        cols: usize,
+    },
+    /// Columns `first .. first + width` of `[rows, cols]`, and others beside them.
+    Columns {
+        rows: usize,
+        cols: usize,
+        first: usize,
+        width: usize,
+    },
+    /// A table `[vocab, hidden]`, its rows times `scale`.
+    Embedding {
+        vocab: usize,
+        hidden: usize,
+        scale: f32,
+    },
+}
+
+/// Kernels that no gradient passes through, and why.
+pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
+    (&attention_decode::DECODE, "generation alone"),
+    (&attention_decode::KV_STORE, "generation alone"),
+    (&loss::ARGMAX, "generation alone"),
+    (&optimizer::ADAMW, "behind the gradients"),
+    (&rope::ROPE_IN_PLACE, "generation alone"),
+    (&topk::HISTOGRAM, "masks, behind the gradients"),
+    (&topk::MASK, "masks, behind the gradients"),
+    (&topk::SCORE, "masks, behind the gradients"),
+    (&topk::SELECT, "masks, behind the gradients"),
+    (&topk::TIES, "masks, behind the gradients"),
+    (&topk::TIES_BEFORE, "masks, behind the gradients"),
+];
+
+const LINEAR: &[&Kernel] = &[
+    &matmul::MATMUL,
+    &matmul::ROSA_LINEAR,
+    &matmul::SDDMM_TILE,
+    &matmul::SUM_PARTS,
+    &simd::MATMUL_SIMD,
+    &simd::ROSA_LINEAR_SIMD,
+    &simd::DENSIFY,
+    &simd::SPARSE_ADD,
+    &coop::MATMUL_COOP,
+    &coop::ROSA_LINEAR_COOP,
+    &coop::SDDMM_COOP,
+    &sparse::SAMPLED,
+    &dropout::DROPOUT,
+    &sampled::TRANSPOSE,
+    &sampled::SDDMM_ROWS,
+    &low_rank::SPREAD,
+    &low_rank::GATHER,
+    &low_rank::PROJECT,
+    &low_rank::GRADIENT,
+];
+const HEAD: &[&Kernel] = &[
+    &matmul::MATMUL,
+    &matmul::ROSA_LINEAR,
+    &matmul::SUM_PARTS,
+    &simd::MATMUL_SIMD,
+    &simd::ROSA_LINEAR_SIMD,
+    &simd::DENSIFY,
+    &coop::MATMUL_COOP,
+    &coop::ROSA_LINEAR_COOP,
+    &embedding::GATHER,
+    &embedding::SCATTER_ADD,
+    &embedding::COLUMNS,
+    &loss::CROSS_ENTROPY,
+    &loss::CROSS_ENTROPY_GRAD,
+    &elementwise::SCALE,
+    &reduce::REDUCE_PARTS,
+    &reduce::REDUCE_TOTAL,
+];
+const ATTENTION: &[&Kernel] = &[
+    &attention::FORWARD,
+    &attention::DELTA,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention_coop::FORWARD_COOP,
+    &attention_coop::BACKWARD_Q_COOP,
+    &attention_coop::BACKWARD_KV_COOP,
+];
+
+const NORM: &[&Kernel] = &[&norm::RMSNORM, &norm::RMSNORM_BACKWARD, &norm::RMSNORM_WEIGHT, &matmul::SUM_PARTS];
+const ROPE: &[&Kernel] = &[&rope::ROPE, &rope::ROPE_SPLIT, &rope::ROPE_MERGE];
+const MLP: &[&Kernel] = &[
+    &elementwise::GLU,
+    &elementwise::GLU_BACKWARD,
+    &elementwise::GLU_BOTH,
+    &elementwise::GLU_BOTH_BACKWARD,
+    &elementwise::ADD_INTO,
+];
+const RESIDUAL: &[&Kernel] =
+    &[&elementwise::ADD, &elementwise::ADD_INTO, &elementwise::GLU, &elementwise::GLU_BACKWARD];
+const BIAS: &[&Kernel] = &[&matmul::SUM_PARTS];
+const COLUMNS: &[&Kernel] = &[&embedding::COLUMNS, &embedding::COLUMNS_ADD];
+const EMBEDDING: &[&Kernel] = &[&embedding::GATHER, &embedding::SCATTER_ADD];
+
+/// Odd sizes, and such that rows are read four at a time; more inputs than outputs and fewer.
+const LINEARS: &[(usize, usize, usize, usize)] = &[(7, 9, 13, 3), (5, 33, 8, 2), (1, 4, 31, 1)];
+/// Three adapters; one that covers a part; some that cover all but the last row.
+const BLOCKS: &[(usize, usize, usize, f32)] = &[(1, 4, 2, 1.5), (5, 3, 1, -0.5), (10, 2, 3, 2.0)];
+
+const PLAIN: Case =
+    Case { segments: &[5, 1, 9], heads: 2, kv_heads: 2, head_dim: 8, window: usize::MAX, softcap: None };
+const CASES: &[Case] = &[
+    PLAIN,
+    Case { heads: 4, ..PLAIN },
+    Case { heads: 3, kv_heads: 1, head_dim: 16, softcap: Some(2.0), ..PLAIN },
+    Case { kv_heads: 1, window: 3, ..PLAIN },
+];
+
+/// All rows.
+pub fn gradients() -> Vec<Gradient> {
+    let mut rows = Vec::new();
+    let mut put = |op, kernels, shape| rows.push(Gradient { op, kernels, shape });
+    for &(tokens, out, inn, rank) in LINEARS {
+        put("linear", LINEAR, Shape::Linear { tokens, out, inn, rank, dtype: DType::F32, every: true });
+    }
+    for dtype in super::DTYPES {
+        put("linear", LINEAR, Shape::Linear { tokens: 5, out: 6, inn: 32, rank: 2, dtype, every: false });
+    }
+    // every product but the skinny ones large enough for matrix units, with a tile that is not whole
+    put("linear", LINEAR, Shape::Linear { tokens: 36, out: 40, inn: 32, rank: 4, dtype: DType::F32, every: false });
+    for (out, blocks) in [(13, BLOCKS), (13, &BLOCKS[1..2]), (8, &BLOCKS[..2])] {
+        put("linear", LINEAR, Shape::Blocks { tokens: 6, out, inn: 9, blocks });
+    }
+    for (tokens, hidden, vocab) in [(7, 13, 31), (6, 8, 64), (1, 4, 5)] {
+        for softcap in [None, Some(3.0)] {
+            put("head", HEAD, Shape::Head { tokens, hidden, vocab, softcap });
+        }
+    }
+    put("head", HEAD, Shape::Head { tokens: 52, hidden: 40, vocab: 48, softcap: None });
+    for &case in CASES {
+        put("attention", ATTENTION, Shape::Attention(case));
+    }
+    // the whole row, and each head of it
+    for (rows, heads, width) in [(7, 1, 13), (3, 1, 64), (5, 3, 8), (33, 1, 4), (1, 1, 129)] {
+        for unit_offset in [false, true] {
+            put("norm", NORM, Shape::Norm { rows, heads, width, unit_offset });
+        }
+    }
+    for (heads, head_dim) in [(1, 8), (3, 16)] {
+        put("rope", ROPE, Shape::Rope { heads, head_dim });
+    }
+    put("rope", ROPE, Shape::Split { tokens: 5, heads: 3, kv_heads: 2, head_dim: 6 });
+    put("rope", ROPE, Shape::Split { tokens: 4, heads: 2, kv_heads: 1, head_dim: 8 });
+    for (rows, cols, both) in [(7, 9, false), (3, 64, false), (3, 5, true), (2, 8, true)] {
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            put("mlp", MLP, Shape::Gate { rows, cols, activation, both });
+        }
+    }
+    put("residual", RESIDUAL, Shape::Residual { rows: 5, cols: 7 });
+    for (rows, cols) in [(9, 5), (3, 64)] {
+        put("bias", BIAS, Shape::Bias { rows, cols });
+    }
+    for (cols, first, width) in [(11, 3, 5), (16, 4, 8)] {
+        put("columns", COLUMNS, Shape::Columns { rows: 5, cols, first, width });
+    }
+    put("embedding", EMBEDDING, Shape::Embedding { vocab: 33, hidden: 12, scale: 1.5 });
+    rows
+}
+
+impl Gradient {
+    /// Whether a device's matrix units may take a part in it: then its numbers are rounded to f16 on the way.
+    pub fn on_units(&self) -> bool {
+        self.kernels.iter().any(|k| k.needs.contains(&Feature::CoopMatrix))
+    }
+}
