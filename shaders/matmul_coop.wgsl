@@ -182,9 +182,9 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 {% endmacro %}
 
 // acc += A · B over the tile.
-{% macro compute() %}
+{% macro compute(guard="") %}
 {% for kk in range(0, BK, FRAG) %}
-        {
+        {{ "if (" ~ kk ~ "u " ~ guard ~ ") " if guard and kk }}{
 {% for i in range(FM) %}
 {% if LAYOUT == 2 %}
             let fa{{ i }} = coopLoad<{{ MAT }}<f16, A>>(&tile_a[{{ kk * LA + F4 * i }}u + part_m * {{ FM * F4 }}u], {{ LA }}u);
@@ -392,7 +392,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         tile_b[(lid + {{ x * THREADS }}u) / {{ B_COLS // 4 }}u * {{ LB }}u + (lid + {{ x * THREADS }}u) % {{ B_COLS // 4 }}u] = vec4<f16>(lv{{ x }});
 {% endfor %}
         workgroupBarrier();
-{{ compute() }}
+        // of a low rank most of the tile is 0; what is left of it at k0 is not seen to be uniform, the rank is
+{{ compute("< p.rank") }}
         workgroupBarrier();
     }
 {% endif %}

@@ -58,7 +58,13 @@ impl Block {
             _ if head_dim <= 64 && matches!(pass, Pass::Forward) => (4, 2, 32),
             _ => (4, 1, 32),
         };
-        Block { units, subgroups, fragments, columns, ahead: units.lanes == 32 && head_dim <= 128 }
+        // more would not fit into 255 registers a thread
+        let most = match pass {
+            Pass::Forward => 128,
+            Pass::Query => 96,
+            Pass::KeyValue => 64,
+        };
+        Block { units, subgroups, fragments, columns, ahead: units.lanes == 32 && head_dim <= most }
     }
 
     /// Rows of a workgroup.
