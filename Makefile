@@ -1,13 +1,14 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo demo-model test test-portable portability fmt lint setup
+.PHONY: help demo demo-model test test-portable portability bench-gpu fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
 	@echo "make test    all tests"
 	@echo "make test-portable  the kernels at WebGPU's default limits, and without optional features"
 	@echo "make portability    every shader through spirv-val and Tint, where they are installed"
+	@echo "make bench-gpu      what BENCHMARKS.md needs of a GPU, into target/bench-gpu (some twenty minutes)"
 	@echo "make lint    format and lints, checked"
 	@echo "make fmt     format, written"
 	@echo "make demo-model  pretrain the built-in model again (about five minutes on two cores)"
@@ -36,6 +37,11 @@ test-portable: setup
 
 portability:
 	tests/portability/run.sh
+
+# PARTS="smollm2 first" runs a few of them; see benches/gpu.sh
+bench-gpu: setup
+	RUGOSA_COMMIT=$$(git rev-parse --short=10 HEAD 2>/dev/null) cargo build --release
+	benches/gpu.sh target/bench-gpu $(PARTS)
 
 fmt:
 	cargo fmt

@@ -4,12 +4,22 @@
 //   gelu(z) = z·σ(2·c·(z + 0.044715·z³)), c = √(2/π), since (1 + tanh u) / 2 = σ(2u): the same form, so
 //   f(z) = z·σ(a(z))                  f'(z) = σ·(1 + z·a'(z)·(1 − σ))
 //
-// VEC = 1: the length is a multiple of 4.
+// BOTH = 1: gate and up lie side by side in rows of 2·cols, as one product leaves them.
+// VEC = 1: the length is a multiple of 4; with BOTH = 1, cols is.
 {% include "lib/grid.wgsl" %}
-struct Params { base: u32, groups: u32, n: u32, }
+struct Params { base: u32, groups: u32, n: u32, cols: u32, }
 alias V = {{ "vec4<f32>" if VEC else "f32" }};
 
-{% if BACKWARD %}
+{% if BOTH and BACKWARD %}
+@group(0) @binding(0) var<storage, read> dh: array<V>;          // [n / cols, cols]
+@group(0) @binding(1) var<storage, read> both: array<V>;        // [n / cols, 2·cols]
+@group(0) @binding(2) var<storage, read_write> dboth: array<V>; // [n / cols, 2·cols]
+@group(0) @binding(3) var<uniform> p: Params;
+{% elif BOTH %}
+@group(0) @binding(0) var<storage, read> both: array<V>;        // [n / cols, 2·cols]
+@group(0) @binding(1) var<storage, read_write> h: array<V>;     // [n / cols, cols]
+@group(0) @binding(2) var<uniform> p: Params;
+{% elif BACKWARD %}
 @group(0) @binding(0) var<storage, read> dh: array<V>;          // [n]
 @group(0) @binding(1) var<storage, read> gate: array<V>;        // [n]
 @group(0) @binding(2) var<storage, read> up: array<V>;          // [n]
@@ -42,13 +52,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let group = group_index(wid, nwg);
     let i = group * 256u + lid;
     if (group >= p.groups || i >= p.n{{ " / 4u" if VEC }}) { return; }
+{% if BOTH %}
+    let cols = p.cols{{ " / 4u" if VEC }};
+    let at = i + i / cols * cols;
+    let z = both[at];
+    let u = both[at + cols];
+{% else %}
     let z = gate[i];
+    let u = up[i];
+{% endif %}
     let s = sigmoid(inner(z));
 {% if BACKWARD %}
     let d = dh[i];
-    dgate[i] = d * up[i] * s * (V(1.0) + z * inner_slope(z) * (V(1.0) - s));
-    dup[i] = d * (z * s);
+    {{ "dboth[at]" if BOTH else "dgate[i]" }} = d * u * s * (V(1.0) + z * inner_slope(z) * (V(1.0) - s));
+    {{ "dboth[at + cols]" if BOTH else "dup[i]" }} = d * (z * s);
 {% else %}
-    h[i] = z * s * up[i];
+    h[i] = z * s * u;
 {% endif %}
 }

@@ -30,14 +30,16 @@ enable wgpu_cooperative_matrix;
 
 {% include "lib/product.wgsl" %}
 
+{# U, V, A and B: LOWRANK 2 where four of a row are always one load #}
+{% set THIN = "vec4<f32>" if FUSED and LOWRANK == 2 else "f32" %}
 {% set OF = {0: "vec4<f32>", 1: "vec4<u32>", 2: "vec4<u32>", 3: "u32", 4: "u32"} %}
 @group(0) @binding(0) var<storage, read> a: array<{{ OF[AFMT] }}>; // [m, k], TN: [k, m]
 @group(0) @binding(1) var<storage, read> w: array<{{ OF[WFMT] }}>; // NT: [n, k]; NN and TN: [k, n]
 {% if FUSED %}
 @group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
 @group(0) @binding(3) var<storage, read> s_values: array<f32>; // [nnz], in the order of the positions
-@group(0) @binding(4) var<storage, read> u: array<f32>;        // [m, u_stride]: U or V
-@group(0) @binding(5) var<storage, read> v: array<f32>;        // NT: B [n, rank]; NN: A [rank, n]
+@group(0) @binding(4) var<storage, read> u: array<{{ THIN }}>;        // [m, u_stride]: U or V
+@group(0) @binding(5) var<storage, read> v: array<{{ THIN }}>;        // NT: B [n, rank]; NN: A [rank, n]
 @group(0) @binding(6) var<storage, read> bias: array<f32>;     // [n]
 @group(0) @binding(7) var<storage, read_write> c: array<f32>;  // [m, c_stride]
 @group(0) @binding(8) var<uniform> p: Params;
@@ -180,9 +182,9 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 {% endmacro %}
 
 // acc += A · B over the tile.
-{% macro compute() %}
+{% macro compute(guard="") %}
 {% for kk in range(0, BK, FRAG) %}
-        {
+        {{ "if (" ~ kk ~ "u " ~ guard ~ ") " if guard and kk }}{
 {% for i in range(FM) %}
 {% if LAYOUT == 2 %}
             let fa{{ i }} = coopLoad<{{ MAT }}<f16, A>>(&tile_a[{{ kk * LA + F4 * i }}u + part_m * {{ FM * F4 }}u], {{ LA }}u);
@@ -263,6 +265,51 @@ fn add_entry(b: u32, at: u32, value: f32) {
 {% endmacro %}
 {% endif %}
 
+{% if FUSED and LOWRANK %}
+// U or V, four columns from kk on; zeros outside.
+fn thin_u(row: u32, kk: u32) -> vec4<f32> {
+    var t = vec4<f32>();
+    if (row < p.m && kk < p.rank) {
+        let at = row * p.u_stride + p.u_column + kk;
+{% if LOWRANK == 2 %}
+        t = u[at >> 2u];
+{% else %}
+        t.x = u[at];
+        if (kk + 1u < p.rank) { t.y = u[at + 1u]; }
+        if (kk + 2u < p.rank) { t.z = u[at + 2u]; }
+        if (kk + 3u < p.rank) { t.w = u[at + 3u]; }
+{% endif %}
+    }
+    return t;
+}
+
+// B or A as its tile lies: row r and four columns from q on.
+fn thin_v(r: u32, q: u32, n0: u32, k0: u32) -> vec4<f32> {
+    var t = vec4<f32>();
+{% if LAYOUT == 0 %}
+    let kk = k0 + q;
+    if (n0 + r < p.n && kk < p.rank) {
+        let at = (n0 + r) * p.rank + kk;
+{% if LOWRANK == 2 %}
+        t = v[at >> 2u];
+{% else %}
+        t.x = v[at];
+        if (kk + 1u < p.rank) { t.y = v[at + 1u]; }
+        if (kk + 2u < p.rank) { t.z = v[at + 2u]; }
+        if (kk + 3u < p.rank) { t.w = v[at + 3u]; }
+{% endif %}
+    }
+{% else %}
+    // n is a multiple of 8
+    if (k0 + r < p.rank && n0 + q < p.n) {
+        let at = (k0 + r) * p.n + n0 + q;
+        t = {{ "v[at >> 2u]" if LOWRANK == 2 else "vec4<f32>(v[at], v[at + 1u], v[at + 2u], v[at + 3u])" }};
+    }
+{% endif %}
+    return t;
+}
+{% endif %}
+
 @compute @workgroup_size({{ THREADS }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
@@ -329,44 +376,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endif %}
     }
 {% if FUSED and LOWRANK %}
-    // [U | B] or [V ; A]. A loop of its own: a branch in the one above costs a tenth of the whole.
-    for (var k0 = 0u; k0 < p.rank; k0 += {{ BK }}u) {
-        for (var i = lid; i < {{ BM * BK // 4 }}u; i += {{ THREADS }}u) {
-            let row = m0 + i / {{ BK // 4 }}u;
-            let kk = k0 + i % {{ BK // 4 }}u * 4u;
-            var t = vec4<f32>();
-            if (row < p.m) {
-                let from_at = row * p.u_stride + p.u_column + kk;
-                if (kk < p.rank) { t.x = u[from_at]; }
-                if (kk + 1u < p.rank) { t.y = u[from_at + 1u]; }
-                if (kk + 2u < p.rank) { t.z = u[from_at + 2u]; }
-                if (kk + 3u < p.rank) { t.w = u[from_at + 3u]; }
-            }
-            tile_a[i / {{ BK // 4 }}u * {{ LA }}u + i % {{ BK // 4 }}u] = vec4<f16>(t);
-        }
-        for (var i = lid; i < {{ B_ROWS * B_COLS // 4 }}u; i += {{ THREADS }}u) {
-            let r = i / {{ B_COLS // 4 }}u;
-            let q = i % {{ B_COLS // 4 }}u * 4u;
-            var t = vec4<f32>();
-{% if LAYOUT == 0 %}
-            if (n0 + r < p.n) {
-                let from_at = (n0 + r) * p.rank + k0 + q;
-                if (k0 + q < p.rank) { t.x = v[from_at]; }
-                if (k0 + q + 1u < p.rank) { t.y = v[from_at + 1u]; }
-                if (k0 + q + 2u < p.rank) { t.z = v[from_at + 2u]; }
-                if (k0 + q + 3u < p.rank) { t.w = v[from_at + 3u]; }
-            }
-{% else %}
-            // n is a multiple of 8
-            if (k0 + r < p.rank && n0 + q < p.n) {
-                let from_at = (k0 + r) * p.n + n0 + q;
-                t = vec4<f32>(v[from_at], v[from_at + 1u], v[from_at + 2u], v[from_at + 3u]);
-            }
-{% endif %}
-            tile_b[r * {{ LB }}u + i % {{ B_COLS // 4 }}u] = vec4<f16>(t);
-        }
+    // [U | B] or [V ; A]. A loop of its own: a branch in the one above costs a tenth of the whole. All loads are under way
+    // before the first value is used: one after the other they take longer than sixteen turns of that loop.
+    for (var k0 = select(p.rank, 0u, part == 0u); k0 < p.rank; k0 += {{ BK }}u) {
+{% for x in range(BM * BK // 4 // THREADS) %}
+        let lu{{ x }} = thin_u(m0 + (lid + {{ x * THREADS }}u) / {{ BK // 4 }}u, k0 + (lid + {{ x * THREADS }}u) % {{ BK // 4 }}u * 4u);
+{% endfor %}
+{% for x in range(B_ROWS * B_COLS // 4 // THREADS) %}
+        let lv{{ x }} = thin_v((lid + {{ x * THREADS }}u) / {{ B_COLS // 4 }}u, (lid + {{ x * THREADS }}u) % {{ B_COLS // 4 }}u * 4u, n0, k0);
+{% endfor %}
+{% for x in range(BM * BK // 4 // THREADS) %}
+        tile_a[(lid + {{ x * THREADS }}u) / {{ BK // 4 }}u * {{ LA }}u + (lid + {{ x * THREADS }}u) % {{ BK // 4 }}u] = vec4<f16>(lu{{ x }});
+{% endfor %}
+{% for x in range(B_ROWS * B_COLS // 4 // THREADS) %}
+        tile_b[(lid + {{ x * THREADS }}u) / {{ B_COLS // 4 }}u * {{ LB }}u + (lid + {{ x * THREADS }}u) % {{ B_COLS // 4 }}u] = vec4<f16>(lv{{ x }});
+{% endfor %}
         workgroupBarrier();
-{{ compute() }}
+        let left = p.rank - k0;
+{{ compute("< left") }}
         workgroupBarrier();
     }
 {% endif %}

@@ -14,7 +14,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let n = p.rows * p.cols;
     if (group >= p.groups || i >= n) { return; }
     var sum = 0.0;
-    for (var s = 0u; s < p.parts; s++) {
+    var s = 0u;
+    // eight loads under way at once; the order of the sum stays
+    for (; s + 8u <= p.parts; s += 8u) {
+        let at = s * n + i;
+{% for x in range(8) %}
+        let v{{ x }} = parts[at + {{ x }}u * n];
+{% endfor %}
+        sum = {{ "(" * 7 }}(sum + v0){% for x in range(1, 8) %} + v{{ x }}){% endfor %};
+    }
+    for (; s < p.parts; s++) {
         sum += parts[s * n + i];
     }
     sum *= p.scale;

@@ -7,7 +7,8 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-type Backward = Box<dyn FnOnce(&mut Grads, Tensor) -> Result<()>>;
+/// Gets the gradients of an operation's results, none of one that nothing used.
+type Backward = Box<dyn FnOnce(&mut Grads, Vec<Option<Tensor>>) -> Result<()>>;
 
 /// An activation. It has an identity on the tape only if a gradient of it is needed.
 #[derive(Clone, Debug)]
@@ -70,7 +71,7 @@ pub struct Tape {
 }
 
 struct Node {
-    id: usize,
+    ids: std::ops::Range<usize>,
     backward: Backward,
     /// Whose operation it is, on a tape that is watched.
     module: Option<Arc<str>>,
@@ -128,16 +129,35 @@ impl Tape {
         needed: bool,
         backward: impl FnOnce(&mut Grads, Tensor) -> Result<()> + 'static,
     ) -> Var {
+        let [var] = self.record_many([value], needed, move |grads, [dy]| match dy {
+            Some(dy) => backward(grads, dy),
+            None => Ok(()),
+        });
+        var
+    }
+
+    /// The results of an operation that has several. `backward` gets the gradient of each, at least one.
+    pub fn record_many<const N: usize>(
+        &mut self,
+        values: [Tensor; N],
+        needed: bool,
+        backward: impl FnOnce(&mut Grads, [Option<Tensor>; N]) -> Result<()> + 'static,
+    ) -> [Var; N] {
         if !needed || self.mode == Mode::Inference {
-            return Var::constant(value);
+            return values.map(Var::constant);
         }
-        let id = self.next;
-        self.next += 1;
+        let first = self.next;
+        self.next += N;
         if self.mode == Mode::Record {
+            let backward = move |grads: &mut Grads, dys: Vec<Option<Tensor>>| match dys.try_into() {
+                Ok(dys) => backward(grads, dys),
+                Err(_) => Err(Error::shape("tape", "another number of results")),
+            };
             let module = self.watch.as_ref().map(|w| w.module());
-            self.nodes.push(Node { id, backward: Box::new(backward), module });
+            self.nodes.push(Node { ids: first..first + N, backward: Box::new(backward), module });
         }
-        Var { value, id: Some(id) }
+        let mut id = first..;
+        values.map(|value| Var { value, id: id.next() })
     }
 
     /// A tracked input, whose gradient [`Tape::take`] gives after the backward pass.
@@ -156,11 +176,12 @@ impl Tape {
     pub fn backward(&mut self) -> Result<()> {
         while let Some(node) = self.nodes.pop() {
             // an output that nothing used has no gradient, and passes none on
-            if let Some(gradient) = self.grads.0.remove(&node.id) {
+            let gradients: Vec<_> = node.ids.clone().map(|id| self.grads.0.remove(&id)).collect();
+            if gradients.iter().any(Option::is_some) {
                 if let (Some(watch), Some(module)) = (&self.watch, node.module) {
                     watch.enter(module, true);
                 }
-                (node.backward)(&mut self.grads, gradient)?;
+                (node.backward)(&mut self.grads, gradients)?;
             }
         }
         Ok(())

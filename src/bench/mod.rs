@@ -1,6 +1,6 @@
 //! Speeds: whole training steps of named model shapes with random weights, through the code that trains.
 
-pub mod masks;
+pub mod kernels;
 pub mod profile;
 mod random;
 pub mod report;

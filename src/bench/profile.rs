@@ -1,5 +1,6 @@
 //! Device time by kernel.
 
+use crate::device::Cost;
 use crate::device::profile::{KernelTime, totals};
 use serde_json::{Value, json};
 
@@ -17,6 +18,8 @@ pub struct ProfileRow {
     pub flops: f64,
     /// Bytes/s, by what they say they move.
     pub bytes: f64,
+    /// Operations and bytes of a launch, the mean.
+    pub each: Cost,
 }
 
 /// Device time of `steps` steps.
@@ -43,6 +46,7 @@ impl Profile {
                 share: t.seconds / all.max(1e-12),
                 flops: t.flops / t.seconds.max(1e-12),
                 bytes: t.bytes / t.seconds.max(1e-12),
+                each: Cost { flops: t.flops / t.launches as f64, bytes: t.bytes / t.launches as f64 },
             };
             totals(times).into_iter().map(row).collect()
         };
@@ -61,6 +65,7 @@ impl Profile {
                     json!({
                         "kernel": r.kernel, "launches": r.launches, "ms_per_step": r.ms, "share": r.share,
                         "tflops": r.flops / 1e12, "gb_per_second": r.bytes / 1e9,
+                        "gflop_per_launch": r.each.flops / 1e9, "mb_per_launch": r.each.bytes / 1e6,
                     })
                 })
                 .collect()
@@ -79,10 +84,10 @@ mod tests {
         let time = |name, ms, flops| KernelTime { name, time: Duration::from_millis(ms), flops, bytes: 1e6 };
         let times = [time("a", 4, 2e9), time("b", 2, 2e9), time("a", 1, 1e9), time("a", 4, 2e9)];
         let p = Profile::of(&times, 2);
-        assert_eq!((p.ms, p.kernels.len(), p.launches.len()), (5.5, 2, 3));
-        let first = (p.kernels[0].kernel, p.kernels[0].launches, p.kernels[0].ms);
-        assert_eq!(first, ("a", 3, 4.5));
-        assert_eq!((p.launches[0].kernel, p.launches[0].launches, p.launches[0].ms), ("a", 2, 4.0));
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(near(p.ms, 5.5) && near(p.kernels[0].ms, 4.5) && near(p.launches[0].ms, 4.0), "{p:?}");
+        assert_eq!((p.kernels.len(), p.kernels[0].kernel, p.kernels[0].launches), (2, "a", 3));
+        assert_eq!((p.launches.len(), p.launches[0].kernel, p.launches[0].launches), (3, "a", 2));
         assert!((p.launches[0].flops - 0.5e12).abs() < 1e6 && (p.kernels[1].share - 2.0 / 11.0).abs() < 1e-9);
     }
 }

@@ -1,9 +1,12 @@
 //! What was measured, as a table and as JSON.
 
+use super::Spread;
+use super::kernels::KernelsReport;
 use super::profile::{Profile, ProfileRow};
 use super::step::{StepCase, StepReport};
 use crate::device::{Caps, Precision};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::Command;
 
@@ -20,6 +23,17 @@ pub fn columns(rows: &[Vec<String>], left: usize) -> String {
         let _ = writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end()); // writing to a String cannot fail
     }
     out
+}
+
+/// A rate with three digits that count.
+fn digits(x: f64) -> String {
+    match x {
+        x if x >= 100.0 => format!("{x:.0}"),
+        x if x >= 10.0 => format!("{x:.1}"),
+        x if x >= 1.0 => format!("{x:.2}"),
+        x if x >= 0.1 => format!("{x:.3}"),
+        x => format!("{x:.4}"),
+    }
 }
 
 /// What holds for a whole run of the program: what it ran on, as what, and how it was called.
@@ -48,6 +62,10 @@ fn commit() -> Option<String> {
     Some(String::from_utf8(git.stdout).ok()?.trim().to_owned()).filter(|c| !c.is_empty())
 }
 
+fn ms(s: Spread) -> Value {
+    json!({ "median": s.median * 1e3, "min": s.min * 1e3, "max": s.max * 1e3 })
+}
+
 fn precision(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "f32",
@@ -61,7 +79,6 @@ fn name<T: clap::ValueEnum>(value: T) -> String {
 
 /// A row of `rugosa bench step` as JSON. Times in milliseconds, sizes in bytes.
 pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
-    let ms = |s: super::Spread| json!({ "median": s.median * 1e3, "min": s.min * 1e3, "max": s.max * 1e3 });
     let c = r.counted;
     json!({
         "shape": case.shape.name,
@@ -161,18 +178,86 @@ pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
 fn profile_text(profile: &Profile) -> String {
     let cells = |name: String, r: &ProfileRow| {
         let share = format!("{:.1} %", r.share * 100.0);
-        let rates = [format!("{:.2}", r.flops / 1e12), format!("{:.0}", r.bytes / 1e9)];
+        let rates = [digits(r.flops / 1e12), digits(r.bytes / 1e9)];
         [vec![name, r.launches.to_string(), format!("{:.3}", r.ms), share], rates.to_vec()].concat()
     };
+    let each = |l: &ProfileRow| format!("  {:.3} GFLOP {:.2} MB", l.each.flops / 1e9, l.each.bytes / 1e6);
     let mut rows = vec![["kernel", "launches", "ms/step", "share", "TFLOP/s", "GB/s"].map(str::to_owned).to_vec()];
     for kernel in &profile.kernels {
         rows.push(cells(kernel.kernel.to_owned(), kernel));
         let kinds: Vec<_> = profile.launches.iter().filter(|l| l.kernel == kernel.kernel).collect();
         if kinds.len() > 1 {
-            rows.extend(kinds.iter().filter(|l| l.share >= 0.01).map(|l| cells("  of these".to_owned(), l)));
+            rows.extend(kinds.iter().filter(|l| l.share >= 0.01).map(|l| cells(each(l), l)));
         }
     }
     columns(&rows, 1)
+}
+
+/// Puts the rows of `rugosa bench kernels` and the device's ceilings into `json`.
+pub fn kernels_json(report: &KernelsReport, json: &mut Value) {
+    let c = &report.ceilings;
+    json["ceilings"] = json!({
+        "copy_gb_per_second": c.copy / 1e9,
+        "product_f32_tflops": c.f32 / 1e12,
+        "product_f16_tflops": c.f16.map(|f| f / 1e12),
+        "products_tflops": c.products.iter().map(|(name, f)| (name.clone(), f / 1e12)).collect::<BTreeMap<_, _>>(),
+    });
+    let rows = report.rows.iter().map(|r| {
+        let seconds = r.seconds();
+        json!({
+            "op": r.op,
+            "what": r.what,
+            "precision": precision(r.precision),
+            "device_ms": r.device.map(ms),
+            "wall_ms": ms(r.wall),
+            "first_ms": r.first * 1e3,
+            "tflops": r.floor.flops / seconds / 1e12,
+            "gb_per_second": r.floor.bytes / seconds / 1e9,
+            "floor_ms": r.floor_seconds * 1e3,
+            "of_floor": r.of_floor(),
+            "working_set_bytes": r.floor.bytes,
+            "kernels": r.kernels,
+            "baseline": r.baseline.as_ref().map(|(what, times)| json!({ "what": what, "times_as_long": times })),
+        })
+    });
+    json["rows"] = rows.collect();
+}
+
+/// Operands of fewer bytes may have stayed in a cache from run to run.
+const CACHED: f64 = 64e6;
+
+/// Rows of `rugosa bench kernels` as a table.
+pub fn kernels_text(report: &KernelsReport) -> String {
+    let c = &report.ceilings;
+    let f16 = c.f16.map_or(String::new(), |f| format!(", {} TFLOP/s in f16", digits(f / 1e12)));
+    let mut out = format!(
+        "ceilings seen here: copy {} GB/s, product {} TFLOP/s in f32{f16}\n",
+        digits(c.copy / 1e9),
+        digits(c.f32 / 1e12)
+    );
+    let products = c.products.iter().map(|(name, f)| format!("{name} {}", digits(f / 1e12)));
+    out += &format!("TFLOP/s by operands: {}\n\n", products.collect::<Vec<_>>().join(", "));
+    let heads =
+        ["operation", "shape", "products", "device ms", "wall ms", "TFLOP/s", "GB/s", "floor ms", "of floor", "plain"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    for r in &report.rows {
+        let seconds = r.seconds();
+        let mark = if r.floor.bytes < CACHED { "*" } else { "" };
+        rows.push(vec![
+            r.op.to_owned(),
+            r.what.clone(),
+            precision(r.precision).to_owned(),
+            r.device.map_or("-".to_owned(), |d| format!("{:.4}", d.median * 1e3)),
+            format!("{:.4}", r.wall.median * 1e3),
+            digits(r.floor.flops / seconds / 1e12),
+            digits(r.floor.bytes / seconds / 1e9) + mark,
+            format!("{:.4}", r.floor_seconds * 1e3),
+            format!("{:.1} %", r.of_floor() * 100.0),
+            r.baseline.as_ref().map_or(String::new(), |(_, times)| format!("x {times:.3}")),
+        ]);
+    }
+    out += &columns(&rows, 3);
+    out + "\n* operands of under 64 MB, which may have stayed in a cache; plain: times the row without S\n"
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Training steps of a named shape with random weights: forward, loss, backward, clipping and AdamW through
 //! [`Stepper`] and [`AdapterSet`], as a run does them. Every token is supervised; sequences have all the same length.
 
-use super::masks::{MaskKind, random_mask};
 use super::profile::Profile;
 use super::shapes::{Shape, format_of};
 use super::{Spread, random};
 use crate::adapters::targets::{PerModule, Target, TargetModules, TargetRules, select};
 use crate::adapters::{AdapterSet, Training, module_shapes};
 use crate::cases::startup;
+use crate::cases::{MaskKind, random_mask};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, ExampleRef};
 use crate::device::{Caps, Counters, Device, DeviceOptions, Feature, Precision};

@@ -2,23 +2,26 @@
 
 use super::attention_reference::{Case, Data};
 use super::{Guarded, Level, Near, Op, Row, Trial, quick_at};
+use crate::device::{Device, Precision};
 use crate::error::Result;
 use crate::kernels::attention::{
     BACKWARD_KV, BACKWARD_Q, DECODE, DELTA, FORWARD, Gradients, KV_STORE, Saved, attention_backward, attention_decode,
     attention_forward, kv_store,
 };
+use crate::kernels::attention_coop::{BACKWARD_KV_COOP, BACKWARD_Q_COOP, FORWARD_COOP};
 
 const FORWARD_OP: Op = Op {
     name: "attention",
-    kernels: &[&FORWARD],
+    kernels: &[&FORWARD, &FORWARD_COOP],
     why: "scores are sums of head_dim products, their error passes through exp (3 + 2|x| ulp) into each weight; an \
-          output moves by Σ weight · error · |value − mean|, and each new maximum rounds once more",
+          output moves by Σ weight · error · |value − mean|, and each new maximum rounds once more; on matrix units q, k, \
+          v and each weight are rounded to f16 first, 2⁻¹¹ of them at most",
 };
 const BACKWARD_OP: Op = Op {
     name: "attention_backward",
-    kernels: &[&DELTA, &BACKWARD_Q, &BACKWARD_KV],
+    kernels: &[&DELTA, &BACKWARD_Q, &BACKWARD_KV, &BACKWARD_Q_COOP, &BACKWARD_KV_COOP],
     why: "a gradient is a sum of p · (dp − delta) · slope; the errors of the three factors add up term by term, then \
-          the sum's own rounding",
+          the sum's own rounding; on matrix units every operand of the five products is rounded to f16 first",
 };
 const DECODE_OP: Op =
     Op { name: "attention_decode", kernels: &[&DECODE], why: "as attention: one row's softmax over its range" };
@@ -59,8 +62,8 @@ pub(super) fn rows() -> Vec<Row> {
         let data = move || Data::new(case, seed);
         let what = data().what();
         let level = if i == STARTUP { Level::Startup } else { quick_at(i, QUICK) };
-        rows.push(FORWARD_OP.row(level, &what, move |t| forward(t, &data())));
-        rows.push(BACKWARD_OP.row(level, &what, move |t| backward(t, &data())));
+        rows.push(FORWARD_OP.row(level, &what, move |t| forward(t, data())));
+        rows.push(BACKWARD_OP.row(level, &what, move |t| backward(t, data())));
         let what = format!("{} rows of a cache of {CACHE_ROWS}, {what}", RANGES.len());
         rows.push(DECODE_OP.row(quick_at(i, QUICK), what, move |t| decode(t, case, seed)));
     }
@@ -70,11 +73,11 @@ pub(super) fn rows() -> Vec<Row> {
         data.q.iter_mut().for_each(|q| *q *= 30.0);
         data
     };
-    rows.push(FORWARD_OP.row(Level::Quick, "large scores", move |t| forward(t, &large())));
-    rows.push(BACKWARD_OP.row(Level::Quick, "large scores", move |t| backward(t, &large())));
+    rows.push(FORWARD_OP.row(Level::Quick, "large scores", move |t| forward(t, large())));
+    rows.push(BACKWARD_OP.row(Level::Quick, "large scores", move |t| backward(t, large())));
     for (what, data) in [("empty ranges", empty_ranges as fn() -> Data), ("fewer queries than keys", few_queries)] {
-        rows.push(FORWARD_OP.row(Level::Full, what, move |t| forward(t, &data())));
-        rows.push(BACKWARD_OP.row(Level::Full, what, move |t| backward(t, &data())));
+        rows.push(FORWARD_OP.row(Level::Full, what, move |t| forward(t, data())));
+        rows.push(BACKWARD_OP.row(Level::Full, what, move |t| backward(t, data())));
     }
     for (n, width, cache) in [(1, 8, 1), (7, 24, 31), (33, 136, 65)] {
         let what = format!("[{n}, {width}] into {cache} slots");
@@ -110,7 +113,13 @@ fn few_queries() -> Data {
     data
 }
 
-fn forward(t: &mut Trial<'_>, data: &Data) -> Result<()> {
+/// Whether this device rounds operands to f16.
+fn halves(device: &Device) -> bool {
+    device.precision() == Precision::F16
+}
+
+fn forward(t: &mut Trial<'_>, mut data: Data) -> Result<()> {
+    data.halves = halves(t.device);
     let up = data.upload(t.device)?;
     let (out, lse) = (t.out(up.q.shape())?, t.out(&[data.tokens, data.case.heads])?);
     attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), Some((&out.tensor, &lse.tensor)))?;
@@ -123,7 +132,8 @@ fn rounded(values: &[Near]) -> Vec<f32> {
     values.iter().map(|v| v.value as f32).collect()
 }
 
-fn backward(t: &mut Trial<'_>, data: &Data) -> Result<()> {
+fn backward(t: &mut Trial<'_>, mut data: Data) -> Result<()> {
+    data.halves = halves(t.device);
     let up = data.upload(t.device)?;
     let (out, lse) = data.forward();
     let (out, lse) = (rounded(&out), rounded(&lse));

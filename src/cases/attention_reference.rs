@@ -24,6 +24,11 @@ fn sum_error(n: usize) -> f64 {
     EPS * (4.0 * (n as f64).sqrt() + 2.0)
 }
 
+/// Rounding to f16 moves a number by this part of itself at most, or by [`HALF_TINY`].
+const HALF: f64 = 1.0 / 2048.0;
+/// Half of the spacing of the smallest f16 numbers.
+const HALF_TINY: f64 = 1.0 / (1u64 << 25) as f64;
+
 /// Columns of the smallest block, for the number of times that a running maximum can change.
 const BLOCK: usize = 32;
 
@@ -37,6 +42,8 @@ pub struct Data {
     pub d_out: Vec<f32>,
     pub keys: (Vec<u32>, Vec<u32>),
     pub queries: (Vec<u32>, Vec<u32>),
+    /// Whether the operands of products are rounded to f16, as on matrix units.
+    pub halves: bool,
 }
 
 /// A score of a query and a key: after the softcap, with its derivative and the errors of both.
@@ -74,6 +81,7 @@ impl Data {
             d_out: random(&mut rng, wide),
             keys,
             queries,
+            halves: false,
         }
     }
 
@@ -101,6 +109,11 @@ impl Data {
         e
     }
 
+    /// How far a product of two vectors may be off that the kernel makes.
+    fn dot_error(&self, dot: &Exact) -> f64 {
+        dot.bound() + if self.halves { 2.0 * HALF * dot.magnitude } else { 0.0 }
+    }
+
     fn scores(&self, t: usize, h: usize) -> Vec<Score> {
         let n = self.case.head_dim;
         let (q, scale) = (&self.q[self.q_at(t, h)..][..n], f64::from(self.scale()));
@@ -108,7 +121,7 @@ impl Data {
         (self.keys.0[t] as usize..(self.keys.1[t] as usize).min(rows))
             .map(|key| {
                 let dot = self.dot(q, &self.k[self.k_at(key, h)..][..n]);
-                let (value, error) = (scale * dot.value, scale * (dot.bound() + EPS * dot.value.abs()));
+                let (value, error) = (scale * dot.value, scale * (self.dot_error(&dot) + EPS * dot.value.abs()));
                 match self.case.softcap.map(f64::from) {
                     None => Score { key, value, error, slope: 1.0, slope_error: 0.0 },
                     Some(cap) => {
@@ -140,7 +153,7 @@ impl Data {
             let weights: Vec<(f64, f64)> = (scores.iter())
                 .map(|s| {
                     let x = s.value - most;
-                    (x.exp() / total, s.error + EPS * (4.0 * (1.0 + blocks) + 3.0 * x.abs()))
+                    (x.exp() / total, s.error.exp_m1() + EPS * (4.0 * (1.0 + blocks) + 3.0 * x.abs()))
                 })
                 .collect();
             let shift: f64 = weights.iter().map(|w| w.0 * w.1).sum();
@@ -153,7 +166,12 @@ impl Data {
                 scores.iter().zip(&weights).for_each(|(s, w)| sum.add(w.0 * v(s)));
                 // an error of one weight moves the mean by how far its value is from the mean
                 let moved: f64 = scores.iter().zip(&weights).map(|(s, w)| w.0 * w.1 * (v(s) - sum.value).abs()).sum();
-                let rounding = 2.0 * sum.bound() + EPS * (blocks + 4.0) * sum.magnitude;
+                let mut rounding = 2.0 * sum.bound() + EPS * (blocks + 4.0) * sum.magnitude;
+                if self.halves {
+                    // a weight is rounded as part of the largest or of more
+                    let all: f64 = scores.iter().map(|s| v(s).abs()).sum();
+                    rounding += 2.0 * HALF * sum.magnitude + HALF_TINY / total * all;
+                }
                 out[self.q_at(t, h) + d] = Near { value: sum.value, bound: moved + rounding };
             }
         }
@@ -164,6 +182,7 @@ impl Data {
     pub fn backward(&self, out: &[f32], lse: &[f32]) -> [Vec<Near>; 3] {
         let n = self.case.head_dim;
         let scale = f64::from(self.scale());
+        let (half, tiny) = if self.halves { (HALF, HALF_TINY) } else { (0.0, 0.0) };
         // value, magnitude and terms of each sum, and what the errors of its terms add up to
         let mut dq = vec![(Exact::default(), 0.0); self.q.len()];
         let mut dk = vec![(Exact::default(), 0.0); self.k.len()];
@@ -177,22 +196,24 @@ impl Data {
                 let k_at = self.k_at(s.key, h);
                 let x = s.value - l;
                 let p = x.exp();
-                let p_error = p * (s.error + EPS * (4.0 + 3.0 * x.abs() + l.abs()));
+                let p_error = p * (s.error.exp_m1() + EPS * (4.0 + 3.0 * x.abs() + l.abs()));
                 let dp = self.dot(d_out, &self.v[k_at..][..n]);
                 let inner = dp.value - delta.value;
-                let inner_error = dp.bound() + delta.bound() + EPS * inner.abs();
+                let inner_error = self.dot_error(&dp) + delta.bound() + EPS * inner.abs();
                 let ds = p * inner * s.slope;
                 let ds_error = (p_error * inner.abs() + p * inner_error) * s.slope
                     + p * inner.abs() * s.slope_error
                     + 2.0 * EPS * ds.abs();
                 for d in 0..n {
-                    let add = |to: &mut (Exact, f64), by: f32, term: f64, error: f64| {
-                        to.0.add(term * f64::from(by));
-                        to.1 += error * f64::from(by.abs());
+                    let add = |to: &mut (Exact, f64), by: f32, factor: f64, term: f64, error: f64| {
+                        to.0.add(factor * term * f64::from(by));
+                        // both operands of the sum are rounded
+                        let error = error + 2.0 * half * term.abs() + tiny;
+                        to.1 += factor * error * f64::from(by.abs());
                     };
-                    add(&mut dq[at + d], self.k[k_at + d], scale * ds, scale * ds_error);
-                    add(&mut dk[k_at + d], q[d], scale * ds, scale * ds_error);
-                    add(&mut dv[k_at + d], d_out[d], p, p_error);
+                    add(&mut dq[at + d], self.k[k_at + d], scale, ds, ds_error);
+                    add(&mut dk[k_at + d], q[d], scale, ds, ds_error);
+                    add(&mut dv[k_at + d], d_out[d], 1.0, p, p_error);
                 }
             }
         }

@@ -3,9 +3,9 @@
 use super::{Exact, Level, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::blocks::{Block, GATHER, SPREAD, gather_add, spread};
 use crate::kernels::elementwise::{
-    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, SCALE, add, add_into, glu_backward, glu_forward, scale,
+    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, GLU_BOTH, GLU_BOTH_BACKWARD, SCALE, add, add_into, glu_backward,
+    glu_both, glu_both_backward, glu_forward, scale,
 };
 
 const ROUNDED: &str = "one product and one sum, each rounded once";
@@ -17,14 +17,14 @@ const ACTIVATION: &str = "the exponential's argument is rounded, and WGSL grants
 const GLU_OP: Op = Op { name: "glu", kernels: &[&GLU], why: ACTIVATION };
 const GLU_BACKWARD_OP: Op = Op { name: "glu_backward", kernels: &[&GLU_BACKWARD], why: ACTIVATION };
 
-const SPREAD_OP: Op = Op { name: "blocks_spread", kernels: &[&SPREAD], why: ROUNDED };
-const GATHER_OP: Op = Op { name: "blocks_gather", kernels: &[&GATHER], why: ROUNDED };
+const GLU_BOTH_OP: Op = Op { name: "glu_both", kernels: &[&GLU_BOTH], why: ACTIVATION };
+const GLU_BOTH_BACKWARD_OP: Op = Op { name: "glu_both_backward", kernels: &[&GLU_BOTH_BACKWARD], why: ACTIVATION };
 
 const SIZES: &[usize] = &[1, 7, 31, 33, 64, 65, 129, 1024, 2052, 4099];
 const QUICK: &[usize] = &[1, 4, 9];
 
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows = blocks();
+    let mut rows = Vec::new();
     for (i, &n) in SIZES.iter().enumerate() {
         let level = quick_at(i, QUICK);
         rows.push(ADD_OP.row(level, format!("{n}"), move |t| {
@@ -47,59 +47,18 @@ pub(super) fn rows() -> Vec<Row> {
         }));
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let what = format!("{activation:?} {n}");
-            rows.push(GLU_OP.row(level, &what, move |t| glu(t, activation, n, false)));
-            rows.push(GLU_BACKWARD_OP.row(level, what, move |t| glu(t, activation, n, true)));
+            rows.push(GLU_OP.row(level, &what, move |t| glu(t, activation, n, false, None)));
+            rows.push(GLU_BACKWARD_OP.row(level, what, move |t| glu(t, activation, n, true, None)));
+        }
+    }
+    for (n, cols) in [(7, 7), (30, 5), (64, 4), (1040, 52), (3000, 1500)] {
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            let what = format!("{activation:?} [{}, {cols}]", n / cols);
+            rows.push(GLU_BOTH_OP.row(Level::Quick, &what, move |t| glu(t, activation, n, false, Some(cols))));
+            rows.push(GLU_BOTH_BACKWARD_OP.row(Level::Quick, what, move |t| glu(t, activation, n, true, Some(cols))));
         }
     }
     rows
-}
-
-/// Adapters' B on stacked weights: all rows covered, rows between and behind the blocks, a single block.
-fn blocks() -> Vec<Row> {
-    let mut rows = Vec::new();
-    for (out, blocks) in [(48, vec![(0, 32, 4), (32, 8, 4), (40, 8, 4)]), (77, vec![(5, 30, 3), (40, 31, 1)])]
-        .into_iter()
-        .chain([(33, vec![(32, 1, 2)]), (131, vec![(0, 100, 1), (100, 1, 8), (101, 20, 16), (121, 9, 2)])])
-    {
-        let what = format!("{out} rows, blocks {blocks:?}");
-        let blocks: Vec<Block> = (blocks.into_iter().zip([1.5, -0.25, 0.7, 2.0]))
-            .map(|((first_row, rows, rank), scale)| Block { first_row, rows, rank, scale })
-            .collect();
-        let again = blocks.clone();
-        rows.push(SPREAD_OP.row(Level::Quick, &what, move |t| {
-            let (rank, places) = places(&blocks);
-            let b = t.random(places.len());
-            let all = t.out(&[out, rank])?;
-            spread(&t.up(&[b.len()], &b)?, &blocks, out, To::Into(&all.tensor))?;
-            let mut want = vec![Exact::of(0.0); out * rank];
-            for (b, (row, col, scale)) in b.iter().zip(places) {
-                want[row * rank + col] = Exact::of(f64::from(*b) * f64::from(scale));
-            }
-            t.compare("spread", &all, want)
-        }));
-        rows.push(GATHER_OP.row(Level::Quick, what, move |t| {
-            let (rank, places) = places(&again);
-            let (start, all) = (t.random(places.len()), t.random(out * rank));
-            let b = t.holding(&[start.len()], &start)?;
-            gather_add(&t.up(&[out, rank], &all)?, &again, &b.tensor)?;
-            let sum = |(start, (row, col, scale)): (&f32, (usize, usize, f32))| {
-                Exact::sum([f64::from(*start), f64::from(scale) * f64::from(all[row * rank + col])])
-            };
-            t.compare("b", &b, start.iter().zip(places).map(sum))
-        }));
-    }
-    rows
-}
-
-/// All ranks together, and the row, column and scale of each element of B.
-fn places(blocks: &[Block]) -> (usize, Vec<(usize, usize, f32)>) {
-    let (mut rank, mut all) = (0, Vec::new());
-    for b in blocks {
-        let places = (0..b.rows).flat_map(|row| (0..b.rank).map(move |col| (b.first_row + row, rank + col, b.scale)));
-        all.extend(places);
-        rank += b.rank;
-    }
-    (rank, all)
 }
 
 fn value_and_slope(activation: Activation, z: f64) -> (f64, f64) {
@@ -123,7 +82,7 @@ fn loose(z: f64, value: f64, parts: f64) -> Exact {
     Exact { value, magnitude: (value.abs() + parts) * (2.0 + argument.min(90.0)), terms: 1 }
 }
 
-fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool) -> Result<()> {
+fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool, both: Option<usize>) -> Result<()> {
     let mut gate: Vec<f32> = t.random(n).iter().map(|z| 3.0 * z).collect();
     // where naive forms overflow
     for (g, extreme) in gate.iter_mut().skip(1).zip([-1000.0, 1000.0, -90.0, 90.0, 0.0, -20.0]) {
@@ -140,6 +99,22 @@ fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool) -> R
         dup.push(loose(z, value * d, tail * d.abs()));
         let parts = (value * (1.0 + z * z).min(slope.abs() + 3.0)).abs() + tail * (1.0 + z * z);
         dgate.push(loose(z, slope * u * d, parts * (u * d).abs()));
+    }
+    if let Some(cols) = both {
+        let (rows, side) = (n / cols, [n / cols, 2 * cols]);
+        let side_by_side = |a: &[f32], b: &[f32]| -> Vec<f32> {
+            a.chunks(cols).zip(b.chunks(cols)).flat_map(|(a, b)| [a, b].concat()).collect()
+        };
+        let operand = t.up(&side, &side_by_side(&gate, &up))?;
+        if !backward {
+            let y = t.out(&[rows, cols])?;
+            glu_both(activation, &operand, To::Into(&y.tensor))?;
+            return t.compare("h", &y, h);
+        }
+        let y = t.out(&side)?;
+        glu_both_backward(activation, &t.up(&[rows, cols], &dh)?, &operand, To::Into(&y.tensor))?;
+        let want: Vec<_> = dgate.chunks(cols).zip(dup.chunks(cols)).flat_map(|(g, u)| [g, u].concat()).collect();
+        return t.compare("dgate and dup", &y, want);
     }
     let (t_gate, t_up) = (t.up(&[n], &gate)?, t.up(&[n], &up)?);
     if !backward {

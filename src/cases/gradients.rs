@@ -9,8 +9,8 @@ use super::attention_reference::Case;
 use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
-    attention, blocks, coop, dropout, elementwise, elementwise::Activation, embedding, loss, matmul, norm, optimizer,
-    reduce, rope, simd, sparse, topk,
+    attention, attention_coop, attention_decode, coop, dropout, elementwise, elementwise::Activation, embedding, loss,
+    low_rank, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
 };
 
 /// One row.
@@ -60,10 +60,19 @@ pub enum Shape {
         heads: usize,
         head_dim: usize,
     },
+    /// Queries, keys and values out of `[tokens, (heads + 2 · kv_heads) · head_dim]`.
+    Split {
+        tokens: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+    },
+    /// `both`: gate and up side by side `[rows, 2 · cols]`, else apart.
     Gate {
         rows: usize,
         cols: usize,
         activation: Activation,
+        both: bool,
     },
     Residual {
         rows: usize,
@@ -90,8 +99,8 @@ pub enum Shape {
 
 /// Kernels that no gradient passes through, and why.
 pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
-    (&attention::DECODE, "generation alone"),
-    (&attention::KV_STORE, "generation alone"),
+    (&attention_decode::DECODE, "generation alone"),
+    (&attention_decode::KV_STORE, "generation alone"),
     (&loss::ARGMAX, "generation alone"),
     (&optimizer::ADAMW, "behind the gradients"),
     (&rope::ROPE_IN_PLACE, "generation alone"),
@@ -117,8 +126,12 @@ const LINEAR: &[&Kernel] = &[
     &coop::SDDMM_COOP,
     &sparse::SAMPLED,
     &dropout::DROPOUT,
-    &blocks::SPREAD,
-    &blocks::GATHER,
+    &sampled::TRANSPOSE,
+    &sampled::SDDMM_ROWS,
+    &low_rank::SPREAD,
+    &low_rank::GATHER,
+    &low_rank::PROJECT,
+    &low_rank::GRADIENT,
 ];
 const HEAD: &[&Kernel] = &[
     &matmul::MATMUL,
@@ -138,12 +151,25 @@ const HEAD: &[&Kernel] = &[
     &reduce::REDUCE_PARTS,
     &reduce::REDUCE_TOTAL,
 ];
-const ATTENTION: &[&Kernel] =
-    &[&attention::FORWARD, &attention::DELTA, &attention::BACKWARD_Q, &attention::BACKWARD_KV];
+const ATTENTION: &[&Kernel] = &[
+    &attention::FORWARD,
+    &attention::DELTA,
+    &attention::BACKWARD_Q,
+    &attention::BACKWARD_KV,
+    &attention_coop::FORWARD_COOP,
+    &attention_coop::BACKWARD_Q_COOP,
+    &attention_coop::BACKWARD_KV_COOP,
+];
 
 const NORM: &[&Kernel] = &[&norm::RMSNORM, &norm::RMSNORM_BACKWARD, &norm::RMSNORM_WEIGHT, &matmul::SUM_PARTS];
-const ROPE: &[&Kernel] = &[&rope::ROPE];
-const MLP: &[&Kernel] = &[&elementwise::GLU, &elementwise::GLU_BACKWARD, &elementwise::ADD_INTO];
+const ROPE: &[&Kernel] = &[&rope::ROPE, &rope::ROPE_SPLIT, &rope::ROPE_MERGE];
+const MLP: &[&Kernel] = &[
+    &elementwise::GLU,
+    &elementwise::GLU_BACKWARD,
+    &elementwise::GLU_BOTH,
+    &elementwise::GLU_BOTH_BACKWARD,
+    &elementwise::ADD_INTO,
+];
 const RESIDUAL: &[&Kernel] =
     &[&elementwise::ADD, &elementwise::ADD_INTO, &elementwise::GLU, &elementwise::GLU_BACKWARD];
 const BIAS: &[&Kernel] = &[&matmul::SUM_PARTS];
@@ -197,9 +223,11 @@ pub fn gradients() -> Vec<Gradient> {
     for (heads, head_dim) in [(1, 8), (3, 16)] {
         put("rope", ROPE, Shape::Rope { heads, head_dim });
     }
-    for (rows, cols) in [(7, 9), (3, 64)] {
+    put("rope", ROPE, Shape::Split { tokens: 5, heads: 3, kv_heads: 2, head_dim: 6 });
+    put("rope", ROPE, Shape::Split { tokens: 4, heads: 2, kv_heads: 1, head_dim: 8 });
+    for (rows, cols, both) in [(7, 9, false), (3, 64, false), (3, 5, true), (2, 8, true)] {
         for activation in [Activation::Silu, Activation::GeluTanh] {
-            put("mlp", MLP, Shape::Gate { rows, cols, activation });
+            put("mlp", MLP, Shape::Gate { rows, cols, activation, both });
         }
     }
     put("residual", RESIDUAL, Shape::Residual { rows: 5, cols: 7 });

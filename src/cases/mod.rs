@@ -9,17 +9,23 @@ pub mod attention_reference;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod filler;
 pub mod gradients;
 mod loss;
+mod low_rank;
+mod masks;
 mod norm;
 mod optimizer;
 mod products;
 mod rope;
+pub mod speeds;
 pub mod startup;
 mod support;
 mod topk;
 
 pub use dropout::keeps as dropout_keeps;
+pub use filler::Filler;
+pub use masks::{MaskKind, random_mask};
 pub use support::{EPS, Exact, Guarded, Near, random, random_pattern, stored};
 
 use crate::device::{Device, Kernel};
@@ -223,6 +229,7 @@ pub fn table() -> Vec<Row> {
         embedding::rows(),
         dropout::rows(),
         loss::rows(),
+        low_rank::rows(),
         optimizer::rows(),
         topk::rows(),
     ]

@@ -1,13 +1,15 @@
 //! Products, and the fused RoSA linear against its composed form.
 
-use super::{DTYPES, Exact, Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use super::{DTYPES, Exact, Guarded, Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use crate::csr::CsrPattern;
 use crate::device::Precision;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP};
 use crate::kernels::matmul::{Fused, Layout, MATMUL, Out, ROSA_LINEAR, SDDMM_TILE, SUM_PARTS, matmul, rosa_linear};
+use crate::kernels::sampled::{SDDMM_ROWS, Sampling, TRANSPOSE};
 use crate::kernels::simd::{DENSIFY, MATMUL_SIMD, ROSA_LINEAR_SIMD, SPARSE_ADD};
-use crate::kernels::sparse::{SAMPLED, SparseIndex, sddmm};
+use crate::kernels::sparse::{SAMPLED, SddmmWay, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
 use crate::tensor::Weight;
 
 const PRODUCT: Op = Op {
@@ -23,7 +25,7 @@ const FUSED: Op = Op {
 };
 const SAMPLED_OP: Op = Op {
     name: "sddmm",
-    kernels: &[&SAMPLED, &SDDMM_TILE, &SDDMM_COOP, &SUM_PARTS],
+    kernels: &[&SAMPLED, &SDDMM_TILE, &SDDMM_COOP, &SDDMM_ROWS, &TRANSPOSE, &SUM_PARTS],
     why: "a sum over tokens: 4√t + 2 units of the sum of magnitudes; f16 operands as in a product",
 };
 
@@ -66,6 +68,28 @@ const LINEARS: &[Linear] = &[
 ];
 const QUICK_LINEARS: &[usize] = &[2, 3];
 
+/// Where the entries of a mask lie.
+#[derive(Clone, Copy, Debug)]
+enum Mask {
+    /// Anywhere, some rows and columns favoured.
+    Scattered,
+    /// Half of the rows are empty, one is full.
+    Rows,
+    All,
+}
+
+/// (tokens, out, in, mask, tokens a slice): one entry; rows of less than a four, of several, of many workgroups; tokens
+/// beside 64 and in more than one slice.
+const MASKS: &[(usize, usize, usize, Mask, usize)] = &[
+    (1, 1, 1, Mask::All, 64),
+    (70, 40, 67, Mask::Scattered, 64),
+    (65, 33, 131, Mask::Rows, 128),
+    (300, 70, 257, Mask::Scattered, 320),
+    (129, 5, 330, Mask::All, 64),
+    (1030, 130, 65, Mask::Rows, 512),
+];
+const QUICK_MASKS: &[usize] = &[1, 2];
+
 /// Rows of W in the longest sum that a model asks for: the head's input gradient, in shards of so many tokens. llvmpipe
 /// ends a thread's loops after 65,535 iterations, silently; a kernel that takes one a token shows it here.
 const LONGEST: usize = 1 << 16;
@@ -100,6 +124,15 @@ pub(super) fn rows() -> Vec<Row> {
         let what = format!("[{}, {}] x [{}, {}]", linear.tokens, linear.out, linear.tokens, linear.inn);
         let level = if i == 2 { Level::Startup } else { quick_at(i, QUICK_LINEARS) };
         rows.push(SAMPLED_OP.row(level, what, move |t| sampled(t, linear)));
+    }
+    for (i, &(tokens, out, inn, mask, slice)) in MASKS.iter().enumerate() {
+        for (half, lanes) in [false, true].into_iter().flat_map(|h| [8, 16, 32].map(|l| (h, l))) {
+            let sampling = Sampling { half, lanes, unroll: if half == (lanes == 16) { 2 } else { 1 }, slice };
+            let what = format!("[{tokens}, {out}] x [{tokens}, {inn}] {mask:?} {sampling:?}");
+            let level = quick_at(i, if lanes == 8 { QUICK_MASKS } else { &[] });
+            let shape = (tokens, out, inn);
+            rows.push(SAMPLED_OP.row(level, what, move |t| explicitly_sampled(t, shape, mask, sampling)));
+        }
     }
     let what = format!("a sum of {LONGEST} products");
     rows.push(FUSED.row(Level::Quick, format!("Nn F32 {what}"), long_sum));
@@ -230,18 +263,70 @@ fn sampled(t: &mut Trial<'_>, c: Linear) -> Result<()> {
     let Linear { tokens, out: n, inn: k, density, .. } = c;
     let (index, start) = entries(t, n, k, density)?;
     let (dy, x) = (t.random(tokens * n), t.random(tokens * k));
+    let (t_dy, t_x) = (t.up(&[tokens, n], &dy)?, t.up(&[tokens, k], &x)?);
     let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
-    sddmm(&t.up(&[tokens, n], &dy)?, &t.up(&[tokens, k], &x)?, &index, &ds.tensor)?;
-    let want: Vec<Exact> = (index.pattern().entries().zip(&start))
+    sddmm(&t_dy, &t_x, &index, &ds.tensor)?;
+    let want = bounds(t, &masked_reference(&index, &start, (&dy, n), (&x, k)));
+    compare_entries(t, &ds, &index, &want)?;
+    if t.device.precision() == Precision::F16 {
+        // on matrix units too where it would not pay
+        let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
+        sddmm_by(SddmmWay::Tile, &t_dy, &t_x, &index, &ds.tensor)?;
+        compare_entries(t, &ds, &index, &want)?;
+    }
+    Ok(())
+}
+
+/// By the sampled kernel of GPUs. Operands are halves where the kernel makes halves of them: only the sum rounds.
+fn explicitly_sampled(
+    t: &mut Trial<'_>,
+    (tokens, n, k): (usize, usize, usize),
+    mask: Mask,
+    sampling: Sampling,
+) -> Result<()> {
+    let pattern = match mask {
+        Mask::Scattered => random_pattern(&mut t.rng, n, k, 0.03)?,
+        Mask::All => random_pattern(&mut t.rng, n, k, 1.0)?,
+        Mask::Rows => {
+            let flat: Vec<u64> = (0..(n * k) as u64)
+                .filter(|at| {
+                    let row = at / k as u64;
+                    row == 3 || row % 2 == 1 && t.rng.uniform() < 0.05
+                })
+                .collect();
+            CsrPattern::from_flat(n, k, &flat)?
+        }
+    };
+    let index = SparseIndex::new(t.device, &pattern)?;
+    let start = t.random(pattern.nnz());
+    let mut values = |len: usize| -> Result<Vec<f32>> {
+        let all = t.random(len);
+        if sampling.half { Ok(stored(DType::F16, &all)?.1) } else { Ok(all) }
+    };
+    let (dy, x) = (values(tokens * n)?, values(tokens * k)?);
+    let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
+    sddmm_sampled(sampling, &t.up(&[tokens, n], &dy)?, &t.up(&[tokens, k], &x)?, &index, &ds.tensor)?;
+    let want: Vec<Near> = masked_reference(&index, &start, (&dy, n), (&x, k)).into_iter().map(Near::from).collect();
+    compare_entries(t, &ds, &index, &want)
+}
+
+/// `start` and the sum over tokens for each entry, in CSR order. Operands with the lengths of their rows.
+fn masked_reference(index: &SparseIndex, start: &[f32], dy: (&[f32], usize), x: (&[f32], usize)) -> Vec<Exact> {
+    let tokens = dy.0.len() / dy.1;
+    let entries = index.pattern().entries().zip(start);
+    entries
         .map(|((row, col), start)| {
-            let terms = (0..tokens).map(|l| f64::from(dy[l * n + row as usize]) * f64::from(x[l * k + col as usize]));
+            let (row, col) = (row as usize, col as usize);
+            let terms = (0..tokens).map(|l| f64::from(dy.0[l * dy.1 + row]) * f64::from(x.0[l * x.1 + col]));
             Exact::sum(terms.chain([f64::from(*start)]))
         })
-        .collect();
-    let want = bounds(t, &want);
+        .collect()
+}
+
+fn compare_entries(t: &mut Trial<'_>, ds: &Guarded, index: &SparseIndex, want: &[Near]) -> Result<()> {
     // the reference in bucket order, through places instead of values
     let places: Vec<f32> = (0..want.len()).map(|i| i as f32).collect();
-    t.compare("dS", &ds, index.from_csr_order(&places).into_iter().map(|i| want[i as usize]))
+    t.compare("dS", ds, index.from_csr_order(&places).into_iter().map(|i| want[i as usize]))
 }
 
 fn long_sum(t: &mut Trial<'_>) -> Result<()> {

@@ -3,7 +3,8 @@
 use super::{Exact, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeTable, Turn, inverse_frequencies, rope, rope_in_place};
+use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, ROPE_MERGE, ROPE_SPLIT, RopeTable, Turn};
+use crate::kernels::rope::{inverse_frequencies, rope, rope_in_place, rope_merge, rope_split};
 
 const COPY: Op = Op {
     name: "rope",
@@ -11,6 +12,9 @@ const COPY: Op = Op {
     why: "a sum of two products with sines and cosines that the host rounded from f64, whatever the position",
 };
 const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
+
+const SPLIT: Op = Op { name: "rope_split", kernels: &[&ROPE_SPLIT], why: COPY.why };
+const MERGE: Op = Op { name: "rope_merge", kernels: &[&ROPE_MERGE], why: COPY.why };
 
 /// Tokens, heads, elements of a head, largest position.
 const SIZES: &[(usize, usize, usize, u32)] =
@@ -27,7 +31,54 @@ pub(super) fn rows() -> Vec<Row> {
             rows.push(IN_PLACE.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, true)));
         }
     }
+    for (i, size) in [(1, 1, 1, 2), (7, 3, 1, 8), (33, 4, 2, 10), (65, 9, 3, 64)].into_iter().enumerate() {
+        let (tokens, heads, kv_heads, head_dim) = size;
+        let what = format!("{tokens} tokens, {heads} and {kv_heads} heads of {head_dim}");
+        rows.push(SPLIT.row(quick_at(i, &[1, 2, 3]), &what, move |t| split(t, size, false)));
+        rows.push(MERGE.row(quick_at(i, &[1, 2, 3]), what, move |t| split(t, size, true)));
+    }
     rows
+}
+
+/// Tokens, heads, heads of keys, elements of a head.
+fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: bool) -> Result<()> {
+    let (tokens, heads, kv_heads, head_dim) = size;
+    let inv_freq = inverse_frequencies(head_dim, 10_000.0);
+    let positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(500) as u32).collect();
+    let table = RopeTable::new(t.device, &inv_freq, 500, 1.0)?;
+    let at = t.up(&[tokens], &positions)?;
+    let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
+    let parts = widths.map(|w| t.random(tokens * w));
+    // turned by themselves, and side by side
+    let sign = if merge { -1.0 } else { 1.0 };
+    let turned = [
+        reference(&parts[0], &positions, &inv_freq, heads, 1.0, sign),
+        reference(&parts[1], &positions, &inv_freq, kv_heads, 1.0, sign),
+        parts[2].iter().map(|v| Exact::of(f64::from(*v))).collect(),
+    ];
+    let all_width: usize = widths.iter().sum();
+    if merge {
+        let [q, k, v] = [0, 1, 2].map(|i| t.up(&[tokens, widths[i]], &parts[i]));
+        let all = t.out(&[tokens, all_width])?;
+        rope_merge([&q?, &k?, &v?], &table, &at, heads, kv_heads, To::Into(&all.tensor))?;
+        let row = |token: usize| {
+            let part = |i: usize| turned[i][token * widths[i]..][..widths[i]].to_vec();
+            [part(0), part(1), part(2)].concat()
+        };
+        return t.compare("all", &all, (0..tokens).flat_map(row).collect::<Vec<_>>());
+    }
+    let row = |token: usize| {
+        let part = |i: usize| parts[i][token * widths[i]..][..widths[i]].to_vec();
+        [part(0), part(1), part(2)].concat()
+    };
+    let all: Vec<f32> = (0..tokens).flat_map(row).collect();
+    let out = [t.out(&[tokens, widths[0]])?, t.out(&[tokens, widths[1]])?, t.out(&[tokens, widths[2]])?];
+    let to = [To::Into(&out[0].tensor), To::Into(&out[1].tensor), To::Into(&out[2].tensor)];
+    rope_split(&t.up(&[tokens, all_width], &all)?, &table, &at, heads, kv_heads, to)?;
+    for ((name, out), want) in ["q", "k", "v"].into_iter().zip(&out).zip(turned) {
+        t.compare(name, out, want)?;
+    }
+    Ok(())
 }
 
 fn reference(x: &[f32], positions: &[u32], inv_freq: &[f64], heads: usize, factor: f64, sign: f64) -> Vec<Exact> {

@@ -2,7 +2,7 @@
 
 mod bench;
 
-pub use bench::{Bench, BenchArgs, BenchStepArgs, JsonArgs, WeightsOption};
+pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
 
 use crate::data::DataOptions;
 use crate::error::{Error, Result};

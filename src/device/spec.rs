@@ -88,7 +88,7 @@ pub struct Grid {
 }
 
 /// The work of a launch, for time budgets and profiles.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     pub flops: f64,
     pub bytes: f64,

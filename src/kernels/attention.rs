@@ -1,9 +1,12 @@
 //! Causal grouped-query attention: `shaders/attention*.wgsl`. Memory grows linearly with the sequence.
 //!
 //! There is neither padding nor a batch dimension: sequences are packed one behind the other, and ranges of rows say who
-//! sees whom. Dimensions: `tokens` query rows, `kv_rows` key and value rows, `heads` query heads of `head_dim` elements,
+//! sees whom. On a device whose precision is f16, forward and backward run on matrix units (see
+//! [`attention_coop`]). Dimensions: `tokens` query rows, `kv_rows` key and value rows, `heads` query heads of `head_dim` elements,
 //! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
 
+use super::attention_coop;
+pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
 use super::elementwise::add_into;
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
@@ -36,16 +39,6 @@ kernel!(
         write("stats"),
     ]
 );
-kernel!(
-    /// Single query rows over ranges of a cache.
-    DECODE, "attention_decode", "attention_decode.wgsl", DecodeParams,
-    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out")]
-);
-kernel!(
-    /// Rows into slots of a cache.
-    KV_STORE, "kv_store", "kv_store.wgsl", StoreParams, [read("src"), read("slots"), write("cache")]
-);
-
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct TileParams {
@@ -69,27 +62,6 @@ pub struct DeltaParams {
     tokens: u32,
     kv_rows: u32,
     heads: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct DecodeParams {
-    grid: Grid,
-    cache_rows: u32,
-    heads: u32,
-    kv_heads: u32,
-    group: u32,
-    scale: f32,
-    cap: f32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct StoreParams {
-    grid: Grid,
-    rows: u32,
-    width4: u32,
-    cache_rows: u32,
 }
 
 /// The log-sum-exp of a query that sees no key.
@@ -149,14 +121,14 @@ pub struct Gradients {
 /// The shader's three passes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-enum Pass {
+pub(super) enum Pass {
     Forward = 0,
     Query = 1,
     KeyValue = 2,
 }
 
 impl Pass {
-    const ALL: [Pass; 3] = [Pass::Forward, Pass::Query, Pass::KeyValue];
+    pub const ALL: [Pass; 3] = [Pass::Forward, Pass::Query, Pass::KeyValue];
 
     fn kernel(self) -> &'static Kernel {
         match self {
@@ -216,19 +188,13 @@ fn delta_spec(head_dim: usize) -> KernelSpec {
     KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32)])
 }
 
-fn decode_spec(class: DeviceClass, head_dim: usize, softcap: bool) -> KernelSpec {
-    let threads = if class == DeviceClass::Software { 64 } else { 128 };
-    KernelSpec::new(&DECODE, [("WG", threads), ("HEAD_DIM", head_dim as u32), ("SOFTCAP", softcap.into())])
-}
-
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
-    let mut all = vec![KernelSpec::new(&KV_STORE, [])];
+    let mut all = Vec::new();
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
         all.push(delta_spec(head_dim));
         for class in [DeviceClass::Software, DeviceClass::Discrete] {
             for softcap in [false, true] {
-                all.push(decode_spec(class, head_dim, softcap));
                 all.extend(Pass::ALL.map(|pass| spec(pass, class, head_dim, softcap)));
             }
         }
@@ -237,15 +203,15 @@ pub fn variants() -> Vec<KernelSpec> {
 }
 
 /// Sizes that fit together, and fit the shaders' 32-bit indices.
-struct Sizes {
-    tokens: usize,
-    kv_rows: usize,
+pub(super) struct Sizes {
+    pub tokens: usize,
+    pub kv_rows: usize,
     shape: AttentionShape,
 }
 
 impl Sizes {
     /// Checks `q` `[tokens, heads * head_dim]`, `k` and `v` `[kv_rows, kv_heads * head_dim]`.
-    fn check(op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor, shape: &AttentionShape) -> Result<Sizes> {
+    pub fn check(op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor, shape: &AttentionShape) -> Result<Sizes> {
         let AttentionShape { heads, kv_heads, head_dim, softcap, .. } = *shape;
         if head_dim == 0 || !head_dim.is_multiple_of(8) || head_dim > MAX_HEAD_DIM {
             let reason = format!("{head_dim} is not a multiple of 8 up to {MAX_HEAD_DIM}, so this model cannot be run");
@@ -269,15 +235,20 @@ impl Sizes {
         Ok(Sizes { tokens, kv_rows, shape: *shape })
     }
 
-    fn group(&self) -> usize {
+    pub fn group(&self) -> usize {
         self.shape.heads / self.shape.kv_heads
     }
 
     /// How many keys, or for [`Pass::KeyValue`] tokens, one launch may walk over. Mesa's software renderer ends all loops
     /// of a thread after 65,535 rounds together, without a word.
-    fn longest(&self, pass: Pass, class: DeviceClass) -> usize {
+    fn longest(&self, pass: Pass, device: &Device) -> usize {
+        let class = device.caps().class;
         if class != DeviceClass::Software {
             return usize::MAX;
+        }
+        let a_round = if pass == Pass::KeyValue { self.group() } else { 1 };
+        if let Some(block) = attention_coop::choose(device, pass, self.shape.head_dim) {
+            return 50_000 * block.columns() / a_round;
         }
         let Tile { nx, ny, tm, tn, unroll } = Tile::choose(class, self.shape.head_dim);
         let (rows, columns, threads) = (ny * tm, nx * tn, nx * ny);
@@ -292,14 +263,13 @@ impl Sizes {
             Pass::Query => 2 * scores + gather,
             Pass::KeyValue => 2 * scores + 2 * gather + columns.div_ceil(threads),
         };
-        let longest = (50_000 / block * columns) as usize;
-        if pass == Pass::KeyValue { (longest / self.group()).max(1) } else { longest }
+        ((50_000 / block * columns) as usize / a_round).max(1)
     }
 
     /// A pass of the backward, in as many launches as it takes; each adds its part of the sums.
     fn backward(&self, pass: Pass, device: &Device, inputs: &[&Tensor], outputs: &[&Tensor]) -> Result<()> {
         let columns = if pass == Pass::KeyValue { self.tokens } else { self.kv_rows };
-        let longest = self.longest(pass, device.caps().class);
+        let longest = self.longest(pass, device);
         for first in (0..columns.max(1)).step_by(longest) {
             let part = first..first.saturating_add(longest).min(columns);
             if first == 0 {
@@ -319,7 +289,12 @@ impl Sizes {
         let s = &self.shape;
         let class = device.caps().class;
         let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
-        let blocks = rows.div_ceil(Tile::choose(class, s.head_dim).rows());
+        let softcap = s.softcap.is_some();
+        let (spec, of_block) = match attention_coop::choose(device, pass, s.head_dim) {
+            Some(block) => (attention_coop::spec(block, pass, s.head_dim, softcap), block.rows()),
+            None => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
+        };
+        let blocks = rows.div_ceil(of_block);
         let params = TileParams {
             tokens: self.tokens as u32,
             kv_rows: self.kv_rows as u32,
@@ -338,14 +313,13 @@ impl Sizes {
             Pass::Query => 3,
             Pass::KeyValue => 4,
         };
-        let spec = spec(pass, class, s.head_dim, s.softcap.is_some());
         let slices: Vec<_> = bindings.iter().map(|t| t.slice()).collect();
         let groups = (blocks * s.kv_heads) as u64;
         launch(device, &spec, &slices, &params, groups, self.cost(products, bindings))
     }
 
     /// `products` of scores' size, half of which is masked in a causal range.
-    fn cost(&self, products: usize, bindings: &[&Tensor]) -> Cost {
+    pub fn cost(&self, products: usize, bindings: &[&Tensor]) -> Cost {
         let s = &self.shape;
         let keys = s.span.unwrap_or(self.kv_rows).min(self.kv_rows);
         let scores = self.tokens as f64 * (keys as f64 / 2.0 + 0.5) * s.heads as f64;
@@ -357,7 +331,12 @@ impl Sizes {
 }
 
 /// A given output of this shape, or a new one.
-fn output(op: &'static str, name: &str, given: Option<&Tensor>, like: (&Device, &[usize])) -> Result<Tensor> {
+pub(super) fn output(
+    op: &'static str,
+    name: &str,
+    given: Option<&Tensor>,
+    like: (&Device, &[usize]),
+) -> Result<Tensor> {
     match given {
         Some(t) => Ok(t.expect(op, name, like.1)?.clone()),
         None => Tensor::empty(like.0, like.1, "activations"),
@@ -386,7 +365,7 @@ pub fn attention_forward(
     let device = q.device();
     let out = output(OP, "out", to.map(|t| t.0), (device, q.shape()))?;
     let lse = output(OP, "lse", to.map(|t| t.1), (device, &[sizes.tokens, shape.heads]))?;
-    let most = sizes.longest(Pass::Forward, device.caps().class);
+    let most = sizes.longest(Pass::Forward, device);
     if sizes.kv_rows > most {
         let reason = format!(
             "{} tokens at once are more than the {most} that a software renderer can do; lower --batch-size or --seq-len, \
@@ -452,71 +431,8 @@ fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, quer
     Ok(stats)
 }
 
-/// Attention of a few query rows over a cache, for generation: q `[rows, heads * head_dim]`, `k_cache` and `v_cache`
-/// `[cache_rows, kv_heads * head_dim]`, query row r sees the cache rows `keys[r]`; ranges may be disjoint. Returns `out`
-/// `[rows, heads * head_dim]`; 0 for an empty range. Cache rows outside of the ranges are not read.
-///
-/// # Errors
-/// As [`attention_forward`].
-pub fn attention_decode(
-    q: &Tensor,
-    k_cache: &Tensor,
-    v_cache: &Tensor,
-    keys: Ranges<'_>,
-    shape: &AttentionShape,
-    to: Option<&Tensor>,
-) -> Result<Tensor> {
-    const OP: &str = "attention_decode";
-    let sizes = Sizes::check(OP, q, k_cache, v_cache, shape)?;
-    keys.expect(OP, "keys", sizes.tokens)?;
-    let device = q.device();
-    let out = output(OP, "out", to, (device, q.shape()))?;
-    let params = DecodeParams {
-        cache_rows: sizes.kv_rows as u32,
-        heads: shape.heads as u32,
-        kv_heads: shape.kv_heads as u32,
-        group: sizes.group() as u32,
-        scale: shape.scale,
-        cap: shape.softcap.unwrap_or(1.0),
-        ..Default::default()
-    };
-    let spec = decode_spec(device.caps().class, shape.head_dim, shape.softcap.is_some());
-    let bindings = [q, k_cache, v_cache, keys.start, keys.end, &out];
-    let groups = (sizes.tokens * shape.heads) as u64;
-    // two products, but nothing of a range is masked
-    let cost = sizes.cost(2 * 2, &bindings);
-    launch(device, &spec, &bindings.map(Tensor::slice), &params, groups, cost)?;
-    Ok(out)
-}
-
-/// `cache[slots[r], :] = src[r, :]` for src `[rows, width]`, slots u32 `[rows]` and cache `[cache_rows, width]`, width a
-/// multiple of 4. Slots must be distinct; a row whose slot is past the cache is not stored.
-///
-/// # Errors
-/// [`Error::Shape`] for tensors that do not fit together.
-pub fn kv_store(src: &Tensor, slots: &Tensor, cache: &Tensor) -> Result<()> {
-    const OP: &str = "kv_store";
-    let (rows, width) = src.dims2(OP)?;
-    let (cache_rows, _) = cache.dims2(OP)?;
-    cache.expect(OP, "cache", &[cache_rows, width])?;
-    slots.expect(OP, "slots", &[rows])?;
-    if !width.is_multiple_of(4) || u32::try_from(cache.len().max(src.len())).is_err() {
-        return Err(Error::shape(OP, format!("rows of {width} elements, {} in all", cache.len())));
-    }
-    let params = StoreParams {
-        rows: rows as u32,
-        width4: width as u32 / 4,
-        cache_rows: cache_rows as u32,
-        ..Default::default()
-    };
-    let cost = Cost { flops: 0.0, bytes: 8.0 * src.len() as f64 };
-    let groups = (rows * width / 4).div_ceil(64) as u64;
-    let bindings = [src.slice(), slots.slice(), cache.slice()];
-    launch(src.device(), &KernelSpec::new(&KV_STORE, []), &bindings, &params, groups, cost)
-}
-
 impl Ranges<'_> {
-    fn expect(&self, op: &'static str, name: &str, rows: usize) -> Result<()> {
+    pub(super) fn expect(&self, op: &'static str, name: &str, rows: usize) -> Result<()> {
         self.start.expect(op, &format!("{name}.start"), &[rows])?;
         self.end.expect(op, &format!("{name}.end"), &[rows])?;
         Ok(())

@@ -4,8 +4,8 @@
 //! [`matmul`](super::matmul::matmul) and [`rosa_linear`](super::matmul::rosa_linear) come here by themselves on a device
 //! whose precision is [`Precision::F16`]; [`enable`] sets that after a self-test.
 
-use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
-use super::{kernel, launch};
+use super::matmul::{Fused, LONG_K, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
+use super::{attention_coop, kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
 use crate::dtype::DType;
@@ -90,18 +90,18 @@ impl Units {
     /// Those of this device, if the kernels are written for them.
     pub fn of(caps: &Caps) -> Option<Units> {
         let units = Units { fragment: caps.fragment?, lanes: caps.subgroup_min };
-        let memory = match units {
-            Units { lanes: 8, .. } => 16 << 10,
-            Units { fragment: 8, .. } => 32 << 10,
-            _ => 48 << 10,
-        };
         let fits = Units::ALL.contains(&units)
             && caps.has(Feature::CoopMatrix)
             && caps.has(Feature::F16)
             && caps.subgroup_min == caps.subgroup_max
             && caps.max_workgroup_size >= 256
-            && caps.max_workgroup_memory >= memory;
+            && caps.max_workgroup_memory >= units.memory();
         fits.then_some(units)
+    }
+
+    /// Bytes of workgroup memory that kernels for them may take.
+    pub const fn memory(&self) -> u32 {
+        if self.fragment == 8 { 32 << 10 } else { 48 << 10 }
     }
 
     /// The tiles of products on them.
@@ -113,10 +113,12 @@ impl Units {
         }
     }
 
-    fn pick(&self, layout: Layout, halves: bool, m: usize, n: usize) -> Tile {
+    fn pick(&self, layout: Layout, halves: bool, (m, n, k): (usize, usize, usize)) -> Tile {
+        // a long k is split, so that few large tiles fill a device too
+        let parts = if m.min(n) >= 96 && k >= LONG_K { (k / LONG_K * 16) as u64 } else { 1 };
         match (layout, halves) {
             _ if self.lanes == 8 => SMALL,
-            _ if LARGE.groups(m, n) < FILL => MEDIUM,
+            _ if LARGE.groups(m, n) * parts < FILL => MEDIUM,
             (Layout::Nt, true) if self.fragment == 16 => LARGE_DEEP,
             _ => LARGE,
         }
@@ -124,7 +126,7 @@ impl Units {
 }
 
 /// Workgroups from which on the large tiles keep a device busy.
-const FILL: u64 = 96;
+pub(super) const FILL: u64 = 96;
 /// Fewer rows or columns than this waste most of a tile.
 const LEAST: usize = 32;
 
@@ -137,7 +139,7 @@ const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
 pub(super) fn choose(
     device: &Device,
     layout: Layout,
-    (m, n): (usize, usize),
+    (m, n, k): (usize, usize, usize),
     along: [usize; 2],
     c: [usize; 2],
 ) -> Option<(Units, Tile)> {
@@ -146,7 +148,7 @@ pub(super) fn choose(
         && m.min(n) >= LEAST
         && along.iter().all(|l| l % 8 == 0)
         && c.iter().all(|x| x % 4 == 0);
-    suits.then(|| (units, units.pick(layout, false, m, n)))
+    suits.then(|| (units, units.pick(layout, false, (m, n, k))))
 }
 
 fn consts((units, tile): (Units, Tile), layout: Layout, accumulate: bool, tail: bool) -> Vec<(&'static str, u32)> {
@@ -191,7 +193,7 @@ pub(super) fn rosa_spec(units: Units, v: &RosaVariant, k: usize) -> KernelSpec {
         ("AFMT", 0),
         ("WFMT", v.format as u32),
         ("SPARSE", v.sparse.into()),
-        ("LOWRANK", v.low_rank.into()),
+        ("LOWRANK", if v.low_rank && v.thin4 { 2 } else { v.low_rank.into() }),
         ("BIAS", v.bias.into()),
     ]);
     KernelSpec::new(&ROSA_LINEAR_COOP, consts)
@@ -217,7 +219,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
         return Err(Error::shape("matmul", format!("{layout:?} of [{a0}, {a1}] and [{b0}, {b1}] on matrix units")));
     }
     let halves = [&a, &b].iter().all(|o| matches!(o, Operand::F16(_)));
-    let tile = units.pick(layout, halves, m, n);
+    let tile = units.pick(layout, halves, (m, n, k));
     let splits = if stride == n { splits(FILL, tile, m, n, k) } else { 1 };
     let bk = tile.bk as usize;
     let k_per_split = k.div_ceil(splits).next_multiple_of(bk);
@@ -243,7 +245,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
 }
 
 /// Lets products on this device run on its matrix units, if it has any and they compute rightly: a few fused linears
-/// in both directions are compared with the f32 kernels first. Says which precision is now set.
+/// and an attention, in both directions, are compared with the f32 kernels first. Says which precision is now set.
 ///
 /// # Errors
 /// Those of the device; a wrong result is no error but a warning, and leaves f32.
@@ -252,7 +254,11 @@ pub fn enable(device: &Device) -> Result<Precision> {
     if Units::of(device.caps()).is_none() {
         return Ok(Precision::F32);
     }
-    match self_test(device) {
+    let tested = match self_test(device) {
+        Ok(None) => attention_coop::self_test(device),
+        other => other,
+    };
+    match tested {
         Ok(None) => device.set_precision(Precision::F16),
         Ok(Some(wrong)) => tracing::warn!("matrix units are not used: {wrong}"),
         Err(e @ Error::Kernel { .. }) => tracing::warn!("matrix units are not used: {e}"),
@@ -313,10 +319,12 @@ pub fn variants() -> Vec<KernelSpec> {
             all.push(sddmm_spec((units, tile), k, accumulate));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
-            for (sparse, low_rank) in [(false, false), (false, true), (true, false), (true, true)] {
+            let parts = [(false, false, false), (false, true, false), (false, true, true), (true, false, false)];
+            for (sparse, low_rank, thin4) in parts.into_iter().chain([(true, true, false), (true, true, true)]) {
                 let [accumulate, tail, bias] = turns();
                 let bias = bias && layout == Layout::Nt;
-                let variant = RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, bias, tile };
+                let variant =
+                    RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, thin4, bias, tile };
                 all.push(rosa_spec(units, &variant, if tail { 8 } else { 64 }));
             }
         }

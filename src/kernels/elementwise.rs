@@ -4,8 +4,8 @@
 use super::output::{To, distinct, groups, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
-use crate::device::{Grid, KernelSpec};
-use crate::error::Result;
+use crate::device::{Grid, Kernel, KernelSpec};
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
 
@@ -31,6 +31,15 @@ kernel!(
     [read("dh"), read("gate"), read("up"), write("dgate"), write("dup")]
 );
 
+kernel!(
+    /// The same where gate and up lie side by side.
+    GLU_BOTH, "glu_both", "glu.wgsl", GluParams, [read("both"), write("h")]
+);
+kernel!(
+    /// The gradients of both, side by side.
+    GLU_BOTH_BACKWARD, "glu_both_backward", "glu.wgsl", GluParams, [read("dh"), read("both"), write("dboth")]
+);
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct ElementwiseParams {
@@ -44,6 +53,7 @@ pub struct ElementwiseParams {
 pub struct GluParams {
     grid: Grid,
     n: u32,
+    cols: u32,
 }
 
 /// The function on the gate.
@@ -120,7 +130,7 @@ pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [gate.slice(), up.slice(), h.slice()];
-    let spec = glu_spec(activation, false, vec4(n));
+    let spec = glu_spec(&GLU, activation, vec4(n));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 8.0))?;
     Ok(h)
 }
@@ -146,9 +156,53 @@ pub fn glu_backward(
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [dh.slice(), gate.slice(), up.slice(), dgate.slice(), dup.slice()];
-    let spec = glu_spec(activation, true, vec4(n));
+    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(5 * n, 8.0))?;
     Ok((dgate, dup))
+}
+
+/// `h [rows, cols] = f(gate)·up` of gate and up side by side, `[rows, 2·cols]`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the width is odd.
+pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tensor> {
+    let op = "glu_both";
+    let (rows, cols) = halves(both, op)?;
+    let h = h.overwritten(both.device(), op, &[rows, cols])?;
+    distinct(op, &[both], &[&h])?;
+    let n = h.len();
+    let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
+    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols));
+    let groups = groups(n, vec4(cols));
+    launch(both.device(), &spec, &[both.slice(), h.slice()], &params, groups, streaming(3 * n, 8.0))?;
+    Ok(h)
+}
+
+/// `[dgate | dup] [rows, 2·cols]` of dh `[rows, cols]` and the forward's operand.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the shapes do not fit together.
+pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to: To<'_>) -> Result<Tensor> {
+    let op = "glu_both_backward";
+    let (rows, cols) = halves(both, op)?;
+    dh.expect(op, "dh", &[rows, cols])?;
+    let dboth = to.overwritten(both.device(), op, both.shape())?;
+    distinct(op, &[dh, both], &[&dboth])?;
+    let n = dh.len();
+    let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
+    let spec = glu_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols));
+    let bindings = [dh.slice(), both.slice(), dboth.slice()];
+    launch(both.device(), &spec, &bindings, &params, groups(n, vec4(cols)), streaming(5 * n, 8.0))?;
+    Ok(dboth)
+}
+
+/// Rows, and half of the columns.
+fn halves(both: &Tensor, op: &'static str) -> Result<(usize, usize)> {
+    let (rows, cols) = both.dims2(op)?;
+    if !cols.is_multiple_of(2) {
+        return Err(Error::shape(op, format!("{:?} does not part in halves", both.shape())));
+    }
+    Ok((rows, cols / 2))
 }
 
 fn elementwise_spec(op: u32, vec: bool) -> KernelSpec {
@@ -156,9 +210,11 @@ fn elementwise_spec(op: u32, vec: bool) -> KernelSpec {
     KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into())])
 }
 
-fn glu_spec(activation: Activation, backward: bool, vec: bool) -> KernelSpec {
-    let kernel = if backward { &GLU_BACKWARD } else { &GLU };
-    KernelSpec::new(kernel, [("ACT", activation as u32), ("BACKWARD", backward.into()), ("VEC", vec.into())])
+fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool) -> KernelSpec {
+    let backward = [GLU_BACKWARD.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
+    let both = [GLU_BOTH.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
+    let act = activation as u32;
+    KernelSpec::new(kernel, [("ACT", act), ("BACKWARD", backward.into()), ("BOTH", both.into()), ("VEC", vec.into())])
 }
 
 /// Every specialisation.
@@ -167,7 +223,8 @@ pub fn variants() -> Vec<KernelSpec> {
     for vec in [false, true] {
         all.extend((0..3).map(|op| elementwise_spec(op, vec)));
         for activation in [Activation::Silu, Activation::GeluTanh] {
-            all.extend([false, true].map(|backward| glu_spec(activation, backward, vec)));
+            let kernels: [&'static Kernel; 4] = [&GLU, &GLU_BACKWARD, &GLU_BOTH, &GLU_BOTH_BACKWARD];
+            all.extend(kernels.map(|kernel| glu_spec(kernel, activation, vec)));
         }
     }
     all

@@ -153,8 +153,8 @@ fn tiles(class: DeviceClass) -> &'static Tiles {
 }
 
 impl Tile {
-    /// The tile for an output of `m × n`.
-    pub fn choose(class: DeviceClass, m: usize, n: usize) -> Tile {
+    /// The tile for an output of `m × n` that sums over `k`.
+    pub fn choose(class: DeviceClass, m: usize, n: usize, k: usize) -> Tile {
         let tiles = tiles(class);
         if n <= 16 {
             return tiles.narrow;
@@ -162,7 +162,9 @@ impl Tile {
         if m <= 16 {
             return tiles.flat;
         }
-        let fills = |t: &&Tile| t.groups(m, n) >= tiles.fill;
+        // a long k is split, so that few large tiles fill a device too
+        let parts = if class != DeviceClass::Software && k >= LONG_K { (k / LONG_K * 16) as u64 } else { 1 };
+        let fills = |t: &&Tile| m.min(n) >= t.bm as usize / 2 && t.groups(m, n) * parts >= tiles.fill;
         let last = tiles.square[tiles.square.len() - 1];
         *tiles.square.iter().find(fills).unwrap_or(&last)
     }
@@ -256,12 +258,12 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     }
     let device = a.device();
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
-    if coop::choose(device, layout, (m, n), [a1, b1], [stride, column]).is_some() {
+    if coop::choose(device, layout, (m, n, k), [a1, b1], [stride, column]).is_some() {
         return coop::matmul(layout, coop::Operand::F32(a), coop::Operand::F32(b), device, out);
     }
     let class = device.caps().class;
     let lanes = simd::lanes(device.caps());
-    let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n) };
+    let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n, k) };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
     let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k).max(least_splits(class, k)) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
@@ -302,7 +304,7 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
     let class = device.caps().class;
     let (tokens, _) = dy.dims2("sddmm")?;
     let (m, n) = (index.rows(), index.cols());
-    let units = coop::choose(device, Layout::Tn, (m, n), [m, n], [0, 0]);
+    let units = coop::choose(device, Layout::Tn, (m, n, tokens), [m, n], [0, 0]);
     // split along the tokens, a large tile fills the device as a small one would, and loads less
     let square = tiles(class).square;
     let fits = |t: &&Tile| m >= 2 * t.bm as usize && n >= 2 * t.bn as usize;
@@ -357,6 +359,9 @@ pub(super) fn splits(fill: u64, tile: Tile, m: usize, n: usize, k: usize) -> usi
     let wanted = (fill.div_ceil(groups) as usize).min(longest).min(64);
     k.div_ceil(k.div_ceil(wanted).next_multiple_of(tile.bk as usize))
 }
+
+/// From this k on a product with few outputs is worth splitting at any cost of adding its parts up.
+pub(super) const LONG_K: usize = 4096;
 
 /// The longest k that a thread walks along on a software renderer. Mesa's ends all loops of a thread after 65,535 rounds
 /// together, without a word; of the smallest tiles, 16 values of k take 30.
@@ -429,7 +434,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let (c, stride, column) = out.tensor(device, "rosa_linear", m, n)?;
     let vec = k.is_multiple_of(4) && w.cols().is_multiple_of(4);
     // in registers S cannot be added on the way, and writing W + S out pays only for a good many rows
-    let units = coop::choose(device, layout, (m, n), [k, w.cols()], [stride, column]);
+    let units = coop::choose(device, layout, (m, n, k), [k, w.cols()], [stride, column]);
     let lanes = simd::lanes(device.caps())
         .filter(|_| units.is_none())
         .filter(|_| vec || !w.format().is_quantised())
@@ -443,7 +448,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let tile = match (lanes, units) {
         (Some(_), _) => simd::choose(layout, Some(w.format()), m, n),
         (None, Some((_, tile))) => tile,
-        (None, None) => Tile::choose(device.caps().class, m, n),
+        (None, None) => Tile::choose(device.caps().class, m, n, k),
     };
     let dummy = device.dummy()?;
     let mut params = MatmulParams {
@@ -480,6 +485,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         format: w.format(),
         sparse: fused.sparse.is_some() && merged.is_none(),
         low_rank: fused.low_rank.is_some(),
+        thin4: [params.rank, params.u_stride, params.u_column].iter().all(|x| x.is_multiple_of(4)),
         bias: fused.bias.is_some(),
         tile,
     };
@@ -504,7 +510,12 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         let bindings = [x.slice(), w.slice(), s_index, s_values, u, v, bias, to];
         launch(device, &spec, &bindings, params, groups * u64::from(params.splits), cost)
     };
-    let splits = least_splits(device.caps().class, k);
+    let splits = match (device.caps().class, units) {
+        (DeviceClass::Software, _) => least_splits(DeviceClass::Software, k),
+        _ if k < LONG_K => 1,
+        (_, Some(_)) => splits(coop::FILL, tile, m, n, k),
+        (class, None) => splits(tiles(class).fill, tile, m, n, k),
+    };
     if splits == 1 || fused.bias.is_some() || stride != n {
         run(&variant, &params, c.slice())?;
     } else {
@@ -526,6 +537,8 @@ pub(super) struct RosaVariant {
     pub format: WeightFormat,
     pub sparse: bool,
     pub low_rank: bool,
+    /// Rows of U, V, A and B can be read four elements at a time.
+    pub thin4: bool,
     pub bias: bool,
     pub tile: Tile,
 }
@@ -571,7 +584,8 @@ pub fn variants() -> Vec<KernelSpec> {
                     if (bias && layout == Layout::Nn) || (quantised && !vec) {
                         continue;
                     }
-                    let variant = RosaVariant { layout, vec, accumulate, format, sparse, low_rank, bias, tile };
+                    let variant =
+                        RosaVariant { layout, vec, accumulate, format, sparse, low_rank, thin4: false, bias, tile };
                     all.push(rosa_spec(&variant));
                 }
             }

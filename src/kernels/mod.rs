@@ -5,18 +5,21 @@
 //! accumulate into; all of them only record, nothing waits.
 
 pub mod attention;
-pub mod blocks;
+pub mod attention_coop;
+pub mod attention_decode;
 pub mod coop;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod loss;
+pub mod low_rank;
 pub mod matmul;
 pub mod norm;
 pub mod optimizer;
 mod output;
 pub mod reduce;
 pub mod rope;
+pub mod sampled;
 pub(crate) mod simd;
 pub mod sparse;
 pub mod topk;
@@ -29,8 +32,6 @@ use bytemuck::Pod;
 
 /// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
-    &blocks::GATHER,
-    &blocks::SPREAD,
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
     &coop::SDDMM_COOP,
@@ -39,6 +40,8 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::ADD_INTO,
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
+    &elementwise::GLU_BOTH,
+    &elementwise::GLU_BOTH_BACKWARD,
     &elementwise::SCALE,
     &embedding::COLUMNS,
     &embedding::COLUMNS_ADD,
@@ -47,6 +50,10 @@ pub static KERNELS: &[&Kernel] = &[
     &loss::ARGMAX,
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_GRAD,
+    &low_rank::GATHER,
+    &low_rank::GRADIENT,
+    &low_rank::PROJECT,
+    &low_rank::SPREAD,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,
@@ -59,17 +66,24 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
+    &rope::ROPE_SPLIT,
+    &rope::ROPE_MERGE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
     &simd::SPARSE_ADD,
+    &sampled::SDDMM_ROWS,
+    &sampled::TRANSPOSE,
     &sparse::SAMPLED,
     &attention::FORWARD,
     &attention::BACKWARD_Q,
     &attention::BACKWARD_KV,
     &attention::DELTA,
-    &attention::DECODE,
-    &attention::KV_STORE,
+    &attention_coop::FORWARD_COOP,
+    &attention_coop::BACKWARD_Q_COOP,
+    &attention_coop::BACKWARD_KV_COOP,
+    &attention_decode::DECODE,
+    &attention_decode::KV_STORE,
     &topk::HISTOGRAM,
     &topk::MASK,
     &topk::SCORE,
@@ -82,18 +96,21 @@ pub static KERNELS: &[&Kernel] = &[
 pub fn variants() -> Vec<KernelSpec> {
     [
         attention::variants(),
-        blocks::variants(),
+        attention_coop::variants(),
+        attention_decode::variants(),
         coop::variants(),
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
         loss::variants(),
+        low_rank::variants(),
         matmul::variants(),
         norm::variants(),
         optimizer::variants(),
         reduce::variants(),
         rope::variants(),
         simd::variants(),
+        sampled::variants(),
         sparse::variants(),
         topk::variants(),
     ]

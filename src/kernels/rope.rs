@@ -22,6 +22,28 @@ kernel!(
     [read("cosines"), read("sines"), read("at"), write("x")]
 );
 
+kernel!(
+    /// Queries, keys and values out of one matrix, queries and keys turned.
+    ROPE_SPLIT, "rope_split", "rope_split.wgsl", RopeSplitParams,
+    [read("cosines"), read("sines"), read("at"), read("all"), write("q"), write("k"), write("v")]
+);
+kernel!(
+    /// Their gradients into one matrix, turned back.
+    ROPE_MERGE, "rope_merge", "rope_split.wgsl", RopeSplitParams,
+    [read("cosines"), read("sines"), read("at"), read("q"), read("k"), read("v"), write("all")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct RopeSplitParams {
+    grid: Grid,
+    tokens: u32,
+    heads: u32,
+    kv_heads: u32,
+    half: u32,
+    positions: u32,
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct RopeParams {
@@ -144,6 +166,87 @@ fn run(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn, y: Option<
     launch(x.device(), &spec(y.is_none(), vec), &bindings, &params, work.div_ceil(256) as u64, cost)
 }
 
+/// q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]` out of `all`, in whose rows they lie one behind
+/// the other; q and k turned by positions u32 `[tokens]`.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn rope_split(
+    all: &Tensor,
+    table: &RopeTable,
+    positions: &Tensor,
+    heads: usize,
+    kv_heads: usize,
+    to: [To<'_>; 3],
+) -> Result<[Tensor; 3]> {
+    let op = "rope_split";
+    let (tokens, head_dim) = (all.dims2(op)?.0, table.head_dim());
+    all.expect(op, "q, k and v", &[tokens, (heads + 2 * kv_heads) * head_dim])?;
+    let [q, k, v] = to;
+    let parts = [
+        q.overwritten(all.device(), op, &[tokens, heads * head_dim])?,
+        k.overwritten(all.device(), op, &[tokens, kv_heads * head_dim])?,
+        v.overwritten(all.device(), op, &[tokens, kv_heads * head_dim])?,
+    ];
+    let [q, k, v] = &parts;
+    distinct(op, &[all, positions], &[q, k, v])?;
+    split(false, table, positions, [all, q, k, v], (heads, kv_heads))?;
+    Ok(parts)
+}
+
+/// The gradient of [`rope_split`]'s operand from those of its results.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn rope_merge(
+    [q, k, v]: [&Tensor; 3],
+    table: &RopeTable,
+    positions: &Tensor,
+    heads: usize,
+    kv_heads: usize,
+    to: To<'_>,
+) -> Result<Tensor> {
+    let op = "rope_merge";
+    let (tokens, head_dim) = (q.dims2(op)?.0, table.head_dim());
+    q.expect(op, "q", &[tokens, heads * head_dim])?;
+    k.expect(op, "k", &[tokens, kv_heads * head_dim])?;
+    v.expect(op, "v", k.shape())?;
+    let all = to.overwritten(q.device(), op, &[tokens, (heads + 2 * kv_heads) * head_dim])?;
+    distinct(op, &[q, k, v, positions], &[&all])?;
+    split(true, table, positions, [q, k, v, &all], (heads, kv_heads))?;
+    Ok(all)
+}
+
+fn split(
+    merge: bool,
+    table: &RopeTable,
+    positions: &Tensor,
+    operands: [&Tensor; 4],
+    (heads, kv_heads): (usize, usize),
+) -> Result<()> {
+    let (tokens, half) = (operands[0].dims2("rope_split")?.0, table.head_dim() / 2);
+    positions.expect("rope_split", "positions", &[tokens])?;
+    let params = RopeSplitParams {
+        tokens: tokens as u32,
+        heads: heads as u32,
+        kv_heads: kv_heads as u32,
+        half: half as u32,
+        positions: table.positions() as u32,
+        ..Default::default()
+    };
+    let vec = vec4(half);
+    let mut bindings = vec![table.cosines.slice(), table.sines.slice(), positions.slice()];
+    bindings.extend(operands.map(Tensor::slice));
+    let pairs = tokens * (heads + 2 * kv_heads) * half;
+    let groups = (if vec { pairs / 4 } else { pairs }).div_ceil(256) as u64;
+    launch(positions.device(), &split_spec(merge, vec), &bindings, &params, groups, streaming(4 * pairs, 1.5))
+}
+
+fn split_spec(merge: bool, vec: bool) -> KernelSpec {
+    let kernel = if merge { &ROPE_MERGE } else { &ROPE_SPLIT };
+    KernelSpec::new(kernel, [("MERGE", merge.into()), ("VEC", vec.into())])
+}
+
 fn spec(in_place: bool, vec: bool) -> KernelSpec {
     let kernel = if in_place { &ROPE_IN_PLACE } else { &ROPE };
     KernelSpec::new(kernel, [("INPLACE", in_place.into()), ("VEC", vec.into())])
@@ -152,5 +255,8 @@ fn spec(in_place: bool, vec: bool) -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    flags.iter().flat_map(|&in_place| flags.map(|vec| spec(in_place, vec))).collect()
+    flags
+        .iter()
+        .flat_map(|&one| flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec)]))
+        .collect()
 }

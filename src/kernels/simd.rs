@@ -134,7 +134,7 @@ pub(super) fn merged(device: &Device, w: &Weight, index: &SparseIndex, values: &
     if index.nnz() > 0 {
         let params = SparseAddParams { nnz: index.nnz() as u32, cols: w.cols() as u32, ..Default::default() };
         let cost = Cost { flops: index.nnz() as f64, bytes: 20.0 * index.nnz() as f64 };
-        let bindings = [index.coords().slice(), values.slice(), dense.slice()];
+        let bindings = [index.coords()?.slice(), values.slice(), dense.slice()];
         launch(device, &sparse_add_spec(), &bindings, &params, index.nnz().div_ceil(64) as u64, cost)?;
     }
     Ok(dense)
@@ -171,7 +171,8 @@ pub fn variants() -> Vec<KernelSpec> {
             for low_rank in flags {
                 let [accumulate, pair, bias] = store();
                 let bias = bias && layout == Layout::Nt;
-                let variant = RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, bias, tile };
+                let variant =
+                    RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, thin4: false, bias, tile };
                 all.push(rosa_spec(lanes, &variant, pair));
             }
         }

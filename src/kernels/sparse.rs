@@ -1,6 +1,7 @@
-//! The sparse adapter on the device: its index, and its gradient sampled at the mask (SDDMM).
+//! The sparse adapter on the device: its index, and its gradient at the mask (SDDMM).
 
 use super::matmul::masked_product;
+use super::sampled::{self, Fours, Sampling};
 use super::{kernel, launch};
 use crate::csr::CsrPattern;
 use crate::device::spec::{read, write};
@@ -8,7 +9,7 @@ use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 kernel!(
     /// `dS[e] = Σ_t dY[t, row(e)] · X[t, col(e)]`.
@@ -40,7 +41,10 @@ struct Inner {
     nnz: usize,
     positions_at: usize,
     index: Tensor,
-    coords: Tensor,
+    /// What sampled kernels walk along: on a software renderer the first, on GPUs the second. The other one is made
+    /// when it is asked for.
+    coords: OnceLock<Tensor>,
+    fours: OnceLock<Fours>,
     /// For each entry in bucket order, its place in CSR order.
     csr_of: Vec<u32>,
     pattern: CsrPattern,
@@ -56,17 +60,15 @@ impl SparseIndex {
             let (r, c) = (row % 32, col % 32);
             (bucket << 16) | u64::from(((r / 4 * 8 + c / 4) << 4) | ((r % 4) << 2) | (c % 4))
         };
-        let mut order: Vec<(u64, u32, u32, u32)> =
-            pattern.entries().enumerate().map(|(i, (r, c))| (key(r, c), i as u32, r, c)).collect();
+        let mut order: Vec<(u64, u32)> =
+            pattern.entries().enumerate().map(|(i, (r, c))| (key(r, c), i as u32)).collect();
         order.sort_unstable();
 
         let mut offsets = vec![0u32; bucket_rows * bucket_cols + 1];
         let mut positions = vec![0u32; nnz.div_ceil(2)];
-        let mut coords = Vec::with_capacity(2 * nnz);
-        for (e, &(key, _, row, col)) in order.iter().enumerate() {
+        for (e, &(key, ..)) in order.iter().enumerate() {
             offsets[(key >> 16) as usize + 1] += 1;
             positions[e / 2] |= ((key & 0xffff) as u32) << (16 * (e % 2));
-            coords.extend([row, col]);
         }
         for b in 1..offsets.len() {
             offsets[b] += offsets[b - 1];
@@ -74,18 +76,17 @@ impl SparseIndex {
         let positions_at = offsets.len();
         offsets.extend(positions);
         let index = Tensor::from_slice(device, &[offsets.len()], &offsets, "sparse index")?;
-        let coords = Tensor::from_slice(device, &[nnz, 2], &coords, "sparse index")?;
         let csr_of = order.iter().map(|o| o.1).collect();
-        Ok(SparseIndex(Arc::new(Inner {
-            rows,
-            cols,
-            nnz,
-            positions_at,
-            index,
-            coords,
-            csr_of,
-            pattern: pattern.clone(),
-        })))
+        let (coords, fours) = Default::default();
+        let pattern = pattern.clone();
+        let inner = Inner { rows, cols, nnz, positions_at, index, coords, fours, csr_of, pattern };
+        let index = SparseIndex(Arc::new(inner));
+        match device.caps().class {
+            DeviceClass::Software => index.coords().map(drop)?,
+            _ if Fours::fit(cols) => index.fours().map(drop)?,
+            _ => {}
+        }
+        Ok(index)
     }
 
     /// Room for `nnz` positions that are not known yet, and none of them: for a device that only counts.
@@ -94,13 +95,21 @@ impl SparseIndex {
     /// Those of an allocation.
     pub fn unknown(device: &Device, rows: usize, cols: usize, nnz: usize) -> Result<SparseIndex> {
         let positions_at = rows.div_ceil(BUCKET) * cols.div_ceil(BUCKET) + 1;
+        let index = Tensor::empty(device, &[positions_at + nnz.div_ceil(2)], "sparse index")?;
+        let (mut coords, mut fours): (OnceLock<_>, OnceLock<_>) = Default::default();
+        match device.caps().class {
+            DeviceClass::Software => coords = Tensor::empty(device, &[nnz, 2], "sparse index")?.into(),
+            _ if Fours::fit(cols) => fours = Fours::unknown(device, rows, nnz)?.into(),
+            _ => {}
+        }
         Ok(SparseIndex(Arc::new(Inner {
             rows,
             cols,
             nnz,
             positions_at,
-            index: Tensor::empty(device, &[positions_at + nnz.div_ceil(2)], "sparse index")?,
-            coords: Tensor::empty(device, &[nnz, 2], "sparse index")?,
+            index,
+            coords,
+            fours,
             csr_of: Vec::new(),
             pattern: CsrPattern { rows, cols, row_offs: vec![0; rows + 1], col_idx: Vec::new() },
         })))
@@ -133,9 +142,33 @@ impl SparseIndex {
         &self.0.index
     }
 
-    /// (row, column) of each entry.
-    pub(super) fn coords(&self) -> &Tensor {
-        &self.0.coords
+    /// (row, column) of each entry in bucket order, `[nnz, 2]`.
+    pub(super) fn coords(&self) -> Result<&Tensor> {
+        let i = &self.0;
+        once(&i.coords, || {
+            let of: Vec<(u32, u32)> = i.pattern.entries().collect();
+            let coords: Vec<[u32; 2]> = i.csr_of.iter().map(|&at| of[at as usize].into()).collect();
+            Tensor::from_slice(i.index.device(), &[i.nnz, 2], &coords, "sparse index")
+        })
+    }
+
+    /// The entries of each row in fours.
+    pub(super) fn fours(&self) -> Result<&Fours> {
+        let i = &self.0;
+        once(&i.fours, || {
+            let of: Vec<(u32, u32)> = i.pattern.entries().collect();
+            // the place of each entry in its bucket
+            let mut places = vec![0u32; i.nnz];
+            let (mut bucket, mut first) = (None, 0);
+            for (slot, &at) in i.csr_of.iter().enumerate() {
+                let (row, col) = of[at as usize];
+                if bucket.replace((row / BUCKET as u32, col / BUCKET as u32)) != bucket {
+                    first = slot;
+                }
+                places[at as usize] = (slot - first) as u32;
+            }
+            Fours::new(i.index.device(), &i.pattern, &places)
+        })
     }
 
     pub fn pattern(&self) -> &CsrPattern {
@@ -157,35 +190,72 @@ impl SparseIndex {
     }
 }
 
-/// `ds [nnz] += Σ_t dY[t, row] · X[t, col]` at the mask: dY `[tokens, rows]`, X `[tokens, cols]`. GPUs make whole tiles of
-/// the product, since gathering single entries reads more than a tile does; software renderers, where arithmetic is what
-/// costs, make the entries.
+/// How [`sddmm`] computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SddmmWay {
+    /// One dot product an entry.
+    Sampled,
+    /// Whole tiles of the product, of which the entries are kept.
+    Tile,
+}
+
+/// `ds [nnz] += Σ_t dY[t, row] · X[t, col]` at the mask: dY `[tokens, rows]`, X `[tokens, cols]`, in the way that should
+/// take less time. Software renderers always make the entries: arithmetic is what costs there.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
-    let (tokens, rows) = dy.dims2("sddmm")?;
-    let (tokens_x, cols) = x.dims2("sddmm")?;
-    if tokens != tokens_x || (rows, cols) != (index.rows(), index.cols()) || ds.len() != index.nnz() {
-        return Err(Error::shape(
-            "sddmm",
-            format!(
-                "dY {:?}, X {:?}, mask [{}, {}], dS {:?}",
-                dy.shape(),
-                x.shape(),
-                index.rows(),
-                index.cols(),
-                ds.shape()
-            ),
-        ));
-    }
-    if index.nnz() == 0 {
+    let (tokens, _) = dy.dims2("sddmm")?;
+    let samples = ds.device().caps().class == DeviceClass::Software || sampled::pays(ds.device(), tokens, index);
+    sddmm_by(if samples { SddmmWay::Sampled } else { SddmmWay::Tile }, dy, x, index, ds)
+}
+
+/// [`sddmm`] in a way of the caller's choice.
+///
+/// # Errors
+/// As [`sddmm`].
+pub fn sddmm_by(way: SddmmWay, dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
+    let tokens = fitting(dy, x, index, ds)?;
+    if index.nnz() == 0 || tokens == 0 {
         return Ok(());
     }
-    if ds.device().caps().class != DeviceClass::Software {
-        return masked_product(dy, x, index, ds);
+    match way {
+        SddmmWay::Tile => masked_product(dy, x, index, ds),
+        SddmmWay::Sampled if ds.device().caps().class == DeviceClass::Software => sampled(dy, x, index, ds),
+        SddmmWay::Sampled => sddmm_sampled(Sampling::choose(ds.device(), tokens, index), dy, x, index, ds),
     }
-    sampled(dy, x, index, ds)
+}
+
+/// [`sddmm`] by the sampled kernel of GPUs, on any device.
+///
+/// # Errors
+/// As [`sddmm`]; [`Error::Shape`] too where the mask is wider than this kernel's entries can say.
+pub fn sddmm_sampled(sampling: Sampling, dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
+    let tokens = fitting(dy, x, index, ds)?;
+    if index.nnz() == 0 || tokens == 0 { Ok(()) } else { sampled::run(sampling, dy, x, index, ds) }
+}
+
+/// The tokens of operands that fit together.
+fn fitting(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<usize> {
+    let (tokens, rows) = dy.dims2("sddmm")?;
+    let (tokens_x, cols) = x.dims2("sddmm")?;
+    if tokens == tokens_x && (rows, cols) == (index.rows(), index.cols()) && ds.len() == index.nnz() {
+        return Ok(tokens);
+    }
+    let (rows, cols) = (index.rows(), index.cols());
+    Err(Error::shape(
+        "sddmm",
+        format!("dY {:?}, X {:?}, mask [{rows}, {cols}], dS {:?}", dy.shape(), x.shape(), ds.shape()),
+    ))
+}
+
+/// What `cell` holds; made now if it holds nothing.
+fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(there) = cell.get() {
+        return Ok(there);
+    }
+    let made = make()?;
+    Ok(cell.get_or_init(|| made))
 }
 
 /// One dot product an entry. Shapes are the caller's to check.
@@ -200,7 +270,7 @@ fn sampled(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<
     };
     let work = index.nnz() as f64 * tokens as f64;
     let cost = Cost { flops: 2.0 * work, bytes: 8.0 * work };
-    let bindings = [dy.slice(), x.slice(), index.0.coords.slice(), ds.slice()];
+    let bindings = [dy.slice(), x.slice(), index.coords()?.slice(), ds.slice()];
     launch(ds.device(), &sampled_spec(), &bindings, &params, index.nnz().div_ceil(SAMPLED_ENTRIES) as u64, cost)
 }
 
@@ -247,7 +317,7 @@ mod tests {
             let bucketed = index.from_csr_order(&values);
             prop_assert_eq!(&index.to_csr_order(&bucketed), &values);
             let entries: Vec<(u32, u32)> = pattern.entries().collect();
-            let coords: Vec<u32> = index.coords().read().unwrap();
+            let coords: Vec<u32> = index.coords().unwrap().read().unwrap();
             let places: Vec<(u32, u32)> = coords.chunks(2).map(|c| (c[0], c[1])).collect();
             let wanted: Vec<(u32, u32)> = bucketed.iter().map(|v| entries[*v as usize]).collect();
             prop_assert_eq!(&places, &wanted);

@@ -63,14 +63,7 @@ pub struct Cached {
 impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
     pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
-        let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
-        tape.enter(|| self.o_proj.parent());
-        let (q, k) = match &self.qk_norm {
-            None => (q, k),
-            Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq)?, ops::rmsnorm(tape, &k, nk)?),
-        };
-        let q = ops::rope(tape, &q, &self.rope, positions)?;
-        let k = ops::rope(tape, &k, &self.rope, positions)?;
+        let (q, k, v) = self.queries_keys_values(tape, x, positions)?;
         let out = match pass {
             Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape)?,
             Pass::Prefill(sight, cached) => {
@@ -87,6 +80,27 @@ impl Attention {
             }
         };
         self.o_proj.forward(tape, &out)
+    }
+}
+
+impl Attention {
+    /// Normed where the family does so, and turned by their positions.
+    fn queries_keys_values(&self, tape: &mut Tape, x: &Var, positions: &Tensor) -> Result<(Var, Var, Var)> {
+        let (heads, kv_heads) = (self.shape.heads, self.shape.kv_heads);
+        if let (Qkv::Fused(linear), None) = (&self.qkv, &self.qk_norm) {
+            let all = linear.forward(tape, x)?;
+            tape.enter(|| self.o_proj.parent());
+            let [q, k, v] = ops::rope_split(tape, &all, &self.rope, positions, heads, kv_heads)?;
+            return Ok((q, k, v));
+        }
+        let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
+        tape.enter(|| self.o_proj.parent());
+        let (q, k) = match &self.qk_norm {
+            None => (q, k),
+            Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq)?, ops::rmsnorm(tape, &k, nk)?),
+        };
+        let q = ops::rope(tape, &q, &self.rope, positions)?;
+        Ok((q, ops::rope(tape, &k, &self.rope, positions)?, v))
     }
 }
 

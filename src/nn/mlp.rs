@@ -23,19 +23,19 @@ pub enum GateUp {
 impl Mlp {
     /// X `[tokens, hidden]` to `[tokens, hidden]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        let (gate, up) = match &self.gate_up {
+        let h = match &self.gate_up {
             GateUp::Apart(linears) => {
                 let [gate_proj, up_proj] = &**linears;
-                (gate_proj.forward(tape, x)?, up_proj.forward(tape, x)?)
+                let (gate, up) = (gate_proj.forward(tape, x)?, up_proj.forward(tape, x)?);
+                tape.enter(|| self.down_proj.parent());
+                ops::gated(tape, &gate, &up, self.activation)?
             }
             GateUp::Fused(linear) => {
-                let inner = self.down_proj.in_features();
                 let both = linear.forward(tape, x)?;
-                (ops::columns(tape, &both, 0, inner)?, ops::columns(tape, &both, inner, inner)?)
+                tape.enter(|| self.down_proj.parent());
+                ops::gated_both(tape, &both, self.activation)?
             }
         };
-        tape.enter(|| self.down_proj.parent());
-        let h = ops::gated(tape, &gate, &up, self.activation)?;
         self.down_proj.forward(tape, &h)
     }
 

@@ -133,6 +133,14 @@ impl Tensor {
         Err(Error::shape(op, format!("{name} has shape {:?}, expected {shape:?}", self.shape)))
     }
 
+    /// Checks the number of elements for `op`'s argument `name`.
+    pub fn expect_len(&self, op: &'static str, name: &str, len: usize) -> Result<&Self> {
+        if self.len() == len {
+            return Ok(self);
+        }
+        Err(Error::shape(op, format!("{name} has {} elements, expected {len}", self.len())))
+    }
+
     /// What a kernel binds: exactly the elements.
     pub fn slice(&self) -> Slice {
         self.buffer.range(self.offset, 4 * self.len().max(1) as u64)

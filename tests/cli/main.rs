@@ -1,6 +1,7 @@
 //! The program as scripts see it: exit codes, what goes to standard output and what to standard error.
 
 mod bad_input;
+mod bench;
 mod demo;
 mod devices;
 mod eval;

@@ -9,6 +9,7 @@ mod difference;
 mod head;
 mod linear;
 mod pointwise;
+mod stacked;
 mod tape;
 
 use rugosa::cases::gradients::{Gradient, Shape, gradients};
@@ -59,7 +60,9 @@ fn check(row: &Gradient) -> BTreeSet<&'static str> {
         Shape::Attention(case) => attention::check(case),
         Shape::Norm { rows, heads, width, unit_offset } => pointwise::check_norm(rows, heads, width, unit_offset),
         Shape::Rope { heads, head_dim } => pointwise::check_rope(heads, head_dim),
-        Shape::Gate { rows, cols, activation } => pointwise::check_gate([rows, cols], activation),
+        Shape::Split { tokens, heads, kv_heads, head_dim } => stacked::check_split(tokens, heads, kv_heads, head_dim),
+        Shape::Gate { rows, cols, activation, both: true } => stacked::check_both(rows, cols, activation),
+        Shape::Gate { rows, cols, activation, both: false } => pointwise::check_gate([rows, cols], activation),
         Shape::Residual { rows, cols } => pointwise::check_residual([rows, cols]),
         Shape::Bias { rows, cols } => pointwise::check_bias([rows, cols]),
         Shape::Columns { rows, cols, first, width } => pointwise::check_columns([rows, cols], first, width),

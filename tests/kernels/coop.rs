@@ -2,12 +2,13 @@
 //! tests say so and pass: the shaders themselves are checked by `tests/architecture.rs` everywhere.
 
 use crate::common::*;
-use rugosa::cases::{random_pattern, stored};
-use rugosa::device::{Device, DeviceOptions, Precision};
+use rugosa::cases::{Level, Row, random_pattern, stored, table};
+use rugosa::device::{Device, DeviceClass, DeviceOptions, Precision};
 use rugosa::dtype::DType;
+use rugosa::kernels::attention_coop;
 use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
-use rugosa::kernels::sparse::{SparseIndex, sddmm};
+use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm_by};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 use std::sync::OnceLock;
@@ -166,6 +167,21 @@ fn a_device_without_matrix_units_says_so() {
     assert!(err.to_string().contains("no matrix units"), "{err}");
 }
 
+/// Rows of the case table that have a kernel on units launch it there, and hold the bounds of f16 operands. Software renderers
+/// compile each head size for half a minute, so there it is a few.
+#[test]
+fn attention_forward_and_backward() {
+    let Some(dev) = units() else { return };
+    let most = if dev.caps().class == DeviceClass::Software { Level::Quick } else { Level::Full };
+    let units = |r: &&Row| ["attention", "attention_backward"].contains(&r.op) && r.level <= most;
+    for row in table().iter().filter(units) {
+        let outcome = row.run(dev).unwrap();
+        assert_eq!(outcome.fault, None, "{} {}", row.op, row.what);
+        assert!(outcome.launched.iter().any(|k| k.ends_with("_coop")), "{} {}", row.op, row.what);
+        println!("{} {}: error over bound {:.3}", row.op, row.what, outcome.worst);
+    }
+}
+
 #[test]
 fn the_masked_product_keeps_its_entries() {
     let Some(dev) = units() else { return };
@@ -178,7 +194,7 @@ fn the_masked_product_keeps_its_entries() {
         let start = random(&mut rng, pattern.nnz());
         let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
         let ds = Guarded::holding(dev, &[start.len()], &index.from_csr_order(&start));
-        sddmm(&up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
+        sddmm_by(SddmmWay::Tile, &up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
         // operands are halves already, so only the sum rounds
         let want: Vec<Exact> = (pattern.entries().zip(&start))
             .map(|((row, col), s)| {
@@ -188,5 +204,20 @@ fn the_masked_product_keeps_its_entries() {
             })
             .collect();
         assert_close(&format!("{t} {n} {k}"), &index.to_csr_order(&ds.read("dS")), &want);
+    }
+}
+
+/// What the units of a device are sure to have: 32 KiB with fragments of 8, 48 KiB with fragments of 16.
+#[test]
+fn workgroup_memory_suffices() {
+    for spec in coop::variants().into_iter().chain(attention_coop::variants()) {
+        let text = rugosa::device::shader::render(&spec).unwrap();
+        let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{:?}\n{e}", spec.consts));
+        let shared: u32 = (module.global_variables.iter())
+            .filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup)
+            .map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx()).next_multiple_of(16))
+            .sum();
+        let most = if spec.get("FRAG") == Some(8) { 32 << 10 } else { 48 << 10 };
+        assert!(shared <= most, "{} {:?} takes {shared} bytes", spec.kernel.name, spec.consts);
     }
 }

@@ -61,7 +61,7 @@ fn a_product_repeats_bit_for_bit() {
 }
 
 /// The same device, with the kernels and tiles of a GPU.
-fn as_gpu() -> Device {
+pub fn as_gpu() -> Device {
     let disable = vec![Feature::Subgroup, Feature::CoopMatrix];
     let options = DeviceOptions { disable, class: Some(DeviceClass::Discrete), ..DeviceOptions::from_env(None) };
     Device::open(&options).unwrap()

@@ -4,8 +4,8 @@
 use crate::faults::{Faulty, faulty, swap};
 use rugosa::cases::{Level, Row, table};
 use rugosa::device::shader::FRAGMENTS;
-use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature, Kernel};
-use rugosa::kernels::KERNELS;
+use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature, Kernel, Precision};
+use rugosa::kernels::{KERNELS, coop};
 
 /// A kernel, the kind of its bug, and the text that becomes another.
 struct Mutant(&'static str, &'static str, &'static str, &'static str);
@@ -36,6 +36,11 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant("rosa_linear_simd", "index", "p.u_column + k]", "k]"),
     Mutant("rosa_linear_simd", "range", "k < p.rank; k++", "k + 1u < p.rank; k++"),
+    Mutant("matmul_coop", "index", "row0 + i / {{ FRAG }}u", "row0 + i % {{ FRAG }}u"),
+    Mutant("matmul_coop", "range", "k + ka{{ i }} < k_end", "k + ka{{ i }} + 8u < k_end"),
+    Mutant("rosa_linear_coop", "index", "p.u_column + kk", "kk"),
+    Mutant("rosa_linear_coop", "sign", "f32(tile_b[to][lane]) + value", "f32(tile_b[to][lane]) - value"),
+    Mutant("sddmm_coop", "index", "(col & {{ FRAG - 1 }}u)] * p.scale", "(row & {{ FRAG - 1 }}u)] * p.scale"),
     Mutant("sum_parts", "range", "var s = 0u;", "var s = 1u;"),
     Mutant("sum_parts", "scale", "sum *= p.scale;", ""),
     Mutant("densify", "index", "pair(four.zw)", "pair(four.wz)"),
@@ -45,6 +50,14 @@ const MUTANTS: &[Mutant] = &[
     Mutant("columns_add", "sign", "x[at] += y[i]", "x[at] -= y[i]"),
     Mutant("sddmm_sampled", "range", "for (; t < p.tokens; t++)", "for (; t + 1u < p.tokens; t++)"),
     Mutant("sddmm_sampled", "sign", "ds[e] +=", "ds[e] ="),
+    Mutant("sddmm_rows", "sign", "(entry & 1023u)] += sum", "(entry & 1023u)] = sum"),
+    Mutant("sddmm_rows", "range", "for (; i < p.steps; i", "for (; i + 1u < p.steps; i"),
+    Mutant("sddmm_rows", "index", "rows[at >> 2u]", "rows[lid >> 2u]"),
+    Mutant("sddmm_rows", "index", "partial[l * STRIDE + lid]", "partial[l * STRIDE + (lid ^ 1u)]"),
+    Mutant("sddmm_rows", "barrier", "workgroupBarrier();\n\n    let at", "let at"),
+    Mutant("transpose", "index", "p.first + 2u * i", "p.first + i"),
+    Mutant("transpose", "range", "token < p.end)", "token <= p.end)"),
+    Mutant("transpose", "barrier", "workgroupBarrier();\n    let w", "let w"),
     Mutant("attention_forward", "scale", "*= p.scale;", "*= 1.0;"),
     Mutant("attention_forward", "scale", "sum{{ i }} *= shrink;", ""),
     Mutant("attention_forward", "barrier", STAGE, STAGE_WITHOUT),
@@ -58,6 +71,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant("attention_delta", "index", "lse[i]", "lse[token * p.heads]"),
     Mutant("attention_decode", "barrier", "o *= shrink;\n        workgroupBarrier();", "o *= shrink;"),
     Mutant("attention_decode", "scale", "sum * shrink + weight", "sum + weight"),
+    Mutant("attention_forward_coop", "scale", "slabs[line0 + {{ e }}u] * p.scale", "slabs[line0 + {{ e }}u]"),
+    Mutant("attention_forward_coop", "scale", "slabs[line0 + {{ e }}u] *= shrink;", ""),
+    Mutant("attention_forward_coop", "barrier", "{{ put() }}\n        workgroupBarrier();", "{{ put() }}"),
+    Mutant("attention_forward_coop", "range", "(col < vec4<u32>(seen_to))", "(col <= vec4<u32>(seen_to))"),
+    Mutant("attention_backward_q_coop", "sign", "u] - delta)", "u] + delta)"),
+    Mutant("attention_backward_q_coop", "scale", "store(\"dq\", \"o\", \"p.scale\"", "store(\"dq\", \"o\", \"\""),
+    Mutant("attention_backward_kv_coop", "index", "gather(\"dv_\", 0, 1)", "gather(\"dv_\", 1, 1)"),
+    Mutant("attention_backward_kv_coop", "scale", "store(\"dk\", \"dk_\", \"p.scale\"", "store(\"dk\", \"dk_\", \"\""),
+    Mutant("attention_backward_kv_coop", "range", ">= end_column) { stat.w = 0u; }", ">= end_column) { }"),
     Mutant("kv_store", "index", "let slot = slots[row];", "let slot = row;"),
     Mutant("rmsnorm", "scale", "squares / f32(p.cols)", "squares"),
     Mutant("rmsnorm", "scale", " + p.eps", ""),
@@ -156,11 +178,21 @@ fn each_planted_bug_is_caught() {
     let disable = vec![Feature::Subgroup, Feature::CoopMatrix];
     let plain = DeviceOptions { disable, class: Some(DeviceClass::Discrete), ..DeviceOptions::from_env(None) };
     let plain = faulty(&plain);
+    let units = faulty(&DeviceOptions::from_env(None));
+    let units = (coop::enable(&units.0).unwrap() == Precision::F16).then_some(units);
     let rows: Vec<Row> = table().into_iter().filter(|r| r.level <= Level::Quick).collect();
     let mut missed = Vec::new();
     for (number, mutant) in MUTANTS.iter().enumerate() {
-        let device = if ["matmul", "rosa_linear", "sddmm_tile"].contains(&mutant.0) { &plain } else { &fast };
         let Mutant(kernel, kind, from, to) = mutant;
+        let device = match *kernel {
+            "matmul" | "rosa_linear" | "sddmm_tile" => Some(&plain),
+            name if name.ends_with("_coop") => units.as_ref(),
+            _ => Some(&fast),
+        };
+        let Some(device) = device else {
+            println!("| {kernel} | {kind} | no matrix units here | |");
+            continue;
+        };
         match caught(&device.0, &device.1, &rows, mutant, number) {
             // the fast path of software renderers, on another device
             None => println!("| {kernel} | {kind} | not launched here | |"),

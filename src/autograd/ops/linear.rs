@@ -13,9 +13,9 @@
 use crate::autograd::{Dropout, Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
-pub use crate::kernels::blocks::Block;
-use crate::kernels::blocks::{gather_add, spread};
 use crate::kernels::dropout::{self as kernel, dropout};
+pub use crate::kernels::low_rank::Block;
+use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows, spread};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::sparse::{SparseIndex, sddmm};
 use crate::tensor::{Tensor, Weight};
@@ -50,12 +50,20 @@ impl LowRank {
         }
     }
 
-    /// B as the products take it, and what is still to be multiplied by: blocks become `[out, rank]` with zeros between
-    /// them, and take their scales along.
+    /// B `[out, rank]` as the product takes it, with the factor of U: several blocks have zeros between them, and take
+    /// their scales along.
     fn operand(&self, out: usize) -> Result<(Tensor, f32)> {
         match self.only_scale(out) {
             Some(scale) => Ok((self.b.value.clone(), scale)),
             None => Ok((spread(&self.b.value, &self.blocks, out, To::New("scratch"))?, 1.0)),
+        }
+    }
+
+    /// The blocks as dB sees them: a scale that is in U already is not taken twice.
+    fn unscaled(&self, out: usize) -> Vec<Block> {
+        match self.only_scale(out) {
+            Some(_) => self.blocks.iter().map(|b| Block { scale: 1.0, ..*b }).collect(),
+            None => self.blocks.clone(),
         }
     }
 }
@@ -117,7 +125,7 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         let dropped = dropped(tape.dropout(), &x.value, lr)?; // made again in the backward pass from its counter
         let (operand, scale) = lr.operand(out_features)?;
         // scaled once, so neither product below needs to know s
-        u = Some(matmul(Layout::Nt, dropped.as_ref().unwrap_or(&x.value), &lr.a.value, Out::scaled(scale))?);
+        u = Some(project_rows(dropped.as_ref().unwrap_or(&x.value), &lr.a.value, scale, To::default())?);
         b = Some(operand);
     }
     let fused = Fused {
@@ -146,23 +154,15 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         }
         let mut v = None;
         if let (Some(lr), Some(u)) = (&low_rank, &u) {
-            match &lr.b.grad {
-                Some(db) if lr.only_scale(out_features).is_some() => {
-                    matmul(Layout::Tn, &dy, u, Out::add_to(db))?;
-                }
-                Some(db) => {
-                    let all = matmul(Layout::Tn, &dy, u, Out { what: "scratch", ..Out::default() })?;
-                    gather_add(&all, &lr.blocks, db)?;
-                }
-                None => {}
+            if let Some(db) = &lr.b.grad {
+                gradient_blocks(&dy, u, &lr.unscaled(out_features), db)?;
             }
             if lr.a.grad.is_some() || x.is_tracked() {
-                let (b, scale) = lr.operand(out_features)?;
-                v = Some(matmul(Layout::Nn, &dy, &b, Out::scaled(scale))?);
+                v = Some(project_blocks(&dy, &lr.b.value, &lr.blocks, To::default())?);
             }
             if let (Some(da), Some(v)) = (&lr.a.grad, &v) {
                 let again = self::dropped(drops.as_ref(), &x.value, lr)?;
-                matmul(Layout::Tn, v, again.as_ref().unwrap_or(&x.value), Out::add_to(da))?;
+                gradient_rows(v, again.as_ref().unwrap_or(&x.value), da)?;
             }
         }
         grads.accumulate(&x, |sum| {

@@ -17,3 +17,12 @@ pub fn gated(tape: &mut Tape, gate: &Var, up: &Var, activation: Activation) -> R
         grads.add(&up, dup)
     }))
 }
+
+/// The same of gate and up side by side `[tokens, 2 · intermediate]`, as one product leaves them.
+pub fn gated_both(tape: &mut Tape, both: &Var, activation: Activation) -> Result<Var> {
+    let h = elementwise::glu_both(activation, &both.value, To::default())?;
+    let both = both.clone();
+    Ok(tape.record(h, both.is_tracked(), move |grads, dh| {
+        grads.add(&both, elementwise::glu_both_backward(activation, &dh, &both.value, To::default())?)
+    }))
+}

@@ -14,3 +14,26 @@ pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor) -> 
         grads.add(&x, kernel::rope(&dy, &table, &positions, Turn::Back, To::default())?)
     }))
 }
+
+/// q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]` out of the rows `[q | k | v]` that one product
+/// leaves, q and k rotated.
+pub fn rope_split(
+    tape: &mut Tape,
+    all: &Var,
+    table: &RopeTable,
+    positions: &Tensor,
+    heads: usize,
+    kv_heads: usize,
+) -> Result<[Var; 3]> {
+    let parts = kernel::rope_split(&all.value, table, positions, heads, kv_heads, [To::default(); 3])?;
+    let shapes = [0, 1, 2].map(|i: usize| parts[i].shape().to_vec());
+    let (all, table, positions) = (all.clone(), table.clone(), positions.clone());
+    Ok(tape.record_many(parts, all.is_tracked(), move |grads, d| {
+        let mut whole = Vec::with_capacity(3);
+        for (d, shape) in d.into_iter().zip(&shapes) {
+            whole.push(d.map_or_else(|| Tensor::zeros(positions.device(), shape, "activations"), Ok)?);
+        }
+        let d = [&whole[0], &whole[1], &whole[2]];
+        grads.add(&all, kernel::rope_merge(d, &table, &positions, heads, kv_heads, To::default())?)
+    }))
+}

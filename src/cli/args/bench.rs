@@ -1,8 +1,8 @@
 //! `rugosa bench`.
 
 use super::{DeviceArgs, at_least};
-use crate::bench::masks::MaskKind;
 use crate::bench::step::Adapter;
+use crate::cases::MaskKind;
 use crate::dtype::DType;
 use crate::train::config::PrecisionOption;
 use clap::{Args, Subcommand, ValueEnum};
@@ -21,6 +21,8 @@ pub enum Bench {
     ///
     /// Lists (a,b) measure each combination, each on a freshly opened device.
     Step(Box<BenchStepArgs>),
+    /// Time each kernel at the sizes of models, beside what the device can do at best
+    Kernels(Box<BenchKernelsArgs>),
 }
 
 /// Formats of the frozen weights, as they lie on the device.
@@ -94,6 +96,39 @@ pub struct BenchStepArgs {
     /// Time each kernel too, where the device has timestamps
     #[arg(long)]
     pub profile: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `rugosa bench kernels`.
+#[derive(Debug, Args)]
+pub struct BenchKernelsArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Shapes whose layers are measured [default: smollm2-135m, on a GPU llama2-7b too]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub shape: Vec<String>,
+    /// Tokens that go through a layer at once [default: 4096, on a software renderer 256]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>)]
+    pub tokens: Option<usize>,
+    /// Formats of the frozen weights
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,q4")]
+    pub weights: Vec<WeightsOption>,
+    /// What the operands of products are rounded to
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,f16")]
+    pub precision: Vec<PrecisionOption>,
+    /// Rank of low-rank parts
+    #[arg(long, value_name = "R", default_value_t = 8, value_parser = at_least::<1>)]
+    pub rank: usize,
+    /// Share of each matrix's entries in its mask
+    #[arg(long, value_name = "D", default_value_t = 0.01, value_parser = density)]
+    pub density: f64,
+    /// Only rows whose name holds one of these
+    #[arg(long, value_name = "TEXT,…", value_delimiter = ',')]
+    pub filter: Vec<String>,
+    /// Times that each row is measured
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least::<1>)]
+    pub repeats: usize,
     #[command(flatten)]
     pub json: JsonArgs,
 }

@@ -1,11 +1,13 @@
 //! `rugosa bench`: speeds on the device at hand.
 
 use super::{print, tell};
-use crate::bench::report::{head, step_json, step_text};
+use crate::bench::kernels::{self, KernelsCase};
+use crate::bench::report::{head, kernels_json, kernels_text, step_json, step_text};
 use crate::bench::shapes::Shape;
-use crate::bench::step::{Adapter, StepCase, StepRuns, run as run_step};
-use crate::cli::args::{Bench, BenchArgs, BenchStepArgs, JsonArgs};
-use crate::device::Precision;
+use crate::bench::step::{Adapter, StepCase, StepReport, StepRuns, run as run_step};
+use crate::cases::speeds::SpeedSizes;
+use crate::cli::args::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs};
+use crate::device::{DeviceClass, Precision};
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::train::config::PrecisionOption;
@@ -15,38 +17,53 @@ use std::path::Path;
 pub fn run(args: BenchArgs) -> Result<()> {
     match args.what {
         Bench::Step(args) => step(&args),
+        Bench::Kernels(args) => kernels(&args),
     }
 }
 
 fn step(args: &BenchStepArgs) -> Result<()> {
     let cases = step_cases(args)?;
+    check_folder(&args.json)?;
     let runs = StepRuns { warmup: args.warmup, steps: args.steps, profile: args.profile };
     let mut rows = Vec::new();
-    for (i, case) in cases.into_iter().enumerate() {
-        let report = run_step(&case, runs, args.device.device.clone())?;
-        if i == 0 {
-            tell(&format!("device: {} ({}, {})", report.caps.name, report.caps.api, report.caps.driver));
+    let mut failed = Ok(());
+    for case in cases {
+        match run_step(&case, runs, args.device.device.clone()) {
+            Ok(report) => {
+                tell_step(&case, &report, rows.is_empty());
+                rows.push((case, report));
+            }
+            // what was measured until then may have taken long
+            Err(error) => {
+                failed = Err(error);
+                break;
+            }
         }
-        if report.precision != case.precision {
-            tell("this device has no matrix units that can be used; products run in f32");
-        }
-        let name = case.shape.name;
-        tell(&format!("{name} {:?}: {:.0} tokens/s", case.adapter, report.tokens_per_second()));
-        rows.push((case, report));
     }
-    let mut json = match rows.first() {
-        Some((_, report)) => head(&report.caps),
-        None => Value::Null,
-    };
-    json["steps"] = args.steps.into();
-    json["warmup"] = args.warmup.into();
-    json["rows"] = rows.iter().map(|(case, report)| step_json(case, report)).collect();
-    deliver(&args.json, || step_text(&rows), &json)
+    if let Some((_, first)) = rows.first() {
+        let mut json = head(&first.caps);
+        json["steps"] = args.steps.into();
+        json["warmup"] = args.warmup.into();
+        json["rows"] = rows.iter().map(|(case, report)| step_json(case, report)).collect();
+        deliver(&args.json, || step_text(&rows), &json)?;
+    }
+    failed
+}
+
+fn tell_step(case: &StepCase, report: &StepReport, first: bool) {
+    if first {
+        tell(&format!("device: {} ({}, {})", report.caps.name, report.caps.api, report.caps.driver));
+    }
+    if report.precision != case.precision {
+        tell("this device has no matrix units that can be used; products run in f32");
+    }
+    let (name, rate) = (case.shape.name, report.tokens_per_second());
+    tell(&format!("{name} {:?} {}: {rate:.0} tokens/s", case.adapter, case.weights));
 }
 
 /// Every combination of what is listed.
 fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
-    let shapes: Vec<_> = args.shape.iter().map(|n| Shape::named(n)).collect::<Result<_>>().map_err(Error::as_usage)?;
+    let shapes = shapes(&args.shape)?;
     let mut cases = Vec::new();
     for shape in shapes {
         for weights in &args.weights {
@@ -55,10 +72,7 @@ fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
                     shape,
                     adapter,
                     weights: weights.dtype(),
-                    precision: match precision {
-                        PrecisionOption::F32 => Precision::F32,
-                        PrecisionOption::F16 => Precision::F16,
-                    },
+                    precision: precision_of(*precision),
                     rank: args.lora_rank.filter(|_| adapter == Adapter::Lora).unwrap_or(args.rank),
                     density: args.density,
                     mask: args.mask,
@@ -70,6 +84,58 @@ fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
         }
     }
     Ok(cases)
+}
+
+fn shapes(names: &[String]) -> Result<Vec<&'static Shape>> {
+    names.iter().map(|name| Shape::named(name)).collect::<Result<_>>().map_err(Error::as_usage)
+}
+
+fn precision_of(option: PrecisionOption) -> Precision {
+    match option {
+        PrecisionOption::F32 => Precision::F32,
+        PrecisionOption::F16 => Precision::F16,
+    }
+}
+
+fn kernels(args: &BenchKernelsArgs) -> Result<()> {
+    // names are checked before a device is opened
+    let mut models = shapes(&args.shape)?;
+    check_folder(&args.json)?;
+    let device = kernels::open(args.device.device.clone())?;
+    tell(&format!("device: {} ({}, {})", device.caps().name, device.caps().api, device.caps().driver));
+    let software = device.caps().class == DeviceClass::Software;
+    if models.is_empty() {
+        let names: &[&str] = if software { &["smollm2-135m"] } else { &["smollm2-135m", "llama2-7b"] };
+        models = names.iter().map(|name| Shape::named(name)).collect::<Result<_>>()?;
+    }
+    let case = KernelsCase {
+        sizes: SpeedSizes {
+            models: models.iter().map(|s| (s.name, s.config())).collect(),
+            tokens: args.tokens.unwrap_or(if software { 256 } else { 4096 }),
+            weights: args.weights.iter().map(|w| w.dtype()).collect(),
+            rank: args.rank,
+            density: args.density,
+            squares: if software { vec![512, 1024] } else { vec![1024, 4096] },
+            original: !software,
+        },
+        precisions: args.precision.iter().map(|p| precision_of(*p)).collect(),
+        filters: args.filter.clone(),
+        repeats: args.repeats,
+    };
+    let report =
+        kernels::run(&case, &device, |row| tell(&format!("{} {}: {:.3} ms", row.op, row.what, row.seconds() * 1e3)))?;
+    if case.precisions.contains(&Precision::F16) && report.ceilings.f16.is_none() {
+        tell("this device has no matrix units that can be used; there are no rows for f16");
+    }
+    let mut json = head(&report.caps);
+    kernels_json(&report, &mut json);
+    deliver(&args.json, || kernels_text(&report), &json)
+}
+
+/// A file that is written at the end needs its folder from the start.
+fn check_folder(to: &JsonArgs) -> Result<()> {
+    let folder = to.json.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or(Ok(()), |folder| std::fs::read_dir(folder).map(drop).map_err(Error::io(folder)))
 }
 
 /// The table to standard output and the JSON to a file, or the JSON alone to standard output.

@@ -248,6 +248,25 @@ fn quantised_vectors_are_refused() {
 }
 
 #[test]
+fn a_model_of_shapes_has_no_values() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), config().to_string()).unwrap();
+    let config = ModelConfig::from_hf(dir.path()).unwrap();
+    let of = |format| Checkpoint::of_shapes(config.clone(), "shapes", move |_| format);
+    let model = of(DType::Q8_0).unwrap();
+    let up = model.stored("model.layers.0.mlp.up_proj.weight").unwrap();
+    assert_eq!((up.shape, up.dtype), (vec![INNER, HIDDEN], DType::Q8_0));
+    assert_eq!(model.stored("model.norm.weight").unwrap().dtype, DType::F32);
+    assert!(model.contains("lm_head.weight") && model.folder().is_none() && model.gguf_metadata().is_none());
+    assert!(model.names().contains(&"model.layers.0.self_attn.q_proj.bias"));
+    let message = model.tensor("model.norm.weight").unwrap_err().to_string();
+    assert!(message.starts_with("shapes: model.norm.weight: "), "{message}");
+    let narrow = ModelConfig { hidden_size: 24, ..config.clone() };
+    let message = Checkpoint::of_shapes(narrow, "shapes", |_| DType::Q4_0).unwrap_err().to_string();
+    assert!(message.contains("rows of 24") && message.contains("Q4_0"), "{message}");
+}
+
+#[test]
 fn paths_that_hold_no_model() {
     let dir = tempfile::tempdir().unwrap();
     fails(&dir.path().join("nowhere"), "nowhere: ");

@@ -1,24 +1,16 @@
 // The B matrices of several low-rank adapters on one stacked weight: one behind the other as they are stored, and spread
-// out as one matrix [n, rank] with zeros between the blocks, which is how a product takes them.
+// out as one matrix [width, rank] with zeros between the blocks, which is how a product takes them.
 //
 //   GATHER = 0   spread[row, col] = scale·b   inside of a block, else 0
 //   GATHER = 1   b += scale·spread            inside of the blocks
-//
-// Block i has rows first.i .. end.i of n and columns column.i .. column.i + width.i of rank; its elements in b are those
-// after the blocks' before it. Unused blocks have no rows.
 {% include "lib/grid.wgsl" %}
-struct Params {
-    base: u32, groups: u32, n: u32, rank: u32,
-    first: vec4<u32>, end: vec4<u32>, column: vec4<u32>, width: vec4<u32>,
-    scale: vec4<f32>,
-}
-
+{% include "lib/blocks.wgsl" %}
 {% if GATHER %}
-@group(0) @binding(0) var<storage, read> spread: array<f32>;       // [n, rank]
-@group(0) @binding(1) var<storage, read_write> b: array<f32>;      // Σ rows · width
+@group(0) @binding(0) var<storage, read> spread: array<f32>;       // [width, rank]
+@group(0) @binding(1) var<storage, read_write> b: array<f32>;      // Σ features · cols
 {% else %}
-@group(0) @binding(0) var<storage, read> b: array<f32>;            // Σ rows · width
-@group(0) @binding(1) var<storage, read_write> spread: array<f32>; // [n, rank]
+@group(0) @binding(0) var<storage, read> b: array<f32>;            // Σ features · cols
+@group(0) @binding(1) var<storage, read_write> spread: array<f32>; // [width, rank]
 {% endif %}
 @group(0) @binding(2) var<uniform> p: Params;
 
@@ -27,14 +19,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         @builtin(local_invocation_index) lid: u32) {
     let group = group_index(wid, nwg);
     let i = group * 256u + lid;
-    if (group >= p.groups || i >= p.n * p.rank) { return; }
+    if (group >= p.groups || i >= p.width * p.rank) { return; }
     let row = i / p.rank;
     let col = i - row * p.rank;
-    let sizes = (p.end - p.first) * p.width;
-    let before = vec4<u32>(0u, sizes.x, sizes.x + sizes.y, sizes.x + sizes.y + sizes.z);
-    let at = before + (vec4<u32>(row) - p.first) * p.width + vec4<u32>(col) - p.column;
+    let at = p.before + (vec4<u32>(row) - p.first) * p.cols + vec4<u32>(col) - p.column;
     let inside = (vec4<u32>(row) >= p.first) & (vec4<u32>(row) < p.end)
-        & (vec4<u32>(col) >= p.column) & (vec4<u32>(col) < p.column + p.width);
+        & (vec4<u32>(col) >= p.column) & (vec4<u32>(col) < p.column + p.cols);
     // blocks do not overlap, so at most one of the four is inside
     let place = dot(select(vec4<u32>(), at, inside), vec4<u32>(1u));
     let scale = dot(select(vec4<f32>(), p.scale, inside), vec4<f32>(1.0));

@@ -1,0 +1,57 @@
+// A slice of the tokens of x, turned so that the tokens of a feature lie side by side: what the sampled gradient reads.
+// HALF 1 packs two tokens in a word as f16 (beyond ±65,504 they become infinite), HALF 0 leaves them f32. Behind the
+// slice's last token there are zeros up to the end of the row. A workgroup turns 64 features of 32 words; the tile's
+// rows are a word longer than they are filled, so that neither way through it meets one bank twice.
+{% include "lib/grid.wgsl" %}
+struct Params { base: u32, groups: u32, first: u32, end: u32, cols: u32, words: u32, }
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;           // [tokens, cols]
+@group(0) @binding(1) var<storage, read_write> turned: array<u32>; // [cols, words]
+@group(0) @binding(2) var<uniform> p: Params;
+
+const FEATURES: u32 = 64u;
+const WORDS: u32 = 32u;
+const STRIDE: u32 = WORDS + 1u;
+
+var<workgroup> tile: array<u32, FEATURES * STRIDE>;
+
+fn value(token: u32, col: u32) -> f32 {
+    // always a load from inside, so that none waits for the test of another
+    let loaded = x[min(token, p.end - 1u) * p.cols + min(col, p.cols - 1u)];
+    return select(0.0, loaded, token < p.end);
+}
+
+fn word(i: u32, col: u32) -> u32 {
+{% if HALF %}
+    let token = p.first + 2u * i;
+    return pack2x16float(vec2<f32>(value(token, col), value(token + 1u, col)));
+{% else %}
+    return bitcast<u32>(value(p.first + i, col));
+{% endif %}
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let group = group_index(wid, nwg);
+    if (group >= p.groups) { return; }
+    let across = (p.cols + FEATURES - 1u) / FEATURES;
+    let first_col = (group % across) * FEATURES;
+    let first_word = (group / across) * WORDS;
+
+    let col = lid % FEATURES;
+    let row = lid / FEATURES;
+{% for i in range(8) %}
+    let v{{ i }} = word(first_word + row + {{ 4 * i }}u, first_col + col);
+{% endfor %}
+{% for i in range(8) %}
+    tile[col * STRIDE + row + {{ 4 * i }}u] = v{{ i }};
+{% endfor %}
+    workgroupBarrier();
+    let w = lid % WORDS;
+    for (var c = lid / WORDS; c < FEATURES; c += 256u / WORDS) {
+        if (first_col + c < p.cols) {
+            turned[(first_col + c) * p.words + first_word + w] = tile[c * STRIDE + w];
+        }
+    }
+}

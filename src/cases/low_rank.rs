@@ -1,0 +1,165 @@
+//! The thin products of low-rank adapters, and their blocks on stacked weights.
+
+use super::{Exact, Level, Op, Row, Trial};
+use crate::error::Result;
+use crate::kernels::To;
+use crate::kernels::low_rank::{Block, GATHER, GRADIENT, PROJECT, SPREAD, gather_add, spread};
+use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
+use crate::kernels::matmul::{MATMUL, SUM_PARTS};
+use crate::kernels::simd::MATMUL_SIMD;
+
+const ROUNDED: &str = "one product and one sum, each rounded once";
+const SPREAD_OP: Op = Op { name: "low_rank_spread", kernels: &[&SPREAD], why: ROUNDED };
+const GATHER_OP: Op = Op { name: "low_rank_gather", kernels: &[&GATHER], why: ROUNDED };
+const THIN: &str = "sums of as many products as the wide matrix has features, or tokens, in f32";
+const PROJECT_OP: Op =
+    Op { name: "low_rank_project", kernels: &[&PROJECT, &SUM_PARTS, &SPREAD, &MATMUL, &MATMUL_SIMD], why: THIN };
+const GRADIENT_OP: Op =
+    Op { name: "low_rank_gradient", kernels: &[&GRADIENT, &SUM_PARTS, &GATHER, &MATMUL, &MATMUL_SIMD], why: THIN };
+
+/// Tokens, features, rank of one block that covers all: edges of tiles, parts of k and of tokens, ranks above a thread's
+/// columns, features that cannot be read four at a time.
+const WHOLE: &[(usize, usize, usize)] = &[
+    (1, 4, 1),
+    (33, 31, 3),
+    (70, 576, 8),
+    (64, 260, 24),
+    (9, 2052, 17),
+    (300, 130, 40),
+    (131, 2304, 64),
+    (40, 36, 100),
+];
+
+/// Tokens, features, and blocks (first row, rows, rank).
+type Blocks = (usize, usize, &'static [(usize, usize, usize)]);
+const STACKED: &[Blocks] = &[
+    (33, 48, &[(0, 32, 4), (32, 8, 4), (40, 8, 4)]),
+    (65, 77, &[(5, 30, 3), (40, 31, 1)]),
+    (7, 33, &[(32, 1, 2)]),
+    (200, 132, &[(0, 100, 1), (100, 4, 8), (104, 16, 50), (120, 12, 2)]),
+    (140, 2400, &[(0, 1600, 8), (1600, 400, 8), (2000, 400, 8)]),
+];
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = spreads();
+    for (i, &(tokens, features, rank)) in WHOLE.iter().enumerate() {
+        let level = if i < 4 { Level::Quick } else { Level::Full };
+        let what = format!("[{tokens}, {features}], rank {rank}");
+        let block = vec![Block { first_row: 0, rows: features, rank, scale: 1.5 }];
+        let same = block.clone();
+        rows.push(PROJECT_OP.row(level, format!("U of {what}"), move |t| project_a(t, (tokens, features, rank))));
+        rows.push(PROJECT_OP.row(level, format!("V of {what}"), move |t| project_b(t, tokens, features, &block)));
+        rows.push(GRADIENT_OP.row(level, format!("dA of {what}"), move |t| gradient_a(t, (tokens, features, rank))));
+        rows.push(GRADIENT_OP.row(level, format!("dB of {what}"), move |t| gradient_b(t, tokens, features, &same)));
+    }
+    for (i, &(tokens, features, blocks)) in STACKED.iter().enumerate() {
+        let level = if i < 3 { Level::Quick } else { Level::Full };
+        let what = format!("[{tokens}, {features}], blocks {blocks:?}");
+        let blocks = of(blocks);
+        let same = blocks.clone();
+        rows.push(PROJECT_OP.row(level, format!("V of {what}"), move |t| project_b(t, tokens, features, &blocks)));
+        rows.push(GRADIENT_OP.row(level, format!("dB of {what}"), move |t| gradient_b(t, tokens, features, &same)));
+    }
+    rows
+}
+
+/// Blocks, each with a scale of its own.
+fn of(blocks: &[(usize, usize, usize)]) -> Vec<Block> {
+    let scaled = blocks.iter().zip([1.5, -0.25, 0.7, 2.0]);
+    scaled.map(|(&(first_row, rows, rank), scale)| Block { first_row, rows, rank, scale }).collect()
+}
+
+fn at(v: &[f32], i: usize) -> f64 {
+    v[i].into()
+}
+
+fn project_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)) -> Result<()> {
+    let (x, a) = (t.random(tokens * features), t.random(rank * features));
+    let u = t.out(&[tokens, rank])?;
+    project_rows(&t.up(&[tokens, features], &x)?, &t.up(&[rank, features], &a)?, 0.5, To::Into(&u.tensor))?;
+    let want = (0..tokens * rank).map(|i| {
+        let (row, j) = (i / rank * features, i % rank * features);
+        Exact::sum((0..features).map(|k| 0.5 * at(&x, row + k) * at(&a, j + k)))
+    });
+    t.compare("U", &u, want.collect::<Vec<_>>())
+}
+
+fn project_b(t: &mut Trial<'_>, tokens: usize, features: usize, blocks: &[Block]) -> Result<()> {
+    let (rank, places) = places(blocks);
+    let (dy, b) = (t.random(tokens * features), t.random(places.len()));
+    let v = t.out(&[tokens, rank])?;
+    project_blocks(&t.up(&[tokens, features], &dy)?, &t.up(&[b.len()], &b)?, blocks, To::Into(&v.tensor))?;
+    let mut columns: Vec<Vec<(usize, f64)>> = vec![Vec::new(); rank];
+    for (b, (row, col, scale)) in b.iter().zip(places) {
+        columns[col].push((row, f64::from(*b) * f64::from(scale)));
+    }
+    let want = (0..tokens * rank)
+        .map(|i| Exact::sum(columns[i % rank].iter().map(|(row, b)| at(&dy, i / rank * features + row) * b)));
+    t.compare("V", &v, want.collect::<Vec<_>>())
+}
+
+fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)) -> Result<()> {
+    let (x, v, start) = (t.random(tokens * features), t.random(tokens * rank), t.random(rank * features));
+    let da = t.holding(&[rank, features], &start)?;
+    gradient_rows(&t.up(&[tokens, rank], &v)?, &t.up(&[tokens, features], &x)?, &da.tensor)?;
+    let want = (0..rank * features).map(|i| {
+        let term = |token: usize| at(&v, token * rank + i / features) * at(&x, token * features + i % features);
+        Exact::sum((0..tokens).map(term).chain([at(&start, i)]))
+    });
+    t.compare("dA", &da, want.collect::<Vec<_>>())
+}
+
+fn gradient_b(t: &mut Trial<'_>, tokens: usize, features: usize, blocks: &[Block]) -> Result<()> {
+    let (rank, places) = places(blocks);
+    let (dy, u, start) = (t.random(tokens * features), t.random(tokens * rank), t.random(places.len()));
+    let db = t.holding(&[start.len()], &start)?;
+    gradient_blocks(&t.up(&[tokens, features], &dy)?, &t.up(&[tokens, rank], &u)?, blocks, &db.tensor)?;
+    let want = start.iter().zip(places).map(|(start, (row, col, scale))| {
+        let term = |token: usize| f64::from(scale) * at(&dy, token * features + row) * at(&u, token * rank + col);
+        Exact::sum((0..tokens).map(term).chain([f64::from(*start)]))
+    });
+    t.compare("dB", &db, want.collect::<Vec<_>>())
+}
+
+/// Adapters' B on stacked weights: all rows covered, rows between and behind the blocks, a single block.
+fn spreads() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for &(_, out, blocks) in STACKED {
+        let what = format!("{out} rows, blocks {blocks:?}");
+        let blocks = of(blocks);
+        let again = blocks.clone();
+        rows.push(SPREAD_OP.row(Level::Quick, &what, move |t| {
+            let (rank, places) = places(&blocks);
+            let b = t.random(places.len());
+            let all = t.out(&[out, rank])?;
+            spread(&t.up(&[b.len()], &b)?, &blocks, out, To::Into(&all.tensor))?;
+            let mut want = vec![Exact::of(0.0); out * rank];
+            for (b, (row, col, scale)) in b.iter().zip(places) {
+                want[row * rank + col] = Exact::of(f64::from(*b) * f64::from(scale));
+            }
+            t.compare("spread", &all, want)
+        }));
+        rows.push(GATHER_OP.row(Level::Quick, what, move |t| {
+            let (rank, places) = places(&again);
+            let (start, all) = (t.random(places.len()), t.random(out * rank));
+            let b = t.holding(&[start.len()], &start)?;
+            gather_add(&t.up(&[out, rank], &all)?, &again, &b.tensor)?;
+            let sum = |(start, (row, col, scale)): (&f32, (usize, usize, f32))| {
+                Exact::sum([f64::from(*start), f64::from(scale) * f64::from(all[row * rank + col])])
+            };
+            t.compare("b", &b, start.iter().zip(places).map(sum))
+        }));
+    }
+    rows
+}
+
+/// All ranks together, and the row, column and scale of each element of B.
+fn places(blocks: &[Block]) -> (usize, Vec<(usize, usize, f32)>) {
+    let (mut rank, mut all) = (0, Vec::new());
+    for b in blocks {
+        let places = (0..b.rows).flat_map(|row| (0..b.rank).map(move |col| (b.first_row + row, rank + col, b.scale)));
+        all.extend(places);
+        rank += b.rank;
+    }
+    (rank, all)
+}

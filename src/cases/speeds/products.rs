@@ -1,0 +1,219 @@
+//! Products, fused linears and the sparse gradient.
+
+use super::{Filler, Job, Speed, SpeedSizes, speed, words};
+use crate::cases::MaskKind;
+use crate::device::Cost;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::io::config::ModelConfig;
+use crate::kernels::To;
+use crate::kernels::low_rank::{Block, gather_add, spread};
+use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
+use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::sparse::{SddmmWay, sddmm, sddmm_by};
+use crate::tensor::WeightFormat;
+
+/// A linear's product: tokens, rows and columns of W.
+#[derive(Clone, Copy, PartialEq)]
+struct Shape {
+    tokens: usize,
+    out: usize,
+    inn: usize,
+}
+
+/// What is added to a fused linear.
+#[derive(Clone, Copy, PartialEq)]
+struct Parts {
+    sparse: Option<(MaskKind, f64)>,
+    rank: usize,
+}
+
+/// The matrices, masks and densities that the original's kernels were measured at.
+const ORIGINAL: [(Shape, MaskKind, f64); 5] = [
+    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Uniform, 0.006),
+    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Clustered, 0.006),
+    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Clustered, 0.018),
+    (Shape { tokens: 2048, out: 11_008, inn: 4096 }, MaskKind::Uniform, 0.006),
+    (Shape { tokens: 512, out: 4096, inn: 11_008 }, MaskKind::Uniform, 0.006),
+];
+
+pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
+    let mut rows = Vec::new();
+    for &n in &sizes.squares {
+        rows.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| product(l, (n, n, n), "")));
+    }
+    for (model, config) in &sizes.models {
+        for (shape, modules) in linears(config, sizes.tokens) {
+            let rank = modules.len() * sizes.rank;
+            for &dtype in &sizes.weights {
+                fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), rank);
+            }
+            rows.extend(thin(model, shape, &modules, sizes.rank));
+            for mask in [MaskKind::Uniform, MaskKind::Clustered] {
+                rows.extend(sparse_gradients(model, shape, mask, sizes.density));
+            }
+        }
+        let head = Shape { tokens: sizes.tokens.min(512), out: config.vocab_size, inn: config.hidden_size };
+        for layout in [Layout::Nt, Layout::Nn] {
+            let dtype = sizes.weights.first().copied().unwrap_or(DType::BF16);
+            rows.push(fused(&format!("{model} head"), layout, head, dtype, Parts { sparse: None, rank: 0 }));
+        }
+    }
+    if sizes.original {
+        let mut seen = Vec::new();
+        for (shape, mask, density) in ORIGINAL {
+            if !seen.contains(&shape) {
+                seen.push(shape);
+                rows.push(product(Layout::Tn, (shape.out, shape.inn, shape.tokens), "dense dW, original "));
+                rows.push(fused("original", Layout::Nt, shape, DType::BF16, Parts { sparse: None, rank: 0 }));
+            }
+            let parts = Parts { sparse: Some((mask, density)), rank: 0 };
+            let plain = fused_name("original", Layout::Nt, shape, DType::BF16, Parts { sparse: None, rank: 0 });
+            rows.push(fused("original", Layout::Nt, shape, DType::BF16, parts).over(plain));
+            rows.extend(sparse_gradients("original", shape, mask, density));
+        }
+    }
+    rows
+}
+
+/// The linears of a layer, with the rows of each module in them: those that share an input lie in one weight.
+fn linears(c: &ModelConfig, tokens: usize) -> [(Shape, Vec<usize>); 4] {
+    let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+    let (hidden, inner) = (c.hidden_size, c.intermediate_size);
+    let linear = |modules: &[usize], inn| (Shape { tokens, out: modules.iter().sum(), inn }, modules.to_vec());
+    [linear(&[q, kv, kv], hidden), linear(&[hidden], q), linear(&[inner, inner], hidden), linear(&[hidden], inner)]
+}
+
+fn product(layout: Layout, (m, n, k): (usize, usize, usize), label: &str) -> Speed {
+    let floor = Cost { flops: 2.0 * (m * n) as f64 * k as f64, bytes: words(m * k + n * k + m * n) };
+    speed("product", format!("{label}{layout:?} {m}x{n}x{k}"), floor, move |f| {
+        let (a, b) = match layout {
+            Layout::Nt => ([m, k], [n, k]),
+            Layout::Nn => ([m, k], [k, n]),
+            Layout::Tn => ([k, m], [k, n]),
+        };
+        let (a, b, c) = (f.tensor(&a)?, f.tensor(&b)?, f.tensor(&[m, n])?);
+        Ok(Box::new(move || matmul(layout, &a, &b, Out::into(&c)).map(drop)))
+    })
+}
+
+/// U, V, dA and dB, and the blocks of B spread out and gathered.
+fn thin(model: &str, s: Shape, modules: &[usize], rank: usize) -> Vec<Speed> {
+    let Shape { tokens, out, inn } = s;
+    let ranks = rank * modules.len();
+    let mut blocks: Vec<Block> = Vec::new();
+    for &rows in modules {
+        let first_row = blocks.last().map_or(0, |b: &Block| b.first_row + b.rows);
+        blocks.push(Block { first_row, rows, rank, scale: 2.0 });
+    }
+    let what = |name: &str| format!("{model} {name} [{tokens}] W [{out}, {inn}] rank {ranks}");
+    let floor = |features: usize, terms: usize| Cost {
+        flops: 2.0 * tokens as f64 * terms as f64,
+        bytes: words(tokens * (features + ranks) + terms),
+    };
+    let (a, b) = (ranks * inn, rank * out);
+    let (for_v, for_db, for_gather) = (blocks.clone(), blocks.clone(), blocks.clone());
+    let mut rows = vec![
+        speed("low_rank_project", what("U"), floor(inn, a), move |f| {
+            let (x, a, u) = (f.tensor(&[tokens, inn])?, f.tensor(&[ranks, inn])?, f.tensor(&[tokens, ranks])?);
+            Ok(Box::new(move || project_rows(&x, &a, 2.0, To::Into(&u)).map(drop)))
+        }),
+        speed("low_rank_project", what("V"), floor(out, b), move |f| {
+            let (dy, b, v) = (f.tensor(&[tokens, out])?, f.tensor(&[b])?, f.tensor(&[tokens, ranks])?);
+            let blocks = for_v.clone();
+            Ok(Box::new(move || project_blocks(&dy, &b, &blocks, To::Into(&v)).map(drop)))
+        }),
+        speed("low_rank_gradient", what("dA"), floor(inn, a), move |f| {
+            let (v, x, da) = (f.tensor(&[tokens, ranks])?, f.tensor(&[tokens, inn])?, f.tensor(&[ranks, inn])?);
+            Ok(Box::new(move || gradient_rows(&v, &x, &da)))
+        }),
+        speed("low_rank_gradient", what("dB"), floor(out, b), move |f| {
+            let (dy, u, db) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, ranks])?, f.tensor(&[b])?);
+            let blocks = for_db.clone();
+            Ok(Box::new(move || gradient_blocks(&dy, &u, &blocks, &db)))
+        }),
+    ];
+    if modules.len() > 1 {
+        // the whole matrix is written, its zeros too, and read
+        let floor = Cost { flops: 0.0, bytes: words(b + out * ranks) };
+        rows.push(speed("low_rank_spread", what("B"), floor, move |f| {
+            let (b, all, blocks) = (f.tensor(&[b])?, f.tensor(&[out, ranks])?, blocks.clone());
+            Ok(Box::new(move || spread(&b, &blocks, out, To::Into(&all)).map(drop)))
+        }));
+        rows.push(speed("low_rank_gather", what("dB"), floor, move |f| {
+            let (b, all, blocks) = (f.tensor(&[b])?, f.tensor(&[out, ranks])?, for_gather.clone());
+            Ok(Box::new(move || gather_add(&all, &blocks, &b)))
+        }));
+    }
+    rows
+}
+
+/// Frozen, with S, with the low-rank part, and with both; in both directions.
+fn fused_rows(rows: &mut Vec<Speed>, model: &str, s: Shape, dtype: DType, mask: (MaskKind, f64), rank: usize) {
+    if !s.inn.is_multiple_of(dtype.block_elements()) {
+        return;
+    }
+    for layout in [Layout::Nt, Layout::Nn] {
+        for (sparse, rank) in [(None, 0), (Some(mask), 0), (None, rank), (Some(mask), rank)] {
+            let plain = fused_name(model, layout, s, dtype, Parts { sparse: None, rank });
+            rows.push(fused(model, layout, s, dtype, Parts { sparse, rank }).over(plain));
+        }
+    }
+}
+
+fn fused_name(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> String {
+    let Shape { tokens, out, inn } = s;
+    let sparse = parts.sparse.map_or(String::new(), |mask| format!(" S {}", mask_name(mask)));
+    let low_rank = if parts.rank > 0 { format!(" rank {}", parts.rank) } else { String::new() };
+    format!("{model} {layout:?} {dtype} [{tokens}] W [{out}, {inn}]{low_rank}{sparse}")
+}
+
+fn mask_name((kind, density): (MaskKind, f64)) -> String {
+    let kind = if kind == MaskKind::Uniform { "uniform" } else { "clustered" };
+    format!("{} % {kind}", (density * 1e6).round() / 1e4)
+}
+
+fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> Speed {
+    let Shape { tokens, out, inn } = s;
+    let rank = parts.rank;
+    let weight = WeightFormat::of(dtype).bytes((out * inn) as u64) as f64;
+    let entries = parts.sparse.map_or(0.0, |(_, density)| 6.0 * density * (out * inn) as f64);
+    let (x_cols, y_cols) = if layout == Layout::Nt { (inn, out) } else { (out, inn) };
+    let floor = Cost {
+        flops: 2.0 * tokens as f64 * y_cols as f64 * (x_cols + rank) as f64,
+        bytes: weight + entries + words(tokens * (out + inn + rank) + y_cols * rank),
+    };
+    speed("rosa_linear", fused_name(model, layout, s, dtype, parts), floor, move |f| {
+        let w = f.matrix(dtype, out, inn)?;
+        let (x, y) = (f.tensor(&[tokens, x_cols])?, f.tensor(&[tokens, y_cols])?);
+        let mask = parts.sparse.map(|(kind, density)| f.mask(kind, out, inn, density)).transpose()?;
+        let right = if layout == Layout::Nt { [out, rank] } else { [rank, inn] };
+        let low_rank = if rank > 0 { Some((f.tensor(&[tokens, rank])?, f.tensor(&right)?)) } else { None };
+        Ok(Box::new(move || {
+            let fused = Fused {
+                sparse: mask.as_ref().map(|(index, values)| (index, values)),
+                low_rank: low_rank.as_ref().map(|(u, right)| (u, 0, right)),
+                bias: None,
+            };
+            rosa_linear(layout, &x, &w, fused, Out::into(&y)).map(drop)
+        }))
+    })
+}
+
+/// dS in each way, and in the one that is chosen. What cannot be avoided is one product of `tokens` terms an entry.
+fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Speed; 3] {
+    let Shape { tokens, out, inn } = s;
+    let entries = density * (out * inn) as f64;
+    let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: words(tokens * (out + inn)) + 10.0 * entries };
+    [(Some(SddmmWay::Sampled), "sampled"), (Some(SddmmWay::Tile), "tile"), (None, "chosen")].map(|(way, name)| {
+        let what = format!("{model} {name} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
+        speed("sddmm", what, floor, move |f: &mut Filler| -> Result<Job> {
+            let (dy, x) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, inn])?);
+            let (index, ds) = f.mask(kind, out, inn, density)?;
+            Ok(Box::new(move || match way {
+                Some(way) => sddmm_by(way, &dy, &x, &index, &ds),
+                None => sddmm(&dy, &x, &index, &ds),
+            }))
+        })
+    })
+}

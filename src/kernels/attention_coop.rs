@@ -1,0 +1,170 @@
+//! Attention on matrix units: `shaders/attention_coop.wgsl`. Queries, keys, values, weights and gradients of scores are rounded
+//! to f16 as operands; scores, statistics and sums are f32.
+//!
+//! [`attention_forward`] and [`attention_backward`] come here by themselves on a device whose precision is
+//! [`Precision::F16`].
+
+use super::attention::{
+    AttentionShape, Gradients, Pass, Ranges, Saved, TileParams, attention_backward, attention_forward,
+};
+use super::coop::Units;
+use super::kernel;
+use crate::device::spec::{read, write};
+use crate::device::{Device, Kernel, KernelSpec, Precision};
+use crate::error::Result;
+use crate::kernels::attention::MAX_HEAD_DIM;
+use crate::rng::Rng;
+use crate::tensor::Tensor;
+
+kernel!(
+    /// [`super::attention::FORWARD`] on matrix units.
+    FORWARD_COOP, "attention_forward_coop", "attention_coop.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out"), write("lse")],
+    needs F16 CoopMatrix
+);
+kernel!(
+    /// [`super::attention::BACKWARD_Q`] on matrix units.
+    BACKWARD_Q_COOP, "attention_backward_q_coop", "attention_coop.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dq")],
+    needs F16 CoopMatrix
+);
+kernel!(
+    /// [`super::attention::BACKWARD_KV`] on matrix units.
+    BACKWARD_KV_COOP, "attention_backward_kv_coop", "attention_coop.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dk"), write("dv")],
+    needs F16 CoopMatrix
+);
+
+/// What a workgroup does at a time: `subgroups` of `fragments` fragments of rows each, and `columns` columns. With `ahead` the
+/// next columns come in while these are worked on, which costs registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    units: Units,
+    subgroups: u32,
+    fragments: u32,
+    columns: u32,
+    ahead: bool,
+}
+
+impl Block {
+    /// By workgroup memory (two tiles of columns, and a slab of scores or two) and by registers (the sums of a row).
+    const fn choose(units: Units, pass: Pass, head_dim: usize) -> Block {
+        let (subgroups, fragments, columns) = match (units.fragment, units.lanes) {
+            // as with products, short text compiles sooner
+            (_, 8) => (4, 1, if head_dim > 32 { 8 } else { 16 }),
+            (8, _) if head_dim > 128 => (2, 2, 16),
+            (8, _) => (2, 2, 32),
+            _ if head_dim > 128 => (2, 1, 32),
+            _ if head_dim <= 64 && matches!(pass, Pass::Forward) => (4, 2, 32),
+            _ => (4, 1, 32),
+        };
+        Block { units, subgroups, fragments, columns, ahead: units.lanes == 32 && head_dim <= 128 }
+    }
+
+    /// Rows of a workgroup.
+    pub fn rows(&self) -> usize {
+        (self.subgroups * self.fragments * self.units.fragment) as usize
+    }
+
+    /// Columns at a time.
+    pub fn columns(&self) -> usize {
+        self.columns as usize
+    }
+}
+
+/// The block, if a pass over heads of this size should run on matrix units.
+pub(super) fn choose(device: &Device, pass: Pass, head_dim: usize) -> Option<Block> {
+    let units = Units::of(device.caps()).filter(|_| device.precision() == Precision::F16)?;
+    Some(Block::choose(units, pass, head_dim))
+}
+
+fn kernel(pass: Pass) -> &'static Kernel {
+    match pass {
+        Pass::Forward => &FORWARD_COOP,
+        Pass::Query => &BACKWARD_Q_COOP,
+        Pass::KeyValue => &BACKWARD_KV_COOP,
+    }
+}
+
+pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool) -> KernelSpec {
+    KernelSpec::new(
+        kernel(pass),
+        [
+            ("PASS", pass as u32),
+            ("HEAD_DIM", head_dim as u32),
+            ("SOFTCAP", softcap.into()),
+            ("FRAG", block.units.fragment),
+            ("LANES", block.units.lanes),
+            ("SG", block.subgroups),
+            ("FM", block.fragments),
+            ("BN", block.columns),
+            ("AHEAD", block.ahead.into()),
+        ],
+    )
+}
+
+/// Every specialisation, on all matrix units.
+pub fn variants() -> Vec<KernelSpec> {
+    let mut all = Vec::new();
+    for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
+        for (units, pass) in Units::ALL.iter().flat_map(|&u| Pass::ALL.map(|p| (u, p))) {
+            let block = Block::choose(units, pass, head_dim);
+            all.extend([false, true].map(|softcap| spec(block, pass, head_dim, softcap)));
+        }
+    }
+    all
+}
+
+/// Compares forward and backward with the f32 kernels; says what departs.
+pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
+    // two sequences, the first longer than any block
+    const ENDS: [usize; 2] = [150, 187];
+    const TOKENS: usize = ENDS[1];
+    let head_dim = if device.caps().subgroup_max == 8 { 16 } else { 64 };
+    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim, scale: 0.125, softcap: None, span: None };
+    let mut rng = Rng::named(2, "matrix units");
+    let mut random = |heads: usize| {
+        let values: Vec<f32> = (0..TOKENS * heads * shape.head_dim).map(|_| rng.normal() as f32).collect();
+        Tensor::from_slice(device, &[TOKENS, heads * shape.head_dim], &values, "self-test")
+    };
+    let (q, k, v, d_out) =
+        (random(shape.heads)?, random(shape.kv_heads)?, random(shape.kv_heads)?, random(shape.heads)?);
+    let first = |t: usize| if t < ENDS[0] { 0 } else { ENDS[0] };
+    let ranges = [
+        (0..TOKENS).map(|t| first(t) as u32).collect::<Vec<u32>>(),
+        (1..=TOKENS as u32).collect(),
+        (0..TOKENS as u32).collect(),
+        (0..TOKENS).map(|t| ENDS[usize::from(t >= ENDS[0])] as u32).collect(),
+    ];
+    let [from_key, to_key, from_query, to_query] =
+        ranges.map(|r| Tensor::from_slice(device, &[TOKENS], &r, "self-test"));
+    let (from_key, to_key, from_query, to_query) = (from_key?, to_key?, from_query?, to_query?);
+    let keys = Ranges { start: &from_key, end: &to_key };
+    let queries = Ranges { start: &from_query, end: &to_query };
+    let run = |precision: Precision| -> Result<[Vec<f32>; 4]> {
+        device.set_precision(precision);
+        let ran = attention_forward(&q, &k, &v, keys, &shape, None).and_then(|(out, lse)| {
+            let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
+            let gradients = attention_backward(saved, &d_out, keys, queries, &shape, None)?;
+            Ok((out, gradients))
+        });
+        device.set_precision(Precision::F32);
+        let (out, Gradients { dq, dk, dv }) = ran?;
+        Ok([out.read()?, dq.read()?, dk.read()?, dv.read()?])
+    };
+    let (want, got) = (run(Precision::F32)?, run(Precision::F16)?);
+    for (name, (want, got)) in ["out", "dQ", "dK", "dV"].iter().zip(want.iter().zip(&got)) {
+        // an operand rounded to f16 is off by 2^-11 of itself, a sum of them by less than this of the largest sum
+        let bound = want.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 128.0;
+        if let Some(i) =
+            (0..want.len()).find(|&i| (got[i] - want[i]).abs().partial_cmp(&bound) != Some(std::cmp::Ordering::Less))
+        {
+            let device = &device.caps().name;
+            return Ok(Some(format!(
+                "{device} computes {} for {} ({name} of attention, element {i})",
+                got[i], want[i]
+            )));
+        }
+    }
+    Ok(None)
+}

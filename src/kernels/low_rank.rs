@@ -1,0 +1,302 @@
+//! The thin products of low-rank adapters: `shaders/low_rank_*.wgsl`. With X `[tokens, in]`, dY `[tokens, out]`, A
+//! `[rank, in]` and the adapters' blocks of B:
+//!
+//! ```text
+//! U = s·X·Aᵀ [tokens, rank]     V = dY·B [tokens, rank]     dA = Vᵀ·X     dB = dYᵀ·U
+//! ```
+//!
+//! Each moves a wide matrix once and computes little on it, so on GPUs they have kernels of their own; on software
+//! renderers, where computing is what costs, they are products of `matmul`.
+
+use super::matmul::{Layout, Out, matmul, sum_parts};
+use super::output::{To, distinct, streaming};
+use super::{kernel, launch};
+use crate::device::spec::{read, write};
+use crate::device::{Cost, DeviceClass, Grid, KernelSpec};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use bytemuck::{Pod, Zeroable};
+
+kernel!(
+    /// Blocks of B spread out as one matrix, each times its scale.
+    SPREAD, "low_rank_spread", "low_rank_spread.wgsl", BlocksParams, [read("b"), write("spread")]
+);
+kernel!(
+    /// The gradient's way back: added to the blocks.
+    GATHER, "low_rank_gather", "low_rank_spread.wgsl", BlocksParams, [read("spread"), write("b")]
+);
+kernel!(
+    /// U and V.
+    PROJECT, "low_rank_project", "low_rank_project.wgsl", BlocksParams, [read("d"), read("thin"), write("out")]
+);
+kernel!(
+    /// dA and dB.
+    GRADIENT, "low_rank_gradient", "low_rank_gradient.wgsl", BlocksParams, [read("d"), read("thin"), write("out")]
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct BlocksParams {
+    grid: Grid,
+    tokens: u32,
+    width: u32,
+    rank: u32,
+    splits: u32,
+    // vectors start at multiples of 16 bytes
+    gap: [u32; 2],
+    first: [u32; MOST],
+    end: [u32; MOST],
+    column: [u32; MOST],
+    cols: [u32; MOST],
+    before: [u32; MOST],
+    scale: [f32; MOST],
+}
+
+/// Blocks of a stacked weight, at most.
+pub const MOST: usize = 4;
+
+/// A low-rank adapter's part of a stacked weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Block {
+    pub first_row: usize,
+    pub rows: usize,
+    pub rank: usize,
+    /// alpha/rank or alpha/√rank
+    pub scale: f32,
+}
+
+/// Elements of the blocks' B together.
+fn elements(blocks: &[Block]) -> usize {
+    blocks.iter().map(|b| b.rows * b.rank).sum()
+}
+
+/// B `[Σ rows · rank]` as one matrix `[out, Σ rank]`, each block times its scale, zeros elsewhere.
+///
+/// # Errors
+/// [`Error::Shape`] if the blocks are too many, overlap, or do not fit.
+pub fn spread(b: &Tensor, blocks: &[Block], out: usize, to: To<'_>) -> Result<Tensor> {
+    let params = params(blocks, 0, out)?;
+    b.expect_len("low_rank", "B", elements(blocks))?;
+    let all = to.overwritten(b.device(), "low_rank", &[out, params.rank as usize])?;
+    distinct("low_rank", &[b], &[&all])?;
+    run_spread(false, b, &all, &params)?;
+    Ok(all)
+}
+
+/// Adds the blocks of `all` `[out, Σ rank]`, each times its scale, to `b` `[Σ rows · rank]`.
+///
+/// # Errors
+/// As [`spread`].
+pub fn gather_add(all: &Tensor, blocks: &[Block], b: &Tensor) -> Result<()> {
+    let (out, rank) = all.dims2("low_rank")?;
+    let params = params(blocks, 0, out)?;
+    b.expect_len("low_rank", "B", elements(blocks))?;
+    if rank != params.rank as usize {
+        return Err(Error::shape("low_rank", format!("{:?} for ranks of {}", all.shape(), params.rank)));
+    }
+    distinct("low_rank", &[all], &[b])?;
+    run_spread(true, b, all, &params)
+}
+
+fn run_spread(gather: bool, b: &Tensor, all: &Tensor, params: &BlocksParams) -> Result<()> {
+    let bindings = if gather { [all.slice(), b.slice()] } else { [b.slice(), all.slice()] };
+    let cost = streaming(all.len() + b.len(), 8.0);
+    launch(b.device(), &spread_spec(gather), &bindings, params, all.len().div_ceil(256) as u64, cost)
+}
+
+/// U = `scale`·X·Aᵀ `[tokens, rank]` of X `[tokens, in]` and A `[rank, in]`.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn project_rows(x: &Tensor, a: &Tensor, scale: f32, to: To<'_>) -> Result<Tensor> {
+    let (tokens, inn) = x.dims2("low_rank")?;
+    let (rank, in_a) = a.dims2("low_rank")?;
+    if inn != in_a {
+        return Err(Error::shape("low_rank", format!("X {:?} and A {:?}", x.shape(), a.shape())));
+    }
+    let u = to.overwritten(x.device(), "low_rank", &[tokens, rank])?;
+    if x.device().caps().class == DeviceClass::Software {
+        return matmul(Layout::Nt, x, a, Out { scale, ..Out::into(&u) });
+    }
+    distinct("low_rank", &[x, a], &[&u])?;
+    project(true, x, a, &params(&[whole(inn, rank, scale)], tokens, inn)?, &u)?;
+    Ok(u)
+}
+
+/// V = Σ s·dY·B `[tokens, Σ rank]` of dY `[tokens, out]` and the blocks' B, each with the features and the scale of its block.
+///
+/// # Errors
+/// As [`spread`].
+pub fn project_blocks(dy: &Tensor, b: &Tensor, blocks: &[Block], to: To<'_>) -> Result<Tensor> {
+    let (tokens, out) = dy.dims2("low_rank")?;
+    let params = params(blocks, tokens, out)?;
+    b.expect_len("low_rank", "B", elements(blocks))?;
+    let v = to.overwritten(dy.device(), "low_rank", &[tokens, params.rank as usize])?;
+    if dy.device().caps().class == DeviceClass::Software {
+        let (b, scale) = match blocks {
+            [one] if one.rows == out => (b.reshape(&[out, one.rank])?, one.scale),
+            _ => (spread(b, blocks, out, To::New("scratch"))?, 1.0),
+        };
+        return matmul(Layout::Nn, dy, &b, Out { scale, ..Out::into(&v) });
+    }
+    distinct("low_rank", &[dy, b], &[&v])?;
+    project(false, dy, b, &params, &v)?;
+    Ok(v)
+}
+
+/// `da [rank, in] += Vᵀ·X` of V `[tokens, rank]` and X `[tokens, in]`.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn gradient_rows(v: &Tensor, x: &Tensor, da: &Tensor) -> Result<()> {
+    let ((tokens, inn), (tokens_v, rank)) = (x.dims2("low_rank")?, v.dims2("low_rank")?);
+    if tokens != tokens_v {
+        return Err(Error::shape("low_rank", format!("V {:?} and X {:?}", v.shape(), x.shape())));
+    }
+    da.expect("low_rank", "dA", &[rank, inn])?;
+    if x.device().caps().class == DeviceClass::Software {
+        return matmul(Layout::Tn, v, x, Out::add_to(da)).map(drop);
+    }
+    gradient(true, x, v, &params(&[whole(inn, rank, 1.0)], tokens, inn)?, da)
+}
+
+/// `db += s·dYᵀ·U`, block by block: dY `[tokens, out]`, U `[tokens, Σ rank]`, `db [Σ rows · rank]`.
+///
+/// # Errors
+/// As [`spread`].
+pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor) -> Result<()> {
+    let (tokens, out) = dy.dims2("low_rank")?;
+    let params = params(blocks, tokens, out)?;
+    u.expect("low_rank", "U", &[tokens, params.rank as usize])?;
+    db.expect_len("low_rank", "dB", elements(blocks))?;
+    if dy.device().caps().class == DeviceClass::Software {
+        return match blocks {
+            [one] if one.rows == out => {
+                let to = db.reshape(&[out, one.rank])?;
+                matmul(Layout::Tn, dy, u, Out { scale: one.scale, ..Out::add_to(&to) }).map(drop)
+            }
+            _ => gather_add(&matmul(Layout::Tn, dy, u, Out { what: "scratch", ..Out::default() })?, blocks, db),
+        };
+    }
+    gradient(false, dy, u, &params, db)
+}
+
+/// One block for everything.
+fn whole(rows: usize, rank: usize, scale: f32) -> Block {
+    Block { first_row: 0, rows, rank, scale }
+}
+
+/// Parameters for blocks of `width` features.
+fn params(blocks: &[Block], tokens: usize, width: usize) -> Result<BlocksParams> {
+    let mut params = BlocksParams { tokens: tokens as u32, width: width as u32, splits: 1, ..Default::default() };
+    let (mut rows, mut before, mut rank) = (0, 0, 0);
+    for (i, block) in blocks.iter().enumerate() {
+        let end = block.first_row + block.rows;
+        if i == MOST || block.first_row < rows || end > width {
+            return Err(Error::shape("low_rank", format!("block {i} has rows {}..{end} of {width}", block.first_row)));
+        }
+        (params.first[i], params.end[i]) = (block.first_row as u32, end as u32);
+        (params.column[i], params.cols[i]) = (rank as u32, block.rank as u32);
+        (params.before[i], params.scale[i]) = (before as u32, block.scale);
+        (rows, before, rank) = (end, before + block.rows * block.rank, rank + block.rank);
+    }
+    params.rank = rank as u32;
+    Ok(params)
+}
+
+/// Threads of a workgroup of the projection.
+const THREADS: usize = 64;
+/// Workgroups that keep a large GPU's memory busy: of the projection, and of the gradient, which are larger.
+const FILL: usize = 768;
+const GRADIENT_FILL: usize = 384;
+/// Columns that a thread of the projection, and of the gradient, holds.
+const PROJECT_COLS: [u32; 6] = [1, 2, 3, 4, 6, 9];
+const GRADIENT_COLS: [u32; 6] = [4, 8, 12, 16, 20, 24];
+
+/// Whether rows and blocks can be read four features at a time.
+fn vec(p: &BlocksParams) -> bool {
+    p.width.is_multiple_of(4) && p.first.iter().chain(&p.end).all(|x| x.is_multiple_of(4))
+}
+
+/// The work of a product that moves `wide` elements of its wide matrix.
+fn cost(p: &BlocksParams, others: usize) -> Cost {
+    let pairs: u64 = (0..MOST).map(|i| u64::from(p.end[i] - p.first[i]) * u64::from(p.cols[i])).sum();
+    let features: u64 = (0..MOST).map(|i| u64::from(p.end[i] - p.first[i])).sum();
+    let tokens = f64::from(p.tokens);
+    Cost { flops: 2.0 * tokens * pairs as f64, bytes: 4.0 * (tokens * features as f64 + others as f64) }
+}
+
+fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
+    // narrow rows leave few steps of k, so that many workgroups count for more than few loads
+    let tok: usize = if params.width >= 2048 { 64 } else { 32 };
+    let widest = params.cols.iter().max().copied().unwrap_or(1);
+    let groups_of_columns = (THREADS / (tok / 4)) as u32;
+    let needed = widest.div_ceil(groups_of_columns);
+    let ct = *PROJECT_COLS.iter().find(|c| **c >= needed).unwrap_or(&PROJECT_COLS[PROJECT_COLS.len() - 1]);
+    let pieces: u32 = params.cols.iter().map(|c| c.div_ceil(groups_of_columns * ct)).sum();
+    let tiles = (params.tokens as usize).div_ceil(tok) * pieces as usize;
+    let longest = (0..MOST).map(|i| params.end[i] - params.first[i]).max().unwrap_or(0) as usize;
+    let splits = FILL.div_ceil(tiles.max(1)).min(longest / 128).clamp(1, 16);
+    let params = BlocksParams { splits: splits as u32, ..*params };
+    let spec = project_spec(rows, vec(&params), tok as u32, ct);
+    let cost = cost(&params, thin.len() + splits * out.len());
+    let run = |to: &Tensor| {
+        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
+    };
+    if splits == 1 {
+        return run(out);
+    }
+    let (tokens, rank) = out.dims2("low_rank")?;
+    let parts = Tensor::empty(d.device(), &[splits, tokens, rank], "scratch")?;
+    run(&parts)?;
+    sum_parts(&parts, out, 1.0, false)
+}
+
+fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
+    distinct("low_rank", &[d, thin], &[out])?;
+    let widest = params.cols.iter().max().copied().unwrap_or(1);
+    let most = GRADIENT_COLS[GRADIENT_COLS.len() - 1];
+    // as many pieces as needed, all of one width
+    let needed = widest.div_ceil(widest.div_ceil(most).max(1));
+    let ct = *GRADIENT_COLS.iter().find(|c| **c >= needed).unwrap_or(&most);
+    let tiles: u32 =
+        (0..MOST).map(|i| (params.end[i] - params.first[i]).div_ceil(256) * params.cols[i].div_ceil(ct)).sum();
+    let tokens = params.tokens as usize;
+    let splits = GRADIENT_FILL.div_ceil(tiles.max(1) as usize).min(tokens / 64).clamp(1, 64);
+    let params = BlocksParams { splits: splits as u32, ..*params };
+    let spec = gradient_spec(rows, vec(&params), splits == 1, ct);
+    let cost = cost(&params, thin.len() + splits * out.len());
+    let groups = u64::from(tiles) * splits as u64;
+    let run = |to: &Tensor| launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, groups, cost);
+    if splits == 1 {
+        return run(out);
+    }
+    let parts = Tensor::empty(d.device(), &[splits, 1, out.len()], "scratch")?;
+    run(&parts)?;
+    sum_parts(&parts, out, 1.0, true)
+}
+
+fn spread_spec(gather: bool) -> KernelSpec {
+    let kernel = if gather { &GATHER } else { &SPREAD };
+    KernelSpec::new(kernel, [("GATHER", gather.into())])
+}
+
+fn project_spec(rows: bool, vec: bool, tok: u32, ct: u32) -> KernelSpec {
+    KernelSpec::new(&PROJECT, [("ROWS", rows.into()), ("VEC", vec.into()), ("TOK", tok), ("CT", ct)])
+}
+
+fn gradient_spec(rows: bool, vec: bool, accumulate: bool, ct: u32) -> KernelSpec {
+    let flags = [("ROWS", rows.into()), ("VEC", vec.into()), ("ACCUMULATE", accumulate.into()), ("CT", ct)];
+    KernelSpec::new(&GRADIENT, flags)
+}
+
+/// Every specialisation.
+pub fn variants() -> Vec<KernelSpec> {
+    let flags = [false, true];
+    let mut all: Vec<KernelSpec> = flags.map(spread_spec).to_vec();
+    for (rows, vec) in flags.into_iter().flat_map(|r| flags.map(|v| (r, v))) {
+        all.extend([32, 64].into_iter().flat_map(|tok| PROJECT_COLS.map(|ct| project_spec(rows, vec, tok, ct))));
+        all.extend(flags.into_iter().flat_map(|add| GRADIENT_COLS.map(|ct| gradient_spec(rows, vec, add, ct))));
+    }
+    all
+}

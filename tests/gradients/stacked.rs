@@ -1,0 +1,78 @@
+//! What takes the results of stacked linears apart.
+
+use crate::common::random;
+use crate::difference::*;
+use rugosa::autograd::Tape;
+use rugosa::autograd::ops::{Activation, gated_both, rope_split};
+use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
+use rugosa::rng::Rng;
+use rugosa::tensor::Tensor;
+
+pub fn check_split(tokens: usize, heads: usize, kv_heads: usize, head_dim: usize) {
+    let rng = &mut Rng::named(1, "split");
+    let positions: Vec<u32> = (0..tokens).map(|_| rng.below(10) as u32).collect();
+    let inv_freq = inverse_frequencies(head_dim, 100.0);
+    let table = RopeTable::new(device(), &inv_freq, 10, 1.0).unwrap();
+    let at = Tensor::from_slice(device(), &[tokens], &positions, "test").unwrap();
+    let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
+    let all: usize = widths.iter().sum();
+    let x = random(rng, tokens * all);
+    let dys = widths.map(|w| random(rng, tokens * w));
+    // q, k and v one behind the other
+    let forward = |inputs: &Inputs| -> Vec<f64> {
+        let mut parts = vec![Vec::new(); 3];
+        for (row, position) in inputs[0].chunks(all).zip(&positions) {
+            let mut first = 0;
+            for (i, w) in widths.into_iter().enumerate() {
+                for head in row[first..first + w].chunks(head_dim) {
+                    let (a, b) = head.split_at(head_dim / 2);
+                    let turn = |j: usize| if i < 2 { f64::from(*position) * inv_freq[j] } else { 0.0 };
+                    let (cos, sin) = (|j| f64::cos(turn(j)), |j| f64::sin(turn(j)));
+                    parts[i].extend((0..a.len()).map(|j| a[j] * cos(j) - b[j] * sin(j)));
+                    parts[i].extend((0..a.len()).map(|j| b[j] * cos(j) + a[j] * sin(j)));
+                }
+                first += w;
+            }
+        }
+        parts.concat()
+    };
+    // all three used, and each one alone: nothing comes from the others then
+    for used in [[true; 3], [true, false, false], [false, true, false], [false, false, true]] {
+        let weights: Vec<f32> =
+            dys.iter().zip(used).flat_map(|(dy, on)| dy.iter().map(move |d| if on { *d } else { 0.0 })).collect();
+        let reference = differences(&vec![wide(&x)], &weights, forward);
+        let mut tape = Tape::new(None);
+        let x = input(&mut tape, &[tokens, all], &x, true);
+        let parts = rope_split(&mut tape, &x, &table, &at, heads, kv_heads).unwrap();
+        let got: Vec<f32> = parts.iter().flat_map(|p| p.value.read::<f32>().unwrap()).collect();
+        assert_near("Y", &got, &forward(&vec![wide(&x.value.read::<f32>().unwrap())]), 2, 8.0);
+        for (i, part) in parts.iter().enumerate().filter(|(i, _)| used[*i]) {
+            tape.seed(part, up(&[tokens, widths[i]], &dys[i])).unwrap();
+        }
+        tape.backward().unwrap();
+        assert_near(&format!("dX {used:?}"), &arrived(&mut tape, &x), &reference[0], 2, 8.0);
+    }
+}
+
+pub fn check_both(rows: usize, cols: usize, activation: Activation) {
+    let rng = &mut Rng::named(2, "both");
+    let (x, dy) = (random(rng, rows * 2 * cols), random(rng, rows * cols));
+    let f = move |z: f64| match activation {
+        Activation::Silu => z / (1.0 + (-z).exp()),
+        Activation::GeluTanh => {
+            0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3))).tanh())
+        }
+    };
+    let forward = |inputs: &Inputs| -> Vec<f64> {
+        inputs[0].chunks(2 * cols).flat_map(|r| (0..cols).map(move |j| f(r[j]) * r[cols + j])).collect()
+    };
+    let inputs = vec![wide(&x)];
+    let reference = differences(&inputs, &dy, forward);
+    let mut tape = Tape::new(None);
+    let x = input(&mut tape, &[rows, 2 * cols], &x, true);
+    let y = gated_both(&mut tape, &x, activation).unwrap();
+    assert_near("Y", &y.value.read().unwrap(), &forward(&inputs), 1, 32.0);
+    tape.seed(&y, up(&[rows, cols], &dy)).unwrap();
+    tape.backward().unwrap();
+    assert_near("dX", &arrived(&mut tape, &x), &reference[0], 1, 32.0);
+}
