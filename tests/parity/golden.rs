@@ -89,12 +89,17 @@ impl Tensors {
 
 /// The micro-batches of `rows` lines each of an optimiser step over all of `lines`, in their order.
 pub fn batches(lines: &str, rows: usize) -> Vec<Batch> {
+    batches_of(lines, rows, false)
+}
+
+/// The same; with `packing` of `rows` sequences each, which hold several lines.
+pub fn batches_of(lines: &str, rows: usize, packing: bool) -> Vec<Batch> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.jsonl");
     std::fs::write(&path, lines).unwrap();
-    let options = DataOptions { seq_len: 128, packing: false, shuffle: false, ..DataOptions::default() };
+    let options = DataOptions { seq_len: 128, packing, shuffle: false, ..DataOptions::default() };
     let dataset = Dataset::open(&path, &options, None, 300).unwrap();
-    let steps = dataset.len().div_ceil(rows);
+    let steps = dataset.report().sequences.div_ceil(rows);
     let options = BatchOptions { batch_size: rows, gradient_accumulation_steps: steps };
     dataset.batches(&options).unwrap().next_window().unwrap()
 }

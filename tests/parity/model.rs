@@ -111,25 +111,29 @@ fn gradients_are_the_same_bits_from_checkpointed_layers() {
 }
 
 #[test]
-fn a_step_in_parts_is_the_step_as_a_whole() {
+fn a_step_in_parts_or_packed_is_the_step_as_a_whole() {
     let rosa = Tensors::open("rosa_llama");
     let lines: String = (0..4).map(|i| rosa.rows(&format!("batch.train{i}."))).collect();
-    let run = |rows: usize| {
+    let run = |window: &[Batch]| {
         let mut model = decoder(true);
         let gradients = gradients_of_all(&mut model);
-        let window = batches(&lines, rows);
-        assert_eq!(window.len(), 8 / rows);
-        let loss = loss_and_gradients(&model, &window, false);
+        let loss = loss_and_gradients(&model, window, false);
         (loss, gradients.iter().map(|(n, t)| (n.clone(), t.read().unwrap())).collect::<BTreeMap<_, Vec<f32>>>())
     };
-    let (loss, whole) = run(8);
-    for rows in [1, 2, 4] {
-        let (l, parts) = run(rows);
+    let (loss, whole) = run(&batches(&lines, 8));
+    let packed = batches_of(&lines, 1, true);
+    assert!(packed.len() < 8 && packed.iter().any(|b| b.rows > 1), "nothing is packed");
+    for (what, window) in
+        [1, 2, 4].map(|rows| ("in parts", batches(&lines, rows))).into_iter().chain([("packed", packed)])
+    {
+        assert!(window.len() > 1, "{what}");
+        let (l, parts) = run(&window);
         let tolerance = tolerance("model.grad.rel_l2/tiny-llama");
-        assert!(f64::from((l - loss).abs()) <= 1e-6 * f64::from(loss), "{rows} rows at a time: loss {l}, not {loss}");
+        let what = format!("{what}, {} micro-batches", window.len());
+        assert!(f64::from((l - loss).abs()) <= 1e-6 * f64::from(loss), "{what}: loss {l}, not {loss}");
         for (name, want) in &whole {
             let l2 = rel_l2(&parts[name], want);
-            assert!(l2 <= tolerance, "{rows} rows at a time: d {name} differs by {l2}");
+            assert!(l2 <= tolerance, "{what}: d {name} differs by {l2}");
         }
     }
 }
