@@ -19,7 +19,7 @@ run() {
 device=$(run "$@" target/debug/rugosa devices 2>/dev/null | sed -n 2p || true)
 started=$SECONDS
 kernels=0
-run "$@" "$suite" --skip mutants:: --skip faults:: --skip environment:: 2>&1 | tee "$log" | grep -E '^(test .* FAILED|---- |thread |test result)' || true
+run "$@" "$suite" --skip mutants:: --skip faults:: --skip environment:: 2>&1 | tee "$log" | grep -A 1 -E '^(test .* FAILED|---- |thread |test result)' | cut -c 1-300 || true
 grep -q '^test result: ok' "$log" || kernels=1
 took=$((SECONDS - started))
 started=$SECONDS
