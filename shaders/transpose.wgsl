@@ -1,5 +1,5 @@
 // A slice of the tokens of x, turned so that the tokens of a feature lie side by side: what the sampled gradient reads.
-// HALF 1 packs two tokens in a word as f16 (beyond ±65,504 they become infinite), HALF 0 leaves them f32. Behind the
+// HALF 1 packs two tokens in a word as f16 (beyond ±65,504 they become infinite, or NaN), HALF 0 leaves them f32. Behind the
 // slice's last token there are zeros up to the end of the row. A workgroup turns 64 features of 32 words; the tile's
 // rows are a word longer than they are filled, so that neither way through it meets one bank twice.
 {% include "lib/grid.wgsl" %}

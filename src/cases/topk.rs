@@ -1,6 +1,6 @@
 //! Scores, and the radix select against a sort.
 
-use super::{Exact, Level, Op, Row, Trial, quick_at};
+use super::{Exact, Level, Near, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::topk::{HISTOGRAM, MASK, SCORE, SELECT, TIES, TIES_BEFORE, score_accumulate, topk_mask};
@@ -29,7 +29,8 @@ pub(super) fn rows() -> Vec<Row> {
         for squared in [false, true] {
             let level = if n == 33 || n == 2052 { Level::Quick } else { Level::Full };
             let what = format!("{n}{}", if squared { " squared" } else { "" });
-            rows.push(SCORE_OP.row(level, what, move |t| score(t, n, squared)));
+            rows.push(SCORE_OP.row(level, &what, move |t| score(t, n, squared)));
+            rows.push(SCORE_OP.row(level, format!("{what} with overflows"), move |t| overflows(t, n, squared)));
         }
     }
     for (i, &n) in SIZES.iter().enumerate() {
@@ -63,6 +64,42 @@ fn score(t: &mut Trial<'_>, n: usize, squared: bool) -> Result<()> {
         }
     }
     t.compare("score", &score, want)
+}
+
+/// Of three gradients of an element some are not finite: those are left out.
+fn overflows(t: &mut Trial<'_>, n: usize, squared: bool) -> Result<()> {
+    let score = t.holding(&[n], &vec![f32::NAN; n])?;
+    let mut want = vec![f32::NAN; n];
+    for seen in 0..3u32 {
+        let mut grad = t.random(n);
+        for (i, g) in grad.iter_mut().enumerate() {
+            // every pattern of three; the last of them all
+            if (i % 8) >> seen & 1 == 1 {
+                *g = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][(i + seen as usize) % 3];
+            }
+        }
+        score_accumulate(&score.tensor, &t.up(&[n], &grad)?, seen, squared, 1.0)?;
+        for (w, g) in want.iter_mut().zip(&grad) {
+            let g = if squared { g * g } else { *g };
+            if seen > 0 && w.is_finite() && g.is_finite() {
+                *w = (*w * seen as f32 + g) / (seen + 1) as f32;
+            } else if seen == 0 || g.is_finite() {
+                *w = g;
+            }
+        }
+    }
+    let got: Vec<f32> = score.tensor.read()?;
+    let all = (got.iter().zip(&want)).map(|(g, w)| f64::from(u8::from(g.is_finite() == w.is_finite())));
+    t.values("finite where a gradient was", all, &vec![Near::exactly(1.0); n]);
+    let finite = |i: &usize| want[*i].is_finite();
+    // the sum's terms are of the size of a normal variable or its square, whatever they cancel to
+    let near = |i: usize| {
+        let value = f64::from(want[i]);
+        Near::from(Exact { value, magnitude: 4.0 + value.abs(), terms: 6 })
+    };
+    let (values, near): (Vec<f64>, Vec<Near>) = (0..n).filter(finite).map(|i| (f64::from(got[i]), near(i))).unzip();
+    t.values("score", values.into_iter(), &near);
+    Ok(())
 }
 
 fn bits(rng: &mut Rng, kind: usize, n: usize) -> Vec<u32> {

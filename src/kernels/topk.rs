@@ -71,7 +71,7 @@ const BLOCK: usize = 8192;
 const DIGITS: [(u32, u32); 3] = [(20, 11), (10, 10), (0, 10)];
 
 /// `score = (score·seen + g) / (seen + 1)` with `g = scale·grad`, squared if `squared`: the mean of `seen` gradients
-/// becomes that of one more. With `seen = 0` the score may be uninitialised.
+/// becomes that of one more. With `seen = 0` the score may be uninitialised. A `g` that is not finite is left out.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ.

@@ -79,7 +79,7 @@ fn every_way_comes_to_the_same_and_repeats() {
 }
 
 #[test]
-fn values_beyond_f16_become_infinite() {
+fn values_beyond_f16_are_noticed() {
     let dev = device();
     let pattern = CsrPattern::from_flat(2, 2, &[0, 3]).unwrap();
     let index = SparseIndex::new(dev, &pattern).unwrap();
@@ -87,7 +87,9 @@ fn values_beyond_f16_become_infinite() {
     let ds = Tensor::zeros(dev, &[2], "test").unwrap();
     let sampling = Sampling { half: true, lanes: 32, unroll: 2, slice: 64 };
     sddmm_sampled(sampling, &up([1e6, 2.0]), &up([1.0, 3.0]), &index, &ds).unwrap();
-    assert_eq!(index.to_csr_order(&ds.read().unwrap()), [f32::INFINITY, 6.0]);
+    // WGSL leaves open what becomes of them: infinities on most drivers, NaN on SwiftShader; never a number that looks sound
+    let got = index.to_csr_order(&ds.read().unwrap());
+    assert!(!got[0].is_finite() && got[1] == 6.0, "{got:?}");
 }
 
 #[test]
