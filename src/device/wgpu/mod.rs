@@ -2,6 +2,7 @@
 
 mod adapters;
 mod backend;
+mod cache;
 mod pipelines;
 mod poll;
 mod queue;

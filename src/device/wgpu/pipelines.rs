@@ -1,8 +1,8 @@
 //! Pipelines by specialisation, and the bind groups that go with them.
 
-use crate::device::{Access, Kernel, KernelSpec, Slice, shader};
+use crate::device::{Access, Kernel, KernelSpec, RawBuffer, Slice, shader};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a launch needs of a kernel.
@@ -64,7 +64,12 @@ fn make_layout(device: &wgpu::Device, kernel: &'static Kernel) -> Layout {
 }
 
 /// Compiles `spec`. Validation errors come back typed, with the kernel's name.
-pub(super) fn compile(device: &wgpu::Device, layout: Arc<Layout>, spec: &KernelSpec) -> Result<Pipeline> {
+pub(super) fn compile(
+    device: &wgpu::Device,
+    cache: Option<&wgpu::PipelineCache>,
+    layout: Arc<Layout>,
+    spec: &KernelSpec,
+) -> Result<Pipeline> {
     let name = spec.kernel.name;
     let text = shader::render(spec)?;
     shader::dump(spec, &text)?;
@@ -88,7 +93,7 @@ pub(super) fn compile(device: &wgpu::Device, layout: Arc<Layout>, spec: &KernelS
             zero_initialize_workgroup_memory: false,
             ..Default::default()
         },
-        cache: None,
+        cache,
     });
     let errors = [pollster::block_on(internal.pop()), pollster::block_on(validation.pop())];
     match errors.into_iter().flatten().next() {
@@ -155,8 +160,10 @@ impl BindGroups {
         Ok(group)
     }
 
-    pub fn clear(&mut self) {
-        self.cache.clear();
+    /// Lets go of the groups that bind one of `buffers`.
+    pub fn forget(&mut self, buffers: &[RawBuffer]) {
+        let gone: HashSet<u64> = buffers.iter().map(|b| b.id).collect();
+        self.cache.retain(|(_, bound), _| !bound.iter().any(|(id, ..)| gone.contains(id)));
     }
 }
 
