@@ -96,14 +96,18 @@ pub fn plan(run: &Run<'_>) -> Result<RunPlan> {
 struct Samples {
     /// Those with the most tokens and the most supervised tokens: they take the most memory.
     worst: Vec<Batch>,
-    /// The first, and that with the fewest tokens: kernels are chosen by size, and the run starts with the first.
+    /// That with the fewest tokens, and the first of each kind: kernels are chosen by size, and by whether powers of two
+    /// divide it.
     others: Vec<Batch>,
 }
+
+/// Kinds of micro-batches that are told apart, at most.
+const KINDS: usize = 8;
 
 fn samples(dataset: &Dataset, options: &BatchOptions) -> Result<Samples> {
     let mut batches = dataset.batches(options)?;
     let (mut longest, mut busiest) = (Batch::default(), Batch::default());
-    let (mut first, mut shortest): (Option<Batch>, Option<Batch>) = (None, None);
+    let (mut kinds, mut shortest): (BTreeMap<_, Batch>, Option<Batch>) = (BTreeMap::new(), None);
     for _ in 0..batches.steps_per_epoch() {
         for batch in batches.next_window()? {
             if (batch.len(), batch.supervised()) > (longest.len(), longest.supervised()) {
@@ -112,8 +116,9 @@ fn samples(dataset: &Dataset, options: &BatchOptions) -> Result<Samples> {
             if shortest.as_ref().is_none_or(|s| batch.len() < s.len()) {
                 shortest = Some(batch.clone());
             }
-            if first.is_none() {
-                first = Some(batch.clone());
+            let kind = (batch.len().trailing_zeros().min(6), batch.supervised().is_multiple_of(4));
+            if kinds.len() < KINDS {
+                kinds.entry(kind).or_insert_with(|| batch.clone());
             }
             if (batch.supervised(), batch.len()) > (busiest.supervised(), busiest.len()) {
                 busiest = batch;
@@ -121,8 +126,7 @@ fn samples(dataset: &Dataset, options: &BatchOptions) -> Result<Samples> {
         }
     }
     let worst = if longest == busiest { vec![longest] } else { vec![longest, busiest] };
-    let mut others: Vec<_> = first.into_iter().chain(shortest).filter(|b| !worst.contains(b)).collect();
-    others.dedup();
+    let others = kinds.into_values().chain(shortest).filter(|b| !worst.contains(b)).collect();
     Ok(Samples { worst, others })
 }
 

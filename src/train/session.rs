@@ -144,7 +144,8 @@ impl Session {
         plan.memory.table().iter().for_each(|line| observer.note(line));
 
         let loading = || load(&device, &checkpoint, options);
-        let (mut model, compiled) = warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
+        let (mut model, compiled) =
+            warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
         observer.note(&compiled.line());
         let plan = plan.memory;
         let masks = match &saved {

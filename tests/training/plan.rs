@@ -44,7 +44,8 @@ fn rows_of_many_lengths_take_little_more_than_was_planned() {
     let dir = tempfile::tempdir().unwrap();
     tiny::write_model(dir.path());
     tiny::write_rows(dir.path(), 120, 4, 120);
-    for (name, more) in [("rosa", "method = 'rosa'\nschedule = 'wl4'"), ("lora", "method = 'lora'\ncheckpointing = 2")] {
+    for (name, more) in [("rosa", "method = 'rosa'\nschedule = 'wl4'"), ("lora", "method = 'lora'\ncheckpointing = 2")]
+    {
         let common = "steps = 24\nbatch_size = 3\ngradient_accumulation_steps = 1\nseq_len = 128\npacking = false\n";
         let mut watcher = Watcher::default();
         let run = config(dir.path(), name, &format!("{common}{more}"));

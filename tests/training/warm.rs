@@ -18,7 +18,8 @@ fn no_step_compiles_a_kernel() {
         ("full", "method = 'full'"),
     ];
     for (name, more) in ways {
-        let common = if more.contains("batch_size") { common.replace("batch_size = 2\n", "") } else { common.to_owned() };
+        let common =
+            if more.contains("batch_size") { common.replace("batch_size = 2\n", "") } else { common.to_owned() };
         let mut watcher = Watcher::default();
         let session = Session::prepare(config(dir.path(), name, &format!("{common}{more}")), &mut watcher).unwrap();
         let (device, ready) = (session.device().clone(), session.device().counters().pipelines);

@@ -35,7 +35,11 @@ impl PipelineCache {
         // that it was one of this device and of their own versions
         let cache = unsafe {
             let label = Some("pipelines");
-            device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor { label, data: data.as_deref(), fallback: true })
+            device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
+                label,
+                data: data.as_deref(),
+                fallback: true,
+            })
         };
         Some(PipelineCache { cache, path, saved: Mutex::new(saved) })
     }
