@@ -117,6 +117,7 @@ pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
         "compile_seconds": r.compilation.seconds,
         "compile_waited_seconds": r.compilation.waited,
         "first_step_seconds": r.first_step,
+        "late_kernels": r.late_kernels,
         "seconds_to_first_step": r.to_first_step(),
         "first_loss": r.losses.0,
         "last_loss": r.losses.1,
@@ -171,7 +172,17 @@ pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
         row.extend([r.peak, r.reserved].map(|bytes| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))));
         counts.push(row);
     }
+    let mut starts = vec![heads(&["open", "build", "compile", "1st step", "record", "record dry"])];
+    for (case, r) in rows {
+        let mut row = title(case, r);
+        let seconds = [r.open, r.build, r.compilation.waited, r.first_step];
+        row.extend(seconds.map(|s| format!("{s:.2} s")));
+        row.extend([r.record.median, r.record_dry.median].map(|s| format!("{:.2} ms", s * 1e3)));
+        starts.push(row);
+    }
     let mut out = columns(&speeds, 4);
+    out += "\nup to the first step (compile: beside build), and the CPU's part of a step (dry: above the API):\n";
+    out += &columns(&starts, 4);
     out += "\na step, and on the device at most:\n";
     out += &columns(&counts, 4);
     for (case, r) in rows {

@@ -102,6 +102,8 @@ pub struct StepReport {
     /// Of the kernels, beside `build`.
     pub compilation: Compilation,
     pub first_step: f64,
+    /// Kernels that only the first step asked for.
+    pub late_kernels: u64,
     /// Of the first and of the last step.
     pub losses: (f64, f64),
     pub profile: Option<Profile>,
@@ -154,9 +156,11 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
     let build = start.elapsed().as_secs_f64() - compilation.waited;
 
     let start = Instant::now();
+    let ready = device.counters().pipelines;
     let first = bench.step(|_| Ok(()))?;
     let first_loss = bench.finish(first)?;
     let first_step = start.elapsed().as_secs_f64();
+    let late_kernels = device.counters().pipelines - ready;
     for _ in 1..runs.warmup {
         let result = bench.step(|_| Ok(()))?;
         bench.finish(result)?;
@@ -191,6 +195,7 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
         build,
         compilation,
         first_step,
+        late_kernels,
         losses: (first_loss, bench.loss),
         profile,
     })
@@ -267,7 +272,9 @@ impl Bench {
             (true, Purpose::Rehearsal) => adapters.reserve_masks()?,
             (true, Purpose::Measurement) => adapters.set_masks(&masks(adapters.targets(), case.mask)?)?,
         }
-        adapters.initialise(42, None)?;
+        if purpose == Purpose::Measurement {
+            adapters.initialise(42, None)?;
+        }
         adapters.attach(&model, Training { low_rank, sparse }, None);
         let of = |t: &Target| t.rank * (t.module.in_features + t.module.out_features) + t.nnz;
         let parameters = adapters.targets().iter().map(of).sum();

@@ -50,6 +50,9 @@ fn a_table_goes_to_standard_output_and_json_to_a_file() {
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(report["rows"][0]["checkpointing"], "2");
     assert_eq!(report["rows"][0]["mask"], "clustered");
+    let count = |name: &str| report["rows"][0][name].as_u64().unwrap();
+    assert!(count("kernels") > 10, "{report}");
+    assert_eq!(count("late_kernels"), 0, "the first step compiles nothing");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::poll::poll;
 use super::queue::{Queue, staging};
 use crate::device::profile::KernelTime;
 use crate::device::{AllocError, Backend, Caps, Counters, DeviceClass, DeviceOptions, Feature};
-use crate::device::{KernelSpec, Launch, Pending, RawBuffer, Slice};
+use crate::device::{Grid, KernelSpec, Launch, Pending, RawBuffer, Slice};
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
@@ -308,18 +308,17 @@ impl Backend for WgpuBackend {
             bytes: launch.cost.bytes / f64::from(pieces),
         };
         let each = groups.div_ceil(pieces);
-        let mut params = launch.params.to_vec();
         let mut base = 0;
         while base < groups {
             if state.queue.is_full() {
                 let submitted = state.queue.submit();
                 self.polled(submitted)?;
             }
-            params[0..4].copy_from_slice(&base.to_le_bytes());
-            params[4..8].copy_from_slice(&groups.to_le_bytes());
+            let piece = Grid { base, groups };
             let count = each.min(groups - base);
             let x = count.min(self.caps.max_groups_per_dimension);
-            state.queue.dispatch(kernel.name, &pipeline, &group, &params, (x, count.div_ceil(x)), cost);
+            let grid = (x, count.div_ceil(x));
+            state.queue.dispatch(kernel.name, &pipeline, &group, (piece, launch.params), grid, cost);
             // a folded grid may run past `count`: the next piece starts where this one really ended
             base = base.saturating_add(x * count.div_ceil(x));
         }

@@ -3,6 +3,7 @@
 mod adapters;
 mod backend;
 mod cache;
+mod hash;
 mod pipelines;
 mod poll;
 mod queue;

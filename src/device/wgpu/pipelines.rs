@@ -1,5 +1,6 @@
 //! Pipelines by specialisation, and the bind groups that go with them.
 
+use super::hash::FastMap;
 use crate::device::{Access, Kernel, KernelSpec, RawBuffer, Slice, shader};
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
@@ -21,7 +22,7 @@ pub(super) struct Layout {
 #[derive(Default)]
 pub(super) struct Pipelines {
     layouts: HashMap<&'static str, Arc<Layout>>,
-    compiled: HashMap<KernelSpec, Arc<Pipeline>>,
+    compiled: FastMap<KernelSpec, Arc<Pipeline>>,
 }
 
 impl Pipelines {
@@ -115,14 +116,17 @@ pub(super) fn one_line(e: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A kernel, and the (buffer, offset, length) that each of its bindings covers.
-type BindKey = (&'static str, Vec<(u64, u64, u64)>);
+/// Storage bindings of a kernel, at most: WebGPU's default limit.
+const BINDINGS: usize = 8;
+
+/// A kernel, and the (buffer, offset, length) that each of its bindings covers; zeros behind the last.
+type BindKey = (&'static str, [(u64, u64, u64); BINDINGS]);
 
 /// Bind groups by kernel and ranges. The pool hands the same buffers out in the same order every step, so after the
 /// first steps every look-up hits.
 #[derive(Default)]
 pub(super) struct BindGroups {
-    cache: HashMap<BindKey, wgpu::BindGroup>,
+    cache: FastMap<BindKey, wgpu::BindGroup>,
     pub created: u64,
 }
 
@@ -138,7 +142,13 @@ impl BindGroups {
         params: &wgpu::Buffer,
         params_bytes: u64,
     ) -> Result<wgpu::BindGroup> {
-        let key = (layout.kernel, slices.iter().map(|s| (s.raw.id, s.offset, s.len)).collect::<Vec<_>>());
+        if slices.len() > BINDINGS {
+            return Err(Error::shape(layout.kernel, format!("{} bindings, at most {BINDINGS}", slices.len())));
+        }
+        let mut key = (layout.kernel, [(0, 0, 0); BINDINGS]);
+        for (place, s) in key.1.iter_mut().zip(slices) {
+            *place = (s.raw.id, s.offset, s.len);
+        }
         if let Some(group) = self.cache.get(&key) {
             return Ok(group.clone());
         }
