@@ -5,6 +5,7 @@ use super::kernels::KernelsReport;
 use super::profile::{Profile, ProfileRow};
 use super::step::{StepCase, StepReport};
 use crate::device::{Caps, Precision};
+use crate::train::config::Checkpointing;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -90,7 +91,7 @@ pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
         "rank": case.rank,
         "density": case.density,
         "mask": name(case.mask),
-        "checkpointing": case.checkpointed,
+        "checkpointing": case.checkpointing.to_string(),
         "parameters": r.parameters,
         "tokens_per_second": r.tokens_per_second(),
         "tokens_per_second_streamed": r.tokens as f64 / r.streamed.max(1e-12),
@@ -98,6 +99,8 @@ pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
         "forward_ms": ms(r.forward),
         "backward_ms": ms(r.backward),
         "update_ms": ms(r.update),
+        "record_ms": ms(r.record),
+        "record_dry_ms": ms(r.record_dry),
         "per_step": {
             "launches": c.launches,
             "submissions": c.submissions,
@@ -110,7 +113,11 @@ pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
         "peak_reserved_bytes": r.reserved,
         "open_seconds": r.open,
         "build_seconds": r.build,
+        "kernels": r.compilation.kernels,
+        "compile_seconds": r.compilation.seconds,
+        "compile_waited_seconds": r.compilation.waited,
         "first_step_seconds": r.first_step,
+        "late_kernels": r.late_kernels,
         "seconds_to_first_step": r.to_first_step(),
         "first_loss": r.losses.0,
         "last_loss": r.losses.1,
@@ -121,7 +128,10 @@ pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
 /// Rows of `rugosa bench step` as two tables, and the profiles behind them.
 pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
     let title = |case: &StepCase, r: &StepReport| {
-        let checkpointing = if case.checkpointed { " ckpt" } else { "" };
+        let checkpointing = match case.checkpointing {
+            Checkpointing::OFF => String::new(),
+            other => format!(" ckpt {other}"),
+        };
         vec![
             case.shape.name.to_owned(),
             name(case.adapter),
@@ -162,7 +172,17 @@ pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
         row.extend([r.peak, r.reserved].map(|bytes| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))));
         counts.push(row);
     }
+    let mut starts = vec![heads(&["open", "build", "compile", "1st step", "record", "record dry"])];
+    for (case, r) in rows {
+        let mut row = title(case, r);
+        let seconds = [r.open, r.build, r.compilation.waited, r.first_step];
+        row.extend(seconds.map(|s| format!("{s:.2} s")));
+        row.extend([r.record.median, r.record_dry.median].map(|s| format!("{:.2} ms", s * 1e3)));
+        starts.push(row);
+    }
     let mut out = columns(&speeds, 4);
+    out += "\nup to the first step (compile: beside build), and the CPU's part of a step (dry: above the API):\n";
+    out += &columns(&starts, 4);
     out += "\na step, and on the device at most:\n";
     out += &columns(&counts, 4);
     for (case, r) in rows {

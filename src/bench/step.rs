@@ -10,7 +10,8 @@ use crate::cases::startup;
 use crate::cases::{MaskKind, random_mask};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, ExampleRef};
-use crate::device::{Caps, Counters, Device, DeviceOptions, Feature, Precision};
+use crate::device::dry::DryBackend;
+use crate::device::{Caps, Counters, Device, DeviceOptions, Feature, KernelSpec, Precision};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
@@ -19,10 +20,11 @@ use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load_shapes};
 use crate::optim::{AdamW, LossScale, Rates};
 use crate::rng::Rng;
-use crate::train::config::LossNormalisation;
+use crate::train::config::{Checkpointing, LossNormalisation};
 use crate::train::step::{Part, StepResult, Stepper, Turn};
+use crate::train::warm::{Compilation, compile_while};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 /// Which halves of the adapter train.
@@ -53,7 +55,7 @@ pub struct StepCase {
     pub batch_size: usize,
     /// Tokens of each.
     pub seq_len: usize,
-    pub checkpointed: bool,
+    pub checkpointing: Checkpointing,
 }
 
 /// How it is measured.
@@ -85,6 +87,9 @@ pub struct StepReport {
     pub forward: Spread,
     pub backward: Spread,
     pub update: Spread,
+    /// The CPU's part of a step whose predecessors are done, and of it what is above the API.
+    pub record: Spread,
+    pub record_dry: Spread,
     /// Of one step, the mean over those that were measured.
     pub counted: Counted,
     /// Bytes that were held at once, and taken from the device, at the most.
@@ -92,10 +97,13 @@ pub struct StepReport {
     pub reserved: u64,
     /// Opening the device and checking its kernels.
     pub open: f64,
-    /// Model, adapters and masks.
+    /// Finding out which kernels a step needs; then model, adapters and masks.
     pub build: f64,
-    /// The first step, which compiles its kernels.
+    /// Of the kernels, beside `build`.
+    pub compilation: Compilation,
     pub first_step: f64,
+    /// Kernels that only the first step asked for.
+    pub late_kernels: u64,
     /// Of the first and of the last step.
     pub losses: (f64, f64),
     pub profile: Option<Profile>,
@@ -115,7 +123,7 @@ pub struct Counted {
 impl StepReport {
     /// From opening the device to the end of the first step.
     pub fn to_first_step(&self) -> f64 {
-        self.open + self.build + self.first_step
+        self.open + self.build + self.compilation.waited + self.first_step
     }
 
     /// With a wait at the end of each step, by the median.
@@ -138,14 +146,21 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
     };
     let open = start.elapsed().as_secs_f64();
     let start = Instant::now();
-    let mut bench = Bench::new(case, &device, precision)?;
-    device.wait()?;
-    let build = start.elapsed().as_secs_f64();
+    let (kernels, record_dry) = rehearse(case, &device, precision)?;
+    let building = || {
+        let bench = Bench::new(case, &device, precision, Purpose::Measurement)?;
+        device.wait()?;
+        Ok(bench)
+    };
+    let (mut bench, compilation) = compile_while(&device, &kernels, building, &mut |_| {})?;
+    let build = start.elapsed().as_secs_f64() - compilation.waited;
 
     let start = Instant::now();
+    let ready = device.counters().pipelines;
     let first = bench.step(|_| Ok(()))?;
     let first_loss = bench.finish(first)?;
     let first_step = start.elapsed().as_secs_f64();
+    let late_kernels = device.counters().pipelines - ready;
     for _ in 1..runs.warmup {
         let result = bench.step(|_| Ok(()))?;
         bench.finish(result)?;
@@ -153,6 +168,7 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
     let before = device.counters();
     let step = bench.waited(runs.steps)?;
     let counted = Counted::between(before, device.counters(), runs.steps);
+    let record = bench.recorded(runs.steps)?;
     let streamed = bench.streamed(runs.steps)?;
     let [forward, backward, update] = bench.parts(runs.steps)?;
     let profile = match runs.profile {
@@ -170,15 +186,32 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
         forward,
         backward,
         update,
+        record,
+        record_dry,
         counted,
         peak: ledger.peak(),
         reserved: ledger.peak_reserved(),
         open,
         build,
+        compilation,
         first_step,
+        late_kernels,
         losses: (first_loss, bench.loss),
         profile,
     })
+}
+
+/// The kernels of a step of `case`, and the time to record it, found on a device that only counts.
+fn rehearse(case: &StepCase, device: &Device, precision: Precision) -> Result<(Vec<KernelSpec>, Spread)> {
+    let dry = Device::new(Box::new(DryBackend::new(device.caps().clone())));
+    dry.set_precision(precision);
+    let mut bench = Bench::new(case, &dry, precision, Purpose::Rehearsal)?;
+    dry.note_launches(true);
+    bench.step(|_| Ok(()))?;
+    let mut seen = HashSet::new();
+    let mut kernels = dry.note_launches(false);
+    kernels.retain(|spec| seen.insert(spec.clone()));
+    Ok((kernels, bench.recorded(3)?))
 }
 
 impl Counted {
@@ -193,6 +226,14 @@ impl Counted {
             readbacks: each(after.readbacks, before.readbacks),
         }
     }
+}
+
+/// What a bench is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Measurement,
+    /// On a device that only counts: values and masks make no difference.
+    Rehearsal,
 }
 
 /// A model with adapters, and the batch of every step.
@@ -210,31 +251,36 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(case: &StepCase, device: &Device, precision: Precision) -> Result<Bench> {
+    fn new(case: &StepCase, device: &Device, precision: Precision, purpose: Purpose) -> Result<Bench> {
         let config = case.shape.config();
         let vocab = config.vocab_size;
         let checkpoint = Checkpoint::of_shapes(config, case.shape.name, |name| format_of(case.weights, name))?;
         let options = LoadOptions { trainable: false, stacked: true, positions: case.seq_len };
         let model = load_shapes(device, &checkpoint, options)?;
-        random::fill(&model)?;
+        if purpose == Purpose::Measurement {
+            random::fill(&model)?;
+        }
         // blocks of random values are not needed any more, nor counted
         device.wait()?;
         device.trim()?;
 
         let (low_rank, sparse) = (case.adapter != Adapter::Spa, case.adapter != Adapter::Lora);
         let targets = select(&module_shapes(&model), &rules(case, low_rank, sparse))?;
-        let masks = if sparse { masks(&targets, case.mask)? } else { BTreeMap::new() };
         let mut adapters = AdapterSet::new(device, targets, 0.0)?;
-        if sparse {
-            adapters.set_masks(&masks)?;
+        match (sparse, purpose) {
+            (false, _) => {}
+            (true, Purpose::Rehearsal) => adapters.reserve_masks()?,
+            (true, Purpose::Measurement) => adapters.set_masks(&masks(adapters.targets(), case.mask)?)?,
         }
-        adapters.initialise(42, None)?;
+        if purpose == Purpose::Measurement {
+            adapters.initialise(42, None)?;
+        }
         adapters.attach(&model, Training { low_rank, sparse }, None);
         let of = |t: &Target| t.rank * (t.module.in_features + t.module.out_features) + t.nnz;
         let parameters = adapters.targets().iter().map(of).sum();
 
         let optimiser = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
-        let stepper = Stepper::new(device, optimiser, LossNormalisation::Tokens, case.checkpointed, 42, false)?;
+        let stepper = Stepper::new(device, optimiser, LossNormalisation::Tokens, case.checkpointing.0, 42, false)?;
         Ok(Bench {
             device: device.clone(),
             model,
@@ -277,6 +323,20 @@ impl Bench {
             times.push(start.elapsed().as_secs_f64());
             self.finish(result)?;
         }
+        Ok(Spread::of(times))
+    }
+
+    /// The time until a step is recorded and handed over, with nothing before it under way.
+    fn recorded(&mut self, steps: usize) -> Result<Spread> {
+        let mut times = Vec::with_capacity(steps);
+        for _ in 0..steps {
+            self.device.wait()?;
+            let start = Instant::now();
+            let result = self.step(|_| Ok(()))?;
+            times.push(start.elapsed().as_secs_f64());
+            drop(result);
+        }
+        self.device.wait()?;
         Ok(Spread::of(times))
     }
 

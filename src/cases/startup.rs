@@ -7,8 +7,9 @@ use super::{Level, table};
 use crate::device::{Caps, Device};
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
+use crate::io::cache_folder;
 use crate::rng::Rng;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// `off` leaves the start-up check out.
 pub const SWITCH: &str = "RUGOSA_SELFTEST";
@@ -77,17 +78,4 @@ fn key(caps: &Caps) -> String {
 
 fn note_name(key: &str) -> String {
     format!("selftest-{:016x}", Rng::named(0, key).next_u64())
-}
-
-/// The program's folder in the user's cache, where the system has one.
-fn cache_folder() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let base = if cfg!(windows) {
-        var("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        var("HOME").map(|home| home.join("Library/Caches"))
-    } else {
-        var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")))
-    };
-    base.map(|folder| folder.join("rugosa"))
 }

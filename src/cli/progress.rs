@@ -2,6 +2,7 @@
 
 use crate::train::metrics::StepMetrics;
 use crate::train::phase::Phase;
+use crate::train::warm::Compiled;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
@@ -82,6 +83,39 @@ impl Progress {
         if let Sink::Bar(bar) = &self.sink {
             bar.abandon();
         }
+    }
+}
+
+/// Seconds between two lines about compilation where there is no terminal.
+const PATIENCE: f64 = 2.0;
+
+/// How far compilation is: on a terminal one line that is gone at the end, otherwise a line every few seconds.
+pub struct Compiling {
+    last: Instant,
+    out: Box<dyn Write + Send>,
+    terminal: bool,
+}
+
+impl Default for Compiling {
+    fn default() -> Self {
+        let err = std::io::stderr();
+        Compiling { last: Instant::now(), terminal: err.is_terminal(), out: Box::new(err) }
+    }
+}
+
+impl Compiling {
+    pub fn show(&mut self, at: Compiled) {
+        // a closed standard error must not end the run
+        let _ = match (self.terminal, at.done == at.of) {
+            (true, true) => write!(self.out, "\r\x1b[K"),
+            (true, false) => write!(self.out, "\r{}\x1b[K", at.line()),
+            (false, false) if self.last.elapsed().as_secs_f64() >= PATIENCE => {
+                self.last = Instant::now();
+                writeln!(self.out, "{}", at.line())
+            }
+            (false, _) => Ok(()),
+        };
+        let _ = self.out.flush();
     }
 }
 
@@ -196,6 +230,22 @@ mod tests {
         );
         assert!(text.lines().nth(2).unwrap().ends_with("skipped, gradient not finite"));
         assert!(text.contains("loss 1.2346  12.3 tokens/s  "), "{text}");
+    }
+
+    #[test]
+    fn compilation_shows_one_line_on_a_terminal_and_few_elsewhere() {
+        let shown = |terminal: bool, last: Instant| {
+            let out = Shared::default();
+            let mut compiling = Compiling { last, out: Box::new(out.clone()), terminal };
+            (1..=4).for_each(|done| compiling.show(Compiled { done, of: 4 }));
+            String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+        };
+        let now = Instant::now();
+        let text = shown(true, now);
+        assert!(text.starts_with("\rcompiling 4 kernels: 25 %") && text.ends_with("\r\x1b[K"), "{text:?}");
+        assert_eq!(shown(false, now), "");
+        let before = now.checked_sub(std::time::Duration::from_secs(3)).unwrap();
+        assert_eq!(shown(false, before), "compiling 4 kernels: 25 %\n");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub trait Backend: Send + Sync {
     /// Zeroed memory. The size is a multiple of 4 bytes.
     fn alloc(&self, bytes: u64) -> Result<RawBuffer, AllocError>;
     /// Called before memory is given back, so that caches let go of it.
-    fn forget(&self, raw: &RawBuffer);
+    fn forget(&self, raw: &[RawBuffer]);
     fn upload(&self, to: &Slice, data: &[u8]) -> Result<()>;
     /// Notes the bytes as they are at this point of the queue, without waiting.
     fn download(&self, from: &Slice) -> Result<Box<dyn Pending>>;
@@ -65,8 +65,8 @@ pub trait Backend: Send + Sync {
     /// Sets bytes to zero.
     fn clear(&self, to: &Slice) -> Result<()>;
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
-    /// Compiles pipelines ahead, in parallel where the API allows.
-    fn prepare(&self, specs: &[KernelSpec]) -> Result<()>;
+    /// Compiles pipelines ahead, several at a time; see [`Device::prepare`].
+    fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()>;
     fn submit(&self) -> Result<()>;
     /// Submits and waits until all is done.
     fn wait(&self) -> Result<()>;
@@ -109,6 +109,8 @@ struct Inner {
     dummy: OnceLock<Buffer>,
     /// The specialisations launched so far by threads that ask for them.
     launched: Mutex<HashMap<ThreadId, Vec<KernelSpec>>>,
+    /// Whether a thread asks: looked at at every launch, so without the lock.
+    is_noted: AtomicBool,
     f16: AtomicBool,
     /// Whether there is a watch: asked at every launch, so without a lock.
     is_watched: AtomicBool,
@@ -143,6 +145,7 @@ impl Device {
             pool: Mutex::new(Pool::default()),
             dummy: OnceLock::new(),
             launched: Mutex::default(),
+            is_noted: AtomicBool::new(false),
             f16: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             watch: Mutex::default(),
@@ -184,7 +187,13 @@ impl Device {
         let mut pool = self.pool();
         let raw = match pool.take(class) {
             Some(raw) => raw,
-            None => self.alloc_fresh(&mut pool, class, what)?,
+            None => {
+                let idle = pool.make_room(class);
+                if !idle.is_empty() {
+                    self.0.backend.forget(&idle);
+                }
+                self.alloc_fresh(&mut pool, class, what)?
+            }
         };
         pool.ledger.add(what, class);
         let buffer = Buffer(Arc::new(BufferInner { raw, bytes: class, what, device: Arc::downgrade(&self.0) }));
@@ -201,9 +210,7 @@ impl Device {
         let raw = match backend.alloc(class) {
             Err(AllocError::OutOfMemory) => {
                 // free what is only kept for reuse, then try once more
-                for raw in pool.drain() {
-                    backend.forget(&raw);
-                }
+                backend.forget(&pool.drain());
                 backend.wait()?;
                 backend.alloc(class)
             }
@@ -259,13 +266,11 @@ impl Device {
     }
 
     pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let mut launched = self.launched();
-        if !launched.is_empty()
-            && let Some(noted) = launched.get_mut(&std::thread::current().id())
+        if self.0.is_noted.load(Ordering::Relaxed)
+            && let Some(noted) = self.launched().get_mut(&std::thread::current().id())
         {
             noted.push(launch.spec.clone());
         }
-        drop(launched);
         self.0.backend.launch(launch)?;
         match self.watched() {
             Some(watch) => watch.look(&*self.0.backend, launch, self.0.dummy.get().map(|b| b.slice().raw.id)),
@@ -295,6 +300,7 @@ impl Device {
         if on {
             launched.insert(id, Vec::new());
         }
+        self.0.is_noted.store(!launched.is_empty(), Ordering::Relaxed);
         before
     }
 
@@ -302,8 +308,13 @@ impl Device {
         self.0.launched.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    pub fn prepare(&self, specs: &[KernelSpec]) -> Result<()> {
-        self.0.backend.prepare(specs)
+    /// Compiles `specs` ahead, several at a time; what was compiled before costs nothing. Other threads can use the device
+    /// meanwhile. `compiled` is called for each of `specs`, from any thread; where it returns false, the rest is left out.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] of the first that the driver refuses.
+    pub fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        self.0.backend.prepare(specs, compiled)
     }
 
     pub fn submit(&self) -> Result<()> {
@@ -330,9 +341,8 @@ impl Device {
     /// Gives memory that is kept for reuse back to the device.
     pub fn trim(&self) -> Result<()> {
         let free = self.pool().drain();
-        for raw in &free {
-            self.0.backend.forget(raw);
-        }
+        self.0.backend.forget(&free);
+        drop(free);
         self.0.backend.wait()
     }
 }

@@ -76,7 +76,7 @@ pub fn generate(
             positions: up(step.iter().map(|s| s.1 as u32).collect())?,
             pass: Pass::Decode(cache.places(&places, window)?),
         };
-        hidden = model.hidden(&mut Tape::inference(), &input, false)?.untracked("generate")?.clone();
+        hidden = model.hidden(&mut Tape::inference(), &input, 0)?.untracked("generate")?.clone();
         live = step.iter().map(|&(s, p, _)| (s, p + 1)).collect();
     }
 }
@@ -98,7 +98,7 @@ fn prefill(
     if let Pass::Segments(sight) = input.pass {
         input.pass = Pass::Prefill(sight, Box::new(cache.places(&places, window)?));
     }
-    let hidden = model.hidden(&mut Tape::inference(), &input, false)?;
+    let hidden = model.hidden(&mut Tape::inference(), &input, 0)?;
     let mut end = 0u32;
     let last: Vec<u32> = prompts
         .iter()

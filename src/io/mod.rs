@@ -3,6 +3,7 @@
 //! Everything that comes from a file is checked against the file's size before anything is allocated or indexed by it.
 pub mod adapter;
 pub mod atomic;
+mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod digest;
@@ -10,6 +11,8 @@ pub mod gguf;
 mod map;
 pub mod mask;
 pub mod safetensors;
+
+pub use cache::cache_folder;
 
 // tensors are mapped and cast in place, and every format here is little-endian
 #[cfg(target_endian = "big")]

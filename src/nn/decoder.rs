@@ -40,15 +40,19 @@ pub struct Input {
 }
 
 impl Decoder {
-    /// The hidden states `[tokens, hidden]` behind the final norm. `checkpointed`: keep only layers' inputs for the
-    /// backward pass and compute the rest again.
-    pub fn hidden(&self, tape: &mut Tape, input: &Input, checkpointed: bool) -> Result<Var> {
+    /// The hidden states `[tokens, hidden]` behind the final norm. `checkpointing`: of so many layers each keep only the
+    /// first one's input for the backward pass and compute the rest again; 0 keeps all.
+    pub fn hidden(&self, tape: &mut Tape, input: &Input, checkpointing: usize) -> Result<Var> {
         tape.enter(|| "model.embed_tokens");
         let mut x = ops::embed(tape, &self.embedding, &input.tokens)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (layer, input) = (layer.clone(), input.clone());
-            let run = move |tape: &mut Tape, x: &Var| layer.forward(tape, x, i, &input);
-            x = if checkpointed { tape.checkpoint(&x, run)? } else { run(tape, &x)? };
+        let layers: Vec<_> = self.layers.iter().cloned().enumerate().collect();
+        for group in layers.chunks(checkpointing.max(1)) {
+            let (group, input) = (group.to_vec(), input.clone());
+            let run = move |tape: &mut Tape, x: &Var| {
+                let mut layers = group.iter();
+                layers.try_fold(x.clone(), |x, (i, layer)| layer.forward(tape, &x, *i, &input))
+            };
+            x = if checkpointing > 0 { tape.checkpoint(&x, run)? } else { run(tape, &x)? };
         }
         tape.enter(|| "model.norm");
         ops::rmsnorm(tape, &x, &self.norm)

@@ -218,9 +218,10 @@ options! {
         /// What the operands of products are rounded to: f32, or f16 on the device's matrix units, with dynamic loss scaling
         #[arg(value_enum, help_heading = "Run")]
         precision: PrecisionOption = PrecisionOption::F32,
-        /// Keep all activations, or only each layer's input (less memory, a third more work)
-        #[arg(value_enum, help_heading = "Run")]
-        checkpointing: Checkpointing = Checkpointing::Off,
+        /// Keep all activations (off), only each layer's input (layer), or that of every Nth (N); the rest is computed
+        /// again: less memory, a third more work
+        #[arg(value_name = "off|layer|N", help_heading = "Run")]
+        checkpointing: Checkpointing = Checkpointing::OFF,
         /// Save the state of the run every N steps, for --resume; 0: never
         #[arg(value_name = "STEPS", help_heading = "Run")]
         save_steps: u64 = 0,

@@ -1,21 +1,22 @@
-//! The memory that a run will take, before it starts: one step of each phase is recorded on a device that only counts,
-//! with the code and the shapes of the run, so that the plan is as exact as the batch that it is made for.
+//! The memory that a run will take and the kernels that it will launch, before it starts: one step of each phase is
+//! recorded on a device that only counts, with the code and the shapes of the run, so that the plan is as exact as the
+//! batches that it is made for.
 
-use super::config::{Checkpointing, MaskMode, TrainConfig};
+use super::config::{MaskMode, TrainConfig};
 use super::phase::{Agenda, Phase};
 use super::step::{Stepper, Turn};
-use super::trainable::{Trainable, load_options, optimiser, rates};
+use super::trainable::{Trainable, load_options, rates};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, BatchOptions, Dataset, ExampleRef};
 use crate::device::dry::DryBackend;
-use crate::device::{Caps, Device, Ledger, Precision};
+use crate::device::{Caps, Device, KernelSpec, Ledger, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::loader::load_shapes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-/// What a run is, as far as memory is concerned.
+/// What a run is, as far as its plan is concerned.
 pub struct Run<'a> {
     pub config: &'a TrainConfig,
     pub checkpoint: &'a Checkpoint,
@@ -27,6 +28,14 @@ pub struct Run<'a> {
     pub caps: &'a Caps,
     /// Of the device.
     pub precision: Precision,
+}
+
+/// What a run will ask of the device.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    pub memory: MemoryPlan,
+    /// The specialisations of all phases, each once, in the order of their first launch.
+    pub kernels: Vec<KernelSpec>,
 }
 
 /// Bytes on the device when they are the most.
@@ -72,32 +81,53 @@ pub fn size(bytes: u64) -> String {
 ///
 /// # Errors
 /// [`Error::TooLarge`] if a buffer is over what the device takes, with the smallest change that would fit.
-pub fn plan(run: &Run<'_>) -> Result<MemoryPlan> {
-    let worst = worst_batches(run.dataset, &run.config.batch_options())?;
-    match record(run, &worst) {
+pub fn plan(run: &Run<'_>) -> Result<RunPlan> {
+    let samples = samples(run.dataset, &run.config.batch_options())?;
+    match record(run, &samples.worst, &samples.others) {
         Err(Error::TooLarge { device, what, requested, limit, hint }) => {
-            let hint = way_out(run, &worst)?.unwrap_or(hint);
+            let hint = way_out(run, &samples.worst)?.unwrap_or(hint);
             Err(Error::TooLarge { device, what, requested, limit, hint })
         }
         other => other,
     }
 }
 
-/// Of all micro-batches of an epoch those with the most tokens and the most supervised tokens.
-fn worst_batches(dataset: &Dataset, options: &BatchOptions) -> Result<Vec<Batch>> {
+/// Micro-batches of an epoch.
+struct Samples {
+    /// Those with the most tokens and the most supervised tokens: they take the most memory.
+    worst: Vec<Batch>,
+    /// That with the fewest tokens, and the first of each kind: kernels are chosen by size, and by whether powers of two
+    /// divide it.
+    others: Vec<Batch>,
+}
+
+/// Kinds of micro-batches that are told apart, at most.
+const KINDS: usize = 8;
+
+fn samples(dataset: &Dataset, options: &BatchOptions) -> Result<Samples> {
     let mut batches = dataset.batches(options)?;
     let (mut longest, mut busiest) = (Batch::default(), Batch::default());
+    let (mut kinds, mut shortest): (BTreeMap<_, Batch>, Option<Batch>) = (BTreeMap::new(), None);
     for _ in 0..batches.steps_per_epoch() {
         for batch in batches.next_window()? {
             if (batch.len(), batch.supervised()) > (longest.len(), longest.supervised()) {
                 longest = batch.clone();
+            }
+            if shortest.as_ref().is_none_or(|s| batch.len() < s.len()) {
+                shortest = Some(batch.clone());
+            }
+            let kind = (batch.len().trailing_zeros().min(6), batch.supervised().is_multiple_of(4));
+            if kinds.len() < KINDS {
+                kinds.entry(kind).or_insert_with(|| batch.clone());
             }
             if (batch.supervised(), batch.len()) > (busiest.supervised(), busiest.len()) {
                 busiest = batch;
             }
         }
     }
-    Ok(if longest == busiest { vec![longest] } else { vec![longest, busiest] })
+    let worst = if longest == busiest { vec![longest] } else { vec![longest, busiest] };
+    let others = kinds.into_values().chain(shortest).filter(|b| !worst.contains(b)).collect();
+    Ok(Samples { worst, others })
 }
 
 /// The smallest change of the batch with which the run would fit, if one would do.
@@ -108,8 +138,8 @@ fn way_out(run: &Run<'_>, worst: &[Batch]) -> Result<Option<String>> {
     while size > 1 {
         size /= 2;
         let options = BatchOptions { batch_size: size, gradient_accumulation_steps: steps };
-        smallest = worst_batches(run.dataset, &options)?;
-        if record(run, &smallest).is_ok() {
+        smallest = samples(run.dataset, &options)?.worst;
+        if record(run, &smallest, &[]).is_ok() {
             let steps = steps.saturating_mul(now.div_ceil(size));
             return Ok(Some(format!("--batch-size {size} --gradient-accumulation-steps {steps} would fit")));
         }
@@ -117,7 +147,7 @@ fn way_out(run: &Run<'_>, worst: &[Batch]) -> Result<Option<String>> {
     let mut length = smallest.iter().map(Batch::len).max().unwrap_or(0);
     while length > 2 {
         length /= 2;
-        if record(run, &[single(&vec![0; length])]).is_ok() {
+        if record(run, &[single(&vec![0; length])], &[]).is_ok() {
             let other = if now > 1 { " --batch-size 1" } else { "" };
             return Ok(Some(format!("--seq-len {length}{other} would fit")));
         }
@@ -131,19 +161,18 @@ fn single(ids: &[u32]) -> Batch {
     Batch::new([ExampleRef { ids, labels: &labels, line: 0 }], 0)
 }
 
-/// Records a step of each phase with each of `batches`.
-fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
+/// Records a step of each phase with each of the micro-batches `worst`, whose memory is the plan's, and with `others`.
+fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
     let config = run.config;
     let device = Device::new(Box::new(DryBackend::new(run.caps.clone())));
     device.set_precision(run.precision);
+    device.note_launches(true);
     let options = load_options(config);
     let mut model = load_shapes(&device, run.checkpoint, options)?;
     let shapes = module_shapes(&model);
     let mut trainable = Trainable::new(&device, config, &mut model, &shapes, run.masks)?;
-    let checkpointed = config.checkpointing == Checkpointing::Layer;
-    let dropout = config.dropout > 0.0;
-    let stepper =
-        Stepper::new(&device, optimiser(config), config.loss_normalisation, checkpointed, config.seed, dropout)?;
+    let stepper = Stepper::of(&device, config)?;
+    let accumulates = config.gradient_accumulation_steps > 1;
     let mut first = 0;
     for phase in [Phase::Warmup, Phase::Collect, Phase::Train] {
         let step = first;
@@ -156,10 +185,13 @@ fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
             _ => None,
         };
         trainable.attach(&model, &plan, collector.as_ref());
-        for batch in batches {
-            let window = std::slice::from_ref(batch);
-            let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
-            stepper.run(&model, window, trainable.blocks(), turn, collector.as_ref())?;
+        let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
+        for batch in worst.iter().chain(others) {
+            let window = vec![batch.clone(); if accumulates { 2 } else { 1 }];
+            stepper.run(&model, &window, trainable.blocks(), turn, collector.as_ref())?;
+        }
+        if let Some(collector) = collector.as_ref().filter(|_| plan.collect) {
+            collector.masks()?;
         }
         trainable.attach(&model, &plan, None);
         drop(collector);
@@ -167,7 +199,10 @@ fn record(run: &Run<'_>, batches: &[Batch]) -> Result<MemoryPlan> {
             set.reserve_masks()?;
         }
     }
-    Ok(MemoryPlan::of(&device.ledger()))
+    let mut seen = HashSet::new();
+    let mut kernels = device.note_launches(false);
+    kernels.retain(|spec| seen.insert(spec.clone()));
+    Ok(RunPlan { memory: MemoryPlan::of(&device.ledger()), kernels })
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! A run from start to end: the loop over the agenda's steps.
 
-use super::config::{Checkpointing, MaskMode, Method, PrecisionOption, TrainConfig};
+use super::config::{MaskMode, Method, PrecisionOption, TrainConfig};
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
 use super::plan::{self, MemoryPlan};
 use super::report::{Recorded, Reports};
 use super::state::{self, Header, Parts, Saved};
 use super::step::{Stepper, Turn};
-use super::trainable::{Trainable, load_options, optimiser, rates};
-use super::{diagnose, full, output, resume};
+use super::trainable::{Trainable, load_options, rates};
+use super::warm::Compiled;
+use super::{diagnose, full, output, resume, warm};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
 use crate::csr::CsrPattern;
@@ -32,6 +33,8 @@ pub trait Observer {
     /// The number of steps, and how many of them lie behind the run already, before the first.
     fn begin(&mut self, steps: u64, done: u64);
     fn step(&mut self, metrics: &StepMetrics);
+    /// Kernels are being compiled, before the first step.
+    fn compiled(&mut self, _: Compiled) {}
     /// Asked before each step.
     fn interrupted(&self) -> bool;
 }
@@ -138,9 +141,13 @@ impl Session {
             caps: device.caps(),
             precision,
         })?;
-        plan.table().iter().for_each(|line| observer.note(line));
+        plan.memory.table().iter().for_each(|line| observer.note(line));
 
-        let mut model = load(&device, &checkpoint, options)?;
+        let loading = || load(&device, &checkpoint, options);
+        let (mut model, compiled) =
+            warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
+        observer.note(&compiled.line());
+        let plan = plan.memory;
         let masks = match &saved {
             Some(saved) => saved.masks(shape_of)?,
             None => given,
@@ -149,14 +156,7 @@ impl Session {
         if let (Trainable::Adapters(set), None) = (&mut trainable, &saved) {
             set.initialise(config.seed, init.as_ref())?;
         }
-        let stepper = Stepper::new(
-            &device,
-            optimiser(&config),
-            config.loss_normalisation,
-            config.checkpointing == Checkpointing::Layer,
-            config.seed,
-            config.dropout > 0.0,
-        )?;
+        let stepper = Stepper::of(&device, &config)?;
         Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init, plan, sources, saved })
     }
 

@@ -1,6 +1,7 @@
 //! One optimiser step: micro-batches forward and backward, then the update. Nothing here waits for the device.
 
-use super::config::LossNormalisation;
+use super::config::{LossNormalisation, TrainConfig};
+use super::trainable::optimiser;
 use crate::adapters::MaskCollector;
 use crate::autograd::ops::{HeadLoss, head_loss};
 use crate::autograd::{Dropout, Tape};
@@ -16,7 +17,8 @@ use std::sync::Arc;
 pub struct Stepper {
     pub optimiser: AdamW,
     pub normalisation: LossNormalisation,
-    pub checkpointed: bool,
+    /// See [`Decoder::hidden`].
+    pub checkpointing: usize,
     pub seed: u32,
     /// Dropout at all: then tokens carry keys.
     pub dropout: bool,
@@ -63,17 +65,23 @@ impl StepResult {
 }
 
 impl Stepper {
+    /// As the run `config` wants it.
+    pub fn of(device: &Device, config: &TrainConfig) -> Result<Stepper> {
+        let (normalisation, layers) = (config.loss_normalisation, config.checkpointing.0);
+        Stepper::new(device, optimiser(config), normalisation, layers, config.seed, config.dropout > 0.0)
+    }
+
     pub fn new(
         device: &Device,
         optimiser: AdamW,
         normalisation: LossNormalisation,
-        checkpointed: bool,
+        checkpointing: usize,
         seed: u64,
         dropout: bool,
     ) -> Result<Stepper> {
         let loss = Tensor::zeros(device, &[1], "statistics")?;
         let norm_sq = Tensor::zeros(device, &[2], "statistics")?;
-        Ok(Stepper { optimiser, normalisation, checkpointed, seed: seed as u32, dropout, loss, norm_sq })
+        Ok(Stepper { optimiser, normalisation, checkpointing, seed: seed as u32, dropout, loss, norm_sq })
     }
 
     /// Runs the micro-batches of `window` and updates `blocks`. The gradients of frozen weights go to
@@ -161,7 +169,7 @@ impl Stepper {
                 watch.set_tokens(batch.len());
             }
             let mut tape = Tape::new(dropout).watched(watch);
-            let hidden = model.hidden(&mut tape, &on_device.input, self.checkpointed)?;
+            let hidden = model.hidden(&mut tape, &on_device.input, self.checkpointing)?;
             let loss = HeadLoss { scale: scale as f32, gradient: loss_scale, sum: &self.loss };
             tape.enter(|| "lm_head");
             head_loss(&mut tape, &hidden, &model.head, &on_device.targets, loss)?;

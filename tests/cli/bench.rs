@@ -42,14 +42,17 @@ fn steps_are_measured_and_told_in_json() {
 fn a_table_goes_to_standard_output_and_json_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bench.json");
-    let command = format!("{STEP} --method rosa --checkpointing --mask clustered --json {}", file.display());
+    let command = format!("{STEP} --method rosa --checkpointing 2 --mask clustered --json {}", file.display());
     let (code, stdout, stderr) = run(&mut rugosa(&command));
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stdout.starts_with("shape") && stdout.contains("tokens/s") && stdout.contains("2 x 16 ckpt"), "{stdout}");
+    assert!(stdout.starts_with("shape") && stdout.contains("tokens/s") && stdout.contains("2 x 16 ckpt 2"), "{stdout}");
     assert!(stderr.contains("device: "), "{stderr}");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    assert_eq!(report["rows"][0]["checkpointing"], true);
+    assert_eq!(report["rows"][0]["checkpointing"], "2");
     assert_eq!(report["rows"][0]["mask"], "clustered");
+    let count = |name: &str| report["rows"][0][name].as_u64().unwrap();
+    assert!(count("kernels") > 10, "{report}");
+    assert_eq!(count("late_kernels"), 0, "the first step compiles nothing");
 }
 
 #[test]

@@ -33,11 +33,11 @@ fn decoded(model: &Decoder, ids: &[u32], prompt: usize) -> Vec<f32> {
     let mut input = DeviceBatch::upload(device(), &unlabelled(&rows), c.sliding_window).unwrap().input;
     let Pass::Segments(sight) = input.pass else { panic!("a batch is of segments") };
     input.pass = Pass::Prefill(sight, Box::new(cached(0, prompt)));
-    model.hidden(&mut Tape::inference(), &input, false).unwrap();
+    model.hidden(&mut Tape::inference(), &input, 0).unwrap();
     let one = |p: usize| {
         let pass = Pass::Decode(cached(p, p + 1));
         let input = Input { tokens: up(&ids[p..p + 1]), positions: up(&[p as u32]), pass };
-        let hidden = model.hidden(&mut Tape::inference(), &input, false).unwrap();
+        let hidden = model.hidden(&mut Tape::inference(), &input, 0).unwrap();
         capped(model, model.head.logits(&hidden.value).unwrap().read().unwrap())
     };
     (prompt..ids.len()).flat_map(one).collect()

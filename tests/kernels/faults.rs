@@ -40,7 +40,7 @@ impl Backend for Backdoor {
     fn alloc(&self, bytes: u64) -> Result<RawBuffer, AllocError> {
         self.inner.alloc(bytes)
     }
-    fn forget(&self, raw: &RawBuffer) {
+    fn forget(&self, raw: &[RawBuffer]) {
         self.inner.forget(raw)
     }
     fn upload(&self, to: &Slice, data: &[u8]) -> Result<()> {
@@ -55,8 +55,8 @@ impl Backend for Backdoor {
     fn clear(&self, to: &Slice) -> Result<()> {
         self.inner.clear(to)
     }
-    fn prepare(&self, specs: &[KernelSpec]) -> Result<()> {
-        self.inner.prepare(specs)
+    fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        self.inner.prepare(specs, compiled)
     }
     fn submit(&self) -> Result<()> {
         self.inner.submit()

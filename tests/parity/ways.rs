@@ -83,5 +83,8 @@ fn a_second_run_leaves_the_same_bytes() {
     assert_eq!(first.1.len(), 7);
     assert!(first == run("--seed 7"), "a second run differs");
     assert!(first.0 != run("--seed 8").0, "the seed does nothing");
-    assert!(first == run("--seed 7 --checkpointing layer"), "checkpointed layers make a difference");
+    for checkpointing in ["layer", "2"] {
+        let again = run(&format!("--seed 7 --checkpointing {checkpointing}"));
+        assert!(first == again, "--checkpointing {checkpointing} makes a difference");
+    }
 }

@@ -5,10 +5,12 @@ mod plan;
 mod resume;
 #[path = "../common/tiny.rs"]
 mod tiny;
+mod warm;
 
 use rugosa::train::Observer;
 use rugosa::train::config::{PartialConfig, TrainConfig};
 use rugosa::train::metrics::StepMetrics;
+use rugosa::train::warm::Compiled;
 use std::path::Path;
 
 /// The configuration in `text`, for the tiny model and rows in `folder`, with the run in `folder/out`.
@@ -32,6 +34,7 @@ struct Watcher {
     asked: std::cell::Cell<u64>,
     seen: Vec<u64>,
     notes: Vec<String>,
+    compiled: Vec<Compiled>,
 }
 
 impl Observer for Watcher {
@@ -45,6 +48,10 @@ impl Observer for Watcher {
 
     fn step(&mut self, metrics: &StepMetrics) {
         self.seen.push(metrics.step);
+    }
+
+    fn compiled(&mut self, at: Compiled) {
+        self.compiled.push(at);
     }
 
     fn interrupted(&self) -> bool {

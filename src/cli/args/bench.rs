@@ -4,7 +4,7 @@ use super::{DeviceArgs, at_least};
 use crate::bench::step::Adapter;
 use crate::cases::MaskKind;
 use crate::dtype::DType;
-use crate::train::config::PrecisionOption;
+use crate::train::config::{Checkpointing, PrecisionOption};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -84,9 +84,9 @@ pub struct BenchStepArgs {
     /// Where the entries of masks lie
     #[arg(long, value_enum, default_value = "uniform")]
     pub mask: MaskKind,
-    /// Keep only each layer's input for the backward pass
-    #[arg(long)]
-    pub checkpointing: bool,
+    /// Keep all activations (off), only each layer's input (layer), or that of every Nth (N)
+    #[arg(long, value_name = "off|layer|N,…", value_delimiter = ',', default_value = "off")]
+    pub checkpointing: Vec<Checkpointing>,
     /// Steps that are measured
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least::<1>)]
     pub steps: usize,

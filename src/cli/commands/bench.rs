@@ -68,7 +68,8 @@ fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
     for shape in shapes {
         for weights in &args.weights {
             for precision in &args.precision {
-                cases.extend(args.method.iter().map(|&adapter| StepCase {
+                let each = args.method.iter().flat_map(|m| args.checkpointing.iter().map(|c| (*m, *c)));
+                cases.extend(each.map(|(adapter, checkpointing)| StepCase {
                     shape,
                     adapter,
                     weights: weights.dtype(),
@@ -78,7 +79,7 @@ fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
                     mask: args.mask,
                     batch_size: args.batch_size,
                     seq_len: args.seq_len,
-                    checkpointed: args.checkpointing,
+                    checkpointing,
                 }));
             }
         }

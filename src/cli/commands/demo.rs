@@ -15,6 +15,7 @@ use crate::io::atomic::write_atomic;
 use crate::train::config::{Method, PartialConfig, TrainConfig};
 use crate::train::metrics::StepMetrics;
 use crate::train::phase::Schedule;
+use crate::train::warm::Compiled;
 use crate::train::{Observer, Session};
 use serde::Serialize;
 use std::fmt::Write;
@@ -280,6 +281,10 @@ impl Observer for Recorder {
 
     fn begin(&mut self, steps: u64, done: u64) {
         self.watch.begin(steps, done);
+    }
+
+    fn compiled(&mut self, at: Compiled) {
+        self.watch.compiled(at);
     }
 
     fn step(&mut self, metrics: &StepMetrics) {

@@ -91,7 +91,7 @@ fn token_nll(ready: &Ready, examples: &[ExampleRef<'_>], batch_size: usize) -> R
         }
         let batch = Batch::new(rows.iter().copied(), 0);
         let on_device = DeviceBatch::upload(&ready.device, &batch, ready.model.config.sliding_window)?;
-        let hidden = ready.model.hidden(&mut Tape::inference(), &on_device.input, false)?;
+        let hidden = ready.model.hidden(&mut Tape::inference(), &on_device.input, 0)?;
         let nll = head_nll(&hidden.value, &ready.model.head, &on_device.targets)?;
         let mut rest = nll.into_iter();
         // what a row's first token should have been is never asked

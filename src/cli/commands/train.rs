@@ -2,22 +2,24 @@
 
 use super::tell;
 use crate::cli::args::TrainArgs;
-use crate::cli::progress::Progress;
+use crate::cli::progress::{Compiling, Progress};
 use crate::cli::signal;
 use crate::error::Result;
 use crate::train::config::Method;
 use crate::train::metrics::StepMetrics;
+use crate::train::warm::Compiled;
 use crate::train::{Observer, Session};
 
 /// Shows a run on standard error.
 pub struct Watch {
     progress: Option<Progress>,
+    compiling: Compiling,
     log_steps: u64,
 }
 
 impl Watch {
     pub fn new(log_steps: u64) -> Self {
-        Watch { progress: None, log_steps }
+        Watch { progress: None, compiling: Compiling::default(), log_steps }
     }
 
     pub fn finish(&mut self) {
@@ -37,6 +39,10 @@ impl Observer for Watch {
 
     fn begin(&mut self, steps: u64, done: u64) {
         self.progress = Some(Progress::new(steps, done, self.log_steps));
+    }
+
+    fn compiled(&mut self, at: Compiled) {
+        self.compiling.show(at);
     }
 
     fn step(&mut self, metrics: &StepMetrics) {

@@ -1,15 +1,15 @@
 //! The wgpu backend proper.
 
 use super::adapters;
-use super::pipelines::{self, BindGroups, Pipeline, Pipelines, one_line, raw};
+use super::cache::PipelineCache;
+use super::pipelines::{self, BindGroups, Layout, Pipeline, Pipelines, one_line, raw};
 use super::poll::poll;
 use super::queue::{Queue, staging};
 use crate::device::profile::KernelTime;
 use crate::device::{AllocError, Backend, Caps, Counters, DeviceClass, DeviceOptions, Feature};
-use crate::device::{KernelSpec, Launch, Pending, RawBuffer, Slice};
+use crate::device::{Grid, KernelSpec, Launch, Pending, RawBuffer, Slice};
 use crate::error::{Error, Result};
-use rayon::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
 /// A device opened through wgpu.
@@ -19,6 +19,8 @@ pub struct WgpuBackend {
     state: Mutex<State>,
     trouble: Arc<Mutex<Option<Trouble>>>,
     counts: Counts,
+    /// Where the API has one and the user wants it.
+    cache: Option<PipelineCache>,
 }
 
 struct State {
@@ -63,7 +65,7 @@ impl WgpuBackend {
         let features = wanted
             .iter()
             .filter(|(f, flag)| !options.disable.contains(f) && offered.contains(*flag))
-            .fold(wgpu::Features::empty(), |all, (_, flag)| all | *flag);
+            .fold(offered & wgpu::Features::PIPELINE_CACHE, |all, (_, flag)| all | *flag);
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             // SAFETY: cooperative matrices are used only by kernels that pass a self-test on this device
             unsafe { wgpu::ExperimentalFeatures::enabled() }
@@ -120,7 +122,8 @@ impl WgpuBackend {
             pipelines: Pipelines::default(),
             bind_groups: BindGroups::default(),
         };
-        Ok(WgpuBackend { caps, device, state: Mutex::new(state), trouble, counts: Counts::default() })
+        let cache = PipelineCache::open(&device, &info);
+        Ok(WgpuBackend { caps, device, state: Mutex::new(state), trouble, counts: Counts::default(), cache })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -151,9 +154,20 @@ impl WgpuBackend {
             return Ok(found);
         }
         let layout = state.pipelines.layout(&self.device, spec.kernel);
+        let pipeline = self.compile(layout, spec)?;
+        Ok(state.pipelines.insert(spec.clone(), pipeline))
+    }
+
+    fn compile(&self, layout: Arc<Layout>, spec: &KernelSpec) -> Result<Pipeline> {
         self.counts.pipelines.fetch_add(1, Ordering::Relaxed);
-        let compiled = pipelines::compile(&self.device, layout, spec)?;
-        Ok(state.pipelines.insert(spec.clone(), compiled))
+        pipelines::compile(&self.device, self.cache.as_ref().map(PipelineCache::handle), layout, spec)
+    }
+
+    /// Keeps what the driver has compiled for the next process.
+    fn save_cache(&self) {
+        if let Some(cache) = &self.cache {
+            cache.save();
+        }
     }
 }
 
@@ -204,8 +218,8 @@ impl Backend for WgpuBackend {
         Ok(RawBuffer { id, size: bytes, handle: Arc::new(buffer) })
     }
 
-    fn forget(&self, _raw: &RawBuffer) {
-        self.state().bind_groups.clear();
+    fn forget(&self, raw: &[RawBuffer]) {
+        self.state().bind_groups.forget(raw);
     }
 
     fn upload(&self, to: &Slice, data: &[u8]) -> Result<()> {
@@ -294,40 +308,52 @@ impl Backend for WgpuBackend {
             bytes: launch.cost.bytes / f64::from(pieces),
         };
         let each = groups.div_ceil(pieces);
-        let mut params = launch.params.to_vec();
         let mut base = 0;
         while base < groups {
             if state.queue.is_full() {
                 let submitted = state.queue.submit();
                 self.polled(submitted)?;
             }
-            params[0..4].copy_from_slice(&base.to_le_bytes());
-            params[4..8].copy_from_slice(&groups.to_le_bytes());
+            let piece = Grid { base, groups };
             let count = each.min(groups - base);
             let x = count.min(self.caps.max_groups_per_dimension);
-            state.queue.dispatch(kernel.name, &pipeline, &group, &params, (x, count.div_ceil(x)), cost);
+            let grid = (x, count.div_ceil(x));
+            state.queue.dispatch(kernel.name, &pipeline, &group, (piece, launch.params), grid, cost);
             // a folded grid may run past `count`: the next piece starts where this one really ended
             base = base.saturating_add(x * count.div_ceil(x));
         }
         Ok(())
     }
 
-    fn prepare(&self, specs: &[KernelSpec]) -> Result<()> {
-        let missing: Vec<_> = {
-            let mut state = self.state();
-            let fresh = specs.iter().filter(|s| state.pipelines.get(s).is_none()).collect::<Vec<_>>();
-            fresh.into_iter().map(|s| (s, state.pipelines.layout(&self.device, s.kernel))).collect()
+    fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        // the lock is not held while the driver compiles
+        let work = || -> Result<()> {
+            while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let layout = {
+                    let mut state = self.state();
+                    let missing = state.pipelines.get(spec).is_none();
+                    missing.then(|| state.pipelines.layout(&self.device, spec.kernel))
+                };
+                if let Some(layout) = layout {
+                    let pipeline = self.compile(layout, spec)?;
+                    self.state().pipelines.insert(spec.clone(), pipeline);
+                }
+                if !compiled() {
+                    next.store(specs.len(), Ordering::Relaxed);
+                }
+            }
+            Ok(())
         };
-        let compiled: Result<Vec<_>> = missing
-            .into_par_iter()
-            .map(|(spec, layout)| Ok((spec.clone(), pipelines::compile(&self.device, layout, spec)?)))
-            .collect();
-        let mut state = self.state();
-        for (spec, pipeline) in compiled? {
-            self.counts.pipelines.fetch_add(1, Ordering::Relaxed);
-            state.pipelines.insert(spec, pipeline);
-        }
-        Ok(())
+        // threads of their own: a compilation takes seconds, and would stall whoever shares a pool with it
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(specs.len());
+        let done = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let panicked = || Error::Kernel { name: "(compiler)".into(), reason: "the driver failed".into() };
+            workers.into_iter().map(|w| w.join().unwrap_or_else(|_| Err(panicked()))).collect::<Result<Vec<()>>>()
+        });
+        self.save_cache();
+        done.map(drop)
     }
 
     fn submit(&self) -> Result<()> {

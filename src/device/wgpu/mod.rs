@@ -2,6 +2,8 @@
 
 mod adapters;
 mod backend;
+mod cache;
+mod hash;
 mod pipelines;
 mod poll;
 mod queue;

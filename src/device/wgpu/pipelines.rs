@@ -1,8 +1,9 @@
 //! Pipelines by specialisation, and the bind groups that go with them.
 
-use crate::device::{Access, Kernel, KernelSpec, Slice, shader};
+use super::hash::FastMap;
+use crate::device::{Access, Kernel, KernelSpec, RawBuffer, Slice, shader};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a launch needs of a kernel.
@@ -21,7 +22,7 @@ pub(super) struct Layout {
 #[derive(Default)]
 pub(super) struct Pipelines {
     layouts: HashMap<&'static str, Arc<Layout>>,
-    compiled: HashMap<KernelSpec, Arc<Pipeline>>,
+    compiled: FastMap<KernelSpec, Arc<Pipeline>>,
 }
 
 impl Pipelines {
@@ -64,7 +65,12 @@ fn make_layout(device: &wgpu::Device, kernel: &'static Kernel) -> Layout {
 }
 
 /// Compiles `spec`. Validation errors come back typed, with the kernel's name.
-pub(super) fn compile(device: &wgpu::Device, layout: Arc<Layout>, spec: &KernelSpec) -> Result<Pipeline> {
+pub(super) fn compile(
+    device: &wgpu::Device,
+    cache: Option<&wgpu::PipelineCache>,
+    layout: Arc<Layout>,
+    spec: &KernelSpec,
+) -> Result<Pipeline> {
     let name = spec.kernel.name;
     let text = shader::render(spec)?;
     shader::dump(spec, &text)?;
@@ -88,7 +94,7 @@ pub(super) fn compile(device: &wgpu::Device, layout: Arc<Layout>, spec: &KernelS
             zero_initialize_workgroup_memory: false,
             ..Default::default()
         },
-        cache: None,
+        cache,
     });
     let errors = [pollster::block_on(internal.pop()), pollster::block_on(validation.pop())];
     match errors.into_iter().flatten().next() {
@@ -110,14 +116,17 @@ pub(super) fn one_line(e: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A kernel, and the (buffer, offset, length) that each of its bindings covers.
-type BindKey = (&'static str, Vec<(u64, u64, u64)>);
+/// Storage bindings of a kernel, at most: WebGPU's default limit.
+const BINDINGS: usize = 8;
+
+/// A kernel, and the (buffer, offset, length) that each of its bindings covers; zeros behind the last.
+type BindKey = (&'static str, [(u64, u64, u64); BINDINGS]);
 
 /// Bind groups by kernel and ranges. The pool hands the same buffers out in the same order every step, so after the
 /// first steps every look-up hits.
 #[derive(Default)]
 pub(super) struct BindGroups {
-    cache: HashMap<BindKey, wgpu::BindGroup>,
+    cache: FastMap<BindKey, wgpu::BindGroup>,
     pub created: u64,
 }
 
@@ -133,7 +142,13 @@ impl BindGroups {
         params: &wgpu::Buffer,
         params_bytes: u64,
     ) -> Result<wgpu::BindGroup> {
-        let key = (layout.kernel, slices.iter().map(|s| (s.raw.id, s.offset, s.len)).collect::<Vec<_>>());
+        if slices.len() > BINDINGS {
+            return Err(Error::shape(layout.kernel, format!("{} bindings, at most {BINDINGS}", slices.len())));
+        }
+        let mut key = (layout.kernel, [(0, 0, 0); BINDINGS]);
+        for (place, s) in key.1.iter_mut().zip(slices) {
+            *place = (s.raw.id, s.offset, s.len);
+        }
         if let Some(group) = self.cache.get(&key) {
             return Ok(group.clone());
         }
@@ -155,8 +170,10 @@ impl BindGroups {
         Ok(group)
     }
 
-    pub fn clear(&mut self) {
-        self.cache.clear();
+    /// Lets go of the groups that bind one of `buffers`.
+    pub fn forget(&mut self, buffers: &[RawBuffer]) {
+        let gone: HashSet<u64> = buffers.iter().map(|b| b.id).collect();
+        self.cache.retain(|(_, bound), _| !bound.iter().any(|(id, ..)| gone.contains(id)));
     }
 }
 

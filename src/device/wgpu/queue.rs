@@ -3,7 +3,7 @@
 
 use super::pipelines::Pipeline;
 use super::poll::poll;
-use crate::device::{Cost, profile::KernelTime};
+use crate::device::{Cost, Grid, profile::KernelTime};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -89,18 +89,19 @@ impl Queue {
         self.encoder.get_or_insert_with(|| self.device.create_command_encoder(&Default::default()))
     }
 
-    /// Records one dispatch. `params` is at most `params_stride` bytes.
+    /// Records one dispatch. The parameters are at most `params_stride` bytes; the piece replaces the front of them.
     pub fn dispatch(
         &mut self,
         name: &'static str,
         pipeline: &Pipeline,
         group: &wgpu::BindGroup,
-        params: &[u8],
+        (piece, params): (Grid, &[u8]),
         grid: (u32, u32),
         cost: Cost,
     ) {
         let offset = self.params.len() as u32;
-        self.params.extend_from_slice(params);
+        self.params.extend_from_slice(bytemuck::bytes_of(&piece));
+        self.params.extend_from_slice(params.get(size_of::<Grid>()..).unwrap_or_default());
         self.params.resize(self.params.len().next_multiple_of(self.params_stride as usize), 0);
         self.open_pass(name, cost);
         if let Some(pass) = &mut self.pass {

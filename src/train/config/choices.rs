@@ -2,6 +2,8 @@
 
 use crate::data::{RowKind, Truncate};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// Declares an enum whose values are spelled in snake_case on the command line and in files.
 macro_rules! choice {
@@ -86,13 +88,59 @@ choice! {
     }
 }
 
-choice! {
-    /// Which activations are kept for the backward pass.
-    Checkpointing {
-        /// All
-        Off,
-        /// Each layer's input; the rest is computed again
-        Layer,
+/// Which activations are kept for the backward pass: the inputs of groups of so many layers, or with 0 all. The rest is
+/// computed again, so that a group's activations are there at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Checkpointing(pub usize);
+
+impl Checkpointing {
+    pub const OFF: Checkpointing = Checkpointing(0);
+    pub const LAYER: Checkpointing = Checkpointing(1);
+}
+
+impl fmt::Display for Checkpointing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("off"),
+            1 => f.write_str("layer"),
+            n => write!(f, "{n}"),
+        }
+    }
+}
+
+impl FromStr for Checkpointing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Checkpointing::OFF),
+            "layer" => Ok(Checkpointing::LAYER),
+            n => n.parse::<u32>().ok().filter(|n| *n > 0).map(|n| Checkpointing(n as usize)).ok_or_else(|| {
+                format!("\"{n}\" is none of off, layer and a number of layers whose first one's input is kept, from 1")
+            }),
+        }
+    }
+}
+
+impl Serialize for Checkpointing {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Checkpointing {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected \"off\", \"layer\" or a number of layers")]
+        enum Value {
+            Text(String),
+            Number(u32),
+        }
+        let text = match Value::deserialize(deserializer)? {
+            Value::Text(text) => text,
+            Value::Number(n) => n.to_string(),
+        };
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
