@@ -7,7 +7,7 @@ help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
 	@echo "make test    all tests"
 	@echo "make test-portable  the kernels at WebGPU's default limits, and without optional features"
-	@echo "make portability    every shader through spirv-val and Tint, the kernels on SwiftShader and the newest Mesa, where they can be had"
+	@echo "make portability    every shader through spirv-val and Tint, the kernels on two other drivers, where they can be had"
 	@echo "make bench-gpu      what BENCHMARKS.md needs of a GPU, into target/bench-gpu (some twenty minutes)"
 	@echo "make lint    format and lints, checked"
 	@echo "make fmt     format, written"
@@ -35,11 +35,8 @@ test-portable: setup
 	RUGOSA_LIMITS=default cargo test --test kernels
 	RUGOSA_DISABLE=f16,subgroup,coop,timestamps,int64 cargo test --test kernels
 
-# The last two take some minutes each.
 portability:
 	tests/portability/run.sh
-	tests/portability/swiftshader.sh
-	tests/portability/lavapipe-next.sh
 
 # PARTS="smollm2 first" runs a few of them; see benches/gpu.sh
 bench-gpu: setup

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Every shader variant through compilers that are not ours: naga's SPIR-V through spirv-val (Debian: spirv-tools), and the
-# WGSL of those that need no optional feature through Tint (npm: webgpu, needs node). What is not installed is left out, and
-# said. Set RUGOSA_PORTABILITY=strict to fail for that instead.
+# WGSL of those that need no optional feature through Tint (npm: webgpu, needs node). Then the kernels on two software
+# renderers that are not ours either: SwiftShader, and the newest Mesa's. What cannot be had is left out, and said. Set
+# RUGOSA_PORTABILITY=strict to fail for that instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=${1:-target/portability}
@@ -41,3 +42,6 @@ if command -v node >/dev/null && command -v npm >/dev/null; then
 else
     left_out Tint "install node and npm"
 fi
+
+tests/portability/swiftshader.sh
+tests/portability/lavapipe-next.sh

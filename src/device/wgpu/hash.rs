@@ -12,7 +12,8 @@ pub(super) struct FastHasher(u64);
 impl FastHasher {
     fn word(&mut self, word: u64) {
         // folding the product's halves onto each other brings the upper bits of a word down to the lower ones
-        let product = u128::from(self.0.rotate_left(23) ^ word) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let folded = u128::from(self.0.rotate_left(23) ^ word);
+        let product = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         self.0 = product as u64 ^ (product >> 64) as u64;
     }
 }
