@@ -6,12 +6,14 @@
 
 use super::matmul::{Fused, LONG_K, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
 use super::{attention_coop, kernel, launch};
+use crate::device::dry::DryBackend;
 use crate::device::spec::{read, write};
 use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::tensor::{Tensor, Weight, WeightFormat};
+use std::collections::HashSet;
 
 kernel!(
     /// [`super::matmul::MATMUL`] on matrix units.
@@ -254,10 +256,14 @@ pub fn enable(device: &Device) -> Result<Precision> {
     if Units::of(device.caps()).is_none() {
         return Ok(Precision::F32);
     }
-    let tested = match self_test(device) {
-        Ok(None) => attention_coop::self_test(device),
-        other => other,
-    };
+    let tested = tested_kernels(device.caps()).and_then(|kernels| {
+        // each takes seconds, so not one behind the other
+        device.prepare(&kernels, &|| true)?;
+        match self_test(device)? {
+            None => attention_coop::self_test(device),
+            wrong => Ok(wrong),
+        }
+    });
     match tested {
         Ok(None) => device.set_precision(Precision::F16),
         Ok(Some(wrong)) => tracing::warn!("matrix units are not used: {wrong}"),
@@ -265,6 +271,18 @@ pub fn enable(device: &Device) -> Result<Precision> {
         Err(e) => return Err(e),
     }
     Ok(device.precision())
+}
+
+/// What the self-tests launch, found on a device that only counts; what they find there means nothing.
+fn tested_kernels(caps: &Caps) -> Result<Vec<KernelSpec>> {
+    let device = Device::new(Box::new(DryBackend::new(caps.clone())));
+    device.note_launches(true);
+    self_test(&device)?;
+    attention_coop::self_test(&device)?;
+    let mut seen = HashSet::new();
+    let mut kernels = device.note_launches(false);
+    kernels.retain(|spec| seen.insert(spec.clone()));
+    Ok(kernels)
 }
 
 /// Compares with the f32 kernels on operands that are exact in f16; says what departs.
@@ -330,4 +348,25 @@ pub fn variants() -> Vec<KernelSpec> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_the_self_tests_launch_is_known_before() {
+        let features = vec![Feature::F16, Feature::Subgroup, Feature::CoopMatrix];
+        let memory = 48 << 10;
+        let caps = Caps { fragment: Some(16), features, max_workgroup_memory: memory, ..DryBackend::caps_for_tests() };
+        assert!(Units::of(&caps).is_some());
+        let kernels = tested_kernels(&caps).unwrap();
+        let of = |kernel: &str| kernels.iter().filter(|spec| spec.kernel.name == kernel).count();
+        assert!(of("rosa_linear_coop") >= 2, "{kernels:?}");
+        let attention = |spec: &KernelSpec| {
+            spec.kernel.name.starts_with("attention_") && spec.kernel.needs.contains(&Feature::CoopMatrix)
+        };
+        assert!(kernels.iter().any(attention), "{kernels:?}");
+        assert_eq!(kernels.iter().collect::<HashSet<_>>().len(), kernels.len());
+    }
 }
