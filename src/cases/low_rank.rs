@@ -43,7 +43,7 @@ const STACKED: &[Blocks] = &[
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = spreads();
     for (i, &(tokens, features, rank)) in WHOLE.iter().enumerate() {
-        let level = if i < 4 { Level::Quick } else { Level::Full };
+        let level = if i < 4 || i == 5 { Level::Quick } else { Level::Full };
         let what = format!("[{tokens}, {features}], rank {rank}");
         let block = vec![Block { first_row: 0, rows: features, rank, scale: 1.5 }];
         let same = block.clone();
