@@ -4,7 +4,8 @@
 //! [`matmul`](super::matmul::matmul) and [`rosa_linear`](super::matmul::rosa_linear) come here by themselves on a device
 //! whose precision is [`Precision::F16`]; [`enable`] sets that after a self-test.
 
-use super::matmul::{Fused, LONG_K, Layout, MatmulParams, Out, RosaVariant, Tile, rosa_linear, splits, sum_parts};
+use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, rosa_linear, sum_parts};
+use super::tile::{LONG_K, Tile, splits};
 use super::{attention_coop, kernel, launch};
 use crate::device::dry::DryBackend;
 use crate::device::spec::{read, write};

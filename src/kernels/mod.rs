@@ -22,6 +22,7 @@ pub mod rope;
 pub mod sampled;
 pub(crate) mod simd;
 pub mod sparse;
+pub mod tile;
 pub mod topk;
 
 pub use output::To;

@@ -4,8 +4,9 @@
 //! A sparse adapter cannot be added to a tile that is only in registers, so a weight that has one is first written out
 //! as f32 with S added: one pass over W, some 5 % of a product with 256 tokens, in scratch memory of one weight.
 
-use super::matmul::{Layout, MatmulParams, RosaVariant, Tile};
+use super::matmul::{Layout, MatmulParams, RosaVariant};
 use super::sparse::SparseIndex;
+use super::tile::Tile;
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, Cost, Device, DeviceClass, Feature, Grid, KernelSpec};

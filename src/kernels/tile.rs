@@ -1,0 +1,128 @@
+//! How a product is cut: its tiles, and the parts of k.
+
+use crate::device::DeviceClass;
+
+/// Outputs a workgroup (`bm × bn`, `bk` of k at a time) and a thread (`tm × tn`; on matrix units a subgroup).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    pub bm: u32,
+    pub bn: u32,
+    pub bk: u32,
+    pub tm: u32,
+    pub tn: u32,
+    /// Steps of the innermost loop in the text.
+    pub unroll: u32,
+    /// How a tile comes in: 0 operand by operand, 1 ahead of its turn in registers, 2 both operands at once.
+    pub prefetch: u32,
+}
+
+const fn gpu(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32, prefetch: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch }
+}
+
+const fn software(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
+    Tile { bm, bn, bk, tm, tn, unroll: 4, prefetch: 0 }
+}
+
+/// The tiles of a device class, by the shape of the output.
+pub(super) struct Tiles {
+    /// From the largest: the first one that fills the device is taken.
+    pub square: &'static [Tile],
+    /// For at most 16 columns.
+    pub narrow: Tile,
+    /// For at most 16 rows.
+    pub flat: Tile,
+    /// Workgroups that fill the device.
+    pub fill: u64,
+}
+
+pub(super) static DISCRETE: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 16, 8, 0), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
+    fill: 128,
+};
+
+/// Fewer registers a thread.
+pub(super) static INTEGRATED: Tiles = Tiles {
+    square: &[gpu(128, 128, 16, 8, 8, 0), gpu(64, 64, 16, 4, 4, 0), gpu(32, 32, 16, 4, 4, 0)],
+    narrow: gpu(64, 16, 16, 4, 4, 0),
+    flat: gpu(16, 64, 16, 4, 4, 0),
+    fill: 128,
+};
+
+/// Where subgroups or 64-bit integers are missing; see [`simd`] for the others.
+pub(super) static SOFTWARE: Tiles = Tiles {
+    square: &[software(64, 64, 16, 8, 8), software(32, 32, 16, 8, 8)],
+    narrow: software(64, 16, 16, 8, 4),
+    flat: software(16, 64, 16, 4, 8),
+    fill: 2,
+};
+
+pub(super) fn tiles(class: DeviceClass) -> &'static Tiles {
+    match class {
+        DeviceClass::Software => &SOFTWARE,
+        DeviceClass::Integrated => &INTEGRATED,
+        DeviceClass::Discrete => &DISCRETE,
+    }
+}
+
+impl Tile {
+    /// The tile for an output of `m × n` that sums over `k`.
+    pub fn choose(class: DeviceClass, m: usize, n: usize, k: usize) -> Tile {
+        let tiles = tiles(class);
+        if n <= 16 {
+            return tiles.narrow;
+        }
+        if m <= 16 {
+            return tiles.flat;
+        }
+        // a long k is split, so that few large tiles fill a device too
+        let parts = if class != DeviceClass::Software && k >= LONG_K { (k / LONG_K * 16) as u64 } else { 1 };
+        let fills = |t: &&Tile| m.min(n) >= t.bm as usize / 2 && t.groups(m, n) * parts >= tiles.fill;
+        let last = tiles.square[tiles.square.len() - 1];
+        *tiles.square.iter().find(fills).unwrap_or(&last)
+    }
+
+    pub(super) fn groups(&self, m: usize, n: usize) -> u64 {
+        (m.div_ceil(self.bm as usize) * n.div_ceil(self.bn as usize)) as u64
+    }
+
+    pub(super) fn consts(&self) -> Vec<(&'static str, u32)> {
+        vec![
+            ("BM", self.bm),
+            ("BN", self.bn),
+            ("BK", self.bk),
+            ("TM", self.tm),
+            ("TN", self.tn),
+            ("UNROLL", self.unroll),
+            ("PREFETCH", self.prefetch),
+        ]
+    }
+}
+
+/// Products with few outputs and a long k are split along k, each part by its own workgroups.
+/// `fill` workgroups fill the device.
+pub(super) fn splits(fill: u64, tile: Tile, m: usize, n: usize, k: usize) -> usize {
+    let fill = fill * 2;
+    let groups = tile.groups(m, n);
+    let longest = k / (8 * tile.bk as usize);
+    if groups * 2 > fill || longest < 2 {
+        return 1;
+    }
+    // whole tiles of k a part, so the number of parts follows from the length of one
+    let wanted = (fill.div_ceil(groups) as usize).min(longest).min(64);
+    k.div_ceil(k.div_ceil(wanted).next_multiple_of(tile.bk as usize))
+}
+
+/// From this k on a product with few outputs is worth splitting at any cost of adding its parts up.
+pub(super) const LONG_K: usize = 4096;
+
+/// The longest k that a thread walks along on a software renderer. Mesa's ends all loops of a thread after 65,535 rounds
+/// together, without a word; of the smallest tiles, 16 values of k take 30.
+pub(super) const LONGEST_K: usize = 16 << 10;
+
+/// Into how many parts a k of this length must be split.
+pub(super) fn least_splits(class: DeviceClass, k: usize) -> usize {
+    if class == DeviceClass::Software { k.div_ceil(LONGEST_K).max(1) } else { 1 }
+}
