@@ -225,9 +225,9 @@ impl Sizes {
         }
         let (tokens, _) = q.dims2(op)?;
         let (kv_rows, _) = k.dims2(op)?;
-        q.expect(op, "q", &[tokens, heads * head_dim])?;
-        k.expect(op, "k", &[kv_rows, kv_heads * head_dim])?;
-        v.expect(op, "v", &[kv_rows, kv_heads * head_dim])?;
+        q.expect_shape(op, "q", &[tokens, heads * head_dim])?;
+        k.expect_shape(op, "k", &[kv_rows, kv_heads * head_dim])?;
+        v.expect_shape(op, "v", &[kv_rows, kv_heads * head_dim])?;
         // ranges of query tokens become ranges of rows (token · group + head), and statistics one index for all
         if u32::try_from(q.len().max(k.len()) + kv_rows + 4 * MAX_HEAD_DIM * heads).is_err() {
             return Err(Error::shape(op, format!("q {:?} and k {:?} have too many elements", q.shape(), k.shape())));
@@ -338,7 +338,7 @@ pub(super) fn output(
     like: (&Device, &[usize]),
 ) -> Result<Tensor> {
     match given {
-        Some(t) => Ok(t.expect(op, name, like.1)?.clone()),
+        Some(t) => Ok(t.expect_shape(op, name, like.1)?.clone()),
         None => Tensor::empty(like.0, like.1, "activations"),
     }
 }
@@ -361,7 +361,7 @@ pub fn attention_forward(
 ) -> Result<(Tensor, Tensor)> {
     const OP: &str = "attention_forward";
     let sizes = Sizes::check(OP, q, k, v, shape)?;
-    keys.expect(OP, "keys", sizes.tokens)?;
+    keys.expect_shape(OP, "keys", sizes.tokens)?;
     let device = q.device();
     let out = output(OP, "out", to.map(|t| t.0), (device, q.shape()))?;
     let lse = output(OP, "lse", to.map(|t| t.1), (device, &[sizes.tokens, shape.heads]))?;
@@ -395,11 +395,11 @@ pub fn attention_backward(
     const OP: &str = "attention_backward";
     let Saved { q, k, v, out, lse } = saved;
     let sizes = Sizes::check(OP, q, k, v, shape)?;
-    keys.expect(OP, "keys", sizes.tokens)?;
-    queries.expect(OP, "queries", sizes.kv_rows)?;
-    out.expect(OP, "out", q.shape())?;
-    d_out.expect(OP, "d_out", q.shape())?;
-    lse.expect(OP, "lse", &[sizes.tokens, shape.heads])?;
+    keys.expect_shape(OP, "keys", sizes.tokens)?;
+    queries.expect_shape(OP, "queries", sizes.kv_rows)?;
+    out.expect_shape(OP, "out", q.shape())?;
+    d_out.expect_shape(OP, "d_out", q.shape())?;
+    lse.expect_shape(OP, "lse", &[sizes.tokens, shape.heads])?;
     let device = q.device();
     let gradients = Gradients {
         dq: output(OP, "dq", to.map(|t| &t.dq), (device, q.shape()))?,
@@ -432,9 +432,9 @@ fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, quer
 }
 
 impl Ranges<'_> {
-    pub(super) fn expect(&self, op: &'static str, name: &str, rows: usize) -> Result<()> {
-        self.start.expect(op, &format!("{name}.start"), &[rows])?;
-        self.end.expect(op, &format!("{name}.end"), &[rows])?;
+    pub(super) fn expect_shape(&self, op: &'static str, name: &str, rows: usize) -> Result<()> {
+        self.start.expect_shape(op, &format!("{name}.start"), &[rows])?;
+        self.end.expect_shape(op, &format!("{name}.end"), &[rows])?;
         Ok(())
     }
 }

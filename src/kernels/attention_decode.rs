@@ -72,7 +72,7 @@ pub fn attention_decode(
 ) -> Result<Tensor> {
     const OP: &str = "attention_decode";
     let sizes = Sizes::check(OP, q, k_cache, v_cache, shape)?;
-    keys.expect(OP, "keys", sizes.tokens)?;
+    keys.expect_shape(OP, "keys", sizes.tokens)?;
     let device = q.device();
     let out = output(OP, "out", to, (device, q.shape()))?;
     let params = DecodeParams {
@@ -102,8 +102,8 @@ pub fn kv_store(src: &Tensor, slots: &Tensor, cache: &Tensor) -> Result<()> {
     const OP: &str = "kv_store";
     let (rows, width) = src.dims2(OP)?;
     let (cache_rows, _) = cache.dims2(OP)?;
-    cache.expect(OP, "cache", &[cache_rows, width])?;
-    slots.expect(OP, "slots", &[rows])?;
+    cache.expect_shape(OP, "cache", &[cache_rows, width])?;
+    slots.expect_shape(OP, "slots", &[rows])?;
     if !width.is_multiple_of(4) || u32::try_from(cache.len().max(src.len())).is_err() {
         return Err(Error::shape(OP, format!("rows of {width} elements, {} in all", cache.len())));
     }

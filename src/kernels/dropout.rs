@@ -66,7 +66,7 @@ fn mix(mut h: u32) -> u32 {
 pub fn dropout(x: &Tensor, keys: &Tensor, dropout: Dropout, y: To<'_>) -> Result<Tensor> {
     let op = "dropout";
     let (rows, cols) = x.dims2(op)?;
-    keys.expect(op, "keys", &[rows])?;
+    keys.expect_shape(op, "keys", &[rows])?;
     if !(0.0..1.0).contains(&dropout.p) {
         return Err(Error::invalid("--dropout", format!("{} is not in 0 ≤ p < 1", dropout.p)));
     }

@@ -71,7 +71,7 @@ pub enum Activation {
 /// # Errors
 /// [`Error::Shape`](crate::error::Error::Shape) if the shapes differ.
 pub fn add(a: &Tensor, b: &Tensor, to: To<'_>) -> Result<Tensor> {
-    b.expect("add", "b", a.shape())?;
+    b.expect_shape("add", "b", a.shape())?;
     let c = to.overwritten(a.device(), "add", a.shape())?;
     distinct("add", &[a, b], &[&c])?;
     let params = ElementwiseParams { n: a.len() as u32, ..Default::default() };
@@ -93,7 +93,7 @@ pub fn add(a: &Tensor, b: &Tensor, to: To<'_>) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`](crate::error::Error::Shape) if the shapes differ.
 pub fn add_into(a: &Tensor, b: &Tensor, scale: f32) -> Result<()> {
-    b.expect("add_into", "b", a.shape())?;
+    b.expect_shape("add_into", "b", a.shape())?;
     distinct("add_into", &[b], &[a])?;
     let params = ElementwiseParams { n: a.len() as u32, scale, ..Default::default() };
     let vec = vec4(a.len());
@@ -124,7 +124,7 @@ pub fn scale(a: &Tensor, factor: f32) -> Result<()> {
 /// [`Error::Shape`](crate::error::Error::Shape) if the shapes differ.
 pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>) -> Result<Tensor> {
     let op = "glu";
-    up.expect(op, "up", gate.shape())?;
+    up.expect_shape(op, "up", gate.shape())?;
     let h = h.overwritten(gate.device(), op, gate.shape())?;
     distinct(op, &[gate, up], &[&h])?;
     let n = gate.len();
@@ -148,8 +148,8 @@ pub fn glu_backward(
     dup: To<'_>,
 ) -> Result<(Tensor, Tensor)> {
     let op = "glu_backward";
-    up.expect(op, "up", gate.shape())?;
-    dh.expect(op, "dh", gate.shape())?;
+    up.expect_shape(op, "up", gate.shape())?;
+    dh.expect_shape(op, "dh", gate.shape())?;
     let dgate = dgate.overwritten(gate.device(), op, gate.shape())?;
     let dup = dup.overwritten(gate.device(), op, gate.shape())?;
     distinct(op, &[dh, gate, up], &[&dgate, &dup])?;
@@ -185,7 +185,7 @@ pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tens
 pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to: To<'_>) -> Result<Tensor> {
     let op = "glu_both_backward";
     let (rows, cols) = halves(both, op)?;
-    dh.expect(op, "dh", &[rows, cols])?;
+    dh.expect_shape(op, "dh", &[rows, cols])?;
     let dboth = to.overwritten(both.device(), op, both.shape())?;
     distinct(op, &[dh, both], &[&dboth])?;
     let n = dh.len();

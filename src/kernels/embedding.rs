@@ -101,7 +101,7 @@ pub fn gather_rows(x: &Tensor, rows: &Tensor, y: To<'_>) -> Result<Tensor> {
 
 fn gather(op: &'static str, w: Source, rows: &Tensor, scale: f32, y: To<'_>) -> Result<Tensor> {
     let n = rows.len();
-    rows.expect(op, "the index", &[n])?;
+    rows.expect_shape(op, "the index", &[n])?;
     let y = y.overwritten(rows.device(), op, &[n, w.cols])?;
     distinct(op, &[rows], &[&y])?;
     if y.slice().raw.id == w.slice.raw.id {
@@ -132,7 +132,7 @@ fn gather(op: &'static str, w: Source, rows: &Tensor, scale: f32, y: To<'_>) -> 
 pub fn scatter_rows_add(x: &Tensor, rows: &Tensor, dy: &Tensor) -> Result<()> {
     let op = "scatter_rows_add";
     let (n, cols) = dy.dims2(op)?;
-    rows.expect(op, "rows", &[n])?;
+    rows.expect_shape(op, "rows", &[n])?;
     scatter(op, false, x, dy, rows, (n, cols), 1.0)
 }
 

@@ -92,7 +92,7 @@ pub fn cross_entropy_grad(
 fn run(logits: &Tensor, targets: &Tensor, meaning: Logits, grad: Option<f32>, nll: To<'_>) -> Result<Tensor> {
     let op = "cross_entropy";
     let (rows, stride) = logits.dims2(op)?;
-    targets.expect(op, "targets", &[rows])?;
+    targets.expect_shape(op, "targets", &[rows])?;
     if meaning.vocab == 0 || meaning.vocab > stride {
         return Err(Error::shape(op, format!("{} tokens in logits {:?}", meaning.vocab, logits.shape())));
     }

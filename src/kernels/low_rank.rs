@@ -153,7 +153,7 @@ pub fn gradient_rows(v: &Tensor, x: &Tensor, da: &Tensor) -> Result<()> {
     if tokens != tokens_v {
         return Err(Error::shape("low_rank", format!("V {:?} and X {:?}", v.shape(), x.shape())));
     }
-    da.expect("low_rank", "dA", &[rank, inn])?;
+    da.expect_shape("low_rank", "dA", &[rank, inn])?;
     if x.device().caps().class == DeviceClass::Software {
         return matmul(Layout::Tn, v, x, Out::add_to(da)).map(drop);
     }
@@ -167,7 +167,7 @@ pub fn gradient_rows(v: &Tensor, x: &Tensor, da: &Tensor) -> Result<()> {
 pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor) -> Result<()> {
     let (tokens, out) = dy.dims2("low_rank")?;
     let params = params(blocks, tokens, out)?;
-    u.expect("low_rank", "U", &[tokens, params.rank as usize])?;
+    u.expect_shape("low_rank", "U", &[tokens, params.rank as usize])?;
     db.expect_len("low_rank", "dB", elements(blocks))?;
     if dy.device().caps().class == DeviceClass::Software {
         return match blocks {

@@ -353,7 +353,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     }
     let mut bias_slice = dummy.clone();
     if let Some(bias) = fused.bias {
-        bias_slice = bias.expect("rosa_linear", "bias", &[n])?.slice();
+        bias_slice = bias.expect_shape("rosa_linear", "bias", &[n])?.slice();
     }
     let variant = RosaVariant {
         layout,

@@ -78,7 +78,7 @@ fn lanes(class: DeviceClass, cols: usize) -> Lanes {
 pub fn rmsnorm_forward(x: &Tensor, w: &Tensor, norm: RmsNorm, y: To<'_>, rstd: To<'_>) -> Result<(Tensor, Tensor)> {
     let op = "rmsnorm";
     let (rows, cols) = x.dims2(op)?;
-    w.expect(op, "w", &[cols])?;
+    w.expect_shape(op, "w", &[cols])?;
     let device = x.device();
     let y = y.overwritten(device, op, x.shape())?;
     let rstd = rstd.overwritten(device, op, &[rows])?;
@@ -107,9 +107,9 @@ pub fn rmsnorm_backward(
 ) -> Result<Tensor> {
     let op = "rmsnorm_backward";
     let (rows, cols) = x.dims2(op)?;
-    dy.expect(op, "dy", x.shape())?;
-    w.expect(op, "w", &[cols])?;
-    rstd.expect(op, "rstd", &[rows])?;
+    dy.expect_shape(op, "dy", x.shape())?;
+    w.expect_shape(op, "w", &[cols])?;
+    rstd.expect_shape(op, "rstd", &[rows])?;
     let device = x.device();
     let accumulate = dx.accumulates();
     let dx = dx.tensor(device, op, x.shape())?;
@@ -129,7 +129,7 @@ pub fn rmsnorm_backward(
 fn weight_gradient(dy: &Tensor, x: &Tensor, rstd: &Tensor, dw: &Tensor) -> Result<()> {
     let op = "rmsnorm_backward";
     let (rows, cols) = x.dims2(op)?;
-    dw.expect(op, "dw", &[cols])?;
+    dw.expect_shape(op, "dw", &[cols])?;
     distinct(op, &[dy, x, rstd], &[dw])?;
     if rows == 0 || cols == 0 {
         return Ok(());

@@ -70,7 +70,7 @@ pub fn adamw_step(
 ) -> Result<()> {
     let op = "adamw";
     for (name, t) in [("grad", grad), ("m", m), ("v", v)] {
-        t.expect(op, name, param.shape())?;
+        t.expect_shape(op, name, param.shape())?;
     }
     distinct(op, &[grad], &[param, m, v])?;
     if adamw.step == 0 {
@@ -91,7 +91,7 @@ pub fn adamw_step(
     };
     let mut norm = param.device().dummy()?;
     if let Some(clip) = clip {
-        norm = clip.norm.expect(op, "norm", &[2])?.slice();
+        norm = clip.norm.expect_shape(op, "norm", &[2])?.slice();
         distinct(op, &[clip.norm], &[param, m, v])?;
         // over 1e-6 the quotient stays finite
         params.max_norm = clip.max_norm.min(1e30);

@@ -26,7 +26,7 @@ impl To<'_> {
     pub(super) fn tensor(&self, device: &Device, op: &'static str, shape: &[usize]) -> Result<Tensor> {
         match self {
             To::New(what) => Tensor::empty(device, shape, what),
-            To::Into(t) | To::AddTo(t) => t.expect(op, "the output", shape).cloned(),
+            To::Into(t) | To::AddTo(t) => t.expect_shape(op, "the output", shape).cloned(),
         }
     }
 

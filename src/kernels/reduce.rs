@@ -72,7 +72,7 @@ pub fn sum(x: &Tensor, out: &Tensor, slot: usize, accumulate: bool) -> Result<()
 /// # Errors
 /// [`Error::Shape`] if `out` is not `[2]` or shares a buffer with a tensor.
 pub fn sum_of_squares(tensors: &[&Tensor], out: &Tensor) -> Result<()> {
-    out.expect("sum_of_squares", "out", &[2])?;
+    out.expect_shape("sum_of_squares", "out", &[2])?;
     distinct("sum_of_squares", tensors, &[out])?;
     let parts: usize = tensors.iter().map(|t| parts_of(t.len())).sum();
     let scratch = Tensor::empty(out.device(), &[parts.max(1), 2], "scratch")?;
@@ -93,7 +93,7 @@ pub fn sum_of_squares(tensors: &[&Tensor], out: &Tensor) -> Result<()> {
 pub fn sum_rows(x: &Tensor, out: &Tensor) -> Result<()> {
     let op = "sum_rows";
     let (rows, cols) = x.dims2(op)?;
-    out.expect(op, "out", &[cols])?;
+    out.expect_shape(op, "out", &[cols])?;
     distinct(op, &[x], &[out])?;
     // a software renderer ends a thread's loops after 65,535 rounds
     const ROUNDS: usize = 1 << 15;

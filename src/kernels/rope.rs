@@ -145,7 +145,7 @@ pub fn rope_in_place(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Tu
 fn run(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn, y: Option<&Tensor>) -> Result<()> {
     let (tokens, cols) = x.dims2("rope")?;
     let head_dim = table.head_dim();
-    positions.expect("rope", "positions", &[tokens])?;
+    positions.expect_shape("rope", "positions", &[tokens])?;
     if !cols.is_multiple_of(head_dim) {
         return Err(Error::shape("rope", format!("x {:?} is no whole number of heads of {head_dim}", x.shape())));
     }
@@ -181,7 +181,7 @@ pub fn rope_split(
 ) -> Result<[Tensor; 3]> {
     let op = "rope_split";
     let (tokens, head_dim) = (all.dims2(op)?.0, table.head_dim());
-    all.expect(op, "q, k and v", &[tokens, (heads + 2 * kv_heads) * head_dim])?;
+    all.expect_shape(op, "q, k and v", &[tokens, (heads + 2 * kv_heads) * head_dim])?;
     let [q, k, v] = to;
     let parts = [
         q.overwritten(all.device(), op, &[tokens, heads * head_dim])?,
@@ -208,9 +208,9 @@ pub fn rope_merge(
 ) -> Result<Tensor> {
     let op = "rope_merge";
     let (tokens, head_dim) = (q.dims2(op)?.0, table.head_dim());
-    q.expect(op, "q", &[tokens, heads * head_dim])?;
-    k.expect(op, "k", &[tokens, kv_heads * head_dim])?;
-    v.expect(op, "v", k.shape())?;
+    q.expect_shape(op, "q", &[tokens, heads * head_dim])?;
+    k.expect_shape(op, "k", &[tokens, kv_heads * head_dim])?;
+    v.expect_shape(op, "v", k.shape())?;
     let all = to.overwritten(q.device(), op, &[tokens, (heads + 2 * kv_heads) * head_dim])?;
     distinct(op, &[q, k, v, positions], &[&all])?;
     split(true, table, positions, [q, k, v, &all], (heads, kv_heads))?;
@@ -225,7 +225,7 @@ fn split(
     (heads, kv_heads): (usize, usize),
 ) -> Result<()> {
     let (tokens, half) = (operands[0].dims2("rope_split")?.0, table.head_dim() / 2);
-    positions.expect("rope_split", "positions", &[tokens])?;
+    positions.expect_shape("rope_split", "positions", &[tokens])?;
     let params = RopeSplitParams {
         tokens: tokens as u32,
         heads: heads as u32,

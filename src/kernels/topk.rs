@@ -76,7 +76,7 @@ const DIGITS: [(u32, u32); 3] = [(20, 11), (10, 10), (0, 10)];
 /// # Errors
 /// [`Error::Shape`] if the shapes differ.
 pub fn score_accumulate(score: &Tensor, grad: &Tensor, seen: u32, squared: bool, scale: f32) -> Result<()> {
-    grad.expect("score_accumulate", "grad", score.shape())?;
+    grad.expect_shape("score_accumulate", "grad", score.shape())?;
     distinct("score_accumulate", &[grad], &[score])?;
     let n = score.len();
     let params = ScoreParams { n: n as u32, seen, scale, ..Default::default() };

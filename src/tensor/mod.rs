@@ -126,7 +126,7 @@ impl Tensor {
     }
 
     /// Checks the shape for `op`'s argument `name`.
-    pub fn expect(&self, op: &'static str, name: &str, shape: &[usize]) -> Result<&Self> {
+    pub fn expect_shape(&self, op: &'static str, name: &str, shape: &[usize]) -> Result<&Self> {
         if self.shape == shape {
             return Ok(self);
         }

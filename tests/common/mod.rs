@@ -74,3 +74,21 @@ pub fn run_rows_on(device: &Device, which: impl Fn(&rugosa::cases::Row) -> bool)
     }
     assert!(faults.is_empty(), "{} rows fail:\n{}", faults.len(), faults.join("\n"));
 }
+
+/// `‖got - want‖ / ‖want‖`
+pub fn rel_l2(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |x: f64| x * x;
+    let error: f64 = got.iter().zip(want).map(|(g, w)| square(f64::from(*g) - f64::from(*w))).sum();
+    let norm: f64 = want.iter().map(|w| square(f64::from(*w))).sum();
+    assert!(error.is_finite() && norm > 0.0, "error {error}, norm {norm}");
+    (error / norm).sqrt()
+}
+
+/// The largest `|got - want|`.
+pub fn max_abs(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    // not `f64::max`, which would let a NaN pass
+    let errors = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).abs());
+    errors.fold(0.0, |most, e| if e <= most { most } else { e })
+}

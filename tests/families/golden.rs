@@ -1,6 +1,7 @@
 //! The tiny models and their reference numbers in `tests/fixtures/golden`.
 
 use crate::common::device;
+pub use crate::common::{max_abs, rel_l2};
 use rugosa::data::{Batch, ExampleRef, IGNORED};
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::io::safetensors::SafetensorsFile;
@@ -94,22 +95,4 @@ impl Golden {
 pub fn unlabelled(rows: &[Vec<u32>]) -> Batch {
     let none: Vec<Vec<i32>> = rows.iter().map(|r| vec![IGNORED; r.len()]).collect();
     Batch::new(rows.iter().zip(&none).map(|(ids, labels)| ExampleRef { ids, labels, line: 0 }), 0)
-}
-
-/// `‖got - want‖ / ‖want‖`
-pub fn rel_l2(got: &[f32], want: &[f32]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let square = |x: f64| x * x;
-    let error: f64 = got.iter().zip(want).map(|(g, w)| square(f64::from(*g) - f64::from(*w))).sum();
-    let norm: f64 = want.iter().map(|w| square(f64::from(*w))).sum();
-    assert!(error.is_finite() && norm > 0.0, "error {error}, norm {norm}");
-    (error / norm).sqrt()
-}
-
-/// The largest `|got - want|`.
-pub fn max_abs(got: &[f32], want: &[f32]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let errors = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).abs());
-    // not `f64::max`, which would let a NaN pass
-    errors.fold(0.0, |most, e| if e <= most { most } else { e })
 }

@@ -1,5 +1,6 @@
 //! The reference numbers in `tests/fixtures/golden`, and the tolerances that they come with.
 
+pub use crate::common::{max_abs, rel_l2};
 use rugosa::csr::CsrPattern;
 use rugosa::data::{Batch, BatchOptions, DataOptions, Dataset};
 use rugosa::io::adapter::{AdapterFolder, Matrix};
@@ -102,24 +103,6 @@ pub fn batches_of(lines: &str, rows: usize, packing: bool) -> Vec<Batch> {
     let steps = dataset.report().sequences.div_ceil(rows);
     let options = BatchOptions { batch_size: rows, gradient_accumulation_steps: steps };
     dataset.batches(&options).unwrap().next_window().unwrap()
-}
-
-/// `‖got - want‖ / ‖want‖`
-pub fn rel_l2(got: &[f32], want: &[f32]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let square = |x: f64| x * x;
-    let error: f64 = got.iter().zip(want).map(|(g, w)| square(f64::from(*g) - f64::from(*w))).sum();
-    let norm: f64 = want.iter().map(|w| square(f64::from(*w))).sum();
-    assert!(error.is_finite() && norm > 0.0, "error {error}, norm {norm}");
-    (error / norm).sqrt()
-}
-
-/// The largest `|got - want|`.
-pub fn max_abs(got: &[f32], want: &[f32]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    // not `f64::max`, which would let a NaN pass
-    let errors = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).abs());
-    errors.fold(0.0, |most, e| if e <= most { most } else { e })
 }
 
 /// The modules that the runs adapt, with the shape `[out, in]` of their weights.
