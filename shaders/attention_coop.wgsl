@@ -47,36 +47,7 @@ enable wgpu_cooperative_matrix;
 {% set E = CP // 4 %}
 {% set TILES = ["q", "d_out"] if PASS == 2 else ["k", "v"] %}
 
-struct Params {
-    base: u32, groups: u32,
-    tokens: u32, kv_rows: u32, heads: u32, kv_heads: u32,
-    group: u32, // query heads a key-value head
-    blocks: u32, // blocks of rows
-    scale: f32, cap: f32,
-    first: u32, end: u32, // the keys, in pass 2 the tokens, that this launch is about
-}
-
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>; // [tokens, heads * head_dim]
-@group(0) @binding(1) var<storage, read> k: array<vec4<f32>>; // [kv_rows, kv_heads * head_dim]
-@group(0) @binding(2) var<storage, read> v: array<vec4<f32>>; // [kv_rows, kv_heads * head_dim]
-{% if PASS == 0 %}
-@group(0) @binding(3) var<storage, read> kv_start: array<u32>;          // [tokens]
-@group(0) @binding(4) var<storage, read> kv_end: array<u32>;            // [tokens]
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;   // [tokens, heads * head_dim]
-@group(0) @binding(6) var<storage, read_write> lse: array<f32>;         // [tokens, heads]
-@group(0) @binding(7) var<uniform> p: Params;
-{% else %}
-@group(0) @binding(3) var<storage, read> d_out: array<vec4<f32>>;       // [tokens, heads * head_dim]
-@group(0) @binding(4) var<storage, read> stats: array<vec4<u32>>;       // see attention_delta.wgsl
-{% if PASS == 1 %}
-@group(0) @binding(5) var<storage, read_write> dq: array<vec4<f32>>;    // [tokens, heads * head_dim]
-@group(0) @binding(6) var<uniform> p: Params;
-{% else %}
-@group(0) @binding(5) var<storage, read_write> dk: array<vec4<f32>>;    // [kv_rows, kv_heads * head_dim]
-@group(0) @binding(6) var<storage, read_write> dv: array<vec4<f32>>;    // [kv_rows, kv_heads * head_dim]
-@group(0) @binding(7) var<uniform> p: Params;
-{% endif %}
-{% endif %}
+{% include "lib/attention.wgsl" %}
 
 {% if PASS == 0 %}
 // The score of a key that is not seen, and the logarithm of an empty sum.

@@ -27,6 +27,7 @@ pub use dropout::keeps as dropout_keeps;
 pub use filler::Filler;
 pub use masks::{MaskKind, random_mask};
 pub use support::{EPS, Exact, Guarded, Near, random, random_pattern, stored};
+pub use topk::scores as topk_scores;
 
 use crate::device::{Device, Kernel};
 use crate::dtype::DType;

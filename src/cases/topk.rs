@@ -102,7 +102,8 @@ fn overflows(t: &mut Trial<'_>, n: usize, squared: bool) -> Result<()> {
     Ok(())
 }
 
-fn bits(rng: &mut Rng, kind: usize, n: usize) -> Vec<u32> {
+/// Bits of scores of a kind: all different, few values, one value, zeros of both signs, denormals, one block full of ties.
+pub fn scores(rng: &mut Rng, kind: usize, n: usize) -> Vec<u32> {
     let score = |rng: &mut Rng| match kind {
         0 => (rng.normal() as f32).to_bits(),
         1 => ((rng.below(5) as f32 - 2.0) * 0.125).to_bits(),
@@ -115,7 +116,7 @@ fn bits(rng: &mut Rng, kind: usize, n: usize) -> Vec<u32> {
 }
 
 fn topk(t: &mut Trial<'_>, n: usize, kind: usize, k: usize) -> Result<()> {
-    let bits = bits(&mut t.rng, kind, n);
+    let bits = scores(&mut t.rng, kind, n);
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(bits[*i] & 0x7fff_ffff), *i));
     let mut want = vec![0u32; n.div_ceil(32)];

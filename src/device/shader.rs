@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 
 /// The fragments that shaders include, by the name that they include them with.
 pub const FRAGMENTS: &[(&str, &str)] = &[
+    ("lib/attention.wgsl", include_str!("../../shaders/lib/attention.wgsl")),
     ("lib/blocks.wgsl", include_str!("../../shaders/lib/blocks.wgsl")),
     ("lib/grid.wgsl", include_str!("../../shaders/lib/grid.wgsl")),
     ("lib/position.wgsl", include_str!("../../shaders/lib/position.wgsl")),

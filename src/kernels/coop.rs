@@ -4,7 +4,7 @@
 //! [`matmul`](super::matmul::matmul) and [`rosa_linear`](super::matmul::rosa_linear) come here by themselves on a device
 //! whose precision is [`Precision::F16`]; [`enable`] sets that after a self-test.
 
-use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, rosa_linear, sum_parts};
+use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, in_parts, rosa_linear};
 use super::tile::{LONG_K, Tile, splits};
 use super::{attention_coop, kernel, launch};
 use crate::device::dry::DryBackend;
@@ -237,13 +237,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
         let spec = matmul_spec((units, tile), layout, [a.format(), b.format()], accumulate, tail(k, tile));
         launch(device, &spec, &[left.clone(), right.clone(), to.slice()], &params, groups, cost)
     };
-    if splits == 1 {
-        run(out.accumulate, &c)?;
-    } else {
-        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
-        run(false, &parts)?;
-        sum_parts(&parts, &c, out.scale, out.accumulate)?;
-    }
+    in_parts(splits, &c, out.scale, out.accumulate, run)?;
     Ok(c)
 }
 

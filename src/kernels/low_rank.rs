@@ -8,7 +8,7 @@
 //! Each moves a wide matrix once and computes little on it, so on GPUs they have kernels of their own; on software
 //! renderers, where computing is what costs, they are products of `matmul`.
 
-use super::matmul::{Layout, Out, matmul, sum_parts};
+use super::matmul::{Layout, Out, in_parts, matmul};
 use super::output::{To, distinct, streaming};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
@@ -240,16 +240,10 @@ fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &T
     let params = BlocksParams { splits: splits as u32, ..*params };
     let spec = project_spec(rows, vec(&params), tok as u32, ct);
     let cost = cost(&params, thin.len() + splits * out.len());
-    let run = |to: &Tensor| {
+    let run = |_: bool, to: &Tensor| {
         launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
     };
-    if splits == 1 {
-        return run(out);
-    }
-    let (tokens, rank) = out.dims2("low_rank")?;
-    let parts = Tensor::empty(d.device(), &[splits, tokens, rank], "scratch")?;
-    run(&parts)?;
-    sum_parts(&parts, out, 1.0, false)
+    in_parts(splits, out, 1.0, false, run)
 }
 
 fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
@@ -264,16 +258,13 @@ fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &
     let tokens = params.tokens as usize;
     let splits = GRADIENT_FILL.div_ceil(tiles.max(1) as usize).min(tokens / 64).clamp(1, 64);
     let params = BlocksParams { splits: splits as u32, ..*params };
-    let spec = gradient_spec(rows, vec(&params), splits == 1, ct);
     let cost = cost(&params, thin.len() + splits * out.len());
     let groups = u64::from(tiles) * splits as u64;
-    let run = |to: &Tensor| launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, groups, cost);
-    if splits == 1 {
-        return run(out);
-    }
-    let parts = Tensor::empty(d.device(), &[splits, 1, out.len()], "scratch")?;
-    run(&parts)?;
-    sum_parts(&parts, out, 1.0, true)
+    let run = |accumulate: bool, to: &Tensor| {
+        let spec = gradient_spec(rows, vec(&params), accumulate, ct);
+        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, groups, cost)
+    };
+    in_parts(splits, out, 1.0, true, run)
 }
 
 fn spread_spec(gather: bool) -> KernelSpec {

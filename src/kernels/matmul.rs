@@ -185,13 +185,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
         };
         launch(device, &spec, &[a.slice(), b.slice(), to.slice()], &params, groups, cost)
     };
-    if splits == 1 {
-        run(out.accumulate, &c)?;
-    } else {
-        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
-        run(false, &parts)?;
-        sum_parts(&parts, &c, out.scale, out.accumulate)?;
-    }
+    in_parts(splits, &c, out.scale, out.accumulate, run)?;
     Ok(c)
 }
 
@@ -235,18 +229,30 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
         };
         launch(device, &spec, &bindings, &params, tile.groups(m, n) * splits as u64, cost)
     };
-    if splits == 1 {
-        return run(true, ds);
-    }
-    let parts = Tensor::empty(device, &[splits, 1, index.nnz()], "scratch")?;
-    run(false, &parts)?;
-    sum_parts(&parts, ds, 1.0, true)
+    in_parts(splits, ds, 1.0, true, run)
 }
 
 fn sddmm_spec(vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
     let spec = matmul_spec(Layout::Tn, vec, accumulate, tile);
     let consts = spec.consts.into_iter().filter(|c| c.0 != "MASKED").chain([("MASKED", 1)]).collect::<Vec<_>>();
     KernelSpec::new(&SDDMM_TILE, consts)
+}
+
+/// Runs a product whose sum is cut into `parts`: straight into `c`, to which it may add, or each part into a copy of its own,
+/// which are then summed in order. `run` is told whether to add, and where to; it scales only a product of one part.
+pub(super) fn in_parts(
+    parts: usize,
+    c: &Tensor,
+    scale: f32,
+    accumulate: bool,
+    run: impl FnOnce(bool, &Tensor) -> Result<()>,
+) -> Result<()> {
+    if parts == 1 {
+        return run(accumulate, c);
+    }
+    let copies = Tensor::empty(c.device(), &[parts, 1, c.len()], "scratch")?;
+    run(false, &copies)?;
+    sum_parts(&copies, c, scale, accumulate)
 }
 
 /// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
@@ -393,16 +399,18 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         (_, Some(_)) => splits(coop::FILL, tile, m, n, k),
         (class, None) => splits(tiles(class).fill, tile, m, n, k),
     };
-    if splits == 1 || fused.bias.is_some() || stride != n {
-        run(&variant, &params, c.slice())?;
-    } else {
+    let mut parts = 1;
+    if splits > 1 && fused.bias.is_none() && stride == n {
         let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
-        let splits = k.div_ceil(k_per_split);
-        let parts = Tensor::empty(device, &[splits, m, n], "scratch")?;
-        let params = MatmulParams { splits: splits as u32, k_per_split: k_per_split as u32, scale: 1.0, ..params };
-        run(&RosaVariant { accumulate: false, ..variant }, &params, parts.slice())?;
-        sum_parts(&parts, &c, out.scale, out.accumulate)?;
+        parts = k.div_ceil(k_per_split);
+        (params.splits, params.k_per_split) = (parts as u32, k_per_split as u32);
     }
+    if parts > 1 {
+        params.scale = 1.0;
+    }
+    in_parts(parts, &c, out.scale, out.accumulate, |accumulate, to| {
+        run(&RosaVariant { accumulate, ..variant }, &params, to.slice())
+    })?;
     Ok(c)
 }
 
