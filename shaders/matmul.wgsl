@@ -96,10 +96,22 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
     return out;
 }
 
-{% macro transposed(tile, width, load, at, k, extent) %}
-        {
+// Item i of a tile that is transposed on its way in: four rows from 4 · pr on, four of k from 4 · pk on. Eight neighbouring threads
+// have the same pk where the tile is wide enough, so that what they write lies side by side, in banks of its own; a
+// subgroup of 32 reads the same either way.
+{% macro item(width) %}
+{% if width % 8 == 0 %}
+            let pk = (i >> 3u) % {{ PK }}u;
+            let pr = (i & 7u) + i / {{ 8 * PK }}u * 8u;
+{% else %}
             let pk = i % {{ PK }}u;
             let pr = i / {{ PK }}u;
+{% endif %}
+{% endmacro %}
+
+{% macro transposed(tile, width, load, at, k, extent) %}
+        {
+{{ item(width) }}
             let row = {{ at }} + pr * 4u;
             let col = {{ k }} + pk * 4u;
             let r0 = {{ load }}(row, col, {{ extent }}, p.k);
@@ -120,8 +132,9 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
         {
             let i = lid + {{ x * THREADS }}u;
 {% if transposed %}
-            let row = {{ at }} + i / {{ PK }}u * 4u;
-            let col = {{ k }} + i % {{ PK }}u * 4u;
+{{ item(width) }}
+            let row = {{ at }} + pr * 4u;
+            let col = {{ k }} + pk * 4u;
 {% for y in range(4) %}
             {{ r }}{{ x }}_{{ y }} = {{ load }}(row + {{ y }}u, col, {{ extent }}, p.k);
 {% endfor %}
@@ -142,7 +155,8 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
         {
 {% if transposed %}
             let i = lid + {{ x * THREADS }}u;
-            let to = i % {{ PK }}u * {{ 4 * width }}u + i / {{ PK }}u;
+{{ item(width) }}
+            let to = pk * {{ 4 * width }}u + pr;
 {% for y in range(4) %}
 {% set z = "xyzw"[y] %}
             {{ tile }}[to + {{ y * width }}u] = vec4<f32>({{ r }}{{ x }}_0.{{ z }}, {{ r }}{{ x }}_1.{{ z }}, {{ r }}{{ x }}_2.{{ z }}, {{ r }}{{ x }}_3.{{ z }});

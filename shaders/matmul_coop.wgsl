@@ -25,6 +25,9 @@ enable wgpu_cooperative_matrix;
 {% set LB = (B_COLS + 8) // 4 %}
 {% set CHUNKS_A = A_ROWS * A_COLS // 8 // THREADS %}
 {% set CHUNKS_B = B_ROWS * B_COLS // 8 // THREADS %}
+{# rows of a tile that all threads together bring in at once #}
+{% set ROWS_A = THREADS * 8 // A_COLS %}
+{% set ROWS_B = THREADS * 8 // B_COLS %}
 {% set BUCKETS = (BN // 32) * (BK // 32) %}
 {% set OWN_BUCKETS = (BUCKETS + SM * SN - 1) // (SM * SN) %}
 
@@ -115,22 +118,42 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 {{ chunk("a", AFMT) }}
 {{ chunk("w", WFMT) }}
 
-// Where this thread's chunks start, at k = 0. Rows and columns outside of C read its last ones and store nothing.
-{% macro bases() %}
-{% for i in range(CHUNKS_A) %}
-    let ka{{ i }} = {% if LAYOUT == 2 %}(lid + {{ i * THREADS }}u) / {{ A_COLS // 8 }}u{% else %}(lid + {{ i * THREADS }}u) % {{ A_COLS // 8 }}u * 8u{% endif %};
-{% if LAYOUT == 2 %}
-    let ia{{ i }} = ka{{ i }} * p.m + min(m0 + (lid + {{ i * THREADS }}u) % {{ A_COLS // 8 }}u * 8u, p.m - 8u);
+// Chunk lid + i · THREADS of a tile is `chunk` of its row `row`; the next one of this thread is a whole number of rows further
+// down. Rows that neighbouring threads write are chosen so that eight of them touch all banks of workgroup memory once.
+{% macro place(operand, cols) %}
+{% set PER_ROW = cols // 8 %}
+    let {{ operand }}_chunk = lid % {{ PER_ROW }}u;
+{% if cols == 32 %}
+    let {{ operand }}_line = lid / 4u;
+    let {{ operand }}_row = ({{ operand }}_line & ~7u) + ({{ operand }}_line & 1u) * 4u + (({{ operand }}_line >> 1u) & 3u);
 {% else %}
-    let ia{{ i }} = min(m0 + (lid + {{ i * THREADS }}u) / {{ A_COLS // 8 }}u, p.m - 1u) * p.k + ka{{ i }};
+    let {{ operand }}_row = lid / {{ PER_ROW }}u;
+{% endif %}
+{% endmacro %}
+
+// Where this thread's chunks start, at k = 0, and where they go. Rows and columns outside of C read its last ones and
+// store nothing.
+{% macro bases() %}
+{{ place("a", A_COLS) }}
+{{ place("b", B_COLS) }}
+    let a_to = a_row * {{ LA }}u + a_chunk * 2u;
+    let b_to = b_row * {{ LB }}u + b_chunk * 2u;
+{% for i in range(CHUNKS_A) %}
+{% if LAYOUT == 2 %}
+    let ka{{ i }} = a_row + {{ i * ROWS_A }}u;
+    let ia{{ i }} = ka{{ i }} * p.m + min(m0 + a_chunk * 8u, p.m - 8u);
+{% else %}
+    let ka{{ i }} = a_chunk * 8u;
+    let ia{{ i }} = min(m0 + a_row + {{ i * ROWS_A }}u, p.m - 1u) * p.k + ka{{ i }};
 {% endif %}
 {% endfor %}
 {% for i in range(CHUNKS_B) %}
-    let kb{{ i }} = {% if LAYOUT != 0 %}(lid + {{ i * THREADS }}u) / {{ B_COLS // 8 }}u{% else %}(lid + {{ i * THREADS }}u) % {{ B_COLS // 8 }}u * 8u{% endif %};
 {% if LAYOUT != 0 %}
-    let ib{{ i }} = kb{{ i }} * p.n + min(n0 + (lid + {{ i * THREADS }}u) % {{ B_COLS // 8 }}u * 8u, p.n - 8u);
+    let kb{{ i }} = b_row + {{ i * ROWS_B }}u;
+    let ib{{ i }} = kb{{ i }} * p.n + min(n0 + b_chunk * 8u, p.n - 8u);
 {% else %}
-    let ib{{ i }} = min(n0 + (lid + {{ i * THREADS }}u) / {{ B_COLS // 8 }}u, p.n - 1u) * p.k + kb{{ i }};
+    let kb{{ i }} = b_chunk * 8u;
+    let ib{{ i }} = min(n0 + b_row + {{ i * ROWS_B }}u, p.n - 1u) * p.k + kb{{ i }};
 {% endif %}
 {% endfor %}
 {% endmacro %}
@@ -164,20 +187,12 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 // Registers into workgroup memory.
 {% macro put() %}
 {% for i in range(CHUNKS_A) %}
-        {
-            let i = lid + {{ i * THREADS }}u;
-            let to = (i / {{ A_COLS // 8 }}u) * {{ LA }}u + (i % {{ A_COLS // 8 }}u) * 2u;
-            tile_a[to] = lowa(ra{{ i }});
-            tile_a[to + 1u] = higha(ra{{ i }});
-        }
+        tile_a[a_to + {{ i * ROWS_A * LA }}u] = lowa(ra{{ i }});
+        tile_a[a_to + {{ i * ROWS_A * LA + 1 }}u] = higha(ra{{ i }});
 {% endfor %}
 {% for i in range(CHUNKS_B) %}
-        {
-            let i = lid + {{ i * THREADS }}u;
-            let to = (i / {{ B_COLS // 8 }}u) * {{ LB }}u + (i % {{ B_COLS // 8 }}u) * 2u;
-            tile_b[to] = loww(rb{{ i }});
-            tile_b[to + 1u] = highw(rb{{ i }});
-        }
+        tile_b[b_to + {{ i * ROWS_B * LB }}u] = loww(rb{{ i }});
+        tile_b[b_to + {{ i * ROWS_B * LB + 1 }}u] = highw(rb{{ i }});
 {% endfor %}
 {% endmacro %}
 
