@@ -182,7 +182,7 @@ fn check_one(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     let sink = Arc::new(Keep::default());
     let attached = Attachment {
         low_rank: (c.low_rank != Part::Absent).then_some(low_rank),
-        sparse: (c.sparse != Part::Absent).then(|| Sparse { index: index.clone(), values: s.clone() }),
+        sparse: (c.sparse != Part::Absent).then(|| Sparse { index: index.clone(), values: s.clone(), in_weight: None }),
         sinks: if c.sink { vec![RowSink { first_row: 0, rows: n, to: sink.clone() }] } else { Vec::new() },
     };
     let weight_grad = c.weight.then(|| started(&[n, k]));
