@@ -9,6 +9,8 @@
 //! dS = (dYᵀ·X) at the mask        X as it came: S has no dropout and no scale
 //! dW = dYᵀ·X                      only where W trains, or where masks are collected
 //! ```
+//!
+//! While W holds S already ([`InWeight`]), both products take W for W+S; dS is the same.
 
 use crate::autograd::{Dropout, Param, Tape, Var};
 use crate::error::Result;
