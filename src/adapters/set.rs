@@ -282,8 +282,11 @@ impl AdapterSet {
     }
 
     /// Attaches all adapters to `model`: `training` says which of them get gradients, `collector` takes the gradients of
-    /// the frozen weights.
-    pub fn attach(&self, model: &Decoder, training: Training, collector: Option<&MaskCollector>) {
+    /// the frozen weights. Whoever changes values of S otherwise than by a training step attaches again: weights may hold them.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn attach(&self, model: &Decoder, training: Training, collector: Option<&MaskCollector>) -> Result<()> {
         let linears: Vec<_> = model.linears().collect();
         let grad = |p: &Param, on: bool| Param { value: p.value.clone(), grad: p.grad.clone().filter(|_| on) };
         for l in &self.linears {
@@ -295,7 +298,8 @@ impl AdapterSet {
                 stream: self.targets[l.members.start].index as u32,
             });
             let sparse = l.sparse.as_ref().filter(|(index, _)| index.nnz() > 0);
-            let sparse = sparse.map(|(index, v)| Sparse { index: index.clone(), values: grad(v, training.sparse) });
+            let values = |p: &Param| grad(p, training.sparse);
+            let sparse = sparse.map(|(index, p)| Sparse { index: index.clone(), values: values(p), in_weight: None });
             let sinks = l.members.clone().zip(l.members(&self.targets)).filter(|(_, (t, _))| t.nnz > 0);
             let sinks = match collector {
                 None => Vec::new(),
@@ -303,8 +307,9 @@ impl AdapterSet {
                     .map(|(i, (_, rows))| RowSink { first_row: rows.start, rows: rows.len(), to: c.sink(i) })
                     .collect(),
             };
-            linears[l.linear].attach(Attachment { low_rank, sparse, sinks });
+            linears[l.linear].attach(Attachment { low_rank, sparse, sinks })?;
         }
+        Ok(())
     }
 
     /// Values as files hold them. Waits for the device.

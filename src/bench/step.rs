@@ -205,8 +205,8 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
 fn rehearse(case: &StepCase, device: &Device, precision: Precision) -> Result<(Vec<KernelSpec>, Spread)> {
     let dry = Device::new(Box::new(DryBackend::new(device.caps().clone())));
     dry.set_precision(precision);
-    let mut bench = Bench::new(case, &dry, precision, Purpose::Rehearsal)?;
     dry.note_launches(true);
+    let mut bench = Bench::new(case, &dry, precision, Purpose::Rehearsal)?;
     bench.step(|_| Ok(()))?;
     let mut seen = HashSet::new();
     let mut kernels = dry.note_launches(false);
@@ -275,7 +275,7 @@ impl Bench {
         if purpose == Purpose::Measurement {
             adapters.initialise(42, None)?;
         }
-        adapters.attach(&model, Training { low_rank, sparse }, None);
+        adapters.attach(&model, Training { low_rank, sparse }, None)?;
         let of = |t: &Target| t.rank * (t.module.in_features + t.module.out_features) + t.nnz;
         let parameters = adapters.targets().iter().map(of).sum();
 

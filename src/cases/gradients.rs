@@ -9,8 +9,8 @@ use super::attention_reference::Case;
 use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
-    attention, attention_coop, attention_decode, coop, dropout, elementwise, elementwise::Activation, embedding, loss,
-    low_rank, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
+    attention, attention_coop, attention_decode, coop, dropout, elementwise, elementwise::Activation, embedding,
+    in_weight, loss, low_rank, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
 };
 
 /// One row.
@@ -121,6 +121,8 @@ const LINEAR: &[&Kernel] = &[
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
     &simd::SPARSE_ADD,
+    &in_weight::SPARSE_TAKE,
+    &in_weight::SPARSE_WRITE,
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
     &coop::SDDMM_COOP,

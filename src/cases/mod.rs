@@ -11,6 +11,7 @@ mod elementwise;
 mod embedding;
 mod filler;
 pub mod gradients;
+mod in_weight;
 mod loss;
 mod low_rank;
 mod masks;
@@ -223,6 +224,7 @@ impl Trial<'_> {
 pub fn table() -> Vec<Row> {
     [
         products::rows(),
+        in_weight::rows(),
         attention::rows(),
         norm::rows(),
         rope::rows(),

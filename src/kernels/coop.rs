@@ -154,6 +154,13 @@ pub(super) fn choose(
     suits.then(|| (units, units.pick(layout, false, (m, n, k))))
 }
 
+/// Whether the products with a weight run on matrix units in both directions, if there are tokens enough.
+pub(super) fn takes(w: &Weight) -> bool {
+    let (rows, cols) = (w.rows(), w.cols());
+    let on_units = |layout, n, k| choose(w.device(), layout, (LEAST, n, k), [k, cols], [n, 0]).is_some();
+    on_units(Layout::Nt, rows, cols) && on_units(Layout::Nn, cols, rows)
+}
+
 fn consts((units, tile): (Units, Tile), layout: Layout, accumulate: bool, tail: bool) -> Vec<(&'static str, u32)> {
     vec![
         ("FRAG", units.fragment),

@@ -11,6 +11,7 @@ pub mod coop;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
+pub mod in_weight;
 pub mod loss;
 pub mod low_rank;
 pub mod matmul;
@@ -48,6 +49,8 @@ pub static KERNELS: &[&Kernel] = &[
     &embedding::COLUMNS_ADD,
     &embedding::GATHER,
     &embedding::SCATTER_ADD,
+    &in_weight::SPARSE_TAKE,
+    &in_weight::SPARSE_WRITE,
     &loss::ARGMAX,
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_GRAD,
@@ -103,6 +106,7 @@ pub fn variants() -> Vec<KernelSpec> {
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
+        in_weight::variants(),
         loss::variants(),
         low_rank::variants(),
         matmul::variants(),

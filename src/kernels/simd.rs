@@ -1,8 +1,8 @@
 //! Products on software renderers: `shaders/matmul_simd.wgsl`. One subgroup makes a tile out of registers; the shader
 //! says why that is twice as fast there as tiles in workgroup memory.
 //!
-//! A sparse adapter cannot be added to a tile that is only in registers, so a weight that has one is first written out
-//! as f32 with S added: one pass over W, some 5 % of a product with 256 tokens, in scratch memory of one weight.
+//! A sparse adapter cannot be added to a tile that is only in registers, so a weight that has one beside it
+//! ([`super::in_weight`] has those that are in it) is first written out as f32 with S added: one pass over W, some 5 % of a product with 256 tokens, in scratch memory of one weight.
 
 use super::matmul::{Layout, MatmulParams, RosaVariant};
 use super::sparse::SparseIndex;

@@ -127,6 +127,15 @@ impl SparseIndex {
         self.0.nnz
     }
 
+    /// Whether this is the same index, not one like it.
+    pub(super) fn is(&self, other: &SparseIndex) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn buckets(&self) -> usize {
+        self.0.positions_at - 1
+    }
+
     /// Buckets in a row of buckets.
     pub(super) fn bucket_cols(&self) -> usize {
         self.0.cols.div_ceil(BUCKET)

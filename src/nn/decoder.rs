@@ -58,6 +58,14 @@ impl Decoder {
         ops::rmsnorm(tape, &x, &self.norm)
     }
 
+    /// Brings weights that hold their sparse adapters up to date with the adapters' values; see [`Linear::attach`].
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn write_sparse(&self) -> Result<()> {
+        self.linears().try_for_each(Linear::write_sparse)
+    }
+
     /// Every linear of every layer, in the order of the forward pass: what adapters can be attached to.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.layers.iter().flat_map(|l| l.linears())

@@ -3,6 +3,7 @@
 use crate::autograd::ops::{self, Attachment};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
+use crate::kernels::in_weight::InWeight;
 use crate::tensor::{Tensor, Weight};
 use std::sync::{Arc, RwLock};
 
@@ -26,6 +27,8 @@ struct Inner {
     linear: ops::Linear,
     /// `[out]`, where the bias trains.
     bias_grad: Option<Tensor>,
+    /// W is frozen and nobody else reads its memory, so that S can be written into it.
+    writable: bool,
 }
 
 impl Linear {
@@ -37,8 +40,9 @@ impl Linear {
 
     /// Several, which together have all rows of the weight.
     pub fn stacked(modules: Vec<Module>, weight: Weight, bias: Option<Tensor>) -> Self {
+        let writable = !weight.is_shared();
         let linear = ops::Linear { weight, weight_grad: None, bias, attached: Arc::default() };
-        Linear { modules, inner: RwLock::new(Inner { linear, bias_grad: None }) }
+        Linear { modules, inner: RwLock::new(Inner { linear, bias_grad: None, writable }) }
     }
 
     pub fn modules(&self) -> &[Module] {
@@ -69,7 +73,7 @@ impl Linear {
         self.read(|l| l.linear.weight.cols())
     }
 
-    /// W as it stands.
+    /// W as it stands: with S in it, while a sparse adapter is attached for which [`InWeight`] has room there.
     pub fn weight(&self) -> Weight {
         self.read(|l| l.linear.weight.clone())
     }
@@ -84,14 +88,45 @@ impl Linear {
         self.read(|l| l.linear.attached.clone())
     }
 
-    /// Replaces what is attached. Passes that were recorded before keep what they saw.
-    pub fn attach(&self, attachment: Attachment) {
+    /// Replaces what is attached. A sparse adapter is written into W where it can be, with its values as they are now, and W
+    /// is again what it was once something else is attached. Passes that were recorded before keep what they saw, but for
+    /// one adapter's S in the place of another's.
+    ///
+    /// # Errors
+    /// Those of the device; what was attached before still is then.
+    pub fn attach(&self, mut attachment: Attachment) -> Result<()> {
+        let Inner { linear, writable, .. } = self.read(Inner::clone);
+        let before = linear.attached.sparse.as_ref().and_then(|s| s.in_weight.clone());
+        let own = match (attachment.sparse.as_ref(), before) {
+            (Some(s), Some(before)) if before.is_of(&s.index, &s.values.value) => Some(before),
+            (sparse, before) => {
+                before.map_or(Ok(()), |b| b.restore())?;
+                let sparse = sparse.filter(|_| writable && InWeight::suits(&linear.weight));
+                let made = sparse.map(|s| InWeight::new(&linear.weight, &s.index, &s.values.value)).transpose()?;
+                made.map(Arc::new)
+            }
+        };
+        own.as_ref().map_or(Ok(()), |own| own.write())?;
+        if let Some(s) = &mut attachment.sparse {
+            s.in_weight = own;
+        }
         self.write(|l| l.linear.attached = Arc::new(attachment));
+        Ok(())
     }
 
-    /// Makes W itself train: `weight` replaces it and its gradient is added to `grad`.
+    /// Writes W + S where W holds S: to be called when values of S have changed.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn write_sparse(&self) -> Result<()> {
+        let attached = self.attached();
+        let in_weight = attached.sparse.as_ref().and_then(|s| s.in_weight.as_ref());
+        in_weight.map_or(Ok(()), |w| w.write())
+    }
+
+    /// Makes W itself train: `weight` replaces it and its gradient is added to `grad`. For a linear with nothing attached.
     pub fn train_weight(&self, weight: Weight, grad: Option<Tensor>) {
-        self.write(|l| (l.linear.weight, l.linear.weight_grad) = (weight, grad));
+        self.write(|l| (l.linear.weight, l.linear.weight_grad, l.writable) = (weight, grad, false));
     }
 
     /// Makes the bias train, where there is one: its gradient `[out]` is added to `grad`.
@@ -102,7 +137,7 @@ impl Linear {
     /// X `[tokens, in]` to Y `[tokens, out]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         tape.enter(|| self.name());
-        let Inner { linear, bias_grad } = self.read(Inner::clone);
+        let Inner { linear, bias_grad, .. } = self.read(Inner::clone);
         let modules = || self.modules.iter().map(|m| (m.first_row, m.name.clone())).collect();
         tape.enter_columns(linear.weight.rows(), modules);
         let y = ops::linear(tape, x, linear)?;

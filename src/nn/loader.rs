@@ -3,14 +3,16 @@
 use super::{Decoder, Linear, Module, models};
 use crate::autograd::Param;
 use crate::autograd::ops::{EmbeddingTable, Head, Norm};
-use crate::device::{Device, DeviceClass};
+use crate::device::{Device, DeviceClass, Precision};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoint, TensorView};
 use crate::io::config::{ModelConfig, RopeScaling};
 use crate::kernels::rope::RopeTable;
 use crate::quant;
+use crate::quant::halves::{fits_f16, to_f16};
 use crate::tensor::{Tensor, Weight, WeightFormat};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// How a model is put on a device.
@@ -53,6 +55,15 @@ fn build(loader: Loader<'_>) -> Result<Decoder> {
     models::build(&loader)
 }
 
+/// What a matrix is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Use {
+    /// Products alone.
+    Product,
+    /// Rows of it are taken as they are.
+    Table,
+}
+
 /// What a model file builds from.
 pub struct Loader<'a> {
     device: &'a Device,
@@ -72,7 +83,7 @@ impl Loader<'_> {
 
     /// `<name>.weight` and, where there is one, `<name>.bias`.
     pub fn linear(&self, name: &str) -> Result<Linear> {
-        let mut shards = self.matrix(&format!("{name}.weight"), u64::MAX)?;
+        let mut shards = self.matrix(&format!("{name}.weight"), u64::MAX, Use::Product)?;
         let (_, weight) = shards.swap_remove(0);
         let bias_name = format!("{name}.bias");
         let bias = if self.checkpoint.contains(&bias_name) { Some(self.vector(&bias_name)?) } else { None };
@@ -102,10 +113,13 @@ impl Loader<'_> {
             (rows, cols) = (rows + more, Some(own));
         }
         let Some(cols) = cols else { return Ok(None) };
-        let weight = Weight::empty(self.device, WeightFormat::of(views[0].dtype), rows, cols, "weights")?;
+        let halves = views.iter().all(|v| self.halves(v));
+        let dtype = if halves { DType::F16 } else { views[0].dtype };
+        let weight = Weight::empty(self.device, WeightFormat::of(dtype), rows, cols, "weights")?;
         if !self.shapes_only {
-            for (m, view) in modules.iter().zip(&views) {
-                weight.put_rows(m.first_row, m.rows, view.dtype, &view.data)?;
+            for (m, view) in modules.iter().zip(views) {
+                let (dtype, data) = if halves { (dtype, to_f16(&view.data).into()) } else { (view.dtype, view.data) };
+                weight.put_rows(m.first_row, m.rows, dtype, &data)?;
             }
         }
         let bias = self.stacked_bias(&modules, rows)?;
@@ -139,7 +153,7 @@ impl Loader<'_> {
 
     /// `<name>.weight`, cut into shards that fit a binding.
     pub fn embedding(&self, name: &str) -> Result<EmbeddingTable> {
-        let shards = self.matrix(&format!("{name}.weight"), self.shard_bytes())?;
+        let shards = self.matrix(&format!("{name}.weight"), self.shard_bytes(), Use::Table)?;
         let scale = match (self.config().family.is_gemma(), shards.first()) {
             (true, Some((_, first))) => embedding_scale(self.config().hidden_size, first.format()),
             _ => 1.0,
@@ -152,7 +166,7 @@ impl Loader<'_> {
         let shards = if self.config().tie_word_embeddings {
             embedding.shards.clone()
         } else {
-            self.matrix(&format!("{name}.weight"), self.shard_bytes())?
+            self.matrix(&format!("{name}.weight"), self.shard_bytes(), Use::Product)?
         };
         let softcap = self.config().final_logit_softcapping;
         Ok(Head { shards, grad: None, vocab: self.config().vocab_size, softcap })
@@ -192,11 +206,14 @@ impl Loader<'_> {
     }
 
     /// A matrix as shards of whole rows, each with its first row.
-    fn matrix(&self, name: &str, shard_bytes: u64) -> Result<Vec<(usize, Weight)>> {
+    fn matrix(&self, name: &str, shard_bytes: u64, used: Use) -> Result<Vec<(usize, Weight)>> {
         let view = self.view(name)?;
         let (rows, cols) = self.dims(name, &view)?;
-        let decode = self.decodes(&view, cols);
-        let dtype = if decode { DType::F32 } else { view.dtype };
+        let dtype = match used {
+            _ if self.decodes(&view, cols) => DType::F32,
+            Use::Product if self.halves(&view) => DType::F16,
+            _ => view.dtype,
+        };
         let format = WeightFormat::of(dtype);
         // the scales of Q8 and Q4 lie behind all codes, so a shard's size is the format's, not the file's
         let row_device_bytes = format.bytes(cols as u64).max(1);
@@ -210,10 +227,10 @@ impl Loader<'_> {
                 .map(|(first, count)| Ok((first, Weight::empty(self.device, format, count, cols, "weights")?)))
                 .collect();
         }
-        let data = if decode && view.dtype != DType::F32 {
-            bytemuck::cast_slice(&self.decode(&view)?).to_vec().into()
-        } else {
-            view.data
+        let data: Cow<'_, [u8]> = match dtype {
+            _ if dtype == view.dtype => view.data,
+            DType::F16 => to_f16(&view.data).into(),
+            _ => bytemuck::cast_slice(&self.decode(&view)?).to_vec().into(),
         };
         let row_bytes = (data.len() / rows.max(1)).max(1);
         shards
@@ -239,6 +256,13 @@ impl Loader<'_> {
     /// Whether a matrix goes to the device as f32, whatever it is stored as.
     fn decodes(&self, view: &TensorView<'_>, cols: usize) -> bool {
         self.options.trainable || !view.dtype.is_quantised() && !cols.is_multiple_of(2)
+    }
+
+    /// Whether a matrix of BF16 goes to the device as F16: products of this device round it to that anyway, and have less to
+    /// do then; adapters can be written into it. Not if it has a value that f16 makes infinite, which only its values tell.
+    fn halves(&self, view: &TensorView<'_>) -> bool {
+        let wanted = view.dtype == DType::BF16 && self.device.precision() == Precision::F16;
+        wanted && (self.shapes_only || fits_f16(&view.data))
     }
 
     fn decode(&self, view: &TensorView<'_>) -> Result<Vec<f32>> {

@@ -132,8 +132,19 @@ impl Weight {
     /// [`Error::Shape`] for anything but a matrix.
     pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
         let (rows, cols) = tensor.dims2("weight")?;
+        Weight::over(tensor, WeightFormat::F32, rows, cols)
+    }
+
+    /// The words of a tensor as a weight that shares its memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a weight `[rows, cols]` has more words or fewer.
+    pub fn over(tensor: &Tensor, format: WeightFormat, rows: usize, cols: usize) -> Result<Self> {
+        if format.bytes((rows * cols) as u64) != 4 * tensor.len() as u64 {
+            return Err(Error::shape("weight", format!("{:?} as {format:?} [{rows}, {cols}]", tensor.shape())));
+        }
         let (buffer, offset) = tensor.memory();
-        Ok(Weight { device: tensor.device().clone(), buffer, offset, format: WeightFormat::F32, rows, cols })
+        Ok(Weight { device: tensor.device().clone(), buffer, offset, format, rows, cols })
     }
 
     /// An f32 weight as a tensor that shares its memory.
@@ -149,6 +160,11 @@ impl Weight {
 
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether another weight or tensor holds the same memory.
+    pub fn is_shared(&self) -> bool {
+        self.buffer.is_shared()
     }
 
     pub fn format(&self) -> WeightFormat {

@@ -46,7 +46,7 @@ pub fn explained(
 }
 
 fn cause(step: &Recorded, stepper: &Stepper, model: &Decoder, trainable: &mut Trainable) -> Result<String> {
-    trainable.attach(model, &step.plan, None);
+    trainable.attach(model, &step.plan, None)?;
     match stepper.look(model, &step.window, trainable.blocks(), step.turn) {
         Err(Error::NonFinite { what, reason }) => Ok(format!("{what} {reason}")),
         Err(other) => Err(other),

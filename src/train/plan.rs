@@ -184,7 +184,7 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
             }
             _ => None,
         };
-        trainable.attach(&model, &plan, collector.as_ref());
+        trainable.attach(&model, &plan, collector.as_ref())?;
         let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
         for batch in worst.iter().chain(others) {
             let window = vec![batch.clone(); if accumulates { 2 } else { 1 }];
@@ -193,7 +193,7 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
         if let Some(collector) = collector.as_ref().filter(|_| plan.collect) {
             collector.masks()?;
         }
-        trainable.attach(&model, &plan, None);
+        trainable.attach(&model, &plan, None)?;
         drop(collector);
         if let (Trainable::Adapters(set), true) = (&mut trainable, plan.collect) {
             set.reserve_masks()?;

@@ -255,6 +255,7 @@ impl Session {
                 now.batches.seek(Position::default())?;
                 if let Trainable::Adapters(set) = trainable {
                     set.initialise(config.seed, init.as_ref())?;
+                    now.attached = None; // weights hold the values of before
                 }
             }
             attach(&mut now, &plan, config, device, model, trainable)?;
@@ -348,7 +349,7 @@ fn attach(
     }
     let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
     if now.attached != Some(wanted) {
-        trainable.attach(model, plan, now.collector.as_ref());
+        trainable.attach(model, plan, now.collector.as_ref())?;
         now.attached = Some(wanted);
     }
     Ok(())
@@ -366,7 +367,7 @@ fn build_masks(
     let Some(collector) = now.collector.take() else { return Ok(()) };
     let masks = collector.masks()?;
     drop(collector);
-    trainable.attach(model, plan, None);
+    trainable.attach(model, plan, None)?;
     now.attached = None;
     if let Some(path) = config.mask_file() {
         write_masks(&path, &masks)?;

@@ -111,6 +111,9 @@ impl Stepper {
         let device = self.loss.device();
         self.gradients(model, window, turn, collector, &mut recorded)?;
         self.optimiser.step(blocks, turn.rates, turn.loss_scale, &self.norm_sq)?;
+        if turn.rates.sparse.is_some() {
+            model.write_sparse()?;
+        }
         recorded(Part::Update)?;
         Ok(StepResult {
             loss: device.download_later(&self.loss.slice())?,

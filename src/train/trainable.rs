@@ -55,11 +55,13 @@ impl Trainable {
     }
 
     /// Puts onto the model what a step trains, and what takes the gradients of frozen weights.
-    pub fn attach(&self, model: &Decoder, plan: &StepPlan, collector: Option<&MaskCollector>) {
-        if let Trainable::Adapters(set) = self {
-            let training = Training { low_rank: plan.train_lora, sparse: plan.train_sparse };
-            set.attach(model, training, collector.filter(|_| plan.collect));
-        }
+    ///
+    /// # Errors
+    /// Those of [`AdapterSet::attach`].
+    pub fn attach(&self, model: &Decoder, plan: &StepPlan, collector: Option<&MaskCollector>) -> Result<()> {
+        let Trainable::Adapters(set) = self else { return Ok(()) };
+        let training = Training { low_rank: plan.train_lora, sparse: plan.train_sparse };
+        set.attach(model, training, collector.filter(|_| plan.collect))
     }
 }
 

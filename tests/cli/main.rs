@@ -9,6 +9,7 @@ mod model;
 mod preview;
 mod resume;
 mod selftest;
+mod sparse;
 #[path = "../common/tiny.rs"]
 mod tiny;
 mod usage;

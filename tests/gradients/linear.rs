@@ -8,6 +8,7 @@ use rugosa::cases::stored;
 use rugosa::csr::CsrPattern;
 use rugosa::dtype::DType;
 use rugosa::error::Result;
+use rugosa::kernels::in_weight::InWeight;
 use rugosa::kernels::sparse::SparseIndex;
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
@@ -180,14 +181,21 @@ fn check_one(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     let dropout = if c.dropout { P } else { 0.0 };
     let low_rank = LowRank { dropout, stream: STREAM, ..LowRank::whole(a.clone(), b.clone(), SCALE) };
     let sink = Arc::new(Keep::default());
+    let weight = Weight::upload(device(), case.dtype, n, k, &case.stored).unwrap();
+    // S beside W, and in it
+    let in_weight = (c.bias && c.sparse != Part::Absent && case.dtype == DType::F32).then(|| {
+        let own = InWeight::new(&weight, &index, &s.value).unwrap();
+        own.write().unwrap();
+        Arc::new(own)
+    });
     let attached = Attachment {
         low_rank: (c.low_rank != Part::Absent).then_some(low_rank),
-        sparse: (c.sparse != Part::Absent).then(|| Sparse { index: index.clone(), values: s.clone() }),
+        sparse: (c.sparse != Part::Absent).then(|| Sparse { index: index.clone(), values: s.clone(), in_weight }),
         sinks: if c.sink { vec![RowSink { first_row: 0, rows: n, to: sink.clone() }] } else { Vec::new() },
     };
     let weight_grad = c.weight.then(|| started(&[n, k]));
     let op = Linear {
-        weight: Weight::upload(device(), case.dtype, n, k, &case.stored).unwrap(),
+        weight,
         weight_grad: weight_grad.clone(),
         bias: c.bias.then(|| up(&[n], &case.bias)),
         attached: Arc::new(attached),

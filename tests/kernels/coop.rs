@@ -16,7 +16,7 @@ use rugosa::tensor::{Tensor, Weight};
 use std::sync::OnceLock;
 
 /// A device of its own, since precision is a setting of the device; none without matrix units.
-fn units() -> Option<&'static Device> {
+pub fn units() -> Option<&'static Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     let device = DEVICE.get_or_init(|| {
         let device = Device::open(&DeviceOptions::from_env(None)).expect("a device");

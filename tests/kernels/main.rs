@@ -9,6 +9,7 @@ mod elementwise;
 mod embedding;
 mod environment;
 mod faults;
+mod in_weight;
 mod long;
 mod loss;
 mod low_rank;

@@ -82,7 +82,7 @@ fn the_operation_agrees() {
     let low_rank = LowRank::whole(a.clone(), b.clone(), c.scale);
     let attached = Attachment {
         low_rank: Some(low_rank),
-        sparse: Some(Sparse { index: c.index.clone(), values: s.clone() }),
+        sparse: Some(Sparse { index: c.index.clone(), values: s.clone(), in_weight: None }),
         sinks: Vec::new(),
     };
     let op =

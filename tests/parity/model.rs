@@ -158,12 +158,12 @@ fn mask_gradients_agree() {
     let rosa = Tensors::open("rosa_llama");
     let model = decoder(false);
     let set = AdapterSet::from_folder(device(), &model, &low_rank(&rosa, "warm")).unwrap();
-    set.attach(&model, Training { low_rank: true, sparse: false }, None);
+    set.attach(&model, Training { low_rank: true, sparse: false }, None).unwrap();
     let mut sinks = Vec::new();
     for linear in model.linears() {
         let keeps: Vec<_> = linear.modules().iter().map(|m| (m.clone(), Arc::new(Keep::default()))).collect();
         let rows = |(m, keep): &(Module, Arc<Keep>)| RowSink { first_row: m.first_row, rows: m.rows, to: keep.clone() };
-        linear.attach(Attachment { sinks: keeps.iter().map(rows).collect(), ..(*linear.attached()).clone() });
+        linear.attach(Attachment { sinks: keeps.iter().map(rows).collect(), ..(*linear.attached()).clone() }).unwrap();
         sinks.extend(keeps);
     }
     assert_eq!(sinks.len(), 21);
@@ -184,7 +184,7 @@ fn logits_of_the_final_adapter_agree() {
     let model = decoder(false);
     let plain = logits(&model, &model_golden.batch(""));
     let set = AdapterSet::from_folder(device(), &model, &read_adapter(&fixture("adapter-rosa"))).unwrap();
-    set.attach(&model, Training { low_rank: false, sparse: false }, None);
+    set.attach(&model, Training { low_rank: false, sparse: false }, None).unwrap();
     let got = logits(&model, &model_golden.batch(""));
     let want = rosa.f32("rosa.eval_logits");
     assert_logits(&got, &want, &model_golden.kept(""), tolerance("rosa.eval_logits.max_abs"));
@@ -208,7 +208,7 @@ fn nothing_is_computed_below_the_lowest_adapter() {
         let mut adapter = low_rank(&rosa, "warm");
         adapter.modules.retain(|name, _| modules.iter().any(|m| name.ends_with(m)));
         let set = AdapterSet::from_folder(device, &model, &adapter).unwrap();
-        set.attach(&model, Training { low_rank: true, sparse: false }, None);
+        set.attach(&model, Training { low_rank: true, sparse: false }, None).unwrap();
         let sum = Tensor::zeros(device, &[1], "test").unwrap();
         let mut tape = Tape::new(None);
         let hidden: Var = model.hidden(&mut tape, &batch.input, 0).unwrap();
@@ -217,7 +217,7 @@ fn nothing_is_computed_below_the_lowest_adapter() {
         let before = device.counters().launches;
         tape.backward().unwrap();
         let launches = device.counters().launches - before;
-        model.linears().for_each(|l| l.attach(Attachment::default()));
+        model.linears().for_each(|l| l.attach(Attachment::default()).unwrap());
         (hidden.is_tracked(), launches)
     };
     // the final norm, d(U·Bᵀ), the gradients of A and B and where those are split the sums of their parts

@@ -9,11 +9,14 @@
 //! dS = (dYᵀ·X) at the mask        X as it came: S has no dropout and no scale
 //! dW = dYᵀ·X                      only where W trains, or where masks are collected
 //! ```
+//!
+//! While W holds S already ([`InWeight`]), both products take W for W+S; dS is the same.
 
 use crate::autograd::{Dropout, Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::dropout::{self as kernel, dropout};
+use crate::kernels::in_weight::InWeight;
 pub use crate::kernels::low_rank::Block;
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows, spread};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
@@ -73,6 +76,16 @@ impl LowRank {
 pub struct Sparse {
     pub index: SparseIndex,
     pub values: Param,
+    /// Where S can be in W itself.
+    pub in_weight: Option<Arc<InWeight>>,
+}
+
+impl Sparse {
+    /// S as products have to add it: not at all while W holds it.
+    fn apart(&self) -> Option<(&SparseIndex, &Tensor)> {
+        let in_weight = self.in_weight.as_ref().is_some_and(|w| w.is_written());
+        (!in_weight).then_some((&self.index, &self.values.value))
+    }
 }
 
 /// Takes the dense gradient of a frozen weight `[out, in]`, one micro-batch at a time.
@@ -129,7 +142,7 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         b = Some(operand);
     }
     let fused = Fused {
-        sparse: l.attached.sparse.as_ref().map(|s| (&s.index, &s.values.value)),
+        sparse: l.attached.sparse.as_ref().and_then(Sparse::apart),
         low_rank: u.as_ref().zip(b.as_ref()).map(|(u, b)| (u, 0, b)),
         bias: l.bias.as_ref(),
     };
@@ -169,7 +182,7 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
             // dropout's mask lies over V·A alone, so with it that part is a product of its own
             let masked = low_rank.as_ref().zip(v.as_ref()).filter(|(lr, _)| active(drops.as_ref(), lr));
             let fused = Fused {
-                sparse: sparse.map(|s| (&s.index, &s.values.value)),
+                sparse: sparse.and_then(Sparse::apart),
                 low_rank: match masked {
                     Some(_) => None,
                     None => v.as_ref().zip(low_rank.as_ref()).map(|(v, lr)| (v, 0, &lr.a.value)),

@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::config::ModelConfig;
 use crate::kernels::To;
+use crate::kernels::in_weight::InWeight;
 use crate::kernels::low_rank::{Block, gather_add, spread};
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
@@ -48,6 +49,7 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
             for &dtype in &sizes.weights {
                 fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), rank);
             }
+            rows.extend([DType::F32, DType::F16].map(|dtype| in_weight(model, shape, dtype, sizes.density)));
             rows.extend(thin(model, shape, &modules, sizes.rank));
             for mask in [MaskKind::Uniform, MaskKind::Clustered] {
                 rows.extend(sparse_gradients(model, shape, mask, sizes.density));
@@ -197,6 +199,20 @@ fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> S
             };
             rosa_linear(layout, &x, &w, fused, Out::into(&y)).map(drop)
         }))
+    })
+}
+
+/// S of a uniform mask into a weight: index and values are read, and of W and its originals a sector of 32 bytes an entry.
+fn in_weight(model: &str, s: Shape, dtype: DType, density: f64) -> Speed {
+    let Shape { out, inn, .. } = s;
+    let entries = density * (out * inn) as f64;
+    let floor = Cost { flops: entries, bytes: 74.0 * entries };
+    let what = format!("{model} {dtype} W [{out}, {inn}] S {}", mask_name((MaskKind::Uniform, density)));
+    speed("sparse_write", what, floor, move |f| {
+        let weight = f.matrix(dtype, out, inn)?;
+        let (index, values) = f.mask(MaskKind::Uniform, out, inn, density)?;
+        let all = InWeight::new(&weight, &index, &values)?;
+        Ok(Box::new(move || all.write()))
     })
 }
 

@@ -215,7 +215,7 @@ fn attach(ready: &Ready, adapter: &Path) -> Result<usize> {
     let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
     let folder = AdapterFolder::read(adapter, shape_of)?;
     let set = AdapterSet::from_folder(&ready.device, &ready.model, &folder)?;
-    set.attach(&ready.model, Training { low_rank: false, sparse: false }, None);
+    set.attach(&ready.model, Training { low_rank: false, sparse: false }, None)?;
     let dense = |m: &Option<crate::io::adapter::Matrix>| m.as_ref().map_or(0, |m| m.data.len());
     let sparse = |m: &crate::io::adapter::ModuleTensors| m.sparse.as_ref().map_or(0, |s| s.pattern.nnz());
     Ok(folder.modules.values().map(|m| dense(&m.a) + dense(&m.b) + sparse(m)).sum())

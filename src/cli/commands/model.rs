@@ -29,7 +29,7 @@ impl Ready {
             let shapes = module_shapes(&model);
             let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
             let set = AdapterSet::from_folder(&device, &model, &AdapterFolder::read(folder, shape_of)?)?;
-            set.attach(&model, Training { low_rank: false, sparse: false }, None);
+            set.attach(&model, Training { low_rank: false, sparse: false }, None)?;
         }
         Ok(Ready { device, model, tokenizer })
     }

@@ -1,0 +1,103 @@
+//! A sparse adapter that is written into its weight, and taken out again.
+
+use super::{Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernels::in_weight::{InWeight, SPARSE_TAKE, SPARSE_WRITE};
+use crate::kernels::sparse::SparseIndex;
+use crate::tensor::{Weight, WeightFormat};
+use half::f16;
+
+const SPARSE_WRITE_OP: Op = Op {
+    name: "sparse_write",
+    kernels: &[&SPARSE_TAKE, &SPARSE_WRITE],
+    why: "one sum in f32 is exact; for f16 it is rounded once, to a neighbour that is the driver's to choose, so one unit of \
+          f16; what is not in the mask, and all of W afterwards, is as it was bit for bit",
+};
+
+/// (rows, columns, density): one word; fewer than a bucket; buckets that are not whole, full ones, most of them empty.
+/// Columns are even where two elements share a word.
+const SIZES: &[(usize, usize, f64)] =
+    &[(1, 2, 1.0), (7, 6, 0.5), (33, 66, 0.3), (70, 130, 1.0), (129, 100, 0.02), (257, 516, 0.006)];
+const QUICK_SIZES: &[usize] = &[1, 2, 3];
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for dtype in [DType::F32, DType::F16] {
+        for (i, &(n, k, density)) in SIZES.iter().enumerate() {
+            // rows of f32 may have odd lengths
+            let k = if dtype == DType::F32 { k - 1 } else { k };
+            let what = format!("{dtype} [{n}, {k}] density {density}");
+            let level = if i == 2 && dtype == DType::F32 { Level::Startup } else { quick_at(i, QUICK_SIZES) };
+            rows.push(SPARSE_WRITE_OP.row(level, what, move |t| there_and_back(t, dtype, (n, k), density)));
+        }
+    }
+    rows
+}
+
+fn there_and_back(t: &mut Trial<'_>, dtype: DType, (n, k): (usize, usize), density: f64) -> Result<()> {
+    let pattern = random_pattern(&mut t.rng, n, k, density)?;
+    let places: Vec<usize> = pattern.entries().map(|(row, col)| row as usize * k + col as usize).collect();
+    let mut w = t.random(n * k);
+    if let Some(&first) = places.first() {
+        w[first] = -0.0; // of which a sum with 0 would make 0
+    }
+    let (mut bytes, w) = stored(dtype, &w)?;
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+    let held = t.holding(&[words.len()], &words)?;
+    let format = WeightFormat::of(dtype);
+    let weight = Weight::over(&held.tensor, format, n, k)?;
+
+    let index = SparseIndex::new(t.device, &pattern)?;
+    let [first, second] = [t.random(places.len()), t.random(places.len())];
+    let values = t.up(&[places.len()], &index.from_csr_order(&first))?;
+    let room = InWeight::room(&weight, &index);
+    let originals = t.holding(&[room], &vec![0.0; room])?;
+    let all = InWeight::with_room(&weight, &index, &values, originals.tensor.clone())?;
+    unchanged(t, "W before", &held.words()?, &words);
+    if dtype == DType::F32 {
+        let own: Vec<f32> = places.iter().map(|&at| w[at]).collect();
+        t.compare_exactly("originals", &originals, &index.from_csr_order(&own))?;
+    } else if let Err(fault) = originals.words()? {
+        t.fail(f64::INFINITY, format!("originals: {fault}"));
+    }
+    for (name, s) in [("W + S", &first), ("W + another S", &second)] {
+        values.write(&index.from_csr_order(s))?;
+        all.write()?;
+        let mut want: Vec<Near> = w.iter().map(|w| Near::exactly(*w)).collect();
+        for (&at, s) in places.iter().zip(s) {
+            let sum = w[at] + s;
+            want[at] = match dtype {
+                DType::F32 => Near::exactly(sum),
+                _ => Near { value: f16::from_f32(sum).into(), bound: f64::from(sum.abs()) / 1024.0 + 1e-7 },
+            };
+        }
+        match held.words()? {
+            Ok(got) => t.values(name, elements(dtype, &got).into_iter(), &want),
+            Err(fault) => t.fail(f64::INFINITY, format!("{name}: {fault}")),
+        }
+    }
+    all.restore()?;
+    unchanged(t, "W afterwards", &held.words()?, &words);
+    Ok(())
+}
+
+fn unchanged(t: &mut Trial<'_>, name: &str, got: &std::result::Result<Vec<u32>, String>, want: &[f32]) {
+    match got {
+        Ok(got) => {
+            let want: Vec<Near> = want.iter().map(|w| Near::exactly(w.to_bits())).collect();
+            t.values(name, got.iter().map(|w| f64::from(*w)), &want);
+        }
+        Err(fault) => t.fail(f64::INFINITY, format!("{name}: {fault}")),
+    }
+}
+
+/// The elements in words of a weight.
+fn elements(dtype: DType, words: &[u32]) -> Vec<f64> {
+    let both = |w: &u32| [*w as u16, (w >> 16) as u16].map(|h| f64::from(f16::from_bits(h)));
+    match dtype {
+        DType::F32 => words.iter().map(|w| f64::from(f32::from_bits(*w))).collect(),
+        _ => words.iter().flat_map(both).collect(),
+    }
+}
