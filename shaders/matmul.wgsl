@@ -96,29 +96,26 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
     return out;
 }
 
-// Item i of a tile that is transposed on its way in: four rows from 4 · pr on, four of k from 4 · pk on. Eight neighbouring threads
-// have the same pk where the tile is wide enough, so that what they write lies side by side, in banks of its own; a
-// subgroup of 32 reads the same either way.
-{% macro item(width) %}
-{% if width % 8 == 0 %}
-            let pk = (i >> 3u) % {{ PK }}u;
-            let pr = (i & 7u) + i / {{ 8 * PK }}u * 8u;
-{% else %}
-            let pk = i % {{ PK }}u;
-            let pr = i / {{ PK }}u;
-{% endif %}
+// A tile that is transposed on its way in: a thread has four rows of four of k. Neighbours differ in k first, so that what
+// they load lies in whole sectors of memory; what they write would then meet in few banks, since rows of the tile are
+// multiples of 128 bytes. So row k has its vectors in another order, vector i at i ^ turn(k), where the tile is wide enough.
+{% set TURN_A = LAYOUT != 2 and PM % 8 == 0 and THREADS_M % 8 == 0 %}
+{% set TURN_B = LAYOUT == 0 and PN % 8 == 0 and THREADS_N % 8 == 0 %}
+{% macro turned(turn, i, k) %}
+{% if turn %}({{ i }} ^ ((({{ k }}) >> 1u) & 6u)){% else %}{{ i }}{% endif %}
 {% endmacro %}
 
-{% macro transposed(tile, width, load, at, k, extent) %}
+{% macro transposed(tile, width, turn, load, at, k, extent) %}
         {
-{{ item(width) }}
+            let pk = i % {{ PK }}u;
+            let pr = i / {{ PK }}u;
             let row = {{ at }} + pr * 4u;
             let col = {{ k }} + pk * 4u;
             let r0 = {{ load }}(row, col, {{ extent }}, p.k);
             let r1 = {{ load }}(row + 1u, col, {{ extent }}, p.k);
             let r2 = {{ load }}(row + 2u, col, {{ extent }}, p.k);
             let r3 = {{ load }}(row + 3u, col, {{ extent }}, p.k);
-            let to = pk * 4u * {{ width }}u + pr;
+            let to = pk * 4u * {{ width }}u + {{ turned(turn, "pr", "pk << 2u") }};
             {{ tile }}[to] = vec4<f32>(r0.x, r1.x, r2.x, r3.x);
             {{ tile }}[to + {{ width }}u] = vec4<f32>(r0.y, r1.y, r2.y, r3.y);
             {{ tile }}[to + {{ 2 * width }}u] = vec4<f32>(r0.z, r1.z, r2.z, r3.z);
@@ -132,9 +129,8 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
         {
             let i = lid + {{ x * THREADS }}u;
 {% if transposed %}
-{{ item(width) }}
-            let row = {{ at }} + pr * 4u;
-            let col = {{ k }} + pk * 4u;
+            let row = {{ at }} + i / {{ PK }}u * 4u;
+            let col = {{ k }} + i % {{ PK }}u * 4u;
 {% for y in range(4) %}
             {{ r }}{{ x }}_{{ y }} = {{ load }}(row + {{ y }}u, col, {{ extent }}, p.k);
 {% endfor %}
@@ -150,13 +146,14 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
 {% endfor %}
 {% endmacro %}
 
-{% macro put(r, items, transposed, width, tile) %}
+{% macro put(r, items, transposed, width, turn, tile) %}
 {% for x in range(items) %}
         {
 {% if transposed %}
             let i = lid + {{ x * THREADS }}u;
-{{ item(width) }}
-            let to = pk * {{ 4 * width }}u + pr;
+            let pk = i % {{ PK }}u;
+            let pr = i / {{ PK }}u;
+            let to = pk * {{ 4 * width }}u + {{ turned(turn, "pr", "pk << 2u") }};
 {% for y in range(4) %}
 {% set z = "xyzw"[y] %}
             {{ tile }}[to + {{ y * width }}u] = vec4<f32>({{ r }}{{ x }}_0.{{ z }}, {{ r }}{{ x }}_1.{{ z }}, {{ r }}{{ x }}_2.{{ z }}, {{ r }}{{ x }}_3.{{ z }});
@@ -175,8 +172,8 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
         for (var kk = 0u; kk < {{ BK }}u; kk += {{ UNROLL }}u) {
 {% for step in range(UNROLL) %}
             {
-                let ra = (kk + {{ step }}u) * {{ PM }}u + tm;
-                let rb = (kk + {{ step }}u) * {{ PN }}u + tn;
+                let ra = (kk + {{ step }}u) * {{ PM }}u + {{ turned(TURN_A, "tm", "kk + " ~ step ~ "u") }};
+                let rb = (kk + {{ step }}u) * {{ PN }}u + {{ turned(TURN_B, "tn", "kk + " ~ step ~ "u") }};
 {% for i in range(TM // 4) %}
                 let a{{ i }} = tile_a[ra + {{ i * THREADS_M }}u];
 {% endfor %}
@@ -243,12 +240,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {{ fetch("ra", ITEMS_A, LAYOUT != 2, PM, "a4", "m0", "k0", "p.m") }}
 {{ fetch("rb", ITEMS_B, LAYOUT == 0, PN, "b4", "n0", "k0", "p.n") }}
 {% endif %}
-{{ put("ra", ITEMS_A, LAYOUT != 2, PM, "tile_a") }}
-{{ put("rb", ITEMS_B, LAYOUT == 0, PN, "tile_b") }}
+{{ put("ra", ITEMS_A, LAYOUT != 2, PM, TURN_A, "tile_a") }}
+{{ put("rb", ITEMS_B, LAYOUT == 0, PN, TURN_B, "tile_b") }}
 {% else %}
 {% if LAYOUT != 2 %}
         for (var i = lid; i < {{ PM * PK }}u; i += {{ THREADS }}u)
-{{ transposed("tile_a", PM, "a4", "m0", "k0", "p.m") }}
+{{ transposed("tile_a", PM, TURN_A, "a4", "m0", "k0", "p.m") }}
 {% else %}
         for (var i = lid; i < {{ BK * PM }}u; i += {{ THREADS }}u) {
             // rows past this split's end belong to the next one
@@ -258,7 +255,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endif %}
 {% if LAYOUT == 0 %}
         for (var i = lid; i < {{ PN * PK }}u; i += {{ THREADS }}u)
-{{ transposed("tile_b", PN, "b4", "n0", "k0", "p.n") }}
+{{ transposed("tile_b", PN, TURN_B, "b4", "n0", "k0", "p.n") }}
 {% else %}
         for (var i = lid; i < {{ BK * PN }}u; i += {{ THREADS }}u) {
             let row = k0 + i / {{ PN }}u;
@@ -301,7 +298,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                     let r = (at >> 2u) & 3u;
                     let q = at & 3u;
 {% if LAYOUT == 0 %}
-                    let to = (col + q - k0) * {{ PN }}u + ((row - n0) >> 2u);
+                    let kk = col + q - k0;
+                    let vector = (row - n0) >> 2u;
+                    let to = kk * {{ PN }}u + {{ turned(TURN_B, "vector", "kk") }};
                     let lane = r;
 {% else %}
                     let to = (row + r - k0) * {{ PN }}u + ((col - n0) >> 2u);
@@ -325,8 +324,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     // of a product in parts, the first adds it
     for (var k0 = select(p.rank, 0u, part == 0u); k0 < p.rank; k0 += {{ BK }}u) {
         for (var i = lid; i < {{ BK * PM }}u; i += {{ THREADS }}u) {
-            let kk = k0 + i / {{ PM }}u;
-            let row = m0 + (i % {{ PM }}u) * 4u;
+            let line = i / {{ PM }}u;
+            let vector = i % {{ PM }}u;
+            let kk = k0 + line;
+            let row = m0 + vector * 4u;
             var t = vec4<f32>();
             if (kk < p.rank) {
                 let at = row * p.u_stride + p.u_column + kk;
@@ -335,11 +336,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 if (row + 2u < p.m) { t.z = u[at + 2u * p.u_stride]; }
                 if (row + 3u < p.m) { t.w = u[at + 3u * p.u_stride]; }
             }
-            tile_a[i] = t;
+            tile_a[line * {{ PM }}u + {{ turned(TURN_A, "vector", "line") }}] = t;
         }
         for (var i = lid; i < {{ BK * PN }}u; i += {{ THREADS }}u) {
-            let kk = k0 + i / {{ PN }}u;
-            let col = n0 + (i % {{ PN }}u) * 4u;
+            let line = i / {{ PN }}u;
+            let vector = i % {{ PN }}u;
+            let kk = k0 + line;
+            let col = n0 + vector * 4u;
             var t = vec4<f32>();
             if (kk < p.rank) {
 {% if LAYOUT == 0 %}
@@ -354,7 +357,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 if (col + 2u < p.n) { t.z = v[at + 2u * step]; }
                 if (col + 3u < p.n) { t.w = v[at + 3u * step]; }
             }
-            tile_b[i] = t;
+            tile_b[line * {{ PN }}u + {{ turned(TURN_B, "vector", "line") }}] = t;
         }
         workgroupBarrier();
 {{ compute() }}
