@@ -239,7 +239,7 @@ fn ceilings(device: &Device, repeats: usize) -> Result<Ceilings> {
             let (a, b) = (filler.matrix(DType::F16, n, n)?, filler.matrix(DType::F16, n, n)?);
             let (c, device) = (filler.tensor(&[n, n])?, device.clone());
             let job: Job = Box::new(move || {
-                coop::matmul(layout, Operand::F16(&a), Operand::F16(&b), &device, Out::into(&c)).map(drop)
+                coop::matmul(layout, Operand::Weight(&a), Operand::Weight(&b), &device, Out::into(&c)).map(drop)
             });
             let rate = best(&mut filler, flops, job)?;
             products.f16 = Some(products.f16.unwrap_or(0.0).max(rate));

@@ -89,7 +89,7 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize) -
         let (out, lse) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
         Ok(Box::new(move || {
             let keys = Ranges { start: &start, end: &end };
-            attention_forward(&q, &k, &v, keys, &shape, Some((&out, &lse))).map(drop)
+            attention_forward(&q, &k, &v, keys, &shape, To::Into(&out), To::Into(&lse)).map(drop)
         }))
     });
     let floor = Cost { flops: 10.0 * pairs, bytes: words(tokens * (4 * wide + 4 * narrow + shape.heads)) };
@@ -97,7 +97,8 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize) -
         let (q, k, v) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
         let [start, end, first, last] = ranges(f)?;
         let (out, lse) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
-        attention_forward(&q, &k, &v, Ranges { start: &start, end: &end }, &shape, Some((&out, &lse)))?;
+        let keys = Ranges { start: &start, end: &end };
+        attention_forward(&q, &k, &v, keys, &shape, To::Into(&out), To::Into(&lse))?;
         let d_out = f.tensor(&[tokens, wide])?;
         let to = Gradients {
             dq: f.tensor(&[tokens, wide])?,
