@@ -96,7 +96,8 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
             continue;
         }
         let first = rows.len();
-        for speed in all_speeds(&case.sizes) {
+        let sizes = SpeedSizes { halves: precision == Precision::F16, ..case.sizes.clone() };
+        for speed in all_speeds(&sizes) {
             let name = speed.name();
             if !(case.filters.is_empty() || case.filters.iter().any(|f| name.contains(f.as_str()))) {
                 continue;
@@ -292,6 +293,7 @@ mod tests {
             rank: 8,
             density: 0.01,
             squares: vec![1024, 4096],
+            halves: false,
             original: true,
         }
     }

@@ -25,12 +25,13 @@ impl Near {
         Near { value: value.into(), bound: 0.0 }
     }
 
-    /// The same of a result that is stored as `element`: f16 is off by 2⁻¹¹ of it at most, or by half of the least f16.
+    /// The same of a result that is stored as `element`. WGSL takes either of the f16 beside a number: a unit in the last
+    /// place is 2⁻¹⁰ of it at most, or the least f16.
     pub fn stored_as(self, element: Element) -> Near {
         match element {
             Element::F32 => self,
             Element::F16 => {
-                let rounding = (self.value.abs() + self.bound) / 2048.0 + 2f64.powi(-25);
+                let rounding = (self.value.abs() + self.bound) / 1024.0 + 2f64.powi(-24);
                 Near { bound: self.bound + rounding, ..self }
             }
         }

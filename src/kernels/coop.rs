@@ -85,8 +85,13 @@ pub(super) fn format(t: &Tensor) -> u32 {
 /// dense gradient. The thin products and the sparse gradient read either.
 pub fn operands(device: &Device, tokens: usize, out: usize, inn: usize) -> Element {
     let units = device.precision() == Precision::F16 && Units::of(device.caps()).is_some();
+    if units { suited(tokens, out, inn) } else { Element::F32 }
+}
+
+/// [`operands`] on a device whose products run on matrix units.
+pub(crate) fn suited(tokens: usize, out: usize, inn: usize) -> Element {
     let suit = tokens.min(out).min(inn) >= LEAST && [out, inn].iter().all(|l| l % 8 == 0);
-    if units && suit { Element::F16 } else { Element::F32 }
+    if suit { Element::F16 } else { Element::F32 }
 }
 
 /// Outputs of a workgroup and of a subgroup; see BENCHMARKS.md for what was tried.

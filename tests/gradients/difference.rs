@@ -86,7 +86,7 @@ pub fn assert_near_of(element: Element, what: &str, got: &[f32], want: &[f64], t
     let most = want.iter().fold(0.0f64, |m, w| m.max(w.abs()));
     // rounding errors of a sum of independent terms grow as √n; four standard deviations, and the differences' own error
     let operands = if ON_UNITS.get() { (8.0 + ulp / 2.0) / 2048.0 * most } else { 0.0 };
-    let halves = operands + if element == Element::F16 { most / 2048.0 + 2f64.powi(-24) } else { 0.0 };
+    let halves = operands + if element == Element::F16 { most / 1024.0 + 2f64.powi(-24) } else { 0.0 };
     let bound = f64::from(f32::EPSILON) * (4.0 * (terms as f64).sqrt() + ulp) * most + 1e-9 + halves;
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(*g) - w).abs();

@@ -9,6 +9,7 @@ mod elementwise;
 mod embedding;
 mod environment;
 mod faults;
+mod halves;
 mod long;
 mod loss;
 mod low_rank;
