@@ -109,7 +109,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("add", "sign", "a[i] + b[i]", "a[i] - b[i]"),
     Mutant("add_into", "scale", "p.scale * b[i]", "b[i]"),
     Mutant("scale", "scale", "a[i] *= p.scale;", ""),
-    Mutant("glu", "scale", "z * s * u;", "s * u;"),
+    Mutant("glu", "scale", "stored(\"z * s * u\")", "stored(\"s * u\")"),
     Mutant("glu_both", "index", "both[at + cols]", "both[at]"),
     Mutant("glu_both_backward", "index", "\"dboth[at + cols]\" if BOTH", "\"dboth[at + 1u]\" if BOTH"),
     Mutant("glu_backward", "index", "pack2x16float(v.zw)) | lost", "pack2x16float(v.zw)).yx | lost"),
