@@ -38,6 +38,7 @@
 {% set TM4 = TM // 4 %}
 {% set ADDRESSES = BN if PASS == 2 else BM %}
 
+{% set OUT16 = 0 %}
 {% include "lib/attention.wgsl" %}
 
 {% if PASS == 0 %}

@@ -17,7 +17,11 @@ enable wgpu_cooperative_matrix;
 // has grown by more than SLACK: then, and rarely, the sums take the way through the slab too and are scaled. Halves hold
 // e^SLACK, and weights under 2⁻¹⁴ of the largest lose digits that nobody sees.
 //
-// Every array in workgroup memory is of vec4s, and lines are padded by one or two of them against bank conflicts.
+// Every array in workgroup memory is of vec4s, and lines are padded by one or two of them against bank conflicts. OUT16 = 1
+// (PASS 0): out is f16.
+{% if OUT16 %}
+{% include "lib/halves.wgsl" %}
+{% endif %}
 {% if SOFTCAP %}
 {% include "lib/softcap.wgsl" %}
 {% endif %}
@@ -220,7 +224,7 @@ fn key_at(row: u32, kv_head: u32) -> u32 {
         let d = {{ d0 * FRAG // 4 }}u + at % {{ W }}u;
         if (row0 + of_row < rows{% if PADDED %} && d < {{ D4 }}u{% endif %}) {
             let value = slabs[slab0 + at / {{ W }}u * {{ LS }}u + at % {{ W }}u];
-            {{ buffer }}[{% if PASS == 2 %}key_at(row0 + of_row, kv_head){% else %}q_at[of_row]{% endif %} + d] = value{% if by %} * {{ by }}{% endif %};
+            {{ buffer }}[{% if PASS == 2 %}key_at(row0 + of_row, kv_head){% else %}q_at[of_row]{% endif %} + d] = {{ "halves4" if OUT16 }}(value{% if by %} * {{ by }}{% endif %});
         }
     }
     workgroupBarrier();

@@ -1,11 +1,15 @@
 // What the backward of attention wants to know of each query and each key, in one buffer so that few bindings are needed:
 //   stats[token · heads + head]       = (log-sum-exp, Σ_d dO·O, first key, end of keys), the floats as bits
 //   stats[tokens · heads + key row]   = (first query token, end of query tokens, 0, 0)
+// OUT16 = 1: out is f16.
 {% include "lib/grid.wgsl" %}
+{% if OUT16 %}
+{% include "lib/halves.wgsl" %}
+{% endif %}
 {% set D4 = HEAD_DIM // 4 %}
 struct Params { base: u32, groups: u32, tokens: u32, kv_rows: u32, heads: u32, }
 
-@group(0) @binding(0) var<storage, read> out: array<vec4<f32>>;         // [tokens, heads * head_dim]
+@group(0) @binding(0) var<storage, read> out: array<{{ "vec2<u32>" if OUT16 else "vec4<f32>" }}>;         // [tokens, heads * head_dim]
 @group(0) @binding(1) var<storage, read> d_out: array<vec4<f32>>;       // [tokens, heads * head_dim]
 @group(0) @binding(2) var<storage, read> lse: array<f32>;               // [tokens, heads]
 @group(0) @binding(3) var<storage, read> kv_start: array<u32>;          // [tokens]
@@ -25,7 +29,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     if (i < queries) {
         var sum = vec4<f32>();
         for (var d = 0u; d < {{ D4 }}u; d++) {
-            sum = fma(out[i * {{ D4 }}u + d], d_out[i * {{ D4 }}u + d], sum);
+            sum = fma({{ "floats4(out[i * " ~ D4 ~ "u + d])" if OUT16 else "out[i * " ~ D4 ~ "u + d]" }}, d_out[i * {{ D4 }}u + d], sum);
         }
         let token = i / p.heads;
         let delta = (sum.x + sum.y) + (sum.z + sum.w);

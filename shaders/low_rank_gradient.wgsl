@@ -7,10 +7,13 @@
 // columns. A workgroup has 256 features; its 256 threads are four groups, each with a quarter of the tokens, 16 at a time.
 // The thin matrix comes through workgroup memory, and through it the groups' sums come together, in order. Parts of the
 // tokens write copies of their own, to be summed by `sum_parts`, or with ACCUMULATE = 1 the only part adds to out.
-// VEC = 1: width, first and end are multiples of 4. CT is a multiple of 4.
+// VEC = 1: width, first and end are multiples of 4. X16 = 1: d is f16, VEC is 1. CT is a multiple of 4.
 {% include "lib/grid.wgsl" %}
+{% if X16 %}
+{% include "lib/halves.wgsl" %}
+{% endif %}
 {% include "lib/blocks.wgsl" %}
-@group(0) @binding(0) var<storage, read> d: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [tokens, width]
+@group(0) @binding(0) var<storage, read> d: array<{{ "vec2<u32>" if X16 else "vec4<f32>" if VEC else "f32" }}>; // [tokens, width]
 @group(0) @binding(1) var<storage, read> thin: array<f32>;      // [tokens, rank]
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [splits] of dA or the blocks' dB
 @group(0) @binding(3) var<uniform> p: Params;
@@ -24,7 +27,7 @@ fn wide4(token: u32, w: u32, t_end: u32, end: u32) -> vec4<f32> {
     if (token < t_end && w < end) {
         let at = token * p.width + w;
 {% if VEC %}
-        v = d[at >> 2u];
+        v = {{ "floats4(d[at >> 2u])" if X16 else "d[at >> 2u]" }};
 {% else %}
         v.x = d[at];
         if (w + 1u < end) { v.y = d[at + 1u]; }

@@ -5,14 +5,18 @@
 //
 // d is what costs, and is read once. A workgroup of 64 threads makes TOK tokens × COLS columns, 32 of k at a time; a
 // thread 4 tokens × CT columns. The next piece comes into registers while this one is multiplied. Parts of k write
-// copies of their own, to be summed by `sum_parts`. VEC = 1: width, first and end are multiples of 4.
+// copies of their own, to be summed by `sum_parts`. VEC = 1: width, first and end are multiples of 4. X16 = 1: d is f16,
+// VEC is 1.
 {% include "lib/grid.wgsl" %}
+{% if X16 %}
+{% include "lib/halves.wgsl" %}
+{% endif %}
 {% include "lib/blocks.wgsl" %}
 {% set TG = TOK // 4 %}
 {% set COLS = 64 // TG * CT %}
 {% set WIDE = TOK * 8 // 64 %}
 {% set THIN = (COLS * 8 + 63) // 64 %}
-@group(0) @binding(0) var<storage, read> d: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [tokens, width]
+@group(0) @binding(0) var<storage, read> d: array<{{ "vec2<u32>" if X16 else "vec4<f32>" if VEC else "f32" }}>; // [tokens, width]
 @group(0) @binding(1) var<storage, read> thin: array<f32>;      // A [rank, width], or the blocks' B [features, cols]
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [splits, tokens, rank]
 @group(0) @binding(3) var<uniform> p: Params;
@@ -26,7 +30,7 @@ fn wide4(token: u32, k: u32, end: u32) -> vec4<f32> {
     if (token < p.tokens && k < end) {
         let at = token * p.width + k;
 {% if VEC %}
-        v = d[at >> 2u];
+        v = {{ "floats4(d[at >> 2u])" if X16 else "d[at >> 2u]" }};
 {% else %}
         v.x = d[at];
         if (k + 1u < end) { v.y = d[at + 1u]; }

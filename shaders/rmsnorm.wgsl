@@ -4,8 +4,11 @@
 //   backward  dx = r·(dy·g − x·r·mean(dy·g·x·r))      from  dr/dx = −r³·x / cols
 //
 // LANES threads share a row, WG / LANES rows a workgroup; LANES and WG are powers of two. VEC = 1: cols is a multiple
-// of 4. Rows are summed in a tree of fixed order.
+// of 4. OUT16 = 1: y is f16, VEC is 1. Rows are summed in a tree of fixed order.
 {% include "lib/grid.wgsl" %}
+{% if OUT16 %}
+{% include "lib/halves.wgsl" %}
+{% endif %}
 struct Params { base: u32, groups: u32, rows: u32, cols: u32, eps: f32, }
 alias V = {{ "vec4<f32>" if VEC else "f32" }};
 {% macro total(v) %}{% if VEC %}dot({{ v }}, vec4<f32>(1.0)){% else %}{{ v }}{% endif %}{% endmacro %}
@@ -20,7 +23,7 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 {% else %}
 @group(0) @binding(0) var<storage, read> x: array<V>;          // [rows, cols]
 @group(0) @binding(1) var<storage, read> w: array<V>;          // [cols]
-@group(0) @binding(2) var<storage, read_write> y: array<V>;    // [rows, cols]
+@group(0) @binding(2) var<storage, read_write> y: array<{{ "vec2<u32>" if OUT16 else "V" }}>; // [rows, cols]
 @group(0) @binding(3) var<storage, read_write> rstd: array<f32>; // [rows]
 @group(0) @binding(4) var<uniform> p: Params;
 {% endif %}
@@ -74,7 +77,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     if (row >= p.rows) { return; }
     let r = 1.0 / sqrt(squares / f32(p.cols) + p.eps);
     for (var i = lane; i < end; i += LANES) {
-        y[first + i] = x[first + i] * r * gain(i);
+        let normed = x[first + i] * r * gain(i);
+        y[first + i] = {{ "halves4(normed)" if OUT16 else "normed" }};
     }
     if (lane == 0u) { rstd[row] = r; }
 {% endif %}

@@ -4,8 +4,11 @@
 //   MERGE = 0   [q | k | v] -> q, k, v       turned
 //   MERGE = 1   dq, dk, dv -> [dq | dk | dv] turned back
 //
-// VEC = 1: half is a multiple of 4.
+// VEC = 1: half is a multiple of 4. OUT16 = 1: [dq | dk | dv] is f16, VEC is 1.
 {% include "lib/grid.wgsl" %}
+{% if OUT16 %}
+{% include "lib/halves.wgsl" %}
+{% endif %}
 struct Params {
     base: u32, groups: u32,
     tokens: u32, heads: u32, kv_heads: u32, half: u32,
@@ -21,7 +24,7 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 @group(0) @binding(2) var<storage, read> at: array<u32>;    // [tokens]
 {% set ORDER = ["q", "k", "v", "all"] if MERGE else ["all", "q", "k", "v"] %}
 {% for name in ORDER %}
-@group(0) @binding({{ 3 + loop.index0 }}) var<storage, {{ ALL if name == "all" else ONE }}> {{ name }}: array<V>;
+@group(0) @binding({{ 3 + loop.index0 }}) var<storage, {{ ALL if name == "all" else ONE }}> {{ name }}: array<{{ "vec2<u32>" if OUT16 and name == "all" else "V" }}>;
 {% endfor %}
 @group(0) @binding(7) var<uniform> p: Params;
 
@@ -62,8 +65,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         a = turned;
     }
 {% if MERGE %}
-    all[from_all] = a;
-    all[from_all + half] = b;
+    all[from_all] = {{ "halves4(a)" if OUT16 else "a" }};
+    all[from_all + half] = {{ "halves4(b)" if OUT16 else "b" }};
 {% else %}
     if (head < p.heads) { q[own] = a; q[own + half] = b; }
     else if (head < both) { k[own] = a; k[own + half] = b; }

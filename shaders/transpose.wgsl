@@ -1,11 +1,12 @@
 // A slice of the tokens of x, turned so that the tokens of a feature lie side by side: what the sampled gradient reads.
 // HALF 1 packs two tokens in a word as f16 (beyond ±65,504 they become infinite, or NaN), HALF 0 leaves them f32. Behind the
-// slice's last token there are zeros up to the end of the row. A workgroup turns 64 features of 32 words; the tile's
+// slice's last token there are zeros up to the end of the row. X16 = 1: x is f16 itself, cols even and HALF 1; a thread takes
+// two features of two tokens, whose halves only change places. A workgroup turns 64 features of 32 words; the tile's
 // rows are a word longer than they are filled, so that neither way through it meets one bank twice.
 {% include "lib/grid.wgsl" %}
 struct Params { base: u32, groups: u32, first: u32, end: u32, cols: u32, words: u32, }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;           // [tokens, cols]
+@group(0) @binding(0) var<storage, read> x: array<{{ "u32" if X16 else "f32" }}>;           // [tokens, cols]
 @group(0) @binding(1) var<storage, read_write> turned: array<u32>; // [cols, words]
 @group(0) @binding(2) var<uniform> p: Params;
 
@@ -15,6 +16,13 @@ const STRIDE: u32 = WORDS + 1u;
 
 var<workgroup> tile: array<u32, FEATURES * STRIDE>;
 
+{% if X16 %}
+// features col and col + 1 of a token
+fn pair(token: u32, col: u32) -> u32 {
+    let loaded = x[(min(token, p.end - 1u) * p.cols + min(col, p.cols - 2u)) >> 1u];
+    return select(0u, loaded, token < p.end);
+}
+{% else %}
 fn value(token: u32, col: u32) -> f32 {
     // always a load from inside, so that none waits for the test of another
     let loaded = x[min(token, p.end - 1u) * p.cols + min(col, p.cols - 1u)];
@@ -29,6 +37,7 @@ fn word(i: u32, col: u32) -> u32 {
     return bitcast<u32>(value(p.first + i, col));
 {% endif %}
 }
+{% endif %}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -39,6 +48,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let first_col = (group % across) * FEATURES;
     let first_word = (group / across) * WORDS;
 
+{% if X16 %}
+    let col = lid % (FEATURES / 2u) * 2u;
+    let row = lid / (FEATURES / 2u);
+{% for i in range(4) %}
+    let token{{ i }} = p.first + 2u * (first_word + row + {{ 8 * i }}u);
+    let v{{ i }} = pair(token{{ i }}, first_col + col);
+    let w{{ i }} = pair(token{{ i }} + 1u, first_col + col);
+{% endfor %}
+{% for i in range(4) %}
+    tile[col * STRIDE + row + {{ 8 * i }}u] = (v{{ i }} & 0xffffu) | (w{{ i }} << 16u);
+    tile[(col + 1u) * STRIDE + row + {{ 8 * i }}u] = (v{{ i }} >> 16u) | (w{{ i }} & 0xffff0000u);
+{% endfor %}
+{% else %}
     let col = lid % FEATURES;
     let row = lid / FEATURES;
 {% for i in range(8) %}
@@ -47,6 +69,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% for i in range(8) %}
     tile[col * STRIDE + row + {{ 4 * i }}u] = v{{ i }};
 {% endfor %}
+{% endif %}
     workgroupBarrier();
     let w = lid % WORDS;
     for (var c = lid / WORDS; c < FEATURES; c += 256u / WORDS) {

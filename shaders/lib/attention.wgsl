@@ -14,7 +14,7 @@ struct Params {
 {% if PASS == 0 %}
 @group(0) @binding(3) var<storage, read> kv_start: array<u32>;          // [tokens]
 @group(0) @binding(4) var<storage, read> kv_end: array<u32>;            // [tokens]
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;   // [tokens, heads * head_dim]
+@group(0) @binding(5) var<storage, read_write> out: array<{{ "vec2<u32>" if OUT16 else "vec4<f32>" }}>; // [tokens, heads * head_dim]
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;         // [tokens, heads]
 @group(0) @binding(7) var<uniform> p: Params;
 {% else %}

@@ -96,7 +96,8 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
             continue;
         }
         let first = rows.len();
-        for speed in all_speeds(&case.sizes) {
+        let sizes = SpeedSizes { halves: precision == Precision::F16, ..case.sizes.clone() };
+        for speed in all_speeds(&sizes) {
             let name = speed.name();
             if !(case.filters.is_empty() || case.filters.iter().any(|f| name.contains(f.as_str()))) {
                 continue;
@@ -239,7 +240,7 @@ fn ceilings(device: &Device, repeats: usize) -> Result<Ceilings> {
             let (a, b) = (filler.matrix(DType::F16, n, n)?, filler.matrix(DType::F16, n, n)?);
             let (c, device) = (filler.tensor(&[n, n])?, device.clone());
             let job: Job = Box::new(move || {
-                coop::matmul(layout, Operand::F16(&a), Operand::F16(&b), &device, Out::into(&c)).map(drop)
+                coop::matmul(layout, Operand::Weight(&a), Operand::Weight(&b), &device, Out::into(&c)).map(drop)
             });
             let rate = best(&mut filler, flops, job)?;
             products.f16 = Some(products.f16.unwrap_or(0.0).max(rate));
@@ -292,6 +293,7 @@ mod tests {
             rank: 8,
             density: 0.01,
             squares: vec![1024, 4096],
+            halves: false,
             original: true,
         }
     }

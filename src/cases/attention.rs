@@ -4,18 +4,20 @@ use super::attention_reference::{Case, Data};
 use super::{Guarded, Level, Near, Op, Row, Trial, quick_at};
 use crate::device::{Device, Precision};
 use crate::error::Result;
+use crate::kernels::To;
 use crate::kernels::attention::{
     BACKWARD_KV, BACKWARD_Q, DECODE, DELTA, FORWARD, Gradients, KV_STORE, Saved, attention_backward, attention_decode,
     attention_forward, kv_store,
 };
 use crate::kernels::attention_coop::{BACKWARD_KV_COOP, BACKWARD_Q_COOP, FORWARD_COOP};
+use crate::tensor::Element;
 
 const FORWARD_OP: Op = Op {
     name: "attention",
     kernels: &[&FORWARD, &FORWARD_COOP],
     why: "scores are sums of head_dim products, their error passes through exp (3 + 2|x| ulp) into each weight; an \
           output moves by Σ weight · error · |value − mean|, and each new maximum rounds once more; on matrix units q, k, \
-          v and each weight are rounded to f16 first, 2⁻¹¹ of them at most",
+          v and each weight are rounded to f16 first, 2⁻¹¹ of them at most, and an output in f16 once more",
 };
 const BACKWARD_OP: Op = Op {
     name: "attention_backward",
@@ -63,7 +65,11 @@ pub(super) fn rows() -> Vec<Row> {
         let what = data().what();
         let level = if i == STARTUP { Level::Startup } else { quick_at(i, QUICK) };
         rows.push(FORWARD_OP.row(level, &what, move |t| forward(t, data())));
-        rows.push(BACKWARD_OP.row(level, &what, move |t| backward(t, data())));
+        rows.push(BACKWARD_OP.row(level, &what, move |t| backward(t, data(), Element::F32)));
+        if QUICK.contains(&i) {
+            let what = format!("{what}, out in f16");
+            rows.push(BACKWARD_OP.row(level, what, move |t| backward(t, data(), Element::F16)));
+        }
         let what = format!("{} rows of a cache of {CACHE_ROWS}, {what}", RANGES.len());
         rows.push(DECODE_OP.row(quick_at(i, QUICK), what, move |t| decode(t, case, seed)));
     }
@@ -74,10 +80,10 @@ pub(super) fn rows() -> Vec<Row> {
         data
     };
     rows.push(FORWARD_OP.row(Level::Quick, "large scores", move |t| forward(t, large())));
-    rows.push(BACKWARD_OP.row(Level::Quick, "large scores", move |t| backward(t, large())));
+    rows.push(BACKWARD_OP.row(Level::Quick, "large scores", move |t| backward(t, large(), Element::F32)));
     for (what, data) in [("empty ranges", empty_ranges as fn() -> Data), ("fewer queries than keys", few_queries)] {
         rows.push(FORWARD_OP.row(Level::Full, what, move |t| forward(t, data())));
-        rows.push(BACKWARD_OP.row(Level::Full, what, move |t| backward(t, data())));
+        rows.push(BACKWARD_OP.row(Level::Full, what, move |t| backward(t, data(), Element::F32)));
     }
     for (n, width, cache) in [(1, 8, 1), (7, 24, 31), (33, 136, 65)] {
         let what = format!("[{n}, {width}] into {cache} slots");
@@ -121,23 +127,34 @@ fn halves(device: &Device) -> bool {
 fn forward(t: &mut Trial<'_>, mut data: Data) -> Result<()> {
     data.halves = halves(t.device);
     let up = data.upload(t.device)?;
-    let (out, lse) = (t.out(up.q.shape())?, t.out(&[data.tokens, data.case.heads])?);
-    attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), Some((&out.tensor, &lse.tensor)))?;
     let (want_out, want_lse) = data.forward();
-    t.compare("out", &out, want_out)?;
-    t.compare("lse", &lse, want_lse)
+    for element in elements(t.device) {
+        let (out, lse) = (t.out_of(*element, up.q.shape())?, t.out(&[data.tokens, data.case.heads])?);
+        let to = (To::Into(&out.tensor), To::Into(&lse.tensor));
+        attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), to.0, to.1)?;
+        t.compare("out", &out, want_out.clone())?;
+        t.compare("lse", &lse, want_lse.clone())?;
+    }
+    Ok(())
+}
+
+/// What outputs can be made of: matrix units also make f16.
+fn elements(device: &Device) -> &'static [Element] {
+    if halves(device) { &[Element::F32, Element::F16] } else { &[Element::F32] }
 }
 
 fn rounded(values: &[Near]) -> Vec<f32> {
     values.iter().map(|v| v.value as f32).collect()
 }
 
-fn backward(t: &mut Trial<'_>, mut data: Data) -> Result<()> {
+/// `element`: what the forward's output is made of.
+fn backward(t: &mut Trial<'_>, mut data: Data, element: Element) -> Result<()> {
     data.halves = halves(t.device);
     let up = data.upload(t.device)?;
     let (out, lse) = data.forward();
     let (out, lse) = (rounded(&out), rounded(&lse));
-    let (t_out, t_lse) = (t.up(up.q.shape(), &out)?, t.up(&[data.tokens, data.case.heads], &lse)?);
+    let (t_out, out) = t.operand(element, up.q.shape(), &out)?;
+    let t_lse = t.up(&[data.tokens, data.case.heads], &lse)?;
     let saved = Saved { q: &up.q, k: &up.k, v: &up.v, out: &t_out, lse: &t_lse };
     let [dq, dk, dv]: [Guarded; 3] = [t.out(up.q.shape())?, t.out(up.k.shape())?, t.out(up.v.shape())?];
     let to = Gradients { dq: dq.tensor.clone(), dk: dk.tensor.clone(), dv: dv.tensor.clone() };

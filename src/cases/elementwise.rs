@@ -1,19 +1,20 @@
 //! Sums, scaling, gated activations.
 
-use super::{Exact, Level, Op, Row, Trial, quick_at};
+use super::{Exact, Level, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::elementwise::{
     ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, GLU_BOTH, GLU_BOTH_BACKWARD, SCALE, add, add_into, glu_backward,
     glu_both, glu_both_backward, glu_forward, scale,
 };
+use crate::tensor::Element;
 
 const ROUNDED: &str = "one product and one sum, each rounded once";
 const ADD_OP: Op = Op { name: "add", kernels: &[&ADD], why: ROUNDED };
 const ADD_INTO_OP: Op = Op { name: "add_into", kernels: &[&ADD_INTO], why: ROUNDED };
 const SCALE_OP: Op = Op { name: "scale", kernels: &[&SCALE], why: ROUNDED };
 const ACTIVATION: &str = "the exponential's argument is rounded, and WGSL grants it 3 + 2|x| units in the last place; \
-                          both reach the result through σ or 1 − σ";
+                          both reach the result through σ or 1 − σ; and an f16 rounds once more";
 const GLU_OP: Op = Op { name: "glu", kernels: &[&GLU], why: ACTIVATION };
 const GLU_BACKWARD_OP: Op = Op { name: "glu_backward", kernels: &[&GLU_BACKWARD], why: ACTIVATION };
 
@@ -46,16 +47,23 @@ pub(super) fn rows() -> Vec<Row> {
             t.compare("a", &c, a.iter().map(|a| Exact::of(f64::from(*a) * f64::from(1.7f32))))
         }));
         for activation in [Activation::Silu, Activation::GeluTanh] {
-            let what = format!("{activation:?} {n}");
-            rows.push(GLU_OP.row(level, &what, move |t| glu(t, activation, n, false, None)));
-            rows.push(GLU_BACKWARD_OP.row(level, what, move |t| glu(t, activation, n, true, None)));
+            for (out, to) in elements(n) {
+                let what = format!("{activation:?} {n}{to}");
+                rows.push(GLU_OP.row(level, &what, move |t| glu(t, activation, n, false, None, out)));
+                rows.push(GLU_BACKWARD_OP.row(level, what, move |t| glu(t, activation, n, true, None, out)));
+            }
         }
     }
     for (n, cols) in [(7, 7), (30, 5), (64, 4), (1040, 52), (3000, 1500)] {
         for activation in [Activation::Silu, Activation::GeluTanh] {
-            let what = format!("{activation:?} [{}, {cols}]", n / cols);
-            rows.push(GLU_BOTH_OP.row(Level::Quick, &what, move |t| glu(t, activation, n, false, Some(cols))));
-            rows.push(GLU_BOTH_BACKWARD_OP.row(Level::Quick, what, move |t| glu(t, activation, n, true, Some(cols))));
+            for (out, to) in elements(cols) {
+                let what = format!("{activation:?} [{}, {cols}]{to}", n / cols);
+                let both = Some(cols);
+                rows.push(GLU_BOTH_OP.row(Level::Quick, &what, move |t| glu(t, activation, n, false, both, out)));
+                rows.push(
+                    GLU_BOTH_BACKWARD_OP.row(Level::Quick, what, move |t| glu(t, activation, n, true, both, out)),
+                );
+            }
         }
     }
     rows
@@ -82,7 +90,14 @@ fn loose(z: f64, value: f64, parts: f64) -> Exact {
     Exact { value, magnitude: (value.abs() + parts) * (2.0 + argument.min(90.0)), terms: 1 }
 }
 
-fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool, both: Option<usize>) -> Result<()> {
+fn glu(
+    t: &mut Trial<'_>,
+    activation: Activation,
+    n: usize,
+    backward: bool,
+    both: Option<usize>,
+    out: Element,
+) -> Result<()> {
     let mut gate: Vec<f32> = t.random(n).iter().map(|z| 3.0 * z).collect();
     // where naive forms overflow
     for (g, extreme) in gate.iter_mut().skip(1).zip([-1000.0, 1000.0, -90.0, 90.0, 0.0, -20.0]) {
@@ -107,22 +122,22 @@ fn glu(t: &mut Trial<'_>, activation: Activation, n: usize, backward: bool, both
         };
         let operand = t.up(&side, &side_by_side(&gate, &up))?;
         if !backward {
-            let y = t.out(&[rows, cols])?;
+            let y = t.out_of(out, &[rows, cols])?;
             glu_both(activation, &operand, To::Into(&y.tensor))?;
             return t.compare("h", &y, h);
         }
-        let y = t.out(&side)?;
+        let y = t.out_of(out, &side)?;
         glu_both_backward(activation, &t.up(&[rows, cols], &dh)?, &operand, To::Into(&y.tensor))?;
         let want: Vec<_> = dgate.chunks(cols).zip(dup.chunks(cols)).flat_map(|(g, u)| [g, u].concat()).collect();
         return t.compare("dgate and dup", &y, want);
     }
     let (t_gate, t_up) = (t.up(&[n], &gate)?, t.up(&[n], &up)?);
     if !backward {
-        let y = t.out(&[n])?;
+        let y = t.out_of(out, &[n])?;
         glu_forward(activation, &t_gate, &t_up, To::Into(&y.tensor))?;
         return t.compare("h", &y, h);
     }
-    let (y, z) = (t.out(&[n])?, t.out(&[n])?);
+    let (y, z) = (t.out_of(out, &[n])?, t.out_of(out, &[n])?);
     glu_backward(activation, &t.up(&[n], &dh)?, &t_gate, &t_up, To::Into(&y.tensor), To::Into(&z.tensor))?;
     t.compare("dgate", &y, dgate)?;
     t.compare("dup", &z, dup)

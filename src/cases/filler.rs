@@ -7,7 +7,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::sparse::SparseIndex;
 use crate::rng::Rng;
-use crate::tensor::{Tensor, Weight, WeightFormat};
+use crate::tensor::{Element, Tensor, Weight, WeightFormat};
 use half::{bf16, f16};
 use std::collections::HashMap;
 
@@ -36,8 +36,14 @@ impl Filler {
 
     /// A tensor of f32.
     pub fn tensor(&mut self, shape: &[usize]) -> Result<Tensor> {
-        let t = Tensor::empty(&self.device, shape, "bench")?;
-        self.copies(&t.slice(), (WeightFormat::F32, false))?;
+        self.tensor_of(Element::F32, shape)
+    }
+
+    /// A tensor of f32 or f16.
+    pub fn tensor_of(&mut self, element: Element, shape: &[usize]) -> Result<Tensor> {
+        let t = Tensor::empty_of(element, &self.device, shape, "bench")?;
+        let format = if element == Element::F16 { WeightFormat::F16 } else { WeightFormat::F32 };
+        self.copies(&t.slice(), (format, false))?;
         Ok(t)
     }
 

@@ -12,6 +12,7 @@ use crate::kernels::{
     attention, attention_coop, attention_decode, coop, dropout, elementwise, elementwise::Activation, embedding,
     in_weight, loss, low_rank, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
 };
+use crate::tensor::Element;
 
 /// One row.
 pub struct Gradient {
@@ -22,7 +23,7 @@ pub struct Gradient {
     pub shape: Shape,
 }
 
-/// Sizes and variants. Small: an element of an input costs two forward passes.
+/// Sizes and variants; `element`s are what activations are made of. Small: an element of an input costs two forward passes.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
     /// X `[tokens, inn]`, W `[out, inn]` in `dtype`. `every`: each combination of what may be attached, else all of it.
@@ -55,6 +56,8 @@ pub enum Shape {
         heads: usize,
         width: usize,
         unit_offset: bool,
+        /// Of the result.
+        element: Element,
     },
     Rope {
         heads: usize,
@@ -66,6 +69,8 @@ pub enum Shape {
         heads: usize,
         kv_heads: usize,
         head_dim: usize,
+        /// Of the gradient of the one matrix.
+        element: Element,
     },
     /// `both`: gate and up side by side `[rows, 2 · cols]`, else apart.
     Gate {
@@ -73,6 +78,8 @@ pub enum Shape {
         cols: usize,
         activation: Activation,
         both: bool,
+        /// Of the result, and of the gradients of gate and up.
+        element: Element,
     },
     Residual {
         rows: usize,
@@ -218,18 +225,23 @@ pub fn gradients() -> Vec<Gradient> {
     }
     // the whole row, and each head of it
     for (rows, heads, width) in [(7, 1, 13), (3, 1, 64), (5, 3, 8), (33, 1, 4), (1, 1, 129)] {
-        for unit_offset in [false, true] {
-            put("norm", NORM, Shape::Norm { rows, heads, width, unit_offset });
+        for (unit_offset, element) in [false, true].iter().flat_map(|&u| elements(width).map(move |e| (u, e))) {
+            put("norm", NORM, Shape::Norm { rows, heads, width, unit_offset, element });
         }
     }
     for (heads, head_dim) in [(1, 8), (3, 16)] {
         put("rope", ROPE, Shape::Rope { heads, head_dim });
     }
-    put("rope", ROPE, Shape::Split { tokens: 5, heads: 3, kv_heads: 2, head_dim: 6 });
-    put("rope", ROPE, Shape::Split { tokens: 4, heads: 2, kv_heads: 1, head_dim: 8 });
+    for (tokens, heads, kv_heads, head_dim) in [(5, 3, 2, 6), (4, 2, 1, 8)] {
+        for element in elements(head_dim / 2) {
+            put("rope", ROPE, Shape::Split { tokens, heads, kv_heads, head_dim, element });
+        }
+    }
     for (rows, cols, both) in [(7, 9, false), (3, 64, false), (3, 5, true), (2, 8, true)] {
         for activation in [Activation::Silu, Activation::GeluTanh] {
-            put("mlp", MLP, Shape::Gate { rows, cols, activation, both });
+            for element in elements(cols) {
+                put("mlp", MLP, Shape::Gate { rows, cols, activation, both, element });
+            }
         }
     }
     put("residual", RESIDUAL, Shape::Residual { rows: 5, cols: 7 });
@@ -241,6 +253,12 @@ pub fn gradients() -> Vec<Gradient> {
     }
     put("embedding", EMBEDDING, Shape::Embedding { vocab: 33, hidden: 12, scale: 1.5 });
     rows
+}
+
+/// What can be made of rows of so many numbers.
+fn elements(contiguous: usize) -> impl Iterator<Item = Element> {
+    let halves = contiguous.is_multiple_of(4);
+    [Element::F32, Element::F16].into_iter().take(if halves { 2 } else { 1 })
 }
 
 impl Gradient {

@@ -7,11 +7,13 @@ use crate::kernels::low_rank::{Block, GATHER, GRADIENT, PROJECT, SPREAD, gather_
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
 use crate::kernels::matmul::{MATMUL, SUM_PARTS};
 use crate::kernels::simd::MATMUL_SIMD;
+use crate::tensor::Element;
 
 const ROUNDED: &str = "one product and one sum, each rounded once";
 const SPREAD_OP: Op = Op { name: "low_rank_spread", kernels: &[&SPREAD], why: ROUNDED };
 const GATHER_OP: Op = Op { name: "low_rank_gather", kernels: &[&GATHER], why: ROUNDED };
-const THIN: &str = "sums of as many products as the wide matrix has features, or tokens, in f32";
+const THIN: &str =
+    "sums of as many products as the wide matrix has features, or tokens, in f32; f16 elements are exact";
 const PROJECT_OP: Op =
     Op { name: "low_rank_project", kernels: &[&PROJECT, &SUM_PARTS, &SPREAD, &MATMUL, &MATMUL_SIMD], why: THIN };
 const GRADIENT_OP: Op =
@@ -46,21 +48,37 @@ pub(super) fn rows() -> Vec<Row> {
         let level = if i < 4 || i == 5 { Level::Quick } else { Level::Full };
         let what = format!("[{tokens}, {features}], rank {rank}");
         let block = vec![Block { first_row: 0, rows: features, rank, scale: 1.5 }];
-        let same = block.clone();
-        rows.push(PROJECT_OP.row(level, format!("U of {what}"), move |t| project_a(t, (tokens, features, rank))));
-        rows.push(PROJECT_OP.row(level, format!("V of {what}"), move |t| project_b(t, tokens, features, &block)));
-        rows.push(GRADIENT_OP.row(level, format!("dA of {what}"), move |t| gradient_a(t, (tokens, features, rank))));
-        rows.push(GRADIENT_OP.row(level, format!("dB of {what}"), move |t| gradient_b(t, tokens, features, &same)));
+        let size = (tokens, features, rank);
+        for (wide, name) in operands(features, &block) {
+            let what = format!("{what}{name}");
+            rows.push(PROJECT_OP.row(level, format!("U of {what}"), move |t| project_a(t, size, wide)));
+            rows.push(GRADIENT_OP.row(level, format!("dA of {what}"), move |t| gradient_a(t, size, wide)));
+        }
+        by_blocks(&mut rows, level, &what, (tokens, features), block);
     }
     for (i, &(tokens, features, blocks)) in STACKED.iter().enumerate() {
         let level = if i < 3 { Level::Quick } else { Level::Full };
         let what = format!("[{tokens}, {features}], blocks {blocks:?}");
-        let blocks = of(blocks);
-        let same = blocks.clone();
-        rows.push(PROJECT_OP.row(level, format!("V of {what}"), move |t| project_b(t, tokens, features, &blocks)));
-        rows.push(GRADIENT_OP.row(level, format!("dB of {what}"), move |t| gradient_b(t, tokens, features, &same)));
+        by_blocks(&mut rows, level, &what, (tokens, features), of(blocks));
     }
     rows
+}
+
+/// The products with the blocks' B.
+fn by_blocks(rows: &mut Vec<Row>, level: Level, what: &str, size: (usize, usize), blocks: Vec<Block>) {
+    for (wide, name) in operands(size.1, &blocks) {
+        let (blocks, same) = (blocks.clone(), blocks.clone());
+        let what = format!("{what}{name}");
+        rows.push(PROJECT_OP.row(level, format!("V of {what}"), move |t| project_b(t, size, wide, &blocks)));
+        rows.push(GRADIENT_OP.row(level, format!("dB of {what}"), move |t| gradient_b(t, size, wide, &same)));
+    }
+}
+
+/// What the wide matrix can be made of, with a word for a row's name.
+fn operands(features: usize, blocks: &[Block]) -> Vec<(Element, &'static str)> {
+    let fours = blocks.iter().all(|b| b.first_row.is_multiple_of(4) && b.rows.is_multiple_of(4));
+    let halves = if fours && features.is_multiple_of(4) { Some((Element::F16, " in f16")) } else { None };
+    [(Element::F32, "")].into_iter().chain(halves).collect()
 }
 
 /// Blocks, each with a scale of its own.
@@ -73,10 +91,11 @@ fn at(v: &[f32], i: usize) -> f64 {
     v[i].into()
 }
 
-fn project_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)) -> Result<()> {
+fn project_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize), wide: Element) -> Result<()> {
     let (x, a) = (t.random(tokens * features), t.random(rank * features));
+    let (tx, x) = t.operand(wide, &[tokens, features], &x)?;
     let u = t.out(&[tokens, rank])?;
-    project_rows(&t.up(&[tokens, features], &x)?, &t.up(&[rank, features], &a)?, 0.5, To::Into(&u.tensor))?;
+    project_rows(&tx, &t.up(&[rank, features], &a)?, 0.5, To::Into(&u.tensor))?;
     let want = (0..tokens * rank).map(|i| {
         let (row, j) = (i / rank * features, i % rank * features);
         Exact::sum((0..features).map(|k| 0.5 * at(&x, row + k) * at(&a, j + k)))
@@ -84,11 +103,12 @@ fn project_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize))
     t.compare("U", &u, want.collect::<Vec<_>>())
 }
 
-fn project_b(t: &mut Trial<'_>, tokens: usize, features: usize, blocks: &[Block]) -> Result<()> {
+fn project_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
     let (rank, places) = places(blocks);
     let (dy, b) = (t.random(tokens * features), t.random(places.len()));
+    let (t_dy, dy) = t.operand(wide, &[tokens, features], &dy)?;
     let v = t.out(&[tokens, rank])?;
-    project_blocks(&t.up(&[tokens, features], &dy)?, &t.up(&[b.len()], &b)?, blocks, To::Into(&v.tensor))?;
+    project_blocks(&t_dy, &t.up(&[b.len()], &b)?, blocks, To::Into(&v.tensor))?;
     let mut columns: Vec<Vec<(usize, f64)>> = vec![Vec::new(); rank];
     for (b, (row, col, scale)) in b.iter().zip(places) {
         columns[col].push((row, f64::from(*b) * f64::from(scale)));
@@ -98,10 +118,11 @@ fn project_b(t: &mut Trial<'_>, tokens: usize, features: usize, blocks: &[Block]
     t.compare("V", &v, want.collect::<Vec<_>>())
 }
 
-fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)) -> Result<()> {
+fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize), wide: Element) -> Result<()> {
     let (x, v, start) = (t.random(tokens * features), t.random(tokens * rank), t.random(rank * features));
+    let (tx, x) = t.operand(wide, &[tokens, features], &x)?;
     let da = t.holding(&[rank, features], &start)?;
-    gradient_rows(&t.up(&[tokens, rank], &v)?, &t.up(&[tokens, features], &x)?, &da.tensor)?;
+    gradient_rows(&t.up(&[tokens, rank], &v)?, &tx, &da.tensor)?;
     let want = (0..rank * features).map(|i| {
         let term = |token: usize| at(&v, token * rank + i / features) * at(&x, token * features + i % features);
         Exact::sum((0..tokens).map(term).chain([at(&start, i)]))
@@ -109,11 +130,12 @@ fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)
     t.compare("dA", &da, want.collect::<Vec<_>>())
 }
 
-fn gradient_b(t: &mut Trial<'_>, tokens: usize, features: usize, blocks: &[Block]) -> Result<()> {
+fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
     let (rank, places) = places(blocks);
     let (dy, u, start) = (t.random(tokens * features), t.random(tokens * rank), t.random(places.len()));
+    let (t_dy, dy) = t.operand(wide, &[tokens, features], &dy)?;
     let db = t.holding(&[start.len()], &start)?;
-    gradient_blocks(&t.up(&[tokens, features], &dy)?, &t.up(&[tokens, rank], &u)?, blocks, &db.tensor)?;
+    gradient_blocks(&t_dy, &t.up(&[tokens, rank], &u)?, blocks, &db.tensor)?;
     let want = start.iter().zip(places).map(|(start, (row, col, scale))| {
         let term = |token: usize| f64::from(scale) * at(&dy, token * features + row) * at(&u, token * rank + col);
         Exact::sum((0..tokens).map(term).chain([f64::from(*start)]))

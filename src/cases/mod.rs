@@ -34,8 +34,9 @@ use crate::device::{Device, Kernel};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use bytemuck::Pod;
+use half::f16;
 use std::collections::BTreeSet;
 
 /// Every format that frozen weights are stored in.
@@ -86,6 +87,12 @@ impl Op {
         let Op { name: op, kernels, why } = self;
         Row { op, kernels, what: what.into(), why, level, run: Box::new(run) }
     }
+}
+
+/// What an output whose rows are so long can be made of, with a word for a row's name.
+fn elements(contiguous: usize) -> impl Iterator<Item = (Element, &'static str)> {
+    let halves = contiguous.is_multiple_of(4);
+    [(Element::F32, ""), (Element::F16, " to f16")].into_iter().take(if halves { 2 } else { 1 })
 }
 
 /// Quick where `i` is one of `quick`, else full.
@@ -151,8 +158,23 @@ impl Trial<'_> {
         Tensor::from_slice(self.device, shape, data, "test")
     }
 
+    /// An operand that is stored as `element`, and the values that it then has.
+    fn operand(&self, element: Element, shape: &[usize], data: &[f32]) -> Result<(Tensor, Vec<f32>)> {
+        match element {
+            Element::F32 => Ok((self.up(shape, data)?, data.to_vec())),
+            Element::F16 => {
+                let halves: Vec<f16> = data.iter().map(|v| f16::from_f32(*v)).collect();
+                Ok((self.up(shape, &halves)?, halves.into_iter().map(f16::to_f32).collect()))
+            }
+        }
+    }
+
     fn out(&self, shape: &[usize]) -> Result<Guarded> {
         Guarded::new(self.device, shape)
+    }
+
+    fn out_of(&self, element: Element, shape: &[usize]) -> Result<Guarded> {
+        Guarded::of(element, self.device, shape)
     }
 
     fn holding(&self, shape: &[usize], values: &[f32]) -> Result<Guarded> {
@@ -161,6 +183,8 @@ impl Trial<'_> {
 
     /// Compares an output of floats with its reference.
     fn compare<N: Into<Near>>(&mut self, name: &str, got: &Guarded, want: impl IntoIterator<Item = N>) -> Result<()> {
+        let element = got.tensor.element();
+        let want = want.into_iter().map(|w| w.into().stored_as(element));
         self.compare_words(name, got, want, |w| f64::from(f32::from_bits(w)))
     }
 

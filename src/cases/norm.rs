@@ -1,16 +1,16 @@
 //! RMSNorm: `y = x·rstd·g`, its input and weight gradients.
 
-use super::{Exact, Level, Op, Row, Trial, quick_at};
+use super::{Exact, Level, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::matmul::SUM_PARTS;
 use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_WEIGHT, RmsNorm, rmsnorm_backward, rmsnorm_forward};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 const FORWARD: Op = Op {
     name: "rmsnorm",
     kernels: &[&RMSNORM],
-    why: "a mean of cols squares, its inverse root, two products: √cols times the rounding of one",
+    why: "a mean of cols squares, its inverse root, two products: √cols times the rounding of one, and that of an f16",
 };
 const BACKWARD: Op = Op {
     name: "rmsnorm_backward",
@@ -34,7 +34,9 @@ pub(super) fn rows() -> Vec<Row> {
         for unit in [false, true] {
             let level = quick_at(i, QUICK);
             let what = format!("{}x{}{}", size.0, size.1, if unit { " 1 + w" } else { "" });
-            rows.push(FORWARD.row(level, &what, move |t| forward(t, size, unit)));
+            for (y, to) in elements(size.1) {
+                rows.push(FORWARD.row(level, format!("{what}{to}"), move |t| forward(t, size, unit, y)));
+            }
             rows.push(WEIGHT.row(level, &what, move |t| weight(t, size, unit)));
             for add in [false, true] {
                 let what = format!("{what}{}", if add { " +=" } else { "" });
@@ -82,11 +84,11 @@ impl Data {
     }
 }
 
-fn forward(t: &mut Trial<'_>, size: (usize, usize), unit: bool) -> Result<()> {
+fn forward(t: &mut Trial<'_>, size: (usize, usize), unit: bool, y: Element) -> Result<()> {
     let d = Data::new(t, size, unit);
     let roughness = (d.cols as f64).sqrt();
     let (tx, tw) = (t.up(&[d.rows, d.cols], &d.x)?, t.up(&[d.cols], &d.w)?);
-    let (y, rstd) = (t.out(&[d.rows, d.cols])?, t.out(&[d.rows])?);
+    let (y, rstd) = (t.out_of(y, &[d.rows, d.cols])?, t.out(&[d.rows])?);
     rmsnorm_forward(&tx, &tw, d.norm, To::Into(&y.tensor), To::Into(&rstd.tensor))?;
     let want = (0..d.x.len()).map(|i| Data::at(&d.x, i) * d.exact_rstd(i / d.cols) * d.gain(i % d.cols));
     t.compare("y", &y, want.map(|v| Exact::of(v).looser(roughness)))?;

@@ -5,12 +5,12 @@ use crate::csr::CsrPattern;
 use crate::device::Precision;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP};
+use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP, operands};
 use crate::kernels::matmul::{Fused, Layout, MATMUL, Out, ROSA_LINEAR, SDDMM_TILE, SUM_PARTS, matmul, rosa_linear};
 use crate::kernels::sampled::{SDDMM_ROWS, Sampling, TRANSPOSE};
 use crate::kernels::simd::{DENSIFY, MATMUL_SIMD, ROSA_LINEAR_SIMD, SPARSE_ADD};
 use crate::kernels::sparse::{SAMPLED, SddmmWay, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
-use crate::tensor::Weight;
+use crate::tensor::{Element, Weight};
 
 const PRODUCT: Op = Op {
     name: "product",
@@ -87,8 +87,9 @@ const MASKS: &[(usize, usize, usize, Mask, usize)] = &[
     (300, 70, 257, Mask::Scattered, 320),
     (129, 5, 330, Mask::All, 64),
     (1030, 130, 65, Mask::Rows, 512),
+    (200, 68, 134, Mask::Scattered, 128),
 ];
-const QUICK_MASKS: &[usize] = &[1, 2];
+const QUICK_MASKS: &[usize] = &[1, 2, 6];
 
 /// Rows of W in the longest sum that a model asks for: the head's input gradient, in shards of so many tokens. llvmpipe
 /// ends a thread's loops after 65,535 iterations, silently; a kernel that takes one a token shows it here.
@@ -131,7 +132,12 @@ pub(super) fn rows() -> Vec<Row> {
             let what = format!("[{tokens}, {out}] x [{tokens}, {inn}] {mask:?} {sampling:?}");
             let level = quick_at(i, if lanes == 8 { QUICK_MASKS } else { &[] });
             let shape = (tokens, out, inn);
-            rows.push(SAMPLED_OP.row(level, what, move |t| explicitly_sampled(t, shape, mask, sampling)));
+            rows.push(SAMPLED_OP.row(level, &what, move |t| explicitly_sampled(t, shape, mask, sampling, false)));
+            // what comes as f16 is turned as it is; where rows are of an odd length it comes as f32
+            if half && lanes == 8 && (out % 2 == 0 || inn % 2 == 0) {
+                let what = format!("{what} of f16");
+                rows.push(SAMPLED_OP.row(level, what, move |t| explicitly_sampled(t, shape, mask, sampling, true)));
+            }
         }
     }
     let what = format!("a sum of {LONGEST} products");
@@ -246,10 +252,16 @@ fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: boo
         low_rank: low_rank.then_some((&tu, 2, &factor)),
         bias: bias.as_ref(),
     };
-    let y = if forward { t.out(&[tokens, n])? } else { t.holding(&[tokens, k], &start)? };
-    let to = if forward { Out::into(&y.tensor) } else { Out::add_to(&y.tensor) };
-    rosa_linear(layout, &tx, &weight, fused, to)?;
-    t.compare(if forward { "Y" } else { "dX" }, &y, bounds(t, &want))
+    // operands of f16 are what matrix units make of them anyway
+    let halves = operands(t.device, tokens, n, k) == Element::F16;
+    let halves = if halves { Some(t.operand(Element::F16, &[tokens, cols_in], &x)?.0) } else { None };
+    for x in [Some(tx), halves].into_iter().flatten() {
+        let y = if forward { t.out(&[tokens, n])? } else { t.holding(&[tokens, k], &start)? };
+        let to = if forward { Out::into(&y.tensor) } else { Out::add_to(&y.tensor) };
+        rosa_linear(layout, &x, &weight, fused, to)?;
+        t.compare(if forward { "Y" } else { "dX" }, &y, bounds(t, &want))?;
+    }
+    Ok(())
 }
 
 /// A random S: its index and its values in CSR order.
@@ -274,6 +286,17 @@ fn sampled(t: &mut Trial<'_>, c: Linear) -> Result<()> {
         sddmm_by(SddmmWay::Tile, &t_dy, &t_x, &index, &ds.tensor)?;
         compare_entries(t, &ds, &index, &want)?;
     }
+    // operands of f16 are what matrix units make of them anyway
+    if operands(t.device, tokens, n, k) == Element::F16 {
+        let halves = [t.operand(Element::F16, &[tokens, n], &dy)?.0, t.operand(Element::F16, &[tokens, k], &x)?.0];
+        for (dy, x) in [(&halves[0], &t_x), (&t_dy, &halves[1]), (&halves[0], &halves[1])] {
+            for way in [SddmmWay::Tile, SddmmWay::Sampled] {
+                let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
+                sddmm_by(way, dy, x, &index, &ds.tensor)?;
+                compare_entries(t, &ds, &index, &want)?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -283,6 +306,7 @@ fn explicitly_sampled(
     (tokens, n, k): (usize, usize, usize),
     mask: Mask,
     sampling: Sampling,
+    as_halves: bool,
 ) -> Result<()> {
     let pattern = match mask {
         Mask::Scattered => random_pattern(&mut t.rng, n, k, 0.03)?,
@@ -304,8 +328,11 @@ fn explicitly_sampled(
         if sampling.half { Ok(stored(DType::F16, &all)?.1) } else { Ok(all) }
     };
     let (dy, x) = (values(tokens * n)?, values(tokens * k)?);
+    let element = |cols: usize| if as_halves && cols.is_multiple_of(2) { Element::F16 } else { Element::F32 };
+    let (t_dy, _) = t.operand(element(n), &[tokens, n], &dy)?;
+    let (t_x, _) = t.operand(element(k), &[tokens, k], &x)?;
     let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
-    sddmm_sampled(sampling, &t.up(&[tokens, n], &dy)?, &t.up(&[tokens, k], &x)?, &index, &ds.tensor)?;
+    sddmm_sampled(sampling, &t_dy, &t_x, &index, &ds.tensor)?;
     let want: Vec<Near> = masked_reference(&index, &start, (&dy, n), (&x, k)).into_iter().map(Near::from).collect();
     compare_entries(t, &ds, &index, &want)
 }

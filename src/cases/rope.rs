@@ -1,10 +1,11 @@
 //! Rotary embedding, back and forth, at small and at very large positions.
 
-use super::{Exact, Op, Row, Trial, quick_at};
+use super::{Exact, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, ROPE_MERGE, ROPE_SPLIT, RopeTable, Turn};
 use crate::kernels::rope::{inverse_frequencies, rope, rope_in_place, rope_merge, rope_split};
+use crate::tensor::Element;
 
 const COPY: Op = Op {
     name: "rope",
@@ -14,7 +15,11 @@ const COPY: Op = Op {
 const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
 
 const SPLIT: Op = Op { name: "rope_split", kernels: &[&ROPE_SPLIT], why: COPY.why };
-const MERGE: Op = Op { name: "rope_merge", kernels: &[&ROPE_MERGE], why: COPY.why };
+const MERGE: Op = Op {
+    name: "rope_merge",
+    kernels: &[&ROPE_MERGE],
+    why: "a sum of two products with sines and cosines that the host rounded, and the rounding of an f16",
+};
 
 /// Tokens, heads, elements of a head, largest position.
 const SIZES: &[(usize, usize, usize, u32)] =
@@ -34,14 +39,17 @@ pub(super) fn rows() -> Vec<Row> {
     for (i, size) in [(1, 1, 1, 2), (7, 3, 1, 8), (33, 4, 2, 10), (65, 9, 3, 64)].into_iter().enumerate() {
         let (tokens, heads, kv_heads, head_dim) = size;
         let what = format!("{tokens} tokens, {heads} and {kv_heads} heads of {head_dim}");
-        rows.push(SPLIT.row(quick_at(i, &[1, 2, 3]), &what, move |t| split(t, size, false)));
-        rows.push(MERGE.row(quick_at(i, &[1, 2, 3]), what, move |t| split(t, size, true)));
+        let level = quick_at(i, &[1, 2, 3]);
+        rows.push(SPLIT.row(level, &what, move |t| split(t, size, None)));
+        for (all, to) in elements(head_dim / 2) {
+            rows.push(MERGE.row(level, format!("{what}{to}"), move |t| split(t, size, Some(all))));
+        }
     }
     rows
 }
 
-/// Tokens, heads, heads of keys, elements of a head.
-fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: bool) -> Result<()> {
+/// Tokens, heads, heads of keys, elements of a head; what the merged matrix is made of, where it is the other way round.
+fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: Option<Element>) -> Result<()> {
     let (tokens, heads, kv_heads, head_dim) = size;
     let inv_freq = inverse_frequencies(head_dim, 10_000.0);
     let positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(500) as u32).collect();
@@ -50,16 +58,16 @@ fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: bool) -> 
     let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
     let parts = widths.map(|w| t.random(tokens * w));
     // turned by themselves, and side by side
-    let sign = if merge { -1.0 } else { 1.0 };
+    let sign = if merge.is_some() { -1.0 } else { 1.0 };
     let turned = [
         reference(&parts[0], &positions, &inv_freq, heads, 1.0, sign),
         reference(&parts[1], &positions, &inv_freq, kv_heads, 1.0, sign),
         parts[2].iter().map(|v| Exact::of(f64::from(*v))).collect(),
     ];
     let all_width: usize = widths.iter().sum();
-    if merge {
+    if let Some(element) = merge {
         let [q, k, v] = [0, 1, 2].map(|i| t.up(&[tokens, widths[i]], &parts[i]));
-        let all = t.out(&[tokens, all_width])?;
+        let all = t.out_of(element, &[tokens, all_width])?;
         rope_merge([&q?, &k?, &v?], &table, &at, heads, kv_heads, To::Into(&all.tensor))?;
         let row = |token: usize| {
             let part = |i: usize| turned[i][token * widths[i]..][..widths[i]].to_vec();

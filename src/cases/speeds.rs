@@ -11,6 +11,8 @@ use crate::device::Cost;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::config::ModelConfig;
+use crate::kernels::coop;
+use crate::tensor::Element;
 
 /// An operation to time.
 pub struct Speed {
@@ -53,8 +55,22 @@ pub struct SpeedSizes {
     pub density: f64,
     /// Sizes of square products.
     pub squares: Vec<usize>,
+    /// Whether activations are stored as f16 where a step on matrix units stores them so.
+    pub halves: bool,
     /// The shapes that the original's sparse kernels were measured at too: matrices of a model of 7 billion weights.
     pub original: bool,
+}
+
+impl SpeedSizes {
+    /// What the operands of a linear with a weight `[out, inn]` are made of.
+    fn operands(&self, out: usize, inn: usize) -> Element {
+        if self.halves { coop::suited(self.tokens, out, inn) } else { Element::F32 }
+    }
+
+    /// What is made of rows of `cols` elements for such linears.
+    fn activation(&self, cols: usize) -> Element {
+        self.operands(cols, cols)
+    }
 }
 
 impl Speed {

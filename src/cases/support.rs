@@ -6,7 +6,8 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::quant::{dequantise, quantise};
 use crate::rng::Rng;
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
+use half::f16;
 
 /// Units in the last place of f32, relative to 1.
 pub const EPS: f64 = f32::EPSILON as f64;
@@ -22,6 +23,18 @@ impl Near {
     /// A value that must be met exactly.
     pub fn exactly(value: impl Into<f64>) -> Near {
         Near { value: value.into(), bound: 0.0 }
+    }
+
+    /// The same of a result that is stored as `element`. WGSL takes either of the f16 beside a number: a unit in the last
+    /// place is 2⁻¹⁰ of it at most, or the least f16.
+    pub fn stored_as(self, element: Element) -> Near {
+        match element {
+            Element::F32 => self,
+            Element::F16 => {
+                let rounding = (self.value.abs() + self.bound) / 1024.0 + 2f64.powi(-24);
+                Near { bound: self.bound + rounding, ..self }
+            }
+        }
     }
 }
 
@@ -107,10 +120,12 @@ pub struct Guarded {
     pub tensor: Tensor,
 }
 
-/// A quiet NaN with a payload that no computation makes.
+/// Quiet NaNs with payloads that no computation makes.
 const POISON: u32 = 0x7fc0_dead;
-/// Words in front and behind; 256 bytes is the strictest alignment of a binding.
+const POISON16: u16 = 0x7ead;
+/// Elements in front and behind; 256 bytes is the strictest alignment of a binding.
 const GUARD: usize = 64;
+const GUARD16: usize = 128;
 
 impl Guarded {
     /// Poison.
@@ -118,7 +133,20 @@ impl Guarded {
     /// # Errors
     /// Those of an allocation.
     pub fn new(device: &Device, shape: &[usize]) -> Result<Self> {
+        Guarded::of(Element::F32, device, shape)
+    }
+
+    /// Poison for an output of such elements.
+    ///
+    /// # Errors
+    /// Those of an allocation.
+    pub fn of(element: Element, device: &Device, shape: &[usize]) -> Result<Self> {
         let len: usize = shape.iter().product();
+        if element == Element::F16 {
+            let whole = Tensor::from_slice(device, &[len + 2 * GUARD16], &vec![POISON16; len + 2 * GUARD16], "test")?;
+            let tensor = whole.view(GUARD16, shape)?;
+            return Ok(Guarded { whole, tensor });
+        }
         let whole = Tensor::from_slice(device, &[len + 2 * GUARD], &vec![POISON; len + 2 * GUARD], "test")?;
         let tensor = whole.view(GUARD, shape)?;
         Ok(Guarded { whole, tensor })
@@ -134,21 +162,31 @@ impl Guarded {
         Ok(g)
     }
 
-    /// The words of the output, or a sentence on a word in the guards that was touched or one of the output that was not
-    /// written.
+    /// The words of the output, f16 as the f32 that they are, or a sentence on a word in the guards that was touched or one of
+    /// the output that was not written.
     ///
     /// # Errors
     /// Those of reading back.
     pub fn words(&self) -> Result<Result<Vec<u32>, String>> {
-        let words: Vec<u32> = self.whole.read()?;
-        let end = words.len() - GUARD;
-        if let Some(i) = (0..words.len()).find(|&i| (i < GUARD || i >= end) && words[i] != POISON) {
-            return Ok(Err(format!("wrote outside of its output, at {}", i as i64 - GUARD as i64)));
+        match self.whole.element() {
+            Element::F32 => Ok(inside(&self.whole.read()?, POISON, GUARD)),
+            Element::F16 => {
+                let halves = inside(&self.whole.read::<u16>()?, POISON16, GUARD16);
+                Ok(halves.map(|h| h.into_iter().map(|h| f16::from_bits(h).to_f32().to_bits()).collect()))
+            }
         }
-        let inside = &words[GUARD..end];
-        Ok(match inside.iter().position(|w| *w == POISON) {
-            Some(i) => Err(format!("element {i} of {} was not written", inside.len())),
-            None => Ok(inside.to_vec()),
-        })
+    }
+}
+
+/// What lies between the guards, if they still hold poison, and it none.
+fn inside<T: Copy + PartialEq>(words: &[T], poison: T, guard: usize) -> Result<Vec<T>, String> {
+    let end = words.len() - guard;
+    if let Some(i) = (0..words.len()).find(|&i| (i < guard || i >= end) && words[i] != poison) {
+        return Err(format!("wrote outside of its output, at {}", i as i64 - guard as i64));
+    }
+    let inside = &words[guard..end];
+    match inside.iter().position(|w| *w == poison) {
+        Some(i) => Err(format!("element {i} of {} was not written", inside.len())),
+        None => Ok(inside.to_vec()),
     }
 }

@@ -42,6 +42,8 @@ pub struct Slice {
     pub raw: RawBuffer,
     pub offset: u64,
     pub len: u64,
+    /// Whether it holds pairs of f16 instead of words: only a variant of a kernel that says so takes them.
+    pub half: bool,
 }
 
 /// Bytes on their way back from the device.
@@ -265,7 +267,11 @@ impl Device {
         self.0.backend.clear(to)
     }
 
+    /// # Errors
+    /// [`Error::Shape`] where a binding is f16 and the kernel's variant reads words, or the other way round; those of
+    /// the backend.
     pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        launch.check_elements()?;
         if self.0.is_noted.load(Ordering::Relaxed)
             && let Some(noted) = self.launched().get_mut(&std::thread::current().id())
         {
@@ -359,13 +365,13 @@ impl Buffer {
     }
 
     pub fn slice(&self) -> Slice {
-        Slice { raw: self.0.raw.clone(), offset: 0, len: self.0.bytes }
+        Slice { raw: self.0.raw.clone(), offset: 0, len: self.0.bytes, half: false }
     }
 
     /// The range `offset .. offset + len`, in bytes; both must lie inside of the buffer.
     pub fn range(&self, offset: u64, len: u64) -> Slice {
         debug_assert!(offset + len <= self.0.bytes, "{offset} + {len} > {}", self.0.bytes);
-        Slice { raw: self.0.raw.clone(), offset, len }
+        Slice { raw: self.0.raw.clone(), offset, len, half: false }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Kernels as data: what a shader binds, how it is specialised, how it is launched.
 
 use super::{Feature, Slice};
+use crate::error::{Error, Result};
 use std::hash::{Hash, Hasher};
 
 /// How a kernel touches a binding.
@@ -15,16 +16,25 @@ pub enum Access {
 pub struct Binding {
     pub name: &'static str,
     pub access: Access,
+    /// The constant that is 1 in variants to which this binding is pairs of f16; without one it is words in all.
+    pub half: Option<&'static str>,
 }
 
 /// A binding that is only read.
 pub const fn read(name: &'static str) -> Binding {
-    Binding { name, access: Access::Read }
+    Binding { name, access: Access::Read, half: None }
 }
 
 /// A binding that is written, and may be read.
 pub const fn write(name: &'static str) -> Binding {
-    Binding { name, access: Access::ReadWrite }
+    Binding { name, access: Access::ReadWrite, half: None }
+}
+
+impl Binding {
+    /// Pairs of f16 where `constant` is 1.
+    pub const fn half_if(self, constant: &'static str) -> Binding {
+        Binding { half: Some(constant), ..self }
+    }
 }
 
 /// A shader and its interface. The entry point is `main`; the parameters are a uniform buffer `p` behind the last
@@ -104,4 +114,20 @@ pub struct Launch<'a> {
     /// Workgroups, in one dimension; folded into two where the device's limit asks for it.
     pub groups: u64,
     pub cost: Cost,
+}
+
+impl Launch<'_> {
+    /// Whether each slice holds what the variant takes it for: words, or pairs of f16.
+    pub(super) fn check_elements(&self) -> Result<()> {
+        let kernel = self.spec.kernel;
+        for (binding, slice) in kernel.bindings.iter().zip(self.bindings) {
+            let half = binding.half.is_some_and(|constant| self.spec.get(constant) == Some(1));
+            if half != slice.half {
+                let (found, wanted) = if half { ("words", "f16") } else { ("f16", "words") };
+                let reason = format!("{} holds {found} where this variant takes {wanted}", binding.name);
+                return Err(Error::shape(kernel.name, reason));
+            }
+        }
+        Ok(())
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::{Access, Backend, Launch};
 use crate::error::{Error, Result};
+use half::f16;
 use std::sync::{Arc, Mutex};
 
 /// Where in a model, and in which pass, the launches that come now belong.
@@ -54,8 +55,12 @@ impl Watch {
             if binding.access == Access::Read || Some(slice.raw.id) == ignored {
                 continue;
             }
-            // what is not f32 passes: indices are small, and pairs of 16-bit floats look infinite only if they are
-            let words: Vec<f32> = bytemuck::pod_collect_to_vec(&backend.download(slice)?.wait()?);
+            let bytes = backend.download(slice)?.wait()?;
+            // indices pass as f32: they are small
+            let words: Vec<f32> = match slice.half {
+                true => bytemuck::pod_collect_to_vec::<u8, f16>(&bytes).into_iter().map(f32::from).collect(),
+                false => bytemuck::pod_collect_to_vec(&bytes),
+            };
             let Some(first) = words.iter().position(|v| !v.is_finite()) else { continue };
             let bad = words.iter().filter(|v| !v.is_finite()).count();
             let place = self.place.lock().unwrap_or_else(|e| e.into_inner()).clone();

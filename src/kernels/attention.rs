@@ -8,11 +8,11 @@
 use super::attention_coop;
 pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
 use super::elementwise::add_into;
-use super::{kernel, launch};
+use super::{To, kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, Kernel, KernelSpec};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use bytemuck::{Pod, Zeroable};
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ kernel!(
     /// What both backward passes need of each query and key.
     DELTA, "attention_delta", "attention_delta.wgsl", DeltaParams,
     [
-        read("out"), read("d_out"), read("lse"), read("kv_start"), read("kv_end"), read("q_start"), read("q_end"),
+        read("out").half_if("OUT16"), read("d_out"), read("lse"), read("kv_start"), read("kv_end"), read("q_start"), read("q_end"),
         write("stats"),
     ]
 );
@@ -118,6 +118,9 @@ pub struct Gradients {
     pub dv: Tensor,
 }
 
+/// The binding of the forward's output.
+const OUT: usize = 5;
+
 /// The shader's three passes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -184,15 +187,15 @@ fn spec(pass: Pass, class: DeviceClass, head_dim: usize, softcap: bool) -> Kerne
     )
 }
 
-fn delta_spec(head_dim: usize) -> KernelSpec {
-    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32)])
+fn delta_spec(head_dim: usize, out16: bool) -> KernelSpec {
+    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32), ("OUT16", out16.into())])
 }
 
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
-        all.push(delta_spec(head_dim));
+        all.extend([false, true].map(|out16| delta_spec(head_dim, out16)));
         for class in [DeviceClass::Software, DeviceClass::Discrete] {
             for softcap in [false, true] {
                 all.extend(Pass::ALL.map(|pass| spec(pass, class, head_dim, softcap)));
@@ -291,7 +294,10 @@ impl Sizes {
         let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
         let softcap = s.softcap.is_some();
         let (spec, of_block) = match attention_coop::choose(device, pass, s.head_dim) {
-            Some(block) => (attention_coop::spec(block, pass, s.head_dim, softcap), block.rows()),
+            Some(block) => {
+                let out16 = pass == Pass::Forward && bindings[OUT].element() == Element::F16;
+                (attention_coop::spec(block, pass, s.head_dim, softcap, out16), block.rows())
+            }
             None => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
         };
         let blocks = rows.div_ceil(of_block);
@@ -345,7 +351,7 @@ pub(super) fn output(
 
 /// `out [tokens, heads * head_dim]` and the natural log-sum-exp of the scaled (and softcapped) scores `lse [tokens, heads]`
 /// for q `[tokens, heads * head_dim]`, k and v `[kv_rows, kv_heads * head_dim]`: query row t sees the key rows `keys[t]`. A
-/// query that sees none gets 0 and [`EMPTY_LSE`]. Key and value rows between the first and the last that nearby queries see
+/// query that sees none gets 0 and [`EMPTY_LSE`]. On matrix units `out` may be f16. Key and value rows between the first and the last that nearby queries see
 /// must be finite even where no query sees them.
 ///
 /// # Errors
@@ -357,14 +363,15 @@ pub fn attention_forward(
     v: &Tensor,
     keys: Ranges<'_>,
     shape: &AttentionShape,
-    to: Option<(&Tensor, &Tensor)>,
+    out: To<'_>,
+    lse: To<'_>,
 ) -> Result<(Tensor, Tensor)> {
     const OP: &str = "attention_forward";
     let sizes = Sizes::check(OP, q, k, v, shape)?;
     keys.expect_shape(OP, "keys", sizes.tokens)?;
     let device = q.device();
-    let out = output(OP, "out", to.map(|t| t.0), (device, q.shape()))?;
-    let lse = output(OP, "lse", to.map(|t| t.1), (device, &[sizes.tokens, shape.heads]))?;
+    let out = out.overwritten(device, OP, q.shape())?;
+    let lse = lse.overwritten(device, OP, &[sizes.tokens, shape.heads])?;
     let most = sizes.longest(Pass::Forward, device);
     if sizes.kv_rows > most {
         let reason = format!(
@@ -426,7 +433,7 @@ fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, quer
     };
     let bindings = [saved.out, d_out, saved.lse, keys.start, keys.end, queries.start, queries.end, &stats];
     let cost = Cost { flops: 2.0 * d_out.len() as f64, bytes: 4.0 * (2 * d_out.len() + stats.len()) as f64 };
-    let spec = delta_spec(sizes.shape.head_dim);
+    let spec = delta_spec(sizes.shape.head_dim, saved.out.element() == Element::F16);
     launch(device, &spec, &bindings.map(Tensor::slice), &params, rows.div_ceil(64) as u64, cost)?;
     Ok(stats)
 }

@@ -8,7 +8,7 @@ use super::attention::{
     AttentionShape, Gradients, Pass, Ranges, Saved, TileParams, attention_backward, attention_forward,
 };
 use super::coop::Units;
-use super::kernel;
+use super::{To, kernel};
 use crate::device::spec::{read, write};
 use crate::device::{Device, Kernel, KernelSpec, Precision};
 use crate::error::Result;
@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 kernel!(
     /// [`super::attention::FORWARD`] on matrix units.
     FORWARD_COOP, "attention_forward_coop", "attention_coop.wgsl", TileParams,
-    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out"), write("lse")],
+    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out").half_if("OUT16"), write("lse")],
     needs F16 CoopMatrix
 );
 kernel!(
@@ -92,13 +92,14 @@ fn kernel(pass: Pass) -> &'static Kernel {
     }
 }
 
-pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool) -> KernelSpec {
+pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool, out16: bool) -> KernelSpec {
     KernelSpec::new(
         kernel(pass),
         [
             ("PASS", pass as u32),
             ("HEAD_DIM", head_dim as u32),
             ("SOFTCAP", softcap.into()),
+            ("OUT16", out16.into()),
             ("FRAG", block.units.fragment),
             ("LANES", block.units.lanes),
             ("SG", block.subgroups),
@@ -115,7 +116,8 @@ pub fn variants() -> Vec<KernelSpec> {
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
         for (units, pass) in Units::ALL.iter().flat_map(|&u| Pass::ALL.map(|p| (u, p))) {
             let block = Block::choose(units, pass, head_dim);
-            all.extend([false, true].map(|softcap| spec(block, pass, head_dim, softcap)));
+            let outputs = [false, true].into_iter().filter(|out16| pass == Pass::Forward || !out16);
+            all.extend(outputs.flat_map(|out16| [false, true].map(|cap| spec(block, pass, head_dim, cap, out16))));
         }
     }
     all
@@ -149,7 +151,7 @@ pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
     let queries = Ranges { start: &from_query, end: &to_query };
     let run = |precision: Precision| -> Result<[Vec<f32>; 4]> {
         device.set_precision(precision);
-        let ran = attention_forward(&q, &k, &v, keys, &shape, None).and_then(|(out, lse)| {
+        let ran = attention_forward(&q, &k, &v, keys, &shape, To::default(), To::default()).and_then(|(out, lse)| {
             let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
             let gradients = attention_backward(saved, &d_out, keys, queries, &shape, None)?;
             Ok((out, gradients))

@@ -13,59 +13,85 @@ use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
-use crate::tensor::{Tensor, Weight, WeightFormat};
+use crate::tensor::{Element, Tensor, Weight, WeightFormat};
 use std::collections::HashSet;
 
 kernel!(
     /// [`super::matmul::MATMUL`] on matrix units.
-    MATMUL_COOP, "matmul_coop", "matmul_coop.wgsl", MatmulParams, [read("a"), read("w"), write("c")],
+    MATMUL_COOP, "matmul_coop", "matmul_coop.wgsl", MatmulParams,
+    [read("a").half_if("AFMT"), read("w").half_if("WFMT"), write("c")],
     needs F16 CoopMatrix
 );
 kernel!(
     /// [`super::matmul::ROSA_LINEAR`] on matrix units.
     ROSA_LINEAR_COOP, "rosa_linear_coop", "matmul_coop.wgsl", MatmulParams,
-    [read("a"), read("w"), read("s_index"), read("s_values"), read("u"), read("v"), read("bias"), write("c")],
+    [
+        read("a").half_if("AFMT"), read("w"), read("s_index"), read("s_values"), read("u"), read("v"), read("bias"),
+        write("c"),
+    ],
     needs F16 CoopMatrix
 );
 
 kernel!(
     /// [`super::matmul::SDDMM_TILE`] on matrix units.
     SDDMM_COOP, "sddmm_coop", "matmul_coop.wgsl", MatmulParams,
-    [read("a"), read("w"), read("s_index"), write("c")],
+    [read("a").half_if("AFMT"), read("w").half_if("WFMT"), read("s_index"), write("c")],
     needs F16 CoopMatrix
 );
 
 /// An operand as it is stored.
 #[derive(Clone, Copy)]
 pub enum Operand<'a> {
-    /// Rounded to f16 on the way.
-    F32(&'a Tensor),
+    /// Rounded to f16 on the way, if it is not f16 already.
+    Tensor(&'a Tensor),
     /// A matrix in [`WeightFormat::F16`].
-    F16(&'a Weight),
+    Weight(&'a Weight),
 }
 
 impl Operand<'_> {
     fn dims(&self) -> Result<(usize, usize)> {
         match self {
-            Operand::F32(t) => t.dims2("matmul"),
-            Operand::F16(w) if w.format() == WeightFormat::F16 => Ok((w.rows(), w.cols())),
-            Operand::F16(w) => Err(Error::shape("matmul", format!("an operand in {:?}", w.format()))),
+            Operand::Tensor(t) => t.dims2("matmul"),
+            Operand::Weight(w) if w.format() == WeightFormat::F16 => Ok((w.rows(), w.cols())),
+            Operand::Weight(w) => Err(Error::shape("matmul", format!("an operand in {:?}", w.format()))),
         }
     }
 
     fn slice(&self) -> Slice {
         match self {
-            Operand::F32(t) => t.slice(),
-            Operand::F16(w) => w.slice(),
+            Operand::Tensor(t) => t.slice(),
+            Operand::Weight(w) => Slice { half: true, ..w.slice() },
         }
     }
 
     fn format(&self) -> u32 {
         match self {
-            Operand::F32(_) => WeightFormat::F32 as u32,
-            Operand::F16(_) => WeightFormat::F16 as u32,
+            Operand::Tensor(t) => format(t),
+            Operand::Weight(_) => WeightFormat::F16 as u32,
         }
     }
+}
+
+/// The shader's number for what a tensor holds.
+pub(super) fn format(t: &Tensor) -> u32 {
+    match t.element() {
+        Element::F32 => WeightFormat::F32 as u32,
+        Element::F16 => WeightFormat::F16 as u32,
+    }
+}
+
+/// How the input of a linear with a weight `[out, inn]`, and the gradient of its output, are best stored: as f16 where this
+/// device's matrix units take every product of the linear, all of which round them to f16, forward, backward and that of a
+/// dense gradient. The thin products and the sparse gradient read either.
+pub fn operands(device: &Device, tokens: usize, out: usize, inn: usize) -> Element {
+    let units = device.precision() == Precision::F16 && Units::of(device.caps()).is_some();
+    if units { suited(tokens, out, inn) } else { Element::F32 }
+}
+
+/// [`operands`] on a device whose products run on matrix units.
+pub(crate) fn suited(tokens: usize, out: usize, inn: usize) -> Element {
+    let suit = tokens.min(out).min(inn) >= LEAST && [out, inn].iter().all(|l| l % 8 == 0);
+    if suit { Element::F16 } else { Element::F32 }
 }
 
 /// Outputs of a workgroup and of a subgroup; see BENCHMARKS.md for what was tried.
@@ -189,18 +215,18 @@ fn matmul_spec(on: (Units, Tile), layout: Layout, formats: [u32; 2], accumulate:
 }
 
 /// The masked product of [`super::matmul::masked_product`] on matrix units: dYᵀ·X, of which entries are kept.
-pub(super) fn sddmm_spec(on: (Units, Tile), k: usize, accumulate: bool) -> KernelSpec {
+pub(super) fn sddmm_spec(on: (Units, Tile), formats: [u32; 2], k: usize, accumulate: bool) -> KernelSpec {
     let mut consts = consts(on, Layout::Tn, accumulate, tail(k, on.1));
-    consts.extend([("FUSED", 0), ("MASKED", 1), ("AFMT", 0), ("WFMT", 0)]);
+    consts.extend([("FUSED", 0), ("MASKED", 1), ("AFMT", formats[0]), ("WFMT", formats[1])]);
     KernelSpec::new(&SDDMM_COOP, consts)
 }
 
-pub(super) fn rosa_spec(units: Units, v: &RosaVariant, k: usize) -> KernelSpec {
+pub(super) fn rosa_spec(units: Units, v: &RosaVariant, x: u32, k: usize) -> KernelSpec {
     let mut consts = consts((units, v.tile), v.layout, v.accumulate, tail(k, v.tile));
     consts.extend([
         ("FUSED", 1),
         ("MASKED", 0),
-        ("AFMT", 0),
+        ("AFMT", x),
         ("WFMT", v.format as u32),
         ("SPARSE", v.sparse.into()),
         ("LOWRANK", if v.low_rank && v.thin4 { 2 } else { v.low_rank.into() }),
@@ -228,7 +254,7 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
     if k != k_b || [a1, b1].iter().any(|l| l % 8 != 0) || [stride, column].iter().any(|x| x % 4 != 0) {
         return Err(Error::shape("matmul", format!("{layout:?} of [{a0}, {a1}] and [{b0}, {b1}] on matrix units")));
     }
-    let halves = [&a, &b].iter().all(|o| matches!(o, Operand::F16(_)));
+    let halves = [&a, &b].iter().all(|o| o.format() == WeightFormat::F16 as u32);
     let tile = units.pick(layout, halves, (m, n, k));
     let splits = if stride == n { splits(FILL, tile, m, n, k) } else { 1 };
     let bk = tile.bk as usize;
@@ -336,7 +362,8 @@ pub fn variants() -> Vec<KernelSpec> {
             }
         }
         for (k, accumulate) in [(64, false), (64, true), (8, false), (8, true)] {
-            all.push(sddmm_spec((units, tile), k, accumulate));
+            let formats = [[0, 0], [0, 1], [1, 0], [1, 1]];
+            all.extend(formats.map(|formats| sddmm_spec((units, tile), formats, k, accumulate)));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
             let parts = [(false, false, false), (false, true, false), (false, true, true), (true, false, false)];
@@ -345,7 +372,7 @@ pub fn variants() -> Vec<KernelSpec> {
                 let bias = bias && layout == Layout::Nt;
                 let variant =
                     RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, thin4, bias, tile };
-                all.push(rosa_spec(units, &variant, if tail { 8 } else { 64 }));
+                all.extend([0, 1].map(|x| rosa_spec(units, &variant, x, if tail { 8 } else { 64 })));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Sums, scaling and gated activations: `shaders/elementwise.wgsl`, `shaders/glu.wgsl`. Any shape; operands of one
-//! call have the same one.
+//! call have the same one. Outputs of gated activations are f16 if that is asked for, and rows a multiple of 4 long.
 
-use super::output::{To, distinct, groups, streaming, vec4};
+use super::output::{To, distinct, groups, halves, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Grid, Kernel, KernelSpec};
@@ -23,21 +23,24 @@ kernel!(
 );
 kernel!(
     /// `h = f(gate)·up`.
-    GLU, "glu", "glu.wgsl", GluParams, [read("gate"), read("up"), write("h")]
+    GLU, "glu", "glu.wgsl", GluParams,
+    [read("gate"), read("up"), write("h").half_if("OUT16")]
 );
 kernel!(
     /// The gradients of gate and up.
     GLU_BACKWARD, "glu_backward", "glu.wgsl", GluParams,
-    [read("dh"), read("gate"), read("up"), write("dgate"), write("dup")]
+    [read("dh"), read("gate"), read("up"), write("dgate").half_if("OUT16"), write("dup").half_if("OUT16")]
 );
 
 kernel!(
     /// The same where gate and up lie side by side.
-    GLU_BOTH, "glu_both", "glu.wgsl", GluParams, [read("both"), write("h")]
+    GLU_BOTH, "glu_both", "glu.wgsl", GluParams,
+    [read("both"), write("h").half_if("OUT16")]
 );
 kernel!(
     /// The gradients of both, side by side.
-    GLU_BOTH_BACKWARD, "glu_both_backward", "glu.wgsl", GluParams, [read("dh"), read("both"), write("dboth")]
+    GLU_BOTH_BACKWARD, "glu_both_backward", "glu.wgsl", GluParams,
+    [read("dh"), read("both"), write("dboth").half_if("OUT16")]
 );
 
 #[repr(C)]
@@ -130,7 +133,7 @@ pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [gate.slice(), up.slice(), h.slice()];
-    let spec = glu_spec(&GLU, activation, vec4(n));
+    let spec = glu_spec(&GLU, activation, vec4(n), halves(op, &h, n)?);
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 8.0))?;
     Ok(h)
 }
@@ -156,7 +159,7 @@ pub fn glu_backward(
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [dh.slice(), gate.slice(), up.slice(), dgate.slice(), dup.slice()];
-    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n));
+    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), halves(op, &dgate, n)?);
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(5 * n, 8.0))?;
     Ok((dgate, dup))
 }
@@ -167,12 +170,12 @@ pub fn glu_backward(
 /// [`Error::Shape`](crate::error::Error::Shape) if the width is odd.
 pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tensor> {
     let op = "glu_both";
-    let (rows, cols) = halves(both, op)?;
+    let (rows, cols) = sides(both, op)?;
     let h = h.overwritten(both.device(), op, &[rows, cols])?;
     distinct(op, &[both], &[&h])?;
     let n = h.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols));
+    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols), halves(op, &h, cols)?);
     let groups = groups(n, vec4(cols));
     launch(both.device(), &spec, &[both.slice(), h.slice()], &params, groups, streaming(3 * n, 8.0))?;
     Ok(h)
@@ -184,20 +187,20 @@ pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tens
 /// [`Error::Shape`](crate::error::Error::Shape) if the shapes do not fit together.
 pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to: To<'_>) -> Result<Tensor> {
     let op = "glu_both_backward";
-    let (rows, cols) = halves(both, op)?;
+    let (rows, cols) = sides(both, op)?;
     dh.expect_shape(op, "dh", &[rows, cols])?;
     let dboth = to.overwritten(both.device(), op, both.shape())?;
     distinct(op, &[dh, both], &[&dboth])?;
     let n = dh.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols));
+    let spec = glu_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols), halves(op, &dboth, cols)?);
     let bindings = [dh.slice(), both.slice(), dboth.slice()];
     launch(both.device(), &spec, &bindings, &params, groups(n, vec4(cols)), streaming(5 * n, 8.0))?;
     Ok(dboth)
 }
 
 /// Rows, and half of the columns.
-fn halves(both: &Tensor, op: &'static str) -> Result<(usize, usize)> {
+fn sides(both: &Tensor, op: &'static str) -> Result<(usize, usize)> {
     let (rows, cols) = both.dims2(op)?;
     if !cols.is_multiple_of(2) {
         return Err(Error::shape(op, format!("{:?} does not part in halves", both.shape())));
@@ -210,11 +213,12 @@ fn elementwise_spec(op: u32, vec: bool) -> KernelSpec {
     KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into())])
 }
 
-fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool) -> KernelSpec {
+fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool, half: bool) -> KernelSpec {
     let backward = [GLU_BACKWARD.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
     let both = [GLU_BOTH.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
-    let act = activation as u32;
-    KernelSpec::new(kernel, [("ACT", act), ("BACKWARD", backward.into()), ("BOTH", both.into()), ("VEC", vec.into())])
+    let flags = [("BACKWARD", backward), ("BOTH", both), ("VEC", vec), ("OUT16", half)];
+    let consts = flags.into_iter().map(|(name, flag)| (name, flag.into())).chain([("ACT", activation as u32)]);
+    KernelSpec::new(kernel, consts.collect::<Vec<_>>())
 }
 
 /// Every specialisation.
@@ -224,7 +228,8 @@ pub fn variants() -> Vec<KernelSpec> {
         all.extend((0..3).map(|op| elementwise_spec(op, vec)));
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let kernels: [&'static Kernel; 4] = [&GLU, &GLU_BACKWARD, &GLU_BOTH, &GLU_BOTH_BACKWARD];
-            all.extend(kernels.map(|kernel| glu_spec(kernel, activation, vec)));
+            let halves = [false, true].into_iter().filter(|half| vec || !half);
+            all.extend(halves.flat_map(|half| kernels.map(|kernel| glu_spec(kernel, activation, vec, half))));
         }
     }
     all

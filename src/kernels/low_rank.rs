@@ -5,16 +5,16 @@
 //! U = s·X·Aᵀ [tokens, rank]     V = dY·B [tokens, rank]     dA = Vᵀ·X     dB = dYᵀ·U
 //! ```
 //!
-//! Each moves a wide matrix once and computes little on it, so on GPUs they have kernels of their own; on software
-//! renderers, where computing is what costs, they are products of `matmul`.
+//! Each moves a wide matrix once and computes little on it, so on GPUs they have kernels of their own, which take that
+//! matrix as f16 too; on software renderers, where computing is what costs, they are products of `matmul` on f32.
 
 use super::matmul::{Layout, Out, in_parts, matmul};
-use super::output::{To, distinct, streaming};
+use super::output::{To, distinct, halves, streaming};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use bytemuck::{Pod, Zeroable};
 
 kernel!(
@@ -27,11 +27,13 @@ kernel!(
 );
 kernel!(
     /// U and V.
-    PROJECT, "low_rank_project", "low_rank_project.wgsl", BlocksParams, [read("d"), read("thin"), write("out")]
+    PROJECT, "low_rank_project", "low_rank_project.wgsl", BlocksParams,
+    [read("d").half_if("X16"), read("thin"), write("out")]
 );
 kernel!(
     /// dA and dB.
-    GRADIENT, "low_rank_gradient", "low_rank_gradient.wgsl", BlocksParams, [read("d"), read("thin"), write("out")]
+    GRADIENT, "low_rank_gradient", "low_rank_gradient.wgsl", BlocksParams,
+    [read("d").half_if("X16"), read("thin"), write("out")]
 );
 
 #[repr(C)]
@@ -115,7 +117,7 @@ pub fn project_rows(x: &Tensor, a: &Tensor, scale: f32, to: To<'_>) -> Result<Te
         return Err(Error::shape("low_rank", format!("X {:?} and A {:?}", x.shape(), a.shape())));
     }
     let u = to.overwritten(x.device(), "low_rank", &[tokens, rank])?;
-    if x.device().caps().class == DeviceClass::Software {
+    if as_product(x) {
         return matmul(Layout::Nt, x, a, Out { scale, ..Out::into(&u) });
     }
     distinct("low_rank", &[x, a], &[&u])?;
@@ -132,7 +134,7 @@ pub fn project_blocks(dy: &Tensor, b: &Tensor, blocks: &[Block], to: To<'_>) -> 
     let params = params(blocks, tokens, out)?;
     b.expect_len("low_rank", "B", elements(blocks))?;
     let v = to.overwritten(dy.device(), "low_rank", &[tokens, params.rank as usize])?;
-    if dy.device().caps().class == DeviceClass::Software {
+    if as_product(dy) {
         let (b, scale) = match blocks {
             [one] if one.rows == out => (b.reshape(&[out, one.rank])?, one.scale),
             _ => (spread(b, blocks, out, To::New("scratch"))?, 1.0),
@@ -154,7 +156,7 @@ pub fn gradient_rows(v: &Tensor, x: &Tensor, da: &Tensor) -> Result<()> {
         return Err(Error::shape("low_rank", format!("V {:?} and X {:?}", v.shape(), x.shape())));
     }
     da.expect_shape("low_rank", "dA", &[rank, inn])?;
-    if x.device().caps().class == DeviceClass::Software {
+    if as_product(x) {
         return matmul(Layout::Tn, v, x, Out::add_to(da)).map(drop);
     }
     gradient(true, x, v, &params(&[whole(inn, rank, 1.0)], tokens, inn)?, da)
@@ -169,7 +171,7 @@ pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor) -
     let params = params(blocks, tokens, out)?;
     u.expect_shape("low_rank", "U", &[tokens, params.rank as usize])?;
     db.expect_len("low_rank", "dB", elements(blocks))?;
-    if dy.device().caps().class == DeviceClass::Software {
+    if as_product(dy) {
         return match blocks {
             [one] if one.rows == out => {
                 let to = db.reshape(&[out, one.rank])?;
@@ -179,6 +181,11 @@ pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor) -
         };
     }
     gradient(false, dy, u, &params, db)
+}
+
+/// Whether a product of this wide matrix is left to `matmul`.
+fn as_product(wide: &Tensor) -> bool {
+    wide.device().caps().class == DeviceClass::Software && wide.element() == Element::F32
 }
 
 /// One block for everything.
@@ -218,12 +225,21 @@ fn vec(p: &BlocksParams) -> bool {
     p.width.is_multiple_of(4) && p.first.iter().chain(&p.end).all(|x| x.is_multiple_of(4))
 }
 
-/// The work of a product that moves `wide` elements of its wide matrix.
-fn cost(p: &BlocksParams, others: usize) -> Cost {
+/// Whether a kernel reads `d` four features at a time, and whether those are f16.
+fn loads(d: &Tensor, p: &BlocksParams) -> Result<(bool, bool)> {
+    let vec = vec(p);
+    Ok((vec, halves("low_rank", d, if vec { 4 } else { 1 })?))
+}
+
+/// The work of a product that moves the wide matrix `d`, and so many words beside it.
+fn cost(d: &Tensor, p: &BlocksParams, others: usize) -> Cost {
     let pairs: u64 = (0..MOST).map(|i| u64::from(p.end[i] - p.first[i]) * u64::from(p.cols[i])).sum();
     let features: u64 = (0..MOST).map(|i| u64::from(p.end[i] - p.first[i])).sum();
     let tokens = f64::from(p.tokens);
-    Cost { flops: 2.0 * tokens * pairs as f64, bytes: 4.0 * (tokens * features as f64 + others as f64) }
+    Cost {
+        flops: 2.0 * tokens * pairs as f64,
+        bytes: d.element().bytes() as f64 * tokens * features as f64 + 4.0 * others as f64,
+    }
 }
 
 fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
@@ -238,8 +254,8 @@ fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &T
     let longest = (0..MOST).map(|i| params.end[i] - params.first[i]).max().unwrap_or(0) as usize;
     let splits = FILL.div_ceil(tiles.max(1)).min(longest / 128).clamp(1, 16);
     let params = BlocksParams { splits: splits as u32, ..*params };
-    let spec = project_spec(rows, vec(&params), tok as u32, ct);
-    let cost = cost(&params, thin.len() + splits * out.len());
+    let spec = project_spec(rows, loads(d, &params)?, tok as u32, ct);
+    let cost = cost(d, &params, thin.len() + splits * out.len());
     let run = |_: bool, to: &Tensor| {
         launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
     };
@@ -258,10 +274,11 @@ fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &
     let tokens = params.tokens as usize;
     let splits = GRADIENT_FILL.div_ceil(tiles.max(1) as usize).min(tokens / 64).clamp(1, 64);
     let params = BlocksParams { splits: splits as u32, ..*params };
-    let cost = cost(&params, thin.len() + splits * out.len());
+    let cost = cost(d, &params, thin.len() + splits * out.len());
+    let loads = loads(d, &params)?;
     let groups = u64::from(tiles) * splits as u64;
     let run = |accumulate: bool, to: &Tensor| {
-        let spec = gradient_spec(rows, vec(&params), accumulate, ct);
+        let spec = gradient_spec(rows, loads, accumulate, ct);
         launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, groups, cost)
     };
     in_parts(splits, out, 1.0, true, run)
@@ -272,22 +289,25 @@ fn spread_spec(gather: bool) -> KernelSpec {
     KernelSpec::new(kernel, [("GATHER", gather.into())])
 }
 
-fn project_spec(rows: bool, vec: bool, tok: u32, ct: u32) -> KernelSpec {
-    KernelSpec::new(&PROJECT, [("ROWS", rows.into()), ("VEC", vec.into()), ("TOK", tok), ("CT", ct)])
+fn project_spec(rows: bool, (vec, half): (bool, bool), tok: u32, ct: u32) -> KernelSpec {
+    let flags = [("ROWS", rows.into()), ("VEC", vec.into()), ("X16", half.into()), ("TOK", tok), ("CT", ct)];
+    KernelSpec::new(&PROJECT, flags)
 }
 
-fn gradient_spec(rows: bool, vec: bool, accumulate: bool, ct: u32) -> KernelSpec {
-    let flags = [("ROWS", rows.into()), ("VEC", vec.into()), ("ACCUMULATE", accumulate.into()), ("CT", ct)];
-    KernelSpec::new(&GRADIENT, flags)
+fn gradient_spec(rows: bool, (vec, half): (bool, bool), accumulate: bool, ct: u32) -> KernelSpec {
+    let flags = [("ROWS", rows), ("VEC", vec), ("X16", half), ("ACCUMULATE", accumulate)];
+    let consts = flags.into_iter().map(|(name, flag)| (name, flag.into())).chain([("CT", ct)]);
+    KernelSpec::new(&GRADIENT, consts.collect::<Vec<_>>())
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
     let mut all: Vec<KernelSpec> = flags.map(spread_spec).to_vec();
-    for (rows, vec) in flags.into_iter().flat_map(|r| flags.map(|v| (r, v))) {
-        all.extend([32, 64].into_iter().flat_map(|tok| PROJECT_COLS.map(|ct| project_spec(rows, vec, tok, ct))));
-        all.extend(flags.into_iter().flat_map(|add| GRADIENT_COLS.map(|ct| gradient_spec(rows, vec, add, ct))));
+    let loads = [(false, false), (true, false), (true, true)];
+    for (rows, loads) in flags.into_iter().flat_map(|r| loads.map(|l| (r, l))) {
+        all.extend([32, 64].into_iter().flat_map(|tok| PROJECT_COLS.map(|ct| project_spec(rows, loads, tok, ct))));
+        all.extend(flags.into_iter().flat_map(|add| GRADIENT_COLS.map(|ct| gradient_spec(rows, loads, add, ct))));
     }
     all
 }

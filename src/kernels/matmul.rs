@@ -162,7 +162,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let device = a.device();
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
     if coop::choose(device, layout, (m, n, k), [a1, b1], [stride, column]).is_some() {
-        return coop::matmul(layout, coop::Operand::F32(a), coop::Operand::F32(b), device, out);
+        return coop::matmul(layout, coop::Operand::Tensor(a), coop::Operand::Tensor(b), device, out);
     }
     let class = device.caps().class;
     let lanes = simd::lanes(device.caps());
@@ -219,12 +219,12 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
         nnz: index.nnz() as u32,
         ..Default::default()
     };
-    let cost = Cost { flops: 2.0 * (m * n) as f64 * tokens as f64, bytes: 4.0 * (dy.len() + x.len()) as f64 };
+    let cost = Cost { flops: 2.0 * (m * n) as f64 * tokens as f64, bytes: (dy.slice().len + x.slice().len) as f64 };
     let vec = m.is_multiple_of(4) && n.is_multiple_of(4);
     let run = |accumulate: bool, to: &Tensor| {
         let bindings = [dy.slice(), x.slice(), index.tensor().slice(), to.slice()];
         let spec = match units {
-            Some(on) => coop::sddmm_spec(on, tokens, accumulate),
+            Some(on) => coop::sddmm_spec(on, [coop::format(dy), coop::format(x)], tokens, accumulate),
             None => sddmm_spec(vec, accumulate, tile),
         };
         launch(device, &spec, &bindings, &params, tile.groups(m, n) * splits as u64, cost)
@@ -374,7 +374,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     };
     let cost = Cost {
         flops: 2.0 * (m * n) as f64 * (k + params.rank as usize) as f64,
-        bytes: 4.0 * (x.len() + c.len()) as f64 + w.slice().len as f64,
+        bytes: (x.slice().len + w.slice().len) as f64 + 4.0 * c.len() as f64,
     };
     let groups = tile.groups(m, n);
     if let Some(lanes) = lanes {
@@ -387,7 +387,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         let bindings = [&s_index, &s_values, &u_slice, &v_slice, &bias_slice].map(Slice::clone);
         let [s_index, s_values, u, v, bias] = bindings;
         let spec = match units {
-            Some((units, _)) => coop::rosa_spec(units, variant, k),
+            Some((units, _)) => coop::rosa_spec(units, variant, coop::format(x), k),
             None => rosa_spec(variant),
         };
         let bindings = [x.slice(), w.slice(), s_index, s_values, u, v, bias, to];

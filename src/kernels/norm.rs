@@ -1,7 +1,7 @@
 //! RMSNorm over rows: `shaders/rmsnorm.wgsl`, `shaders/rmsnorm_weight.wgsl`. A norm per head is the same on a view of
 //! `[tokens · heads, head_dim]`.
 
-use super::output::{To, distinct, streaming, vec4};
+use super::output::{To, distinct, halves, streaming, vec4};
 use super::{kernel, launch, matmul};
 use crate::device::spec::{read, write};
 use crate::device::{DeviceClass, Grid, KernelSpec};
@@ -11,7 +11,8 @@ use bytemuck::{Pod, Zeroable};
 
 kernel!(
     /// `y = x·rstd·g`.
-    RMSNORM, "rmsnorm", "rmsnorm.wgsl", RmsNormParams, [read("x"), read("w"), write("y"), write("rstd")]
+    RMSNORM, "rmsnorm", "rmsnorm.wgsl", RmsNormParams,
+    [read("x"), read("w"), write("y").half_if("OUT16"), write("rstd")]
 );
 kernel!(
     /// The gradient of x.
@@ -70,8 +71,8 @@ fn lanes(class: DeviceClass, cols: usize) -> Lanes {
     }
 }
 
-/// `y = x·rstd·g` of x `[rows, cols]` and w `[cols]`; returns y `[rows, cols]` and `rstd [rows]`, which the backward
-/// wants.
+/// `y = x·rstd·g` of x `[rows, cols]` and w `[cols]`; returns y `[rows, cols]`, f16 if it is asked for and cols is a multiple
+/// of 4, and `rstd [rows]`, which the backward wants.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
@@ -85,7 +86,8 @@ pub fn rmsnorm_forward(x: &Tensor, w: &Tensor, norm: RmsNorm, y: To<'_>, rstd: T
     distinct(op, &[x, w], &[&y, &rstd])?;
     let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
     let lanes = lanes(device.caps().class, cols);
-    let spec = forward_spec(norm.unit_offset, vec4(cols), lanes);
+    let half = halves(op, &y, cols)?;
+    let spec = forward_spec(norm.unit_offset, vec4(cols), half, lanes);
     let bindings = [x.slice(), w.slice(), y.slice(), rstd.slice()];
     launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(3 * x.len(), 2.0))?;
     Ok((y, rstd))
@@ -161,15 +163,15 @@ impl Lanes {
     }
 }
 
-fn forward_spec(unit: bool, vec: bool, lanes: Lanes) -> KernelSpec {
-    let mut consts = vec![("BACKWARD", 0), ("UNIT", unit.into()), ("VEC", vec.into())];
+fn forward_spec(unit: bool, vec: bool, half: bool, lanes: Lanes) -> KernelSpec {
+    let mut consts = vec![("BACKWARD", 0), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", half.into())];
     consts.extend(lanes.consts());
     KernelSpec::new(&RMSNORM, consts)
 }
 
 fn backward_spec(unit: bool, vec: bool, accumulate: bool, lanes: Lanes) -> KernelSpec {
-    let mut consts =
-        vec![("BACKWARD", 1), ("UNIT", unit.into()), ("VEC", vec.into()), ("ACCUMULATE", accumulate.into())];
+    let mut consts = vec![("BACKWARD", 1), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", 0)];
+    consts.push(("ACCUMULATE", accumulate.into()));
     consts.extend(lanes.consts());
     KernelSpec::new(&RMSNORM_BACKWARD, consts)
 }
@@ -185,7 +187,7 @@ pub fn variants() -> Vec<KernelSpec> {
     for vec in flags {
         all.push(weight_spec(vec));
         for (lanes, unit) in [SOFTWARE, NARROW, WIDE].into_iter().flat_map(|l| flags.map(|u| (l, u))) {
-            all.push(forward_spec(unit, vec, lanes));
+            all.extend(flags.into_iter().filter(|h| vec || !h).map(|half| forward_spec(unit, vec, half, lanes)));
             all.extend(flags.map(|accumulate| backward_spec(unit, vec, accumulate, lanes)));
         }
     }

@@ -2,13 +2,15 @@
 
 use crate::device::{Cost, Device};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 /// Where a kernel's result goes.
 #[derive(Clone, Copy, Debug)]
 pub enum To<'a> {
     /// A new tensor; the text is its row in the ledger.
     New(&'static str),
+    /// A new tensor of f16, from kernels that can write one.
+    Half(&'static str),
     /// Overwrites this one.
     Into(&'a Tensor),
     /// Adds to this one.
@@ -22,10 +24,19 @@ impl Default for To<'_> {
 }
 
 impl To<'_> {
+    /// A new activation of such elements.
+    pub fn activation(element: Element) -> Self {
+        match element {
+            Element::F32 => To::New("activations"),
+            Element::F16 => To::Half("activations"),
+        }
+    }
+
     /// The tensor to write, of exactly `shape`.
     pub(super) fn tensor(&self, device: &Device, op: &'static str, shape: &[usize]) -> Result<Tensor> {
         match self {
             To::New(what) => Tensor::empty(device, shape, what),
+            To::Half(what) => Tensor::empty_of(Element::F16, device, shape, what),
             To::Into(t) | To::AddTo(t) => t.expect_shape(op, "the output", shape).cloned(),
         }
     }
@@ -59,6 +70,17 @@ pub(super) fn distinct(op: &'static str, inputs: &[&Tensor], outputs: &[&Tensor]
         }
     }
     Ok(())
+}
+
+/// Whether `t`, with `contiguous` elements one behind the other, is f16: kernels write and read those four at a time.
+///
+/// # Errors
+/// [`Error::Shape`] that names `op`, where four are not always there.
+pub(super) fn halves(op: &'static str, t: &Tensor, contiguous: usize) -> Result<bool> {
+    if t.element() == Element::F16 && !vec4(contiguous) {
+        return Err(Error::shape(op, format!("{:?} of f16 is not a multiple of 4 long", t.shape())));
+    }
+    Ok(t.element() == Element::F16)
 }
 
 /// Whether rows of `contiguous` elements can be read four at a time.

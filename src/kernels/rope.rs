@@ -4,7 +4,7 @@
 //! product of a position near 131,072 with a frequency is off by up to 4·10⁻³ radians. In f64 on the host both are
 //! exact to an f32's last bit, and a load is cheaper than a sine.
 
-use super::output::{To, distinct, streaming, vec4};
+use super::output::{To, distinct, halves, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Device, Grid, KernelSpec};
@@ -30,7 +30,7 @@ kernel!(
 kernel!(
     /// Their gradients into one matrix, turned back.
     ROPE_MERGE, "rope_merge", "rope_split.wgsl", RopeSplitParams,
-    [read("cosines"), read("sines"), read("at"), read("q"), read("k"), read("v"), write("all")]
+    [read("cosines"), read("sines"), read("at"), read("q"), read("k"), read("v"), write("all").half_if("OUT16")]
 );
 
 #[repr(C)]
@@ -194,7 +194,8 @@ pub fn rope_split(
     Ok(parts)
 }
 
-/// The gradient of [`rope_split`]'s operand from those of its results.
+/// The gradient of [`rope_split`]'s operand from those of its results; f16 if that is asked for, and half a head is a multiple
+/// of 4 long.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
@@ -239,12 +240,13 @@ fn split(
     bindings.extend(operands.map(Tensor::slice));
     let pairs = tokens * (heads + 2 * kv_heads) * half;
     let groups = (if vec { pairs / 4 } else { pairs }).div_ceil(256) as u64;
-    launch(positions.device(), &split_spec(merge, vec), &bindings, &params, groups, streaming(4 * pairs, 1.5))
+    let spec = split_spec(merge, vec, merge && halves("rope_merge", operands[3], half)?);
+    launch(positions.device(), &spec, &bindings, &params, groups, streaming(4 * pairs, 1.5))
 }
 
-fn split_spec(merge: bool, vec: bool) -> KernelSpec {
+fn split_spec(merge: bool, vec: bool, out16: bool) -> KernelSpec {
     let kernel = if merge { &ROPE_MERGE } else { &ROPE_SPLIT };
-    KernelSpec::new(kernel, [("MERGE", merge.into()), ("VEC", vec.into())])
+    KernelSpec::new(kernel, [("MERGE", merge.into()), ("VEC", vec.into()), ("OUT16", out16.into())])
 }
 
 fn spec(in_place: bool, vec: bool) -> KernelSpec {
@@ -257,6 +259,7 @@ pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
     flags
         .iter()
-        .flat_map(|&one| flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec)]))
+        .flat_map(|&one| flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec, false)]))
+        .chain([split_spec(true, true, true)])
         .collect()
 }

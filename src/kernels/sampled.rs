@@ -12,12 +12,13 @@ use crate::csr::CsrPattern;
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec, Precision};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use bytemuck::{Pod, Zeroable};
 
 kernel!(
-    /// `turned[col, t] = x[t, col]`, as f16 or f32.
-    TRANSPOSE, "transpose", "transpose.wgsl", TransposeParams, [read("x"), write("turned")]
+    /// `turned[col, t] = x[t, col]`, as f16 or f32; x likewise.
+    TRANSPOSE, "transpose", "transpose.wgsl", TransposeParams,
+    [read("x").half_if("X16"), write("turned")]
 );
 kernel!(
     /// `dS[e] += Σ_t dYᵀ[row(e), t] · Xᵀ[col(e), t]`.
@@ -179,8 +180,8 @@ const DISCRETE: Rates =
 const INTEGRATED: Rates =
     Rates { units: 10e12, plain: 4e12, sampled: 0.3e12, copied: 0.15e12, launch: 10e-6, start: 30e-6 };
 
-/// Whether sampling should take less time than the masked product.
-pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex) -> bool {
+/// Whether sampling should take less time than the masked product; `operands` are the bytes of dY and X.
+pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex, operands: u64) -> bool {
     let caps = device.caps();
     let rates = match caps.class {
         DeviceClass::Integrated => &INTEGRATED,
@@ -193,7 +194,7 @@ pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex) -> bool 
     let tile = rates.start + flops / if units { rates.units } else { rates.plain };
 
     let row = (tokens.next_multiple_of(TOKENS) * element(half)) as f64;
-    let copies = copies_bytes(half, tokens, index) + 4.0 * (tokens * (m + n)) as f64;
+    let copies = copies_bytes(half, tokens, index) + operands as f64;
     // a four reads a row of dY too
     let sampled = 3.0 * rates.launch + 1.25 * index.nnz() as f64 * row / rates.sampled + copies / rates.copied;
     let largest = m.max(n) as f64 * row;
@@ -235,6 +236,10 @@ pub(super) fn run(sampling: Sampling, dy: &Tensor, x: &Tensor, index: &SparseInd
 /// Some tokens of x `[tokens, cols]` as `[cols, words]`, a row's words filled up with zeros.
 fn turned(x: &Tensor, tokens: std::ops::Range<usize>, half: bool, words: usize) -> Result<Tensor> {
     let (_, cols) = x.dims2("transpose")?;
+    let x16 = x.element() == Element::F16;
+    if x16 && !half {
+        return Err(Error::shape("transpose", format!("{x:?} is not turned into f32")));
+    }
     let out = Tensor::empty(x.device(), &[cols, words], "scratch")?;
     let params = TransposeParams {
         first: tokens.start as u32,
@@ -243,21 +248,22 @@ fn turned(x: &Tensor, tokens: std::ops::Range<usize>, half: bool, words: usize) 
         words: words as u32,
         ..Default::default()
     };
-    let cost = Cost { flops: 0.0, bytes: 4.0 * (tokens.len() * cols + out.len()) as f64 };
+    let read = x.element().bytes() * tokens.len() * cols;
+    let cost = Cost { flops: 0.0, bytes: (read + 4 * out.len()) as f64 };
     let groups = (cols.div_ceil(64) * (words / 32)) as u64;
-    launch(x.device(), &transpose_spec(half), &[x.slice(), out.slice()], &params, groups, cost)?;
+    launch(x.device(), &transpose_spec(half, x16), &[x.slice(), out.slice()], &params, groups, cost)?;
     Ok(out)
 }
 
-fn transpose_spec(half: bool) -> KernelSpec {
-    KernelSpec::new(&TRANSPOSE, [("HALF", half.into())])
+fn transpose_spec(half: bool, x16: bool) -> KernelSpec {
+    KernelSpec::new(&TRANSPOSE, [("HALF", half.into()), ("X16", x16.into())])
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
-    let mut all = Vec::new();
+    let mut all = vec![transpose_spec(true, true)];
     for half in [false, true] {
-        all.push(transpose_spec(half));
+        all.push(transpose_spec(half, false));
         for (lanes, unroll) in LANES.iter().flat_map(|&l| UNROLLS.map(|u| (l, u))) {
             all.push(Sampling { half, lanes, unroll, slice: TOKENS }.spec());
         }

@@ -7,7 +7,7 @@ use crate::csr::CsrPattern;
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use bytemuck::{Pod, Zeroable};
 use std::sync::{Arc, OnceLock};
 
@@ -215,7 +215,9 @@ pub enum SddmmWay {
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
     let (tokens, _) = dy.dims2("sddmm")?;
-    let samples = ds.device().caps().class == DeviceClass::Software || sampled::pays(ds.device(), tokens, index);
+    let operands = dy.slice().len + x.slice().len;
+    let samples =
+        ds.device().caps().class == DeviceClass::Software || sampled::pays(ds.device(), tokens, index, operands);
     sddmm_by(if samples { SddmmWay::Sampled } else { SddmmWay::Tile }, dy, x, index, ds)
 }
 
@@ -228,9 +230,12 @@ pub fn sddmm_by(way: SddmmWay, dy: &Tensor, x: &Tensor, index: &SparseIndex, ds:
     if index.nnz() == 0 || tokens == 0 {
         return Ok(());
     }
+    // the kernel for software renderers reads f32
+    let by_entry = ds.device().caps().class == DeviceClass::Software
+        && [dy, x].iter().all(|operand| operand.element() == Element::F32);
     match way {
         SddmmWay::Tile => masked_product(dy, x, index, ds),
-        SddmmWay::Sampled if ds.device().caps().class == DeviceClass::Software => sampled(dy, x, index, ds),
+        SddmmWay::Sampled if by_entry => sampled(dy, x, index, ds),
         SddmmWay::Sampled => sddmm_sampled(Sampling::choose(ds.device(), tokens, index), dy, x, index, ds),
     }
 }

@@ -1,12 +1,13 @@
 //! Self-attention: grouped queries, rotary positions, causal inside of a segment.
 
-use super::Linear;
+use super::{Linear, linear};
 use crate::autograd::ops::{self, AttentionInputs, Norm};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
+use crate::kernels::To;
 use crate::kernels::attention::{AttentionShape, Ranges, attention_decode, attention_forward, kv_store};
 use crate::kernels::rope::RopeTable;
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 /// The attention block of a layer.
 pub struct Attention {
@@ -63,14 +64,16 @@ pub struct Cached {
 impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
     pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
+        let (tokens, _) = x.value.dims2("attention")?;
         let (q, k, v) = self.queries_keys_values(tape, x, positions)?;
+        let made_of = self.o_proj.operands(tape, tokens);
         let out = match pass {
-            Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape)?,
+            Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape, made_of)?,
             Pass::Prefill(sight, cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);
                 cached.store(layer, k, v)?;
-                let (out, _) = attention_forward(q, k, v, sight.of(self.windowed).keys(), &self.shape, None)?;
-                Var::constant(out)
+                let (keys, to) = (sight.of(self.windowed).keys(), To::activation(made_of));
+                Var::constant(attention_forward(q, k, v, keys, &self.shape, to, To::default())?.0)
             }
             Pass::Decode(cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);
@@ -90,14 +93,15 @@ impl Attention {
         if let (Qkv::Fused(linear), None) = (&self.qkv, &self.qk_norm) {
             let all = linear.forward(tape, x)?;
             tape.enter(|| self.o_proj.parent());
-            let [q, k, v] = ops::rope_split(tape, &all, &self.rope, positions, heads, kv_heads)?;
+            let gradient = linear.operands(tape, positions.len());
+            let [q, k, v] = ops::rope_split(tape, &all, &self.rope, positions, heads, kv_heads, gradient)?;
             return Ok((q, k, v));
         }
         let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
         tape.enter(|| self.o_proj.parent());
         let (q, k) = match &self.qk_norm {
             None => (q, k),
-            Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq)?, ops::rmsnorm(tape, &k, nk)?),
+            Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq, Element::F32)?, ops::rmsnorm(tape, &k, nk, Element::F32)?),
         };
         let q = ops::rope(tape, &q, &self.rope, positions)?;
         Ok((q, ops::rope(tape, &k, &self.rope, positions)?, v))
@@ -119,6 +123,11 @@ impl Qkv {
                 Ok((part(0, q)?, part(q, kv)?, part(q + kv, kv)?))
             }
         }
+    }
+
+    /// What their input is best made of.
+    pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
+        linear::operands(self.linears(), tape, tokens)
     }
 
     pub fn linears(&self) -> &[Linear] {

@@ -6,7 +6,7 @@ use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::io::config::ModelConfig;
 use crate::kernels::rope::RopeTable;
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use std::sync::Arc;
 
 /// A causal language model on a device.
@@ -55,7 +55,7 @@ impl Decoder {
             x = if checkpointing > 0 { tape.checkpoint(&x, run)? } else { run(tape, &x)? };
         }
         tape.enter(|| "model.norm");
-        ops::rmsnorm(tape, &x, &self.norm)
+        ops::rmsnorm(tape, &x, &self.norm, Element::F32)
     }
 
     /// Brings weights that hold their sparse adapters up to date with the adapters' values; see [`Linear::attach`].
@@ -75,21 +75,25 @@ impl Decoder {
 impl Layer {
     fn forward(&self, tape: &mut Tape, x: &Var, index: usize, input: &Input) -> Result<Var> {
         let after = self.output_norms.as_ref();
-        let norm = |tape: &mut Tape, x: &Var, norm: &Norm| {
+        let (tokens, _) = x.value.dims2("layer")?;
+        let norm = |tape: &mut Tape, x: &Var, norm: &Norm, y: Element| {
             tape.enter(|| format!("model.layers.{index}.{}", self.name_of(norm)));
-            ops::rmsnorm(tape, x, norm)
+            ops::rmsnorm(tape, x, norm, y)
         };
+        // what a norm in front of linears makes, and one that the residual stream takes
+        let (qkv, gate_up) = (self.attention.qkv.operands(tape, tokens), self.mlp.gate_up.operands(tape, tokens));
+        let stream = Element::F32;
         let add = |tape: &mut Tape, a: &Var, b: &Var| {
             tape.enter(|| format!("model.layers.{index}"));
             ops::add(tape, a, b)
         };
-        let h = norm(tape, x, &self.input_norm)?;
+        let h = norm(tape, x, &self.input_norm, qkv)?;
         let h = self.attention.forward(tape, &h, index, &input.positions, &input.pass)?;
-        let h = after.map_or(Ok(h.clone()), |(n, _)| norm(tape, &h, n))?;
+        let h = after.map_or(Ok(h.clone()), |(n, _)| norm(tape, &h, n, stream))?;
         let x = add(tape, x, &h)?;
-        let h = norm(tape, &x, &self.mlp_norm)?;
+        let h = norm(tape, &x, &self.mlp_norm, gate_up)?;
         let h = self.mlp.forward(tape, &h)?;
-        let h = after.map_or(Ok(h.clone()), |(_, n)| norm(tape, &h, n))?;
+        let h = after.map_or(Ok(h.clone()), |(_, n)| norm(tape, &h, n, stream))?;
         add(tape, &x, &h)
     }
 

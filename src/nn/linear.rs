@@ -4,7 +4,7 @@ use crate::autograd::ops::{self, Attachment};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::in_weight::InWeight;
-use crate::tensor::{Tensor, Weight};
+use crate::tensor::{Element, Tensor, Weight};
 use std::sync::{Arc, RwLock};
 
 /// A linear layer: one module of the model, or several that share their input, whose weights lie one below the other
@@ -147,6 +147,12 @@ impl Linear {
         })
     }
 
+    /// See [`ops::Linear::operands`].
+    pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
+        // a bias that trains sums the gradient of Y as f32
+        self.read(|l| if l.bias_grad.is_some() { Element::F32 } else { l.linear.operands(tape, tokens) })
+    }
+
     fn read<T>(&self, f: impl FnOnce(&Inner) -> T) -> T {
         f(&self.inner.read().unwrap_or_else(|e| e.into_inner()))
     }
@@ -154,6 +160,12 @@ impl Linear {
     fn write<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
         f(&mut self.inner.write().unwrap_or_else(|e| e.into_inner()))
     }
+}
+
+/// What the input of several linears is best made of, and the gradients of their outputs.
+pub(super) fn operands(linears: &[Linear], tape: &Tape, tokens: usize) -> Element {
+    let all = linears.iter().all(|l| l.operands(tape, tokens) == Element::F16);
+    if all { Element::F16 } else { Element::F32 }
 }
 
 /// A module's name in front of the last dot, and behind it.

@@ -1,9 +1,10 @@
 //! The gated MLP.
 
-use super::Linear;
-use crate::autograd::ops::{self, Activation};
+use super::{Linear, linear};
+use crate::autograd::ops::{self, Activation, Stored};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
+use crate::tensor::Element;
 
 /// `down(act(gate(x)) · up(x))`
 pub struct Mlp {
@@ -23,17 +24,20 @@ pub enum GateUp {
 impl Mlp {
     /// X `[tokens, hidden]` to `[tokens, hidden]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let (tokens, _) = x.value.dims2("mlp")?;
+        let h = self.down_proj.operands(tape, tokens);
+        let stored = Stored { h, gradients: self.gate_up.operands(tape, tokens) };
         let h = match &self.gate_up {
             GateUp::Apart(linears) => {
                 let [gate_proj, up_proj] = &**linears;
                 let (gate, up) = (gate_proj.forward(tape, x)?, up_proj.forward(tape, x)?);
                 tape.enter(|| self.down_proj.parent());
-                ops::gated(tape, &gate, &up, self.activation)?
+                ops::gated(tape, &gate, &up, self.activation, stored)?
             }
             GateUp::Fused(linear) => {
                 let both = linear.forward(tape, x)?;
                 tape.enter(|| self.down_proj.parent());
-                ops::gated_both(tape, &both, self.activation)?
+                ops::gated_both(tape, &both, self.activation, stored)?
             }
         };
         self.down_proj.forward(tape, &h)
@@ -43,6 +47,16 @@ impl Mlp {
         match &self.gate_up {
             GateUp::Apart(linears) => linears.iter().chain([&self.down_proj]).collect(),
             GateUp::Fused(linear) => vec![linear, &self.down_proj],
+        }
+    }
+}
+
+impl GateUp {
+    /// What their input is best made of, and the gradients of their outputs.
+    pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
+        match self {
+            GateUp::Apart(linears) => linear::operands(&**linears, tape, tokens),
+            GateUp::Fused(linear) => linear.operands(tape, tokens),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Tensors on the device: contiguous, row-major, 32 bits an element. Transposition is a flag of the product, not a
-//! layout. Quantised and 16-bit weights are a type of their own, [`Weight`].
+//! Tensors on the device: contiguous, row-major, 32 bits an element, or 16 where only products read them. Transposition is
+//! a flag of the product, not a layout. Quantised and 16-bit weights are a type of their own, [`Weight`].
 
 mod weight;
 
@@ -9,7 +9,28 @@ use crate::device::{Buffer, Device, Slice};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 
-/// A contiguous tensor of `f32` (or `u32` where a function says so) in device memory.
+/// What the elements of a tensor are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// `f32`, or `u32` where a function says so.
+    #[default]
+    F32,
+    /// Two a word, in rows of an even length: what only products read that round their operands to f16 anyway. Kernels
+    /// refuse it but for variants that say otherwise, see [`Launch`](crate::device::Launch).
+    F16,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::F16 => 2,
+        }
+    }
+}
+
+/// A contiguous tensor in device memory.
 #[derive(Clone)]
 pub struct Tensor {
     device: Device,
@@ -17,6 +38,7 @@ pub struct Tensor {
     /// Bytes into the buffer.
     offset: u64,
     shape: Vec<usize>,
+    element: Element,
 }
 
 impl Tensor {
@@ -25,9 +47,18 @@ impl Tensor {
     /// # Errors
     /// Those of [`Device::alloc`].
     pub fn empty(device: &Device, shape: &[usize], what: &'static str) -> Result<Tensor> {
-        let elements: usize = shape.iter().product();
-        let buffer = device.alloc(4 * elements.max(1) as u64, what)?;
-        Ok(Tensor { device: device.clone(), buffer, offset: 0, shape: shape.to_vec() })
+        Tensor::empty_of(Element::F32, device, shape, what)
+    }
+
+    /// The same of such elements.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for rows of an odd number of f16; those of [`Device::alloc`].
+    pub fn empty_of(element: Element, device: &Device, shape: &[usize], what: &'static str) -> Result<Tensor> {
+        check_rows(element, shape)?;
+        let bytes = element.bytes() * shape.iter().product::<usize>();
+        let buffer = device.alloc(bytes.max(4) as u64, what)?;
+        Ok(Tensor { device: device.clone(), buffer, offset: 0, shape: shape.to_vec(), element })
     }
 
     /// Zeros.
@@ -37,9 +68,10 @@ impl Tensor {
         Ok(t)
     }
 
-    /// From host memory; `data` holds the elements of `shape`, 4 bytes each.
+    /// From host memory; `data` holds the elements of `shape`: 4 bytes each, or 2 for f16.
     pub fn from_slice<T: Pod>(device: &Device, shape: &[usize], data: &[T], what: &'static str) -> Result<Tensor> {
-        let t = Tensor::empty(device, shape, what)?;
+        let element = if size_of::<T>() == 2 { Element::F16 } else { Element::F32 };
+        let t = Tensor::empty_of(element, device, shape, what)?;
         t.write(data)?;
         Ok(t)
     }
@@ -48,11 +80,12 @@ impl Tensor {
     /// device's alignment of bindings (256 bytes suits all).
     pub fn view(&self, start: usize, shape: &[usize]) -> Result<Tensor> {
         let elements: usize = shape.iter().product();
-        let offset = self.offset + 4 * start as u64;
+        let offset = self.offset + (self.element.bytes() * start) as u64;
         if start + elements > self.len() || !offset.is_multiple_of(self.device.caps().storage_alignment) {
             return Err(Error::shape("view", format!("{shape:?} at {start} of {:?}", self.shape)));
         }
-        Ok(Tensor { device: self.device.clone(), buffer: self.buffer.clone(), offset, shape: shape.to_vec() })
+        check_rows(self.element, shape)?;
+        Ok(Tensor { offset, shape: shape.to_vec(), ..self.clone() })
     }
 
     /// Rows of a matrix: a view where a binding may start there, else a copy in the ledger's row `what`.
@@ -64,12 +97,12 @@ impl Tensor {
         if first + rows > all {
             return Err(Error::shape("rows", format!("{first}..{} of {:?}", first + rows, self.shape)));
         }
-        let offset = self.offset + 4 * (first * cols) as u64;
+        let offset = self.offset + (self.element.bytes() * first * cols) as u64;
         if offset.is_multiple_of(self.device.caps().storage_alignment) {
             return self.view(first * cols, &[rows, cols]);
         }
-        let copy = Tensor::empty(&self.device, &[rows, cols], what)?;
-        self.device.copy(&self.buffer.range(offset, 4 * copy.len() as u64), &copy.slice())?;
+        let copy = Tensor::empty_of(self.element, &self.device, &[rows, cols], what)?;
+        self.device.copy(&self.buffer.range(offset, copy.bytes()), &copy.slice())?;
         Ok(copy)
     }
 
@@ -78,6 +111,7 @@ impl Tensor {
         if shape.iter().product::<usize>() != self.len() {
             return Err(Error::shape("reshape", format!("{:?} to {shape:?}", self.shape)));
         }
+        check_rows(self.element, shape)?;
         Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
     }
 
@@ -89,9 +123,13 @@ impl Tensor {
         &self.shape
     }
 
-    /// A tensor over memory that is there.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// A tensor of f32 over memory that is there.
     fn over(device: &Device, buffer: Buffer, offset: u64, shape: &[usize]) -> Tensor {
-        Tensor { device: device.clone(), buffer, offset, shape: shape.to_vec() }
+        Tensor { device: device.clone(), buffer, offset, shape: shape.to_vec(), element: Element::F32 }
     }
 
     /// The buffer, and where in it the elements start, in bytes.
@@ -141,22 +179,38 @@ impl Tensor {
         Err(Error::shape(op, format!("{name} has {} elements, expected {len}", self.len())))
     }
 
+    /// Bytes of all elements.
+    fn bytes(&self) -> u64 {
+        (self.element.bytes() * self.len()) as u64
+    }
+
     /// What a kernel binds: exactly the elements.
     pub fn slice(&self) -> Slice {
-        self.buffer.range(self.offset, 4 * self.len().max(1) as u64)
+        Slice { half: self.element == Element::F16, ..self.buffer.range(self.offset, self.bytes().max(4)) }
     }
 
     /// Overwrites all elements.
     pub fn write<T: Pod>(&self, data: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(data);
-        if bytes.len() != 4 * self.len() {
-            return Err(Error::shape("write", format!("{} bytes into {:?}", bytes.len(), self.shape)));
+        if bytes.len() as u64 != self.bytes() || !self.suits::<T>() {
+            return Err(Error::shape("write", format!("{} bytes into {self:?}", bytes.len())));
         }
         if bytes.is_empty() { Ok(()) } else { self.device.upload(&self.slice(), bytes) }
     }
 
+    /// Whether `T` can stand for elements, for several, or for bytes of them.
+    fn suits<T>(&self) -> bool {
+        size_of::<T>() == 1 || (size_of::<T>() == 2) == (self.element == Element::F16)
+    }
+
     /// Reads all elements back and waits. Not for hot loops.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if elements are of another size than `T`; those of the device.
     pub fn read<T: Pod>(&self) -> Result<Vec<T>> {
+        if !self.suits::<T>() {
+            return Err(Error::shape("read", format!("{self:?} as elements of {} bytes", size_of::<T>())));
+        }
         if self.is_empty() {
             return Ok(Vec::new());
         }
@@ -170,15 +224,26 @@ impl Tensor {
 
     /// A copy in memory of its own.
     pub fn duplicate(&self, what: &'static str) -> Result<Tensor> {
-        let t = Tensor::empty(&self.device, &self.shape, what)?;
+        let t = Tensor::empty_of(self.element, &self.device, &self.shape, what)?;
         self.device.copy(&self.slice(), &t.slice())?;
         Ok(t)
+    }
+}
+
+/// Refuses rows of an odd number of f16.
+fn check_rows(element: Element, shape: &[usize]) -> Result<()> {
+    match shape.last() {
+        Some(cols) if element == Element::F16 && cols % 2 == 1 => {
+            Err(Error::shape("tensor", format!("rows of f16 are of an even length, those of {shape:?} are not")))
+        }
+        _ => Ok(()),
     }
 }
 
 impl std::fmt::Debug for Tensor {
     /// The shape; contents are on the device.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tensor{:?}", self.shape)
+        let element = if self.element == Element::F16 { " of f16" } else { "" };
+        write!(f, "Tensor{:?}{element}", self.shape)
     }
 }

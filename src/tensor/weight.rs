@@ -3,7 +3,7 @@
 use crate::device::{Buffer, Device, Slice};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 /// Device layouts, by the number that shaders know them by. GGUF's blocks of 18, 20 and 34 bytes are split into words
 /// of codes and words of scales, so that every load is aligned. Q4_0 becomes Q4 with minimum −8·scale, exactly.
@@ -126,13 +126,17 @@ impl Weight {
         Ok(Weight { device: device.clone(), buffer, offset: 0, format, rows, cols })
     }
 
-    /// An f32 tensor `[rows, cols]` as a weight that shares its memory.
+    /// A tensor `[rows, cols]` as a weight that shares its memory.
     ///
     /// # Errors
     /// [`Error::Shape`] for anything but a matrix.
     pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
         let (rows, cols) = tensor.dims2("weight")?;
-        Weight::over(tensor, WeightFormat::F32, rows, cols)
+        let format = match tensor.element() {
+            Element::F32 => WeightFormat::F32,
+            Element::F16 => WeightFormat::F16,
+        };
+        Weight::over(tensor, format, rows, cols)
     }
 
     /// The words of a tensor as a weight that shares its memory.
@@ -140,7 +144,7 @@ impl Weight {
     /// # Errors
     /// [`Error::Shape`] where a weight `[rows, cols]` has more words or fewer.
     pub fn over(tensor: &Tensor, format: WeightFormat, rows: usize, cols: usize) -> Result<Self> {
-        if format.bytes((rows * cols) as u64) != 4 * tensor.len() as u64 {
+        if format.bytes((rows * cols) as u64) != (tensor.element().bytes() * tensor.len()) as u64 {
             return Err(Error::shape("weight", format!("{:?} as {format:?} [{rows}, {cols}]", tensor.shape())));
         }
         let (buffer, offset) = tensor.memory();

@@ -7,7 +7,7 @@ use rugosa::autograd::ops::{AttentionInputs, attention};
 use rugosa::cases::attention_reference::Case;
 use rugosa::kernels::attention::AttentionShape;
 use rugosa::rng::Rng;
-use rugosa::tensor::Tensor;
+use rugosa::tensor::{Element, Tensor};
 
 /// Out in f64; `start[t] ..= t` are the keys that token t sees.
 fn forward(at: &Inputs, s: &AttentionShape, start: &[u32]) -> Vec<f64> {
@@ -63,17 +63,20 @@ pub fn check(case: Case) {
     let inputs = vec![wide(&q), wide(&k), wide(&v)];
     let run = |at: &Inputs| forward(at, &shape, &start);
     let (out, reference) = (run(&inputs), differences(&inputs, &dy, run));
-    for tracked in [[true, true, true], [true, false, false], [false, false, true], [false; 3]] {
-        let what = format!("{case:?} {tracked:?}");
+    let ways = [[true, true, true], [true, false, false], [false, false, true], [false; 3]];
+    // matrix units make outputs of f16 too
+    let elements = [Element::F32, Element::F16].into_iter().take(if is_on_units() { 2 } else { 1 });
+    for (element, tracked) in elements.flat_map(|e| ways.map(|tracked| (e, tracked))) {
+        let what = format!("{case:?} {element:?} {tracked:?}");
         let mut tape = Tape::new(None);
         let vars = [
             input(&mut tape, &q_shape, &q, tracked[0]),
             input(&mut tape, &kv_shape, &k, tracked[1]),
             input(&mut tape, &kv_shape, &v, tracked[2]),
         ];
-        let y = attention(&mut tape, &vars[0], &vars[1], &vars[2], &inputs_on_device, shape).unwrap();
+        let y = attention(&mut tape, &vars[0], &vars[1], &vars[2], &inputs_on_device, shape, element).unwrap();
         // scores reach about 5: exp is good to 3 + 2·5 ulp, twice in a softmax; its backward subtracts
-        assert_near(&format!("out {what}"), &y.value.read().unwrap(), &out, n + head_dim, 48.0);
+        assert_near_of(element, &format!("out {what}"), &read(&y.value), &out, n + head_dim, 48.0);
         assert_eq!(y.is_tracked(), tracked.contains(&true), "{what}");
         if y.is_tracked() {
             tape.seed(&y, up(&q_shape, &dy)).unwrap();

@@ -1,9 +1,10 @@
 //! Central differences, and how close a gradient must come.
 
+use half::f16;
 use rugosa::autograd::{Param, Tape, Var};
 use rugosa::device::{Device, DeviceOptions, Precision};
 use rugosa::kernels::coop;
-use rugosa::tensor::Tensor;
+use rugosa::tensor::{Element, Tensor};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
@@ -25,6 +26,11 @@ pub fn units() -> Option<&'static Device> {
         (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
     };
     DEVICE.get_or_init(open).as_ref()
+}
+
+/// Whether this thread computes on matrix units.
+pub fn is_on_units() -> bool {
+    ON_UNITS.get()
 }
 
 /// Lets `f` compute on matrix units.
@@ -70,10 +76,17 @@ pub fn differences(inputs: &Inputs, weights: &[f32], f: impl Fn(&Inputs) -> Vec<
 /// of them, and functions magnify it as they magnify roundings in f32.
 #[track_caller]
 pub fn assert_near(what: &str, got: &[f32], want: &[f64], terms: usize, ulp: f64) {
+    assert_near_of(Element::F32, what, got, want, terms, ulp);
+}
+
+/// The same of a result that is stored as `element`.
+#[track_caller]
+pub fn assert_near_of(element: Element, what: &str, got: &[f32], want: &[f64], terms: usize, ulp: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let most = want.iter().fold(0.0f64, |m, w| m.max(w.abs()));
     // rounding errors of a sum of independent terms grow as √n; four standard deviations, and the differences' own error
-    let halves = if ON_UNITS.get() { (8.0 + ulp / 2.0) / 2048.0 * most } else { 0.0 };
+    let operands = if ON_UNITS.get() { (8.0 + ulp / 2.0) / 2048.0 * most } else { 0.0 };
+    let halves = operands + if element == Element::F16 { most / 1024.0 + 2f64.powi(-24) } else { 0.0 };
     let bound = f64::from(f32::EPSILON) * (4.0 * (terms as f64).sqrt() + ulp) * most + 1e-9 + halves;
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(*g) - w).abs();
@@ -83,6 +96,25 @@ pub fn assert_near(what: &str, got: &[f32], want: &[f64], terms: usize, ulp: f64
 
 pub fn up(shape: &[usize], values: &[f32]) -> Tensor {
     Tensor::from_slice(device(), shape, values, "test").unwrap()
+}
+
+/// The values of a tensor of floats.
+pub fn read(tensor: &Tensor) -> Vec<f32> {
+    match tensor.element() {
+        Element::F32 => tensor.read().unwrap(),
+        Element::F16 => tensor.read::<f16>().unwrap().into_iter().map(f32::from).collect(),
+    }
+}
+
+/// An activation of such elements.
+pub fn up_of(element: Element, shape: &[usize], values: &[f32]) -> Tensor {
+    match element {
+        Element::F32 => up(shape, values),
+        Element::F16 => {
+            let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+            Tensor::from_slice(device(), shape, &halves, "test").unwrap()
+        }
+    }
 }
 
 /// What gradients start from: a backward adds to what is there.
@@ -112,5 +144,5 @@ pub fn input(tape: &mut Tape, shape: &[usize], values: &[f32], tracked: bool) ->
 /// The gradient that arrived at a leaf.
 #[track_caller]
 pub fn arrived(tape: &mut Tape, var: &Var) -> Vec<f32> {
-    tape.take(var).expect("a gradient").read().unwrap()
+    read(&tape.take(var).expect("a gradient"))
 }

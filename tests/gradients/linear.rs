@@ -3,7 +3,7 @@
 use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::ops::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
-use rugosa::autograd::{Dropout, Tape};
+use rugosa::autograd::{Dropout, Tape, Var};
 use rugosa::cases::stored;
 use rugosa::csr::CsrPattern;
 use rugosa::dtype::DType;
@@ -11,7 +11,7 @@ use rugosa::error::Result;
 use rugosa::kernels::in_weight::InWeight;
 use rugosa::kernels::sparse::SparseIndex;
 use rugosa::rng::Rng;
-use rugosa::tensor::{Tensor, Weight};
+use rugosa::tensor::{Element, Tensor, Weight};
 use std::sync::{Arc, Mutex};
 
 const SCALE: f32 = 1.5;
@@ -171,9 +171,17 @@ struct Combination {
     tracked: bool,
 }
 
+/// With operands of f32, and of f16 where a linear asks for those.
 fn check_one(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
+    if check_of(Element::F32, case, c, y, reference) == Element::F16 {
+        check_of(Element::F16, case, c, y, reference);
+    }
+}
+
+/// Says what the linear's operands are best made of.
+fn check_of(element: Element, case: &Case, c: Combination, y: &[f64], reference: &Inputs) -> Element {
     let (t, n, k, r) = (case.tokens, case.out, case.inn, case.rank);
-    let what = |name: &str| format!("{name} of {c:?}, [{t}, {k}] to {n}, rank {r}");
+    let what = |name: &str| format!("{name} of {c:?}, [{t}, {k}] to {n}, rank {r}, {element:?}");
     let index = SparseIndex::new(device(), &case.pattern).unwrap();
     let a = param(&[r, k], &case.a, c.low_rank == Part::Trains);
     let b = param(&[n, r], &case.b, c.low_rank == Part::Trains);
@@ -202,16 +210,18 @@ fn check_one(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     };
     let keys = Tensor::from_slice(device(), &[t], &case.keys, "test").unwrap();
     let mut tape = Tape::new(c.dropout.then_some(Dropout { seed: SEED, step: STEP, keys }));
-    let x = input(&mut tape, &[t, k], &case.x, c.tracked);
+    let best = op.operands(&tape, t);
+    let x = up_of(element, &[t, k], &case.x);
+    let x = if c.tracked { tape.leaf(x) } else { Var::constant(x) };
     let var = linear(&mut tape, &x, op).unwrap();
     assert_near(&what("Y"), &var.value.read().unwrap(), y, k + r, 8.0);
 
     let trains = c.low_rank == Part::Trains || c.sparse == Part::Trains || c.weight || c.sink;
     assert_eq!(var.is_tracked(), c.tracked || trains, "{}", what("tracking"));
     if !var.is_tracked() {
-        return;
+        return best;
     }
-    tape.seed(&var, up(&[t, n], &case.dy)).unwrap();
+    tape.seed(&var, up_of(element, &[t, n], &case.dy)).unwrap();
     tape.backward().unwrap();
     let [dx, dw, da, db, ds] = reference.as_slice() else { panic!("five gradients") };
     if c.tracked {
@@ -231,6 +241,7 @@ fn check_one(case: &Case, c: Combination, y: &[f64], reference: &Inputs) {
     if let Some(s) = &s.grad {
         assert_near(&what("dS"), &index.to_csr_order(&added(s)), ds, t, 8.0);
     }
+    best
 }
 
 /// Adapters on some blocks of a stacked weight, each of its own rank and scale, against the same blocks as one adapter

@@ -58,11 +58,19 @@ fn check(row: &Gradient) -> BTreeSet<&'static str> {
         Shape::Blocks { tokens, out, inn, blocks } => linear::check_blocks(tokens, out, inn, blocks),
         Shape::Head { tokens, hidden, vocab, softcap } => head::check(tokens, hidden, vocab, softcap),
         Shape::Attention(case) => attention::check(case),
-        Shape::Norm { rows, heads, width, unit_offset } => pointwise::check_norm(rows, heads, width, unit_offset),
+        Shape::Norm { rows, heads, width, unit_offset, element } => {
+            pointwise::check_norm(rows, heads, width, unit_offset, element)
+        }
         Shape::Rope { heads, head_dim } => pointwise::check_rope(heads, head_dim),
-        Shape::Split { tokens, heads, kv_heads, head_dim } => stacked::check_split(tokens, heads, kv_heads, head_dim),
-        Shape::Gate { rows, cols, activation, both: true } => stacked::check_both(rows, cols, activation),
-        Shape::Gate { rows, cols, activation, both: false } => pointwise::check_gate([rows, cols], activation),
+        Shape::Split { tokens, heads, kv_heads, head_dim, element } => {
+            stacked::check_split(tokens, heads, kv_heads, head_dim, element)
+        }
+        Shape::Gate { rows, cols, activation, both: true, element } => {
+            stacked::check_both(rows, cols, activation, element)
+        }
+        Shape::Gate { rows, cols, activation, both: false, element } => {
+            pointwise::check_gate([rows, cols], activation, element)
+        }
         Shape::Residual { rows, cols } => pointwise::check_residual([rows, cols]),
         Shape::Bias { rows, cols } => pointwise::check_bias([rows, cols]),
         Shape::Columns { rows, cols, first, width } => pointwise::check_columns([rows, cols], first, width),

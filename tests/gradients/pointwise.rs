@@ -4,13 +4,13 @@ use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{
-    Activation, EmbeddingTable, Norm, add, bias_gradient, columns, embed, gated, rmsnorm, rope,
+    Activation, EmbeddingTable, Norm, Stored, add, bias_gradient, columns, embed, gated, rmsnorm, rope,
 };
 use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
 use rugosa::rng::Rng;
-use rugosa::tensor::{Tensor, Weight};
+use rugosa::tensor::{Element, Tensor, Weight};
 
-pub fn check_norm(rows: usize, heads: usize, width: usize, unit_offset: bool) {
+pub fn check_norm(rows: usize, heads: usize, width: usize, unit_offset: bool, element: Element) {
     let rng = &mut Rng::named(1, "rmsnorm");
     let eps = 1e-3f32;
     let n = rows * heads * width;
@@ -27,12 +27,13 @@ pub fn check_norm(rows: usize, heads: usize, width: usize, unit_offset: bool) {
     let inputs = vec![wide(&x), wide(&w)];
     let (y, reference) = (forward(&inputs), differences(&inputs, &dy, forward));
     for (tracked, trains) in [(true, true), (true, false), (false, true), (false, false)] {
-        let what = format!("[{rows}, {heads} x {width}], offset {unit_offset}, {tracked} {trains}");
+        let what = format!("[{rows}, {heads} x {width}] {element:?}, offset {unit_offset}, {tracked} {trains}");
         let norm = Norm { weight: param(&[width], &w, trains), eps, unit_offset };
         let mut tape = Tape::new(None);
         let x = input(&mut tape, &[rows, heads * width], &x, tracked);
-        let out = rmsnorm(&mut tape, &x, &norm).unwrap();
-        assert_near(&format!("Y {what}"), &out.value.read().unwrap(), &y, width, 16.0);
+        let out = rmsnorm(&mut tape, &x, &norm, element).unwrap();
+        assert_eq!(out.value.element(), element, "{what}");
+        assert_near_of(element, &format!("Y {what}"), &read(&out.value), &y, width, 16.0);
         assert_eq!(out.is_tracked(), tracked || trains, "{what}");
         if !out.is_tracked() {
             continue;
@@ -80,7 +81,7 @@ pub fn check_rope(heads: usize, head_dim: usize) {
     assert_near("dX", &arrived(&mut tape, &x), &reference[0], 2, 8.0);
 }
 
-pub fn check_gate(shape: [usize; 2], activation: Activation) {
+pub fn check_gate(shape: [usize; 2], activation: Activation, element: Element) {
     let rng = &mut Rng::named(3, "gates");
     let n = shape[0] * shape[1];
     // far out too, where sigmoids saturate
@@ -98,23 +99,24 @@ pub fn check_gate(shape: [usize; 2], activation: Activation) {
     let inputs = vec![wide(&gate), wide(&upward)];
     let (h, reference) = (forward(&inputs), differences(&inputs, &dh, forward));
     for (g, u) in [(true, true), (true, false), (false, true), (false, false)] {
-        let what = format!("{activation:?} {shape:?} {g} {u}");
+        let what = format!("{activation:?} {shape:?} {element:?} {g} {u}");
+        let stored = Stored { h: element, gradients: element };
         let mut tape = Tape::new(None);
         let gate = input(&mut tape, &shape, &gate, g);
         let upward = input(&mut tape, &shape, &upward, u);
-        let out = gated(&mut tape, &gate, &upward, activation).unwrap();
+        let out = gated(&mut tape, &gate, &upward, activation, stored).unwrap();
         // exp(-a) is good to 3 + 2|a| ulp, with |a| up to about 20 where it counts
-        assert_near(&format!("h {what}"), &out.value.read().unwrap(), &h, 1, 48.0);
+        assert_near_of(element, &format!("h {what}"), &read(&out.value), &h, 1, 48.0);
         assert_eq!(out.is_tracked(), g || u, "{what}");
         if out.is_tracked() {
             tape.seed(&out, up(&shape, &dh)).unwrap();
             tape.backward().unwrap();
         }
         for (name, var, want, tracked) in [("gate", &gate, &reference[0], g), ("up", &upward, &reference[1], u)] {
-            let found = tape.take(var).map(|t| t.read().unwrap());
+            let found = tape.take(var).map(|t| read(&t));
             assert_eq!(found.is_some(), tracked, "d {name} {what}");
             if let Some(d) = found {
-                assert_near(&format!("d {name} {what}"), &d, want, 1, 48.0);
+                assert_near_of(element, &format!("d {name} {what}"), &d, want, 1, 48.0);
             }
         }
     }
@@ -137,7 +139,7 @@ pub fn check_residual(shape: [usize; 2]) {
     let mut tape = Tape::new(None);
     let (a, b) = (input(&mut tape, &shape, &a, true), input(&mut tape, &shape, &b, true));
     let sum = add(&mut tape, &a, &b).unwrap();
-    let middle = gated(&mut tape, &sum, &a, Activation::Silu).unwrap();
+    let middle = gated(&mut tape, &sum, &a, Activation::Silu, Stored::default()).unwrap();
     let out = add(&mut tape, &sum, &middle).unwrap();
     let out = add(&mut tape, &out, &sum).unwrap();
     assert_near("Y", &out.value.read().unwrap(), &y, 3, 32.0);

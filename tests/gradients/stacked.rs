@@ -3,12 +3,12 @@
 use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
-use rugosa::autograd::ops::{Activation, gated_both, rope_split};
+use rugosa::autograd::ops::{Activation, Stored, gated_both, rope_split};
 use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
 use rugosa::rng::Rng;
-use rugosa::tensor::Tensor;
+use rugosa::tensor::{Element, Tensor};
 
-pub fn check_split(tokens: usize, heads: usize, kv_heads: usize, head_dim: usize) {
+pub fn check_split(tokens: usize, heads: usize, kv_heads: usize, head_dim: usize, element: Element) {
     let rng = &mut Rng::named(1, "split");
     let positions: Vec<u32> = (0..tokens).map(|_| rng.below(10) as u32).collect();
     let inv_freq = inverse_frequencies(head_dim, 100.0);
@@ -43,18 +43,18 @@ pub fn check_split(tokens: usize, heads: usize, kv_heads: usize, head_dim: usize
         let reference = differences(&vec![wide(&x)], &weights, forward);
         let mut tape = Tape::new(None);
         let x = input(&mut tape, &[tokens, all], &x, true);
-        let parts = rope_split(&mut tape, &x, &table, &at, heads, kv_heads).unwrap();
+        let parts = rope_split(&mut tape, &x, &table, &at, heads, kv_heads, element).unwrap();
         let got: Vec<f32> = parts.iter().flat_map(|p| p.value.read::<f32>().unwrap()).collect();
         assert_near("Y", &got, &forward(&vec![wide(&x.value.read::<f32>().unwrap())]), 2, 8.0);
         for (i, part) in parts.iter().enumerate().filter(|(i, _)| used[*i]) {
             tape.seed(part, up(&[tokens, widths[i]], &dys[i])).unwrap();
         }
         tape.backward().unwrap();
-        assert_near(&format!("dX {used:?}"), &arrived(&mut tape, &x), &reference[0], 2, 8.0);
+        assert_near_of(element, &format!("dX {used:?}"), &arrived(&mut tape, &x), &reference[0], 2, 8.0);
     }
 }
 
-pub fn check_both(rows: usize, cols: usize, activation: Activation) {
+pub fn check_both(rows: usize, cols: usize, activation: Activation, element: Element) {
     let rng = &mut Rng::named(2, "both");
     let (x, dy) = (random(rng, rows * 2 * cols), random(rng, rows * cols));
     let f = move |z: f64| match activation {
@@ -70,9 +70,9 @@ pub fn check_both(rows: usize, cols: usize, activation: Activation) {
     let reference = differences(&inputs, &dy, forward);
     let mut tape = Tape::new(None);
     let x = input(&mut tape, &[rows, 2 * cols], &x, true);
-    let y = gated_both(&mut tape, &x, activation).unwrap();
-    assert_near("Y", &y.value.read().unwrap(), &forward(&inputs), 1, 32.0);
+    let y = gated_both(&mut tape, &x, activation, Stored { h: element, gradients: element }).unwrap();
+    assert_near_of(element, "Y", &read(&y.value), &forward(&inputs), 1, 32.0);
     tape.seed(&y, up(&[rows, cols], &dy)).unwrap();
     tape.backward().unwrap();
-    assert_near("dX", &arrived(&mut tape, &x), &reference[0], 1, 32.0);
+    assert_near_of(element, "dX", &arrived(&mut tape, &x), &reference[0], 1, 32.0);
 }

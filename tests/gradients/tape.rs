@@ -2,7 +2,7 @@
 
 use crate::common::random;
 use crate::difference::*;
-use rugosa::autograd::ops::{Activation, Attachment, Linear, LowRank, add, gated, linear};
+use rugosa::autograd::ops::{Activation, Attachment, Linear, LowRank, Stored, add, gated, linear};
 use rugosa::autograd::{Dropout, Param, Tape, Var};
 use rugosa::device::{Device, DeviceOptions};
 use rugosa::error::{Error, Result};
@@ -31,7 +31,7 @@ fn layer(seed: u64) -> (Linear, [Param; 2]) {
 /// x + W₂·silu(W₁·x)·x
 fn block(tape: &mut Tape, x: &Var, [first, second]: [&Linear; 2]) -> Result<Var> {
     let gate = linear(tape, x, first.clone())?;
-    let h = gated(tape, &gate, x, Activation::Silu)?;
+    let h = gated(tape, &gate, x, Activation::Silu, Stored::default())?;
     let h = linear(tape, &h, second.clone())?;
     add(tape, x, &h)
 }
@@ -55,7 +55,7 @@ fn a_checkpointed_part_gives_the_same_bits() {
             };
             // something behind it, so that its gradient is not the seed itself; not x, whose gradients would be summed in
             // another order
-            let y = gated(&mut tape, &y, &y, Activation::Silu).unwrap();
+            let y = gated(&mut tape, &y, &y, Activation::Silu, Stored::default()).unwrap();
             let value: Vec<u32> = y.value.read().unwrap();
             tape.seed(&y, up(&[TOKENS, WIDTH], &dy)).unwrap();
             drop(y);
@@ -122,7 +122,7 @@ fn a_backward_pass_frees_what_it_has_used() {
     let start = bytes();
     let mut x = leaf.clone();
     for _ in 0..8 {
-        x = gated(&mut tape, &x, &x, Activation::Silu).unwrap();
+        x = gated(&mut tape, &x, &x, Activation::Silu, Stored::default()).unwrap();
     }
     tape.seed(&x, tensor()).unwrap();
     drop(x);

@@ -6,6 +6,7 @@ use rugosa::cases::attention_reference::{Case, Data};
 use rugosa::cases::{Level, Row, random_pattern, stored, table};
 use rugosa::device::{Device, DeviceClass, DeviceOptions, Precision};
 use rugosa::dtype::DType;
+use rugosa::kernels::To;
 use rugosa::kernels::attention::{Saved, attention_backward, attention_forward};
 use rugosa::kernels::attention_coop;
 use rugosa::kernels::coop::{self, Operand};
@@ -72,10 +73,10 @@ fn products_of_halves_and_floats_in_every_layout() {
                 })
                 .collect();
             for (left, right) in [
-                (Operand::F32(&ta), Operand::F32(&tb)),
-                (Operand::F32(&ta), Operand::F16(&wb)),
-                (Operand::F16(&wa), Operand::F32(&tb)),
-                (Operand::F16(&wa), Operand::F16(&wb)),
+                (Operand::Tensor(&ta), Operand::Tensor(&tb)),
+                (Operand::Tensor(&ta), Operand::Weight(&wb)),
+                (Operand::Weight(&wa), Operand::Tensor(&tb)),
+                (Operand::Weight(&wa), Operand::Weight(&wb)),
             ] {
                 let what = format!("{layout:?} {m}x{n}x{k}");
                 let c = Guarded::holding(dev, &[m, n], &start);
@@ -168,7 +169,7 @@ fn a_device_without_matrix_units_says_so() {
     let dev = Device::open(&options).unwrap();
     assert_eq!(coop::enable(&dev).unwrap(), Precision::F32);
     let a = Tensor::zeros(&dev, &[32, 32], "test").unwrap();
-    let err = coop::matmul(Layout::Nt, Operand::F32(&a), Operand::F32(&a), &dev, Out::default()).unwrap_err();
+    let err = coop::matmul(Layout::Nt, Operand::Tensor(&a), Operand::Tensor(&a), &dev, Out::default()).unwrap_err();
     assert!(err.to_string().contains("no matrix units"), "{err}");
 }
 
@@ -194,7 +195,8 @@ fn attention_repeats_bit_for_bit() {
     let data = Data::new(case, 93);
     let up = data.upload(dev).unwrap();
     let run = || {
-        let (out, lse) = attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), None).unwrap();
+        let (out, lse) =
+            attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), To::default(), To::default()).unwrap();
         let saved = Saved { q: &up.q, k: &up.k, v: &up.v, out: &out, lse: &lse };
         let g = attention_backward(saved, &up.d_out, up.keys(), up.queries(), &data.shape(), None).unwrap();
         [out, lse, g.dq, g.dk, g.dv].map(|t| t.read::<u32>().unwrap())

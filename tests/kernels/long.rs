@@ -3,6 +3,7 @@
 
 use crate::common::*;
 use rugosa::device::DeviceClass;
+use rugosa::kernels::To;
 use rugosa::kernels::attention::{AttentionShape, Ranges, Saved, attention_backward, attention_forward};
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
@@ -25,7 +26,7 @@ fn every_query_counts_for_the_first_key() {
     let up = |data: &[f32]| Tensor::from_slice(dev, &[N, data.len() / N], data, "test").unwrap();
     let (tq, tk, tv) = (up(&q), up(&k), up(&v));
     let keys = Ranges { start: &zeros, end: &next };
-    let (out, lse) = attention_forward(&tq, &tk, &tv, keys, &shape, None).unwrap();
+    let (out, lse) = attention_forward(&tq, &tk, &tv, keys, &shape, To::default(), To::default()).unwrap();
     let saved = Saved { q: &tq, k: &tk, v: &tv, out: &out, lse: &lse };
     let queries = Ranges { start: &own, end: &all };
     let got = attention_backward(saved, &up(&d_out), keys, queries, &shape, None).unwrap();
@@ -71,7 +72,8 @@ fn what_a_software_renderer_cannot_do_is_refused() {
     let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 128, scale: 1.0, softcap: None, span: None };
     let x = Tensor::zeros(dev, &[n, 128], "test").unwrap();
     let none = Tensor::zeros(dev, &[n], "test").unwrap();
-    let result = attention_forward(&x, &x, &x, Ranges { start: &none, end: &none }, &shape, None);
+    let result =
+        attention_forward(&x, &x, &x, Ranges { start: &none, end: &none }, &shape, To::default(), To::default());
     if dev.caps().class == DeviceClass::Software {
         let error = result.unwrap_err().to_string();
         assert!(error.contains("20000 tokens at once") && error.contains("--seq-len"), "{error}");

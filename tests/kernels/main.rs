@@ -9,6 +9,7 @@ mod elementwise;
 mod embedding;
 mod environment;
 mod faults;
+mod halves;
 mod in_weight;
 mod long;
 mod loss;

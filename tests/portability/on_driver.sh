@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The kernel suite, the finite differences and the quick self-test on a driver that is not installed:
+# The kernel suite, the finite differences, runs on matrix units and the quick self-test on a driver that is not installed:
 #   on_driver.sh NAME ICD.json [program that starts others]
 # Ends with the counts in one line. What tests the tests (planted bugs, missing launches) and other settings of a device runs
 # elsewhere: on these drivers it takes long, and finds the same.
@@ -18,10 +18,12 @@ run() {
 device=$(run "$@" target/debug/rugosa devices 2>/dev/null | sed -n 2p || true)
 failed=0
 counts=""
-for suite in kernels gradients; do
+for suite in kernels gradients training; do
+    only=()
+    [ "$suite" != training ] || only=(halves::)
     program=$(cargo test --test "$suite" --no-run 2>&1 | sed -n "s/.*Executable tests\/$suite.*(\(.*\))/\1/p")
     started=$SECONDS
-    run "$@" "$program" --skip mutants:: --skip faults:: --skip environment:: 2>&1 | tee "$log" |
+    run "$@" "$program" "${only[@]}" --skip mutants:: --skip faults:: --skip environment:: 2>&1 | tee "$log" |
         grep -A 1 -E '^(test .* FAILED|---- |thread |test result: FAILED)' | cut -c 1-300 || true
     grep -q '^test result: ok' "$log" || failed=1
     counts+="tests/$suite: $(sed -n 's/^test result: .*\. \([0-9]* passed; [0-9]* failed\).*/\1/p' "$log") ($((SECONDS - started)) s); "

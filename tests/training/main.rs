@@ -1,5 +1,6 @@
 //! Runs of a few steps on a tiny model, through the library.
 
+mod halves;
 mod in_weight;
 mod non_finite;
 mod plan;

@@ -26,7 +26,7 @@ fn plant(folder: &Path, tensor: &str, at: usize, value: f32) {
     write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
 }
 
-fn metrics(out: &Path) -> Vec<StepMetrics> {
+pub fn metrics(out: &Path) -> Vec<StepMetrics> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
@@ -35,7 +35,7 @@ const COMMON: &str = "seq_len = 32\nrank = 4\ndensity = 0.05\nwarmup_steps = 0\n
 
 /// A run on a model with `value` in one place ends with an error that holds all of `parts`; returns the notes.
 #[track_caller]
-fn ends(text: &str, tensor: &str, at: usize, value: f32, parts: &[&str]) -> Vec<String> {
+pub fn ends(text: &str, tensor: &str, at: usize, value: f32, parts: &[&str]) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     tiny::write_model(dir.path());
     tiny::write_rows(dir.path(), 8, 6, 20);

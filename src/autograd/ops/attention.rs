@@ -2,8 +2,9 @@
 
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
+use crate::kernels::To;
 use crate::kernels::attention::{AttentionShape, Ranges, Saved, attention_backward, attention_forward};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 /// Who sees whom. `[tokens]` u32 each, indices of tokens.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ impl AttentionInputs {
 }
 
 /// Q `[tokens, heads · head_dim]`, K and V `[tokens, kv_heads · head_dim]` to `[tokens, heads · head_dim]`. Kept for the
-/// backward pass: the inputs, the output and one number a head and token.
+/// backward pass: the inputs, the output, as `out` says, and one number a head and token.
 pub fn attention(
     tape: &mut Tape,
     q: &Var,
@@ -37,8 +38,10 @@ pub fn attention(
     v: &Var,
     inputs: &AttentionInputs,
     shape: AttentionShape,
+    out: Element,
 ) -> Result<Var> {
-    let (out, lse) = attention_forward(&q.value, &k.value, &v.value, inputs.keys(), &shape, None)?;
+    let (out, lse) =
+        attention_forward(&q.value, &k.value, &v.value, inputs.keys(), &shape, To::activation(out), To::default())?;
     let needed = q.is_tracked() || k.is_tracked() || v.is_tracked();
     let (q, k, v, inputs, o) = (q.clone(), k.clone(), v.clone(), inputs.clone(), out.clone());
     Ok(tape.record(out, needed, move |grads, d_out| {

@@ -15,13 +15,14 @@
 use crate::autograd::{Dropout, Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
+use crate::kernels::coop;
 use crate::kernels::dropout::{self as kernel, dropout};
 use crate::kernels::in_weight::InWeight;
 pub use crate::kernels::low_rank::Block;
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows, spread};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::sparse::{SparseIndex, sddmm};
-use crate::tensor::{Tensor, Weight};
+use crate::tensor::{Element, Tensor, Weight};
 use std::sync::Arc;
 
 /// The low-rank adapters of a linear: one for all its outputs, or one for each of several blocks of them.
@@ -127,6 +128,16 @@ pub struct Linear {
     /// `[out]`
     pub bias: Option<Tensor>,
     pub attached: Arc<Attachment>,
+}
+
+impl Linear {
+    /// What X `[tokens, in]` and the gradient of Y `[tokens, out]` are best made of: what makes them asks here.
+    pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
+        // dropout makes an f32 copy of X for the low-rank part: then little is gained, and its kernel reads f32
+        let dropped = self.attached.low_rank.as_ref().is_some_and(|lr| active(tape.dropout(), lr));
+        let (w, device) = (&self.weight, self.weight.device());
+        if dropped { Element::F32 } else { coop::operands(device, tokens, w.rows(), w.cols()) }
+    }
 }
 
 /// X `[tokens, in]` to Y `[tokens, out]`.

@@ -4,6 +4,7 @@ use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
+use crate::tensor::Element;
 
 /// A norm's parameters.
 #[derive(Clone, Debug)]
@@ -15,13 +16,13 @@ pub struct Norm {
     pub unit_offset: bool,
 }
 
-/// X `[rows, n · width]` normalised over each `width`: the whole row, or each head of it.
-pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm) -> Result<Var> {
+/// X `[rows, n · width]` normalised over each `width`: the whole row, or each head of it. `y`: the result's elements.
+pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm, y: Element) -> Result<Var> {
     let width = norm.weight.value.len();
     let shape = x.value.shape().to_vec();
     let flat = x.value.reshape(&[x.value.len() / width.max(1), width])?;
     let kernel = RmsNorm { eps: norm.eps, unit_offset: norm.unit_offset };
-    let (y, rstd) = rmsnorm_forward(&flat, &norm.weight.value, kernel, To::default(), To::default())?;
+    let (y, rstd) = rmsnorm_forward(&flat, &norm.weight.value, kernel, To::activation(y), To::default())?;
     let y = y.reshape(&shape)?;
     let needed = x.is_tracked() || norm.weight.grad.is_some();
     let (x, w) = (x.clone(), norm.weight.clone());

@@ -4,7 +4,7 @@ use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::rope::{self as kernel, RopeTable, Turn};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 /// X `[tokens, heads · head_dim]` rotated by each token's position (`[tokens]` u32).
 pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor) -> Result<Var> {
@@ -16,7 +16,7 @@ pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor) -> 
 }
 
 /// q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]` out of the rows `[q | k | v]` that one product
-/// leaves, q and k rotated.
+/// leaves, q and k rotated. `gradient`: the elements of the gradient of those rows.
 pub fn rope_split(
     tape: &mut Tape,
     all: &Var,
@@ -24,6 +24,7 @@ pub fn rope_split(
     positions: &Tensor,
     heads: usize,
     kv_heads: usize,
+    gradient: Element,
 ) -> Result<[Var; 3]> {
     let parts = kernel::rope_split(&all.value, table, positions, heads, kv_heads, [To::default(); 3])?;
     let shapes = [0, 1, 2].map(|i: usize| parts[i].shape().to_vec());
@@ -34,6 +35,7 @@ pub fn rope_split(
             whole.push(d.map_or_else(|| Tensor::zeros(positions.device(), shape, "activations"), Ok)?);
         }
         let d = [&whole[0], &whole[1], &whole[2]];
-        grads.add(&all, kernel::rope_merge(d, &table, &positions, heads, kv_heads, To::default())?)
+        let to = To::activation(gradient);
+        grads.add(&all, kernel::rope_merge(d, &table, &positions, heads, kv_heads, to)?)
     }))
 }

@@ -23,6 +23,7 @@ use crate::kernels::reduce::{sum, sum_of_squares};
 use crate::kernels::rope::{RopeTable, Turn, inverse_frequencies};
 use crate::kernels::rope::{rope as turn, rope_in_place, rope_merge, rope_split};
 use crate::kernels::topk::{score_accumulate, topk_mask};
+use crate::tensor::Element;
 
 /// Tokens of a packed sequence.
 const SEGMENT: usize = 512;
@@ -38,13 +39,14 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
             let segment = segment.clamp(1, tokens.max(1));
             if !seen.contains(&(tokens, segment)) {
                 seen.push((tokens, segment));
-                rows.extend(attention_rows(model, c, tokens, segment));
+                rows.extend(attention_rows(model, c, tokens, segment, sizes.activation(c.hidden_size)));
             }
         }
         rows.extend(decode_rows(model, c, sizes.tokens));
-        rows.extend(pointwise(model, c, sizes.tokens));
-        rows.extend(rows_by_token(model, c, sizes.tokens, sizes.weights.first().copied().unwrap_or(DType::BF16)));
-        rows.extend(turned(model, c, sizes.tokens));
+        rows.extend(pointwise(model, c, sizes.tokens, sizes.activation(c.intermediate_size)));
+        let dtype = sizes.weights.first().copied().unwrap_or(DType::BF16);
+        rows.extend(rows_by_token(model, c, sizes.tokens, dtype, sizes.activation(c.hidden_size)));
+        rows.extend(turned(model, c, sizes.tokens, sizes.activation(c.hidden_size)));
         rows.extend(vocabulary(model, c, sizes.tokens.min(CHUNK)));
         rows.extend(parameters(model, c, sizes.density));
     }
@@ -62,8 +64,8 @@ fn shape_of(c: &ModelConfig, span: usize) -> AttentionShape {
     }
 }
 
-/// Causal attention over `tokens` tokens in segments of `segment`.
-fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize) -> [Speed; 2] {
+/// Causal attention over `tokens` tokens in segments of `segment`; its output is made of `element`s.
+fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize, element: Element) -> [Speed; 2] {
     let shape = shape_of(c, segment);
     let (wide, narrow) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let what =
@@ -82,22 +84,24 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize) -
         ])
     };
     // two products forward, five backward
-    let floor = Cost { flops: 4.0 * pairs, bytes: words(tokens * (2 * wide + 2 * narrow + shape.heads)) };
+    let made = (element.bytes() * tokens * wide) as f64;
+    let floor = Cost { flops: 4.0 * pairs, bytes: made + words(tokens * (wide + 2 * narrow + shape.heads)) };
     let forward = speed("attention", &what, floor, move |f| {
         let (q, k, v) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
         let [start, end, ..] = ranges(f)?;
-        let (out, lse) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
+        let (out, lse) = (f.tensor_of(element, &[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
         Ok(Box::new(move || {
             let keys = Ranges { start: &start, end: &end };
-            attention_forward(&q, &k, &v, keys, &shape, Some((&out, &lse))).map(drop)
+            attention_forward(&q, &k, &v, keys, &shape, To::Into(&out), To::Into(&lse)).map(drop)
         }))
     });
-    let floor = Cost { flops: 10.0 * pairs, bytes: words(tokens * (4 * wide + 4 * narrow + shape.heads)) };
+    let floor = Cost { flops: 10.0 * pairs, bytes: made + words(tokens * (3 * wide + 4 * narrow + shape.heads)) };
     let backward = speed("attention_backward", what, floor, move |f| {
         let (q, k, v) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
         let [start, end, first, last] = ranges(f)?;
-        let (out, lse) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
-        attention_forward(&q, &k, &v, Ranges { start: &start, end: &end }, &shape, Some((&out, &lse)))?;
+        let (out, lse) = (f.tensor_of(element, &[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
+        let keys = Ranges { start: &start, end: &end };
+        attention_forward(&q, &k, &v, keys, &shape, To::Into(&out), To::Into(&lse))?;
         let d_out = f.tensor(&[tokens, wide])?;
         let to = Gradients {
             dq: f.tensor(&[tokens, wide])?,
@@ -137,13 +141,15 @@ fn decode_rows(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 2] {
     [decode, store]
 }
 
-/// What works on elements, wherever they lie.
-fn pointwise(model: &str, c: &ModelConfig, tokens: usize) -> Vec<Speed> {
+/// What works on elements, wherever they lie; gates make `element`s.
+fn pointwise(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> Vec<Speed> {
     let cols = c.intermediate_size;
     let (hidden, inner) = (tokens * c.hidden_size, tokens * cols);
     let (narrow, wide) =
         (format!("{model} [{tokens}, {}]", c.hidden_size), format!("{model} [{tokens}, {}]", c.intermediate_size));
     let three = move |f: &mut Filler, n: usize| Ok((f.tensor(&[n])?, f.tensor(&[n])?, f.tensor(&[n])?));
+    // of reads in f32, and of what is made
+    let gates = |read: usize, made: usize| Cost { flops: 0.0, bytes: words(read) + (element.bytes() * made) as f64 };
     vec![
         speed("add", &narrow, moved(3 * hidden), move |f| {
             let (a, b, c) = three(f, hidden)?;
@@ -157,22 +163,23 @@ fn pointwise(model: &str, c: &ModelConfig, tokens: usize) -> Vec<Speed> {
             let a = f.tensor(&[hidden])?;
             Ok(Box::new(move || scale(&a, 1.0)))
         }),
-        speed("glu", &wide, moved(3 * inner), move |f| {
-            let (gate, up, h) = three(f, inner)?;
+        speed("glu", &wide, gates(2 * inner, inner), move |f| {
+            let (gate, up, h) = (f.tensor(&[inner])?, f.tensor(&[inner])?, f.tensor_of(element, &[inner])?);
             Ok(Box::new(move || glu_forward(Activation::Silu, &gate, &up, To::Into(&h)).map(drop)))
         }),
-        speed("glu_backward", &wide, moved(5 * inner), move |f| {
-            let ((gate, up, dh), (dgate, dup)) = (three(f, inner)?, (f.tensor(&[inner])?, f.tensor(&[inner])?));
+        speed("glu_backward", &wide, gates(3 * inner, 2 * inner), move |f| {
+            let (gate, up, dh) = three(f, inner)?;
+            let (dgate, dup) = (f.tensor_of(element, &[inner])?, f.tensor_of(element, &[inner])?);
             Ok(Box::new(move || {
                 glu_backward(Activation::Silu, &dh, &gate, &up, To::Into(&dgate), To::Into(&dup)).map(drop)
             }))
         }),
-        speed("glu_both", &wide, moved(3 * inner), move |f| {
-            let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor(&[tokens, cols])?);
+        speed("glu_both", &wide, gates(2 * inner, inner), move |f| {
+            let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, cols])?);
             Ok(Box::new(move || glu_both(Activation::Silu, &both, To::Into(&h)).map(drop)))
         }),
-        speed("glu_both_backward", &wide, moved(5 * inner), move |f| {
-            let (both, dboth) = (f.tensor(&[tokens, 2 * cols])?, f.tensor(&[tokens, 2 * cols])?);
+        speed("glu_both_backward", &wide, gates(3 * inner, 2 * inner), move |f| {
+            let (both, dboth) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, 2 * cols])?);
             let dh = f.tensor(&[tokens, cols])?;
             Ok(Box::new(move || glu_both_backward(Activation::Silu, &dh, &both, To::Into(&dboth)).map(drop)))
         }),
@@ -183,8 +190,8 @@ fn pointwise(model: &str, c: &ModelConfig, tokens: usize) -> Vec<Speed> {
     ]
 }
 
-/// What works on rows, one a token.
-fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType) -> Vec<Speed> {
+/// What works on rows, one a token; norms make `element`s.
+fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, element: Element) -> Vec<Speed> {
     let (hidden, vocab, eps) = (c.hidden_size, c.vocab_size, c.rms_norm_eps);
     let (heads, head_dim, theta) = (c.num_attention_heads, c.head_dim, c.rope_theta);
     let (n, q) = (tokens * hidden, heads * head_dim);
@@ -202,8 +209,9 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType) -> V
     // tokens spread over the vocabulary, some of them twice
     let token = move |t: usize| t.wrapping_mul(7919) % vocab;
     let mut rows = vec![
-        speed("rmsnorm", &what, moved(2 * n), move |f| {
-            let ((x, y), w, rstd) = (pair(f)?, f.tensor(&[hidden])?, f.tensor(&[tokens])?);
+        speed("rmsnorm", &what, Cost { flops: 0.0, bytes: words(n) + (element.bytes() * n) as f64 }, move |f| {
+            let (x, y) = (f.tensor(&[tokens, hidden])?, f.tensor_of(element, &[tokens, hidden])?);
+            let (w, rstd) = (f.tensor(&[hidden])?, f.tensor(&[tokens])?);
             Ok(Box::new(move || rmsnorm_forward(&x, &w, constants, To::Into(&y), To::Into(&rstd)).map(drop)))
         }),
         speed("rmsnorm_backward", &what, moved(3 * n), move |f| backward(f, false)),
@@ -255,12 +263,12 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType) -> V
     rows
 }
 
-/// Queries, keys and values out of one matrix, turned, and their gradients back into it.
-fn turned(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 2] {
+/// Queries, keys and values out of one matrix, turned, and their gradients back into one of `element`s.
+fn turned(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> [Speed; 2] {
     let (heads, kv_heads, head_dim, theta) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.rope_theta);
     let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
     let all: usize = widths.iter().sum();
-    let what = format!("{model} [{tokens}, {all}]");
+    let (n, what) = (tokens * all, format!("{model} [{tokens}, {all}]"));
     let operands = move |f: &mut Filler| -> Result<_> {
         let table = RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0)?;
         let [q, k, v] = widths.map(|w| f.tensor(&[tokens, w]));
@@ -274,8 +282,9 @@ fn turned(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 2] {
                 rope_split(&all, &table, &positions, heads, kv_heads, to).map(drop)
             }))
         }),
-        speed("rope_merge", what, moved(2 * tokens * all), move |f| {
-            let (table, positions, all, [q, k, v]) = operands(f)?;
+        speed("rope_merge", what, Cost { flops: 0.0, bytes: words(n) + (element.bytes() * n) as f64 }, move |f| {
+            let (table, positions, _, [q, k, v]) = operands(f)?;
+            let all = f.tensor_of(element, &[tokens, all])?;
             Ok(Box::new(move || {
                 rope_merge([&q, &k, &v], &table, &positions, heads, kv_heads, To::Into(&all)).map(drop)
             }))

@@ -12,7 +12,7 @@ use crate::kernels::low_rank::{Block, gather_add, spread};
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::sparse::{SddmmWay, sddmm, sddmm_by};
-use crate::tensor::WeightFormat;
+use crate::tensor::{Element, WeightFormat};
 
 /// A linear's product: tokens, rows and columns of W.
 #[derive(Clone, Copy, PartialEq)]
@@ -20,6 +20,14 @@ struct Shape {
     tokens: usize,
     out: usize,
     inn: usize,
+    /// What the input is made of, and the gradient of the output.
+    x: Element,
+    dy: Element,
+}
+
+/// With operands of f32.
+const fn plain(tokens: usize, out: usize, inn: usize) -> Shape {
+    Shape { tokens, out, inn, x: Element::F32, dy: Element::F32 }
 }
 
 /// What is added to a fused linear.
@@ -31,11 +39,11 @@ struct Parts {
 
 /// The matrices, masks and densities that the original's kernels were measured at.
 const ORIGINAL: [(Shape, MaskKind, f64); 5] = [
-    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Uniform, 0.006),
-    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Clustered, 0.006),
-    (Shape { tokens: 2048, out: 4096, inn: 4096 }, MaskKind::Clustered, 0.018),
-    (Shape { tokens: 2048, out: 11_008, inn: 4096 }, MaskKind::Uniform, 0.006),
-    (Shape { tokens: 512, out: 4096, inn: 11_008 }, MaskKind::Uniform, 0.006),
+    (plain(2048, 4096, 4096), MaskKind::Uniform, 0.006),
+    (plain(2048, 4096, 4096), MaskKind::Clustered, 0.006),
+    (plain(2048, 4096, 4096), MaskKind::Clustered, 0.018),
+    (plain(2048, 11_008, 4096), MaskKind::Uniform, 0.006),
+    (plain(512, 4096, 11_008), MaskKind::Uniform, 0.006),
 ];
 
 pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
@@ -44,7 +52,7 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
         rows.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| product(l, (n, n, n), "")));
     }
     for (model, config) in &sizes.models {
-        for (shape, modules) in linears(config, sizes.tokens) {
+        for (shape, modules) in linears(config, sizes) {
             let rank = modules.len() * sizes.rank;
             for &dtype in &sizes.weights {
                 fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), rank);
@@ -55,7 +63,7 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
                 rows.extend(sparse_gradients(model, shape, mask, sizes.density));
             }
         }
-        let head = Shape { tokens: sizes.tokens.min(512), out: config.vocab_size, inn: config.hidden_size };
+        let head = plain(sizes.tokens.min(512), config.vocab_size, config.hidden_size);
         for layout in [Layout::Nt, Layout::Nn] {
             let dtype = sizes.weights.first().copied().unwrap_or(DType::BF16);
             rows.push(fused(&format!("{model} head"), layout, head, dtype, Parts { sparse: None, rank: 0 }));
@@ -79,10 +87,16 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
 }
 
 /// The linears of a layer, with the rows of each module in them: those that share an input lie in one weight.
-fn linears(c: &ModelConfig, tokens: usize) -> [(Shape, Vec<usize>); 4] {
+fn linears(c: &ModelConfig, sizes: &SpeedSizes) -> [(Shape, Vec<usize>); 4] {
     let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
     let (hidden, inner) = (c.hidden_size, c.intermediate_size);
-    let linear = |modules: &[usize], inn| (Shape { tokens, out: modules.iter().sum(), inn }, modules.to_vec());
+    let linear = |modules: &[usize], inn| {
+        let out = modules.iter().sum();
+        let x = sizes.operands(out, inn);
+        // that of a linear behind which the residual stream comes is the stream's
+        let dy = if modules.len() > 1 { x } else { Element::F32 };
+        (Shape { tokens: sizes.tokens, out, inn, x, dy }, modules.to_vec())
+    };
     [linear(&[q, kv, kv], hidden), linear(&[hidden], q), linear(&[inner, inner], hidden), linear(&[hidden], inner)]
 }
 
@@ -101,7 +115,7 @@ fn product(layout: Layout, (m, n, k): (usize, usize, usize), label: &str) -> Spe
 
 /// U, V, dA and dB, and the blocks of B spread out and gathered.
 fn thin(model: &str, s: Shape, modules: &[usize], rank: usize) -> Vec<Speed> {
-    let Shape { tokens, out, inn } = s;
+    let Shape { tokens, out, inn, .. } = s;
     let ranks = rank * modules.len();
     let mut blocks: Vec<Block> = Vec::new();
     for &rows in modules {
@@ -109,28 +123,28 @@ fn thin(model: &str, s: Shape, modules: &[usize], rank: usize) -> Vec<Speed> {
         blocks.push(Block { first_row, rows, rank, scale: 2.0 });
     }
     let what = |name: &str| format!("{model} {name} [{tokens}] W [{out}, {inn}] rank {ranks}");
-    let floor = |features: usize, terms: usize| Cost {
+    let floor = |wide: Element, features: usize, terms: usize| Cost {
         flops: 2.0 * tokens as f64 * terms as f64,
-        bytes: words(tokens * (features + ranks) + terms),
+        bytes: (wide.bytes() * tokens * features) as f64 + words(tokens * ranks + terms),
     };
     let (a, b) = (ranks * inn, rank * out);
     let (for_v, for_db, for_gather) = (blocks.clone(), blocks.clone(), blocks.clone());
     let mut rows = vec![
-        speed("low_rank_project", what("U"), floor(inn, a), move |f| {
-            let (x, a, u) = (f.tensor(&[tokens, inn])?, f.tensor(&[ranks, inn])?, f.tensor(&[tokens, ranks])?);
+        speed("low_rank_project", what("U"), floor(s.x, inn, a), move |f| {
+            let (x, a, u) = (f.tensor_of(s.x, &[tokens, inn])?, f.tensor(&[ranks, inn])?, f.tensor(&[tokens, ranks])?);
             Ok(Box::new(move || project_rows(&x, &a, 2.0, To::Into(&u)).map(drop)))
         }),
-        speed("low_rank_project", what("V"), floor(out, b), move |f| {
-            let (dy, b, v) = (f.tensor(&[tokens, out])?, f.tensor(&[b])?, f.tensor(&[tokens, ranks])?);
+        speed("low_rank_project", what("V"), floor(s.dy, out, b), move |f| {
+            let (dy, b, v) = (f.tensor_of(s.dy, &[tokens, out])?, f.tensor(&[b])?, f.tensor(&[tokens, ranks])?);
             let blocks = for_v.clone();
             Ok(Box::new(move || project_blocks(&dy, &b, &blocks, To::Into(&v)).map(drop)))
         }),
-        speed("low_rank_gradient", what("dA"), floor(inn, a), move |f| {
-            let (v, x, da) = (f.tensor(&[tokens, ranks])?, f.tensor(&[tokens, inn])?, f.tensor(&[ranks, inn])?);
+        speed("low_rank_gradient", what("dA"), floor(s.x, inn, a), move |f| {
+            let (v, x, da) = (f.tensor(&[tokens, ranks])?, f.tensor_of(s.x, &[tokens, inn])?, f.tensor(&[ranks, inn])?);
             Ok(Box::new(move || gradient_rows(&v, &x, &da)))
         }),
-        speed("low_rank_gradient", what("dB"), floor(out, b), move |f| {
-            let (dy, u, db) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, ranks])?, f.tensor(&[b])?);
+        speed("low_rank_gradient", what("dB"), floor(s.dy, out, b), move |f| {
+            let (dy, u, db) = (f.tensor_of(s.dy, &[tokens, out])?, f.tensor(&[tokens, ranks])?, f.tensor(&[b])?);
             let blocks = for_db.clone();
             Ok(Box::new(move || gradient_blocks(&dy, &u, &blocks, &db)))
         }),
@@ -164,7 +178,7 @@ fn fused_rows(rows: &mut Vec<Speed>, model: &str, s: Shape, dtype: DType, mask: 
 }
 
 fn fused_name(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> String {
-    let Shape { tokens, out, inn } = s;
+    let Shape { tokens, out, inn, .. } = s;
     let sparse = parts.sparse.map_or(String::new(), |mask| format!(" S {}", mask_name(mask)));
     let low_rank = if parts.rank > 0 { format!(" rank {}", parts.rank) } else { String::new() };
     format!("{model} {layout:?} {dtype} [{tokens}] W [{out}, {inn}]{low_rank}{sparse}")
@@ -176,18 +190,21 @@ fn mask_name((kind, density): (MaskKind, f64)) -> String {
 }
 
 fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> Speed {
-    let Shape { tokens, out, inn } = s;
+    let Shape { tokens, out, inn, .. } = s;
     let rank = parts.rank;
     let weight = WeightFormat::of(dtype).bytes((out * inn) as u64) as f64;
     let entries = parts.sparse.map_or(0.0, |(_, density)| 6.0 * density * (out * inn) as f64);
-    let (x_cols, y_cols) = if layout == Layout::Nt { (inn, out) } else { (out, inn) };
+    let (x_cols, y_cols, x_of) = if layout == Layout::Nt { (inn, out, s.x) } else { (out, inn, s.dy) };
     let floor = Cost {
         flops: 2.0 * tokens as f64 * y_cols as f64 * (x_cols + rank) as f64,
-        bytes: weight + entries + words(tokens * (out + inn + rank) + y_cols * rank),
+        bytes: weight
+            + entries
+            + (x_of.bytes() * tokens * x_cols) as f64
+            + words(tokens * (y_cols + rank) + y_cols * rank),
     };
     speed("rosa_linear", fused_name(model, layout, s, dtype, parts), floor, move |f| {
         let w = f.matrix(dtype, out, inn)?;
-        let (x, y) = (f.tensor(&[tokens, x_cols])?, f.tensor(&[tokens, y_cols])?);
+        let (x, y) = (f.tensor_of(x_of, &[tokens, x_cols])?, f.tensor(&[tokens, y_cols])?);
         let mask = parts.sparse.map(|(kind, density)| f.mask(kind, out, inn, density)).transpose()?;
         let right = if layout == Layout::Nt { [out, rank] } else { [rank, inn] };
         let low_rank = if rank > 0 { Some((f.tensor(&[tokens, rank])?, f.tensor(&right)?)) } else { None };
@@ -218,13 +235,14 @@ fn in_weight(model: &str, s: Shape, dtype: DType, density: f64) -> Speed {
 
 /// dS in each way, and in the one that is chosen. What cannot be avoided is one product of `tokens` terms an entry.
 fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Speed; 3] {
-    let Shape { tokens, out, inn } = s;
+    let Shape { tokens, out, inn, .. } = s;
     let entries = density * (out * inn) as f64;
-    let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: words(tokens * (out + inn)) + 10.0 * entries };
+    let operands = (tokens * (s.dy.bytes() * out + s.x.bytes() * inn)) as f64;
+    let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: operands + 10.0 * entries };
     [(Some(SddmmWay::Sampled), "sampled"), (Some(SddmmWay::Tile), "tile"), (None, "chosen")].map(|(way, name)| {
         let what = format!("{model} {name} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
         speed("sddmm", what, floor, move |f: &mut Filler| -> Result<Job> {
-            let (dy, x) = (f.tensor(&[tokens, out])?, f.tensor(&[tokens, inn])?);
+            let (dy, x) = (f.tensor_of(s.dy, &[tokens, out])?, f.tensor_of(s.x, &[tokens, inn])?);
             let (index, ds) = f.mask(kind, out, inn, density)?;
             Ok(Box::new(move || match way {
                 Some(way) => sddmm_by(way, &dy, &x, &index, &ds),

@@ -117,6 +117,7 @@ fn kernels(args: &BenchKernelsArgs) -> Result<()> {
             rank: args.rank,
             density: args.density,
             squares: if software { vec![512, 1024] } else { vec![1024, 4096] },
+            halves: false,
             original: !software,
         },
         precisions: args.precision.iter().map(|p| precision_of(*p)).collect(),

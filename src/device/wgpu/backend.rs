@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn a_lost_device_is_an_error_of_every_call_and_no_panic() {
         let backend = WgpuBackend::open(&DeviceOptions::from_env(None)).unwrap();
-        let whole = |raw: &RawBuffer| Slice { raw: raw.clone(), offset: 0, len: raw.size };
+        let whole = |raw: &RawBuffer| Slice { raw: raw.clone(), offset: 0, len: raw.size, half: false };
         let (a, b) = (whole(&backend.alloc(1024).unwrap()), whole(&backend.alloc(1024).unwrap()));
         backend.upload(&a, &[1; 1024]).unwrap();
         let under_way = backend.download(&a).unwrap();
