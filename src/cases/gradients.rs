@@ -10,7 +10,7 @@ use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
     attention, attention_coop, attention_decode, coop, dropout, elementwise, elementwise::Activation, embedding,
-    in_weight, loss, low_rank, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
+    in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
 };
 use crate::tensor::Element;
 
@@ -141,6 +141,8 @@ const LINEAR: &[&Kernel] = &[
     &low_rank::GATHER,
     &low_rank::PROJECT,
     &low_rank::GRADIENT,
+    &low_rank_coop::PROJECT_COOP,
+    &low_rank_coop::GRADIENT_COOP,
 ];
 const HEAD: &[&Kernel] = &[
     &matmul::MATMUL,

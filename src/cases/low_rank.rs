@@ -1,10 +1,12 @@
 //! The thin products of low-rank adapters, and their blocks on stacked weights.
 
+use super::products::bounds;
 use super::{Exact, Level, Op, Row, Trial};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::low_rank::{Block, GATHER, GRADIENT, PROJECT, SPREAD, gather_add, spread};
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
+use crate::kernels::low_rank_coop::{GRADIENT_COOP, PROJECT_COOP};
 use crate::kernels::matmul::{MATMUL, SUM_PARTS};
 use crate::kernels::simd::MATMUL_SIMD;
 use crate::tensor::Element;
@@ -12,12 +14,18 @@ use crate::tensor::Element;
 const ROUNDED: &str = "one product and one sum, each rounded once";
 const SPREAD_OP: Op = Op { name: "low_rank_spread", kernels: &[&SPREAD], why: ROUNDED };
 const GATHER_OP: Op = Op { name: "low_rank_gather", kernels: &[&GATHER], why: ROUNDED };
-const THIN: &str =
-    "sums of as many products as the wide matrix has features, or tokens, in f32; f16 elements are exact";
-const PROJECT_OP: Op =
-    Op { name: "low_rank_project", kernels: &[&PROJECT, &SUM_PARTS, &SPREAD, &MATMUL, &MATMUL_SIMD], why: THIN };
-const GRADIENT_OP: Op =
-    Op { name: "low_rank_gradient", kernels: &[&GRADIENT, &SUM_PARTS, &GATHER, &MATMUL, &MATMUL_SIMD], why: THIN };
+const THIN: &str = "sums of as many products as the wide matrix has features, or tokens, in f32; on matrix units both operands are rounded \
+     to f16 first, as in a product, elsewhere f16 elements are exact";
+const PROJECT_OP: Op = Op {
+    name: "low_rank_project",
+    kernels: &[&PROJECT, &PROJECT_COOP, &SUM_PARTS, &SPREAD, &MATMUL, &MATMUL_SIMD],
+    why: THIN,
+};
+const GRADIENT_OP: Op = Op {
+    name: "low_rank_gradient",
+    kernels: &[&GRADIENT, &GRADIENT_COOP, &SUM_PARTS, &GATHER, &MATMUL, &MATMUL_SIMD],
+    why: THIN,
+};
 
 /// Tokens, features, rank of one block that covers all: edges of tiles, parts of k and of tokens, ranks above a thread's
 /// columns, features that cannot be read four at a time.
@@ -100,7 +108,7 @@ fn project_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize),
         let (row, j) = (i / rank * features, i % rank * features);
         Exact::sum((0..features).map(|k| 0.5 * at(&x, row + k) * at(&a, j + k)))
     });
-    t.compare("U", &u, want.collect::<Vec<_>>())
+    t.compare("U", &u, bounds(t, &want.collect::<Vec<_>>()))
 }
 
 fn project_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
@@ -115,7 +123,7 @@ fn project_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Elemen
     }
     let want = (0..tokens * rank)
         .map(|i| Exact::sum(columns[i % rank].iter().map(|(row, b)| at(&dy, i / rank * features + row) * b)));
-    t.compare("V", &v, want.collect::<Vec<_>>())
+    t.compare("V", &v, bounds(t, &want.collect::<Vec<_>>()))
 }
 
 fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize), wide: Element) -> Result<()> {
@@ -127,7 +135,7 @@ fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)
         let term = |token: usize| at(&v, token * rank + i / features) * at(&x, token * features + i % features);
         Exact::sum((0..tokens).map(term).chain([at(&start, i)]))
     });
-    t.compare("dA", &da, want.collect::<Vec<_>>())
+    t.compare("dA", &da, bounds(t, &want.collect::<Vec<_>>()))
 }
 
 fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
@@ -140,7 +148,7 @@ fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Eleme
         let term = |token: usize| f64::from(scale) * at(&dy, token * features + row) * at(&u, token * rank + col);
         Exact::sum((0..tokens).map(term).chain([f64::from(*start)]))
     });
-    t.compare("dB", &db, want.collect::<Vec<_>>())
+    t.compare("dB", &db, bounds(t, &want.collect::<Vec<_>>()))
 }
 
 /// Adapters' B on stacked weights: all rows covered, rows between and behind the blocks, a single block.

@@ -153,7 +153,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// The bounds of products on this device.
-fn bounds(t: &Trial<'_>, want: &[Exact]) -> Vec<Near> {
+pub(super) fn bounds(t: &Trial<'_>, want: &[Exact]) -> Vec<Near> {
     let halves = t.device.precision() == Precision::F16;
     let near = |e: &Exact| {
         let rounded = if halves { e.magnitude / 2048.0 * (12.0 / (e.terms as f64).sqrt()).min(3.0) } else { 0.0 };

@@ -6,7 +6,7 @@
 
 use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, in_parts, rosa_linear};
 use super::tile::{LONG_K, Tile, splits};
-use super::{attention_coop, kernel, launch};
+use super::{attention_coop, kernel, launch, low_rank_coop};
 use crate::device::dry::DryBackend;
 use crate::device::spec::{read, write};
 use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
@@ -157,7 +157,7 @@ impl Units {
 /// Workgroups from which on the large tiles keep a device busy.
 pub(super) const FILL: u64 = 96;
 /// Fewer rows or columns than this waste most of a tile.
-const LEAST: usize = 32;
+pub(super) const LEAST: usize = 32;
 
 const fn tile(bm: u32, bn: u32, bk: u32, tm: u32, tn: u32) -> Tile {
     Tile { bm, bn, bk, tm, tn, unroll: 1, prefetch: 0 }
@@ -287,10 +287,7 @@ pub fn enable(device: &Device) -> Result<Precision> {
     let tested = tested_kernels(device.caps()).and_then(|kernels| {
         // each takes seconds, so not one behind the other
         device.prepare(&kernels, &|| true)?;
-        match self_test(device)? {
-            None => attention_coop::self_test(device),
-            wrong => Ok(wrong),
-        }
+        self_tests(device)
     });
     match tested {
         Ok(None) => device.set_precision(Precision::F16),
@@ -301,12 +298,27 @@ pub fn enable(device: &Device) -> Result<Precision> {
     Ok(device.precision())
 }
 
+/// Each says what departs from the f32 kernels.
+const SELF_TESTS: [fn(&Device) -> Result<Option<String>>; 3] =
+    [self_test, low_rank_coop::self_test, attention_coop::self_test];
+
+/// What the first test finds that finds anything.
+fn self_tests(device: &Device) -> Result<Option<String>> {
+    for test in SELF_TESTS {
+        if let wrong @ Some(_) = test(device)? {
+            return Ok(wrong);
+        }
+    }
+    Ok(None)
+}
+
 /// What the self-tests launch, found on a device that only counts; what they find there means nothing.
 fn tested_kernels(caps: &Caps) -> Result<Vec<KernelSpec>> {
     let device = Device::new(Box::new(DryBackend::new(caps.clone())));
     device.note_launches(true);
-    self_test(&device)?;
-    attention_coop::self_test(&device)?;
+    for test in SELF_TESTS {
+        test(&device)?;
+    }
     let mut seen = HashSet::new();
     let mut kernels = device.note_launches(false);
     kernels.retain(|spec| seen.insert(spec.clone()));

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Each moves a wide matrix once and computes little on it, so on GPUs they have kernels of their own, which take that
-//! matrix as f16 too; on software renderers, where computing is what costs, they are products of `matmul` on f32.
+//! matrix as f16 too, on matrix units others ([`low_rank_coop`]); on software renderers, where computing is what costs, they
+//! are products of `matmul` on f32.
 
 use super::matmul::{Layout, Out, in_parts, matmul};
 use super::output::{To, distinct, halves, streaming};
-use super::{kernel, launch};
+use super::{kernel, launch, low_rank_coop};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
@@ -40,16 +41,16 @@ kernel!(
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct BlocksParams {
     grid: Grid,
-    tokens: u32,
-    width: u32,
+    pub(super) tokens: u32,
+    pub(super) width: u32,
     rank: u32,
     splits: u32,
     // vectors start at multiples of 16 bytes
     gap: [u32; 2],
-    first: [u32; MOST],
-    end: [u32; MOST],
+    pub(super) first: [u32; MOST],
+    pub(super) end: [u32; MOST],
     column: [u32; MOST],
-    cols: [u32; MOST],
+    pub(super) cols: [u32; MOST],
     before: [u32; MOST],
     scale: [f32; MOST],
 }
@@ -243,6 +244,24 @@ fn cost(d: &Tensor, p: &BlocksParams, others: usize) -> Cost {
 }
 
 fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
+    let on_units = low_rank_coop::Shape::of(d.device(), params);
+    let (tiles, splits, spec) = match on_units {
+        Some(shape) => {
+            let (tiles, splits) = shape.project(params);
+            (tiles, splits, shape.project_spec(rows, d.element() == Element::F16))
+        }
+        None => plain_project(rows, d, params)?,
+    };
+    let params = BlocksParams { splits: splits as u32, ..*params };
+    let cost = cost(d, &params, thin.len() + splits * out.len());
+    let run = |_: bool, to: &Tensor| {
+        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
+    };
+    in_parts(splits, out, 1.0, false, run)
+}
+
+/// Tiles, parts of the sum and kernel of a projection without matrix units.
+fn plain_project(rows: bool, d: &Tensor, params: &BlocksParams) -> Result<(usize, usize, KernelSpec)> {
     // narrow rows leave few steps of k, so that many workgroups count for more than few loads
     let tok: usize = if params.width >= 2048 { 64 } else { 32 };
     let widest = params.cols.iter().max().copied().unwrap_or(1);
@@ -253,33 +272,34 @@ fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &T
     let tiles = (params.tokens as usize).div_ceil(tok) * pieces as usize;
     let longest = (0..MOST).map(|i| params.end[i] - params.first[i]).max().unwrap_or(0) as usize;
     let splits = FILL.div_ceil(tiles.max(1)).min(longest / 128).clamp(1, 16);
-    let params = BlocksParams { splits: splits as u32, ..*params };
-    let spec = project_spec(rows, loads(d, &params)?, tok as u32, ct);
-    let cost = cost(d, &params, thin.len() + splits * out.len());
-    let run = |_: bool, to: &Tensor| {
-        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
-    };
-    in_parts(splits, out, 1.0, false, run)
+    Ok((tiles, splits, project_spec(rows, loads(d, params)?, tok as u32, ct)))
 }
 
 fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
     distinct("low_rank", &[d, thin], &[out])?;
+    let on_units = low_rank_coop::Shape::of(d.device(), params);
     let widest = params.cols.iter().max().copied().unwrap_or(1);
     let most = GRADIENT_COLS[GRADIENT_COLS.len() - 1];
     // as many pieces as needed, all of one width
     let needed = widest.div_ceil(widest.div_ceil(most).max(1));
     let ct = *GRADIENT_COLS.iter().find(|c| **c >= needed).unwrap_or(&most);
-    let tiles: u32 =
-        (0..MOST).map(|i| (params.end[i] - params.first[i]).div_ceil(256) * params.cols[i].div_ceil(ct)).sum();
-    let tokens = params.tokens as usize;
-    let splits = GRADIENT_FILL.div_ceil(tiles.max(1) as usize).min(tokens / 64).clamp(1, 64);
+    let (tiles, splits) = match on_units {
+        Some(shape) => shape.gradient(params),
+        None => {
+            let of = |i: usize| (params.end[i] - params.first[i]).div_ceil(256) * params.cols[i].div_ceil(ct);
+            let tiles = (0..MOST).map(of).sum::<u32>() as usize;
+            (tiles, GRADIENT_FILL.div_ceil(tiles.max(1)).min(params.tokens as usize / 64).clamp(1, 64))
+        }
+    };
     let params = BlocksParams { splits: splits as u32, ..*params };
     let cost = cost(d, &params, thin.len() + splits * out.len());
     let loads = loads(d, &params)?;
-    let groups = u64::from(tiles) * splits as u64;
     let run = |accumulate: bool, to: &Tensor| {
-        let spec = gradient_spec(rows, loads, accumulate, ct);
-        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, groups, cost)
+        let spec = match on_units {
+            Some(shape) => shape.gradient_spec(rows, d.element() == Element::F16, accumulate),
+            None => gradient_spec(rows, loads, accumulate, ct),
+        };
+        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
     };
     in_parts(splits, out, 1.0, true, run)
 }

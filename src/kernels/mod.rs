@@ -14,6 +14,7 @@ pub mod embedding;
 pub mod in_weight;
 pub mod loss;
 pub mod low_rank;
+pub mod low_rank_coop;
 pub mod matmul;
 pub mod norm;
 pub mod optimizer;
@@ -58,6 +59,8 @@ pub static KERNELS: &[&Kernel] = &[
     &low_rank::GRADIENT,
     &low_rank::PROJECT,
     &low_rank::SPREAD,
+    &low_rank_coop::PROJECT_COOP,
+    &low_rank_coop::GRADIENT_COOP,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,
@@ -109,6 +112,7 @@ pub fn variants() -> Vec<KernelSpec> {
         in_weight::variants(),
         loss::variants(),
         low_rank::variants(),
+        low_rank_coop::variants(),
         matmul::variants(),
         norm::variants(),
         optimizer::variants(),

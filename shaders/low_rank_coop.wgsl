@@ -1,0 +1,215 @@
+enable f16;
+enable wgpu_cooperative_matrix;
+// The thin products of low_rank_project.wgsl (GRADIENT 0) and low_rank_gradient.wgsl (GRADIENT 1) on matrix units: f16 operands,
+// f32 sums. ROWS, the blocks and the parts are theirs.
+//
+// d is what costs, and is read once, 16 bytes a load: width, first and end are multiples of 8. Four subgroups of LANES make
+// BM tokens, or features, × COLS columns, BK of the sum at a time; each has FM × FN fragments of FRAG × FRAG. The next piece
+// comes into registers while this one is multiplied. X16 = 1: d is f16, else it is rounded on the way, as thin always is.
+{% set FF = FRAG * FRAG %}
+{% set MAT = "coop_mat" ~ FRAG ~ "x" ~ FRAG %}
+{% set THREADS = 4 * LANES %}
+{% set BM = 4 * FM * FRAG %}
+{% set COLS = FN * FRAG %}
+{% set D_ROWS = BK if GRADIENT else BM %}
+{% set D_COLS = BM if GRADIENT else BK %}
+{% set PER_ROW = D_COLS // 8 %}
+{% set LD = (D_COLS + 8) // 4 %}
+{% set CHUNKS = D_ROWS * D_COLS // 8 // THREADS %}
+{% set THIN = COLS * BK // THREADS %}
+{# A lies with the sum along its rows, B, U and V across them #}
+{% set ALONG = ROWS and not GRADIENT %}
+{% set LT = (BK if ALONG else COLS) + 8 %}
+{% include "lib/blocks.wgsl" %}
+@group(0) @binding(0) var<storage, read> d: array<{{ "vec4<u32>" if X16 else "vec4<f32>" }}>; // [tokens, width]
+@group(0) @binding(1) var<storage, read> thin: array<f32>;      // A [rank, width] or the blocks' B; U or V [tokens, rank]
+@group(0) @binding(2) var<storage, read_write> out: array<f32>; // [splits] of U or V, of dA or the blocks' dB
+@group(0) @binding(3) var<uniform> p: Params;
+
+// rows are padded by 8 halves against bank conflicts
+var<workgroup> tile_d: array<vec4<f16>, {{ D_ROWS * LD }}>;
+var<workgroup> tile_t: array<f16, {{ (COLS if ALONG else BK) * LT }}>;
+var<workgroup> stage: array<f32, {{ 4 * FF }}>; // a fragment of each subgroup
+
+{% if X16 %}
+struct Chunk { x: vec4<u32>, }
+fn load(i: u32) -> Chunk { return Chunk(d[i >> 3u]); }
+fn low(r: Chunk) -> vec4<f16> { return vec4<f16>(vec4<f32>(unpack2x16float(r.x.x), unpack2x16float(r.x.y))); }
+fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(vec4<f32>(unpack2x16float(r.x.z), unpack2x16float(r.x.w))); }
+{% else %}
+struct Chunk { x: vec4<f32>, y: vec4<f32>, }
+fn load(i: u32) -> Chunk { return Chunk(d[i >> 2u], d[(i >> 2u) + 1u]); }
+fn low(r: Chunk) -> vec4<f16> { return vec4<f16>(r.x); }
+fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(r.y); }
+{% endif %}
+
+// A number of this block. Calls would hide that all threads agree, which matrix units want to see.
+{% macro of_this(v) %}dot(select(vec4<u32>(), p.{{ v }}, vec4<u32>(block) == vec4<u32>(0u, 1u, 2u, 3u)), vec4<u32>(1u)){% endmacro %}
+
+// The piece from k on into registers; zeros outside.
+{% macro fetch(k) %}
+{% for x in range(CHUNKS) %}
+        {
+            let row = (lid + {{ x * THREADS }}u) / {{ PER_ROW }}u;
+            let col = (lid + {{ x * THREADS }}u) % {{ PER_ROW }}u * 8u;
+            rd{{ x }} = Chunk();
+{% if GRADIENT %}
+            if ({{ k }} + row < k_end && m0 + col < end) { rd{{ x }} = load(({{ k }} + row) * p.width + m0 + col); }
+{% else %}
+            if (m0 + row < p.tokens && {{ k }} + col < k_end) { rd{{ x }} = load((m0 + row) * p.width + {{ k }} + col); }
+{% endif %}
+        }
+{% endfor %}
+{% for x in range(THIN) %}
+        {
+            let i = lid + {{ x * THREADS }}u;
+            let at_k = {{ k }} + {{ "i % " ~ BK if ALONG else "i / " ~ COLS }}u;
+            let j = j0 + {{ "i / " ~ BK if ALONG else "i % " ~ COLS }}u;
+            rt{{ x }} = 0.0;
+            if (at_k < k_end && j < cols) {
+{% if GRADIENT %}
+                rt{{ x }} = thin[at_k * p.rank + column + j];
+{% elif ROWS %}
+                rt{{ x }} = thin[j * p.width + at_k];
+{% else %}
+                rt{{ x }} = thin[before + (at_k - first) * cols + j];
+{% endif %}
+            }
+        }
+{% endfor %}
+{% endmacro %}
+
+{% macro put() %}
+{% for x in range(CHUNKS) %}
+        {
+            let to = (lid + {{ x * THREADS }}u) / {{ PER_ROW }}u * {{ LD }}u + (lid + {{ x * THREADS }}u) % {{ PER_ROW }}u * 2u;
+            tile_d[to] = low(rd{{ x }});
+            tile_d[to + 1u] = high(rd{{ x }});
+        }
+{% endfor %}
+{% for x in range(THIN) %}
+{% set LINE = BK if ALONG else COLS %}
+        tile_t[(lid + {{ x * THREADS }}u) / {{ LINE }}u * {{ LT }}u + (lid + {{ x * THREADS }}u) % {{ LINE }}u] = f16(rt{{ x }});
+{% endfor %}
+{% endmacro %}
+
+@compute @workgroup_size({{ THREADS }})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    // as in lib/grid.wgsl and lib/blocks.wgsl, without calls
+    let group = p.base + wid.x + wid.y * nwg.x;
+    if (group >= p.groups) { return; }
+    let part = group % p.splits;
+    let rest = group / p.splits;
+    // a block's columns in pieces of COLS, its features in pieces of BM
+    let across = (p.cols + vec4<u32>({{ COLS - 1 }}u)) / vec4<u32>({{ COLS }}u);
+{% if GRADIENT %}
+    let counts = (p.end - p.first + vec4<u32>({{ BM - 1 }}u)) / vec4<u32>({{ BM }}u) * across;
+    let piece = rest;
+{% else %}
+    let counts = across;
+    let tiles = (p.tokens + {{ BM - 1 }}u) / {{ BM }}u;
+    let piece = rest / tiles;
+{% endif %}
+    let ends = vec3<u32>(counts.x, counts.x + counts.y, counts.x + counts.y + counts.z);
+    let block = dot(select(vec3<u32>(), vec3<u32>(1u), vec3<u32>(piece) >= ends), vec3<u32>(1u));
+    let in_block = piece - dot(select(vec3<u32>(), counts.xyz, vec3<u32>(piece) >= ends), vec3<u32>(1u));
+    let first = {{ of_this("first") }};
+    let end = {{ of_this("end") }};
+    let cols = {{ of_this("cols") }};
+    let column = {{ of_this("column") }};
+    let before = {{ of_this("before") }};
+    let scale = dot(select(vec4<f32>(), p.scale, vec4<u32>(block) == vec4<u32>(0u, 1u, 2u, 3u)), vec4<f32>(1.0));
+{% if GRADIENT %}
+    let pieces = (cols + {{ COLS - 1 }}u) / {{ COLS }}u;
+    let m0 = first + in_block / pieces * {{ BM }}u;
+    let j0 = in_block % pieces * {{ COLS }}u;
+    let each = ((p.tokens + p.splits - 1u) / p.splits + {{ BK - 1 }}u) / {{ BK }}u * {{ BK }}u;
+    let k_begin = part * each;
+    let k_end = min(p.tokens, k_begin + each);
+{% else %}
+    let m0 = rest % tiles * {{ BM }}u;
+    let j0 = in_block * {{ COLS }}u;
+    let each = ((end - first + p.splits - 1u) / p.splits + {{ BK - 1 }}u) / {{ BK }}u * {{ BK }}u;
+    let k_begin = first + part * each;
+    let k_end = min(end, k_begin + each);
+{% endif %}
+    let subgroup = lid / {{ LANES }}u;
+    let lane = lid % {{ LANES }}u;
+
+{% for i in range(FM) %}
+{% for j in range(FN) %}
+    var acc{{ i }}_{{ j }} = {{ MAT }}<f32, C>();
+{% endfor %}
+{% endfor %}
+{% for x in range(CHUNKS) %}
+    var rd{{ x }} = Chunk();
+{% endfor %}
+{% for x in range(THIN) %}
+    var rt{{ x }} = 0.0;
+{% endfor %}
+{{ fetch("k_begin") }}
+    for (var k = k_begin; k < k_end; k += {{ BK }}u) {
+{{ put() }}
+        workgroupBarrier();
+        let next = k + {{ BK }}u;
+{{ fetch("next") }}
+{% for kk in range(0, BK, FRAG) %}
+        {
+{% for i in range(FM) %}
+{% if GRADIENT %}
+            let fa{{ i }} = coopLoad<{{ MAT }}<f16, A>>(&tile_d[{{ kk * LD + FRAG // 4 * i }}u + subgroup * {{ FM * FRAG // 4 }}u], {{ LD }}u);
+{% else %}
+            let fa{{ i }} = coopLoadT<{{ MAT }}<f16, A>>(&tile_d[{{ FRAG * i * LD + kk // 4 }}u + subgroup * {{ FM * FRAG * LD }}u], {{ LD }}u);
+{% endif %}
+{% endfor %}
+{% for j in range(FN) %}
+{% if ALONG %}
+            let fb{{ j }} = coopLoad<{{ MAT }}<f16, B>>(&tile_t[{{ FRAG * j * LT + kk }}u], {{ LT }}u);
+{% else %}
+            let fb{{ j }} = coopLoadT<{{ MAT }}<f16, B>>(&tile_t[{{ kk * LT + FRAG * j }}u], {{ LT }}u);
+{% endif %}
+{% for i in range(FM) %}
+            acc{{ i }}_{{ j }} = coopMultiplyAdd(fa{{ i }}, fb{{ j }}, acc{{ i }}_{{ j }});
+{% endfor %}
+{% endfor %}
+        }
+{% endfor %}
+        workgroupBarrier();
+    }
+{% for i in range(FM) %}
+{% for j in range(FN) %}
+    coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * {{ FF }}u], {{ FRAG }}u);
+    workgroupBarrier();
+    store(subgroup * {{ FF }}u, lane, part, m0 + (subgroup * {{ FM }}u + {{ i }}u) * {{ FRAG }}u, j0 + {{ FRAG * j }}u, first, end, cols, column, before, scale);
+    workgroupBarrier();
+{% endfor %}
+{% endfor %}
+}
+
+// A fragment: rows from row0 on, tokens or features, and columns from col0 on.
+fn store(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32, first: u32, end: u32, cols: u32, column: u32, before: u32, scale: f32) {
+    for (var i = lane; i < {{ FF }}u; i += {{ LANES }}u) {
+{% if GRADIENT and ROWS %}
+        // neighbours lie along a row of dA
+        let r = i % {{ FRAG }}u;
+        let c = i / {{ FRAG }}u;
+{% else %}
+        let r = i / {{ FRAG }}u;
+        let c = i % {{ FRAG }}u;
+{% endif %}
+        let row = row0 + r;
+        let j = col0 + c;
+        if (row < {{ "end" if GRADIENT else "p.tokens" }} && j < cols) {
+{% if not GRADIENT %}
+            let to = (part * p.tokens + row) * p.rank + column + j;
+{% elif ROWS %}
+            let to = (part * p.rank + j) * p.width + row;
+{% else %}
+            let to = part * dot((p.end - p.first) * p.cols, vec4<u32>(1u)) + before + (row - first) * cols + j;
+{% endif %}
+            let value = scale * stage[from_at + r * {{ FRAG }}u + c];
+            out[to] = {{ "out[to] + value" if ACCUMULATE else "value" }};
+        }
+    }
+}
