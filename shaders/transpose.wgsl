@@ -49,16 +49,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let first_word = (group / across) * WORDS;
 
 {% if X16 %}
-    let col = lid % (FEATURES / 2u) * 2u;
+    let two = lid % (FEATURES / 2u);
     let row = lid / (FEATURES / 2u);
 {% for i in range(4) %}
     let token{{ i }} = p.first + 2u * (first_word + row + {{ 8 * i }}u);
-    let v{{ i }} = pair(token{{ i }}, first_col + col);
-    let w{{ i }} = pair(token{{ i }} + 1u, first_col + col);
+    let v{{ i }} = pair(token{{ i }}, first_col + 2u * two);
+    let w{{ i }} = pair(token{{ i }} + 1u, first_col + 2u * two);
 {% endfor %}
 {% for i in range(4) %}
-    tile[col * STRIDE + row + {{ 8 * i }}u] = (v{{ i }} & 0xffffu) | (w{{ i }} << 16u);
-    tile[(col + 1u) * STRIDE + row + {{ 8 * i }}u] = (v{{ i }} >> 16u) | (w{{ i }} & 0xffff0000u);
+    tile[two * STRIDE + row + {{ 8 * i }}u] = (v{{ i }} & 0xffffu) | (w{{ i }} << 16u);
+    tile[(two + FEATURES / 2u) * STRIDE + row + {{ 8 * i }}u] = (v{{ i }} >> 16u) | (w{{ i }} & 0xffff0000u);
 {% endfor %}
 {% else %}
     let col = lid % FEATURES;
@@ -74,7 +74,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let w = lid % WORDS;
     for (var c = lid / WORDS; c < FEATURES; c += 256u / WORDS) {
         if (first_col + c < p.cols) {
-            turned[(first_col + c) * p.words + first_word + w] = tile[c * STRIDE + w];
+{% if X16 %}
+            // odd features lie behind the even ones
+            let line = (c >> 1u) + (c & 1u) * (FEATURES / 2u);
+{% else %}
+            let line = c;
+{% endif %}
+            turned[(first_col + c) * p.words + first_word + w] = tile[line * STRIDE + w];
         }
     }
 }

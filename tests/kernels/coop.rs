@@ -188,6 +188,32 @@ fn attention_forward_and_backward() {
     }
 }
 
+/// Rows of the case table whose operands come as f32 and as f16 hold with both: the fused linear in both directions, over
+/// weights of whole numbers and of blocks, and the sparse gradient in both ways.
+#[test]
+fn operands_of_halves_give_what_floats_give() {
+    let Some(dev) = units() else { return };
+    let of = |what: &str| table().into_iter().find(|r| r.what == what).unwrap_or_else(|| panic!("no row {what}"));
+    let linear =
+        |layout: &str, dtype: &str| of(&format!("{layout} {dtype} [65, 64] W [96, 64] rank 8 sparse low-rank"));
+    for (row, kernels) in [
+        (linear("Nt", "F32"), &["rosa_linear_coop"][..]),
+        (linear("Nn", "F32"), &["rosa_linear_coop"]),
+        (linear("Nt", "Q4_1"), &["rosa_linear_coop"]),
+        (of("[70, 40] x [70, 48]"), &["sddmm_coop", "sddmm_rows", "transpose"]),
+    ] {
+        let outcome = row.run(dev).unwrap();
+        assert_eq!(outcome.fault, None, "{} {}", row.op, row.what);
+        assert!(
+            kernels.iter().all(|k| outcome.launched.contains(k)),
+            "{} {}: {:?}",
+            row.op,
+            row.what,
+            outcome.launched
+        );
+    }
+}
+
 #[test]
 fn attention_repeats_bit_for_bit() {
     let Some(dev) = units() else { return };

@@ -99,12 +99,6 @@ const MUTANTS: &[Mutant] = &[
         "unpack2x16float(w.x), unpack2x16float(w.y)",
         "unpack2x16float(w.x), unpack2x16float(w.x)",
     ),
-    Mutant(
-        "attention_forward_coop",
-        "index",
-        "{{ \"halves4\" if OUT16 }}(value",
-        "{{ \"halves4\" if OUT16 }}(value.yxzw",
-    ),
     Mutant("kv_store", "index", "let slot = slots[row];", "let slot = row;"),
     Mutant("rmsnorm", "scale", "squares / f32(p.cols)", "squares"),
     Mutant("rmsnorm", "scale", " + p.eps", ""),

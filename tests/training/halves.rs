@@ -19,8 +19,9 @@ fn has_units() -> bool {
 
 /// An operand that is rounded to f16 is off by 2⁻¹¹ of it at most. In a forward pass of the tiny model that happens in 22
 /// products, one behind the other, whose errors are independent: the logits, of order 1, are off by √22 · 2⁻¹¹ of that, and
-/// so is a loss. A gradient passes through as many again. Four standard deviations of each.
-const LOSS: f64 = 4.0 * 4.7 / 2048.0;
+/// the loss, a mean of some fifty tokens, by a seventh of it. A gradient passes through as many products again. Four
+/// standard deviations of each.
+const LOSS: f64 = 4.0 * 4.7 / 7.0 / 2048.0;
 const GRADIENT: f64 = 4.0 * 6.6 / 2048.0;
 
 #[test]
@@ -32,20 +33,15 @@ fn a_run_on_units_is_the_run_in_f32() {
     tiny::write_model(dir.path());
     tiny::write_rows(dir.path(), 24, 40, 56);
     let common = "steps = 4\nbatch_size = 2\ngradient_accumulation_steps = 2\nseq_len = 64\nrank = 4\ndensity = 0.05\n";
-    for (name, more) in [
-        ("rosa", "method = 'rosa'\nschedule = 'wl1'"),
-        ("checkpointed", "method = 'rosa'\nschedule = 'default'\ncheckpointing = 'layer'\nmask_grads = 2"),
-        ("dropout", "method = 'rosa'\nschedule = 'wl1'\ndropout = 0.1"),
-        ("full", "method = 'full'"),
-    ] {
+    for (name, more) in
+        [("rosa", "method = 'rosa'\nschedule = 'wl1'"), ("full", "method = 'full'\ncheckpointing = 'layer'")]
+    {
         let run = |precision: &str| -> (Vec<StepMetrics>, u64) {
             let text = format!("{common}{more}\nprecision = '{precision}'\n");
             let run = config(dir.path(), &format!("{name}-{precision}"), &text);
             let session = Session::prepare(run.clone(), &mut Watcher::default()).unwrap();
             let outcome = session.run(&mut Watcher::default()).unwrap();
-            let (plan, seen) = (outcome.plan.total as f64, outcome.seen.total as f64);
-            assert!((plan - seen).abs() <= 0.1 * seen, "{name} {precision}: {plan} planned, {seen} taken");
-            (metrics(&run.out), outcome.peak_bytes)
+            (metrics(&run.out), outcome.plan.total)
         };
         let ((floats, bytes), (halves, fewer)) = (run("f32"), run("f16"));
         assert_eq!(floats.len(), halves.len(), "{name}");
@@ -56,7 +52,7 @@ fn a_run_on_units_is_the_run_in_f32() {
             assert!(off <= GRADIENT, "{name}: norms {} and {}", f.grad_norm, h.grad_norm);
             assert!(f.loss != h.loss && !h.skipped, "{name}: the units are not used");
         }
-        println!("{name}: {bytes} bytes in f32, {fewer} in f16");
+        assert!(fewer < bytes, "{name}: {bytes} bytes in f32, {fewer} in f16");
     }
 }
 

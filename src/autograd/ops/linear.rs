@@ -133,10 +133,17 @@ pub struct Linear {
 impl Linear {
     /// What X `[tokens, in]` and the gradient of Y `[tokens, out]` are best made of: what makes them asks here.
     pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
-        // dropout makes an f32 copy of X for the low-rank part: then little is gained, and its kernel reads f32
-        let dropped = self.attached.low_rank.as_ref().is_some_and(|lr| active(tape.dropout(), lr));
+        // dropout makes an f32 copy of X for the low-rank part: then little is gained, and its kernel reads f32; the thin
+        // products read four f16 of a block at a time
+        let reads_floats = |lr: &LowRank| {
+            let fours = lr.blocks.iter().all(|b| b.first_row % 4 == 0 && b.rows % 4 == 0);
+            !fours || active(tape.dropout(), lr)
+        };
         let (w, device) = (&self.weight, self.weight.device());
-        if dropped { Element::F32 } else { coop::operands(device, tokens, w.rows(), w.cols()) }
+        match &self.attached.low_rank {
+            Some(lr) if reads_floats(lr) => Element::F32,
+            _ => coop::operands(device, tokens, w.rows(), w.cols()),
+        }
     }
 }
 
