@@ -221,7 +221,17 @@ pub(crate) mod tests {
         let tiles = vec![[1; 7], [2; 7]];
         let (stride_column, launches) = ((576, 0), 1);
         let shape = [m, 576, 1536];
-        Product { key: key(m, 0), shape, stride_column, rank: 8, nnz: 0, bias: false, accumulate: false, tiles, launches }
+        Product {
+            key: key(m, 0),
+            shape,
+            stride_column,
+            rank: 8,
+            nnz: 0,
+            bias: false,
+            accumulate: false,
+            tiles,
+            launches,
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use super::config::{Method, TrainConfig};
 use super::state::{self, Header, Saved};
 use crate::data::Dataset;
+use crate::device::Caps;
+use crate::device::tiles::TileTable;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::digest::{Digest, digest_file, sample_file};
@@ -10,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "save_steps", "log_steps"];
+const FREE: &[&str] = &["out", "device", "tune", "save_steps", "log_steps"];
 /// Keys of paths: files may move, their contents may not change.
 const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
 
@@ -106,6 +108,25 @@ pub fn check_sources(config: &TrainConfig, now: &BTreeMap<String, String>, saved
     Ok(())
 }
 
+/// The tiles that a run to resume goes on with, where this device has `measured` ones, and a line about them where there is
+/// something to say. They are those that it began with, whatever was measured since: others would sum in another order.
+pub fn tiles(saved: &Header, caps: &Caps, measured: TileTable) -> (TileTable, Option<String>) {
+    match &saved.tiles {
+        Some(began) if began.device == caps.identity() => {
+            let rows = began.table.len();
+            let line = (rows > 0).then(|| format!("tiles: the {rows} that the run began with"));
+            (began.table.clone(), line)
+        }
+        Some(began) if began.table.is_empty() && measured.is_empty() => (measured, None),
+        Some(_) => {
+            let line = "tiles: the run began on another device, driver or version, and with other tiles; it goes on, but not \
+                        bit for bit";
+            (measured, Some(line.into()))
+        }
+        None => (TileTable::default(), None),
+    }
+}
+
 /// What makes a model: its weights and its configuration. The tokenizer shows in the data.
 fn model_files(model: &Path) -> Result<Vec<PathBuf>> {
     if !model.is_dir() {
@@ -155,6 +176,7 @@ mod tests {
             blocks: Vec::new(),
             scores: None,
             has_masks: false,
+            tiles: None,
         }
     }
 

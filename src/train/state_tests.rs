@@ -21,6 +21,7 @@ fn header(step: u64) -> Header {
         blocks: Vec::new(),
         scores: None,
         has_masks: false,
+        tiles: None,
     }
 }
 
