@@ -194,9 +194,43 @@ mod tests {
     }
 
     #[test]
+    fn a_run_keeps_its_tiles_where_it_can_and_says_where_it_cannot() {
+        use crate::device::dry::DryBackend;
+        use crate::device::tiles::{Family, ProductKey};
+        use crate::train::state::SavedTiles;
+        let table = |tile: u32| {
+            let (family, formats) = (Family::Matmul, [0, 0]);
+            let key = ProductKey { family, layout: 0, m: 64, n: 64, k: 64, formats, sparse: false, low_rank: false };
+            let mut table = TileTable::default();
+            table.set(key, [tile; 7]);
+            table
+        };
+        let caps = DryBackend::caps_for_tests();
+        let began = |device: &Caps, table: TileTable| {
+            let tiles = Some(SavedTiles { device: device.identity(), table });
+            Header { tiles, ..header(&config("")) }
+        };
+        let none = TileTable::default;
+        // measured since, or the file is gone: the run does not care
+        for now in [none(), table(1), table(2)] {
+            let (tiles, line) = tiles(&began(&caps, table(1)), &caps, now.clone());
+            assert!(tiles == table(1) && line.unwrap().contains("the 1 that the run began with"));
+            assert_eq!(super::tiles(&began(&caps, none()), &caps, now.clone()), (none(), None));
+            // a state from before there were any
+            assert_eq!(super::tiles(&header(&config("")), &caps, now), (none(), None));
+        }
+        let other = Caps { driver: "next".into(), ..caps.clone() };
+        assert_eq!(tiles(&began(&other, none()), &caps, none()), (none(), None));
+        for (then, now) in [(table(1), none()), (none(), table(1)), (table(1), table(2))] {
+            let (tiles, line) = tiles(&began(&other, then), &caps, now.clone());
+            assert!(tiles == now && line.unwrap().contains("not bit for bit"));
+        }
+    }
+
+    #[test]
     fn where_it_computes_and_where_files_lie_may_change() {
         let then = header(&config(""));
-        let mut now = config("device = '1'\nsave_steps = 3\nlog_steps = 2");
+        let mut now = config("device = '1'\nsave_steps = 3\nlog_steps = 2\ntune = 5");
         (now.out, now.model, now.data) = ("elsewhere".into(), "moved".into(), "moved.jsonl".into());
         assert!(check_config(&now, &then).is_ok());
     }

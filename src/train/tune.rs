@@ -317,3 +317,37 @@ impl Matrix {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_tile_must_be_faster_by_more_than_measurements_differ() {
+        let [own, a, b] = [[1; 7], [2; 7], [3; 7]];
+        let of = |own_s: f64, a_s: f64, b_s: f64| {
+            let three = |s: f64| vec![s, 9.0 * s, 0.99 * s];
+            best(own, &[(own, three(own_s)), (a, three(a_s)), (b, three(b_s))])
+        };
+        assert_eq!([of(1.0, 0.5, 0.6), of(1.0, 0.7, 0.6), of(1.0, 0.99, 1.2)], [a, b, own]);
+        assert_eq!(best(own, &[(own, vec![1.0])]), own);
+        assert_eq!(best(own, &[(own, vec![2.0]), (a, vec![1.0, 1.5])]), a);
+    }
+
+    #[test]
+    fn numbers_that_are_wrong_or_none_are_not_near() {
+        assert!(is_near(&[100.0, 0.05], &[100.05, 0.0]));
+        assert!(!is_near(&[100.0, 0.0], &[100.0, 1.0]) && !is_near(&[f32::NAN], &[1.0]));
+        assert!(is_near(&[0.0], &[0.0]));
+    }
+
+    #[test]
+    fn the_line_says_what_is_left() {
+        let tuning = Tuning { measured: 9, changed: 2, known: 3, left: 1, seconds: 4.25 };
+        let line = tuning.line();
+        assert!(line.starts_with(
+            "tiles: 9 products measured in 4.2 s, 2 run faster in another tile; 3 were known; 1 are left"
+        ));
+        assert!(Tuning::default().line().contains("no product"), "{line}");
+    }
+}
