@@ -108,7 +108,7 @@ impl Units {
         if self.fragment == 8 { 32 << 10 } else { 48 << 10 }
     }
 
-    /// The tiles of products on them.
+    /// The tiles of products on them; each can make every product.
     pub fn tiles(&self) -> &'static [Tile] {
         match self {
             Units { lanes: 8, .. } => &[SMALL],

@@ -101,9 +101,10 @@ fn measure_all(device: &Device, wanted: &[&Product], until: Instant, fresh: &mut
         if Instant::now() >= until {
             break;
         }
-        match device.prepare(&kernels(&mut dry_filler, some)?, &|| Instant::now() < until) {
-            // the tile that wants it will be left out
-            Err(Error::Kernel { .. }) | Ok(()) => {}
+        let specs = kernels(&mut dry_filler, some);
+        match specs.and_then(|specs| device.prepare(&specs, &|| Instant::now() < until)) {
+            // the product or tile that wants it will be left out
+            Err(Error::Kernel { .. } | Error::TooLarge { .. }) | Ok(()) => {}
             Err(e) => return Err(e),
         }
         for product in some {
@@ -173,6 +174,9 @@ fn fastest(device: &Device, filler: &mut Filler, product: &Product, until: Insta
             None => want = Some(got),
         }
         times.push((tile, Vec::new()));
+    }
+    if times.len() < 2 {
+        return Ok(Some(own));
     }
     device.set_tiles(only(product.key, own));
     let once = timed(device, &job, 1)?;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// `rugosa train` in `folder` with the cache in `folder/cache`, on a device whose products have tiles to choose from.
 fn train(folder: &Path, out: &str, more: &str) -> Command {
-    let mut command = rugosa("train --method rosa --schedule wl1 --rank 4 --density 0.05 --seq-len 48 --steps 3");
+    let mut command = rugosa("train --method lora --rank 4 --seq-len 48 --steps 3");
     for (flag, name) in [("--model", "model"), ("--data", "rows.jsonl"), ("--out", out)] {
         command.arg(flag).arg(folder.join(name));
     }
@@ -87,7 +87,7 @@ fn without_a_cache_they_are_used_and_not_kept() {
     let dir = tempfile::tempdir().unwrap();
     tiny::write_model(dir.path());
     tiny::write_rows(dir.path(), 20, 24, 40);
-    let stderr = done(train(dir.path(), "off", "--method lora --tune=0.5").env("RUGOSA_CACHE", "off"));
+    let stderr = done(train(dir.path(), "off", "--tune=0.5").env("RUGOSA_CACHE", "off"));
     assert!(stderr.contains("tiles: ") && !dir.path().join("cache").exists(), "{stderr}");
 }
 
