@@ -125,6 +125,7 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
 pub fn open(selector: Option<String>) -> Result<Device> {
     let device = Device::open(&DeviceOptions::from_env(selector))?;
     startup::trust(&device)?;
+    device.load_tiles();
     Ok(device)
 }
 

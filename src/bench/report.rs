@@ -118,6 +118,7 @@ pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
         "compile_waited_seconds": r.compilation.waited,
         "first_step_seconds": r.first_step,
         "late_kernels": r.late_kernels,
+        "measured_tiles": r.tiles,
         "seconds_to_first_step": r.to_first_step(),
         "first_loss": r.losses.0,
         "last_loss": r.losses.1,

@@ -11,9 +11,11 @@ use crate::cases::{MaskKind, random_mask};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, ExampleRef};
 use crate::device::dry::DryBackend;
+use crate::device::tiles::Product;
 use crate::device::{Caps, Counters, Device, DeviceOptions, Feature, KernelSpec, Precision};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
 use crate::kernels::coop;
 use crate::nn::Decoder;
@@ -22,10 +24,11 @@ use crate::optim::{AdamW, LossScale, Rates};
 use crate::rng::Rng;
 use crate::train::config::{Checkpointing, LossNormalisation};
 use crate::train::step::{Part, StepResult, Stepper, Turn};
+use crate::train::tune::{Tuning, tune};
 use crate::train::warm::{Compilation, compile_while};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which halves of the adapter train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -67,6 +70,8 @@ pub struct StepRuns {
     pub steps: usize,
     /// Time each launch, in steps of their own.
     pub profile: bool,
+    /// Measure tiles first, for so long at most.
+    pub tune: Option<Duration>,
 }
 
 /// What was measured. Times in seconds.
@@ -95,6 +100,10 @@ pub struct StepReport {
     /// Bytes that were held at once, and taken from the device, at the most.
     pub peak: u64,
     pub reserved: u64,
+    /// What came of the measurements of tiles, where that was wanted.
+    pub tuning: Option<Tuning>,
+    /// Measured tiles in use.
+    pub tiles: usize,
     /// Opening the device and checking its kernels.
     pub open: f64,
     /// Finding out which kernels a step needs; then model, adapters and masks.
@@ -144,9 +153,17 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
         Precision::F32 => Precision::F32,
         Precision::F16 => coop::enable(&device)?,
     };
+    device.load_tiles();
     let open = start.elapsed().as_secs_f64();
+    let tuning = match runs.tune {
+        Some(limit) => {
+            let products = rehearse(case, &device, precision)?.products;
+            Some(tune(&device, &products, limit, cache_folder().as_deref())?)
+        }
+        None => None,
+    };
     let start = Instant::now();
-    let (kernels, record_dry) = rehearse(case, &device, precision)?;
+    let Rehearsal { kernels, products, record: record_dry } = rehearse(case, &device, precision)?;
     let building = || {
         let bench = Bench::new(case, &device, precision, Purpose::Measurement)?;
         device.wait()?;
@@ -191,6 +208,8 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
         counted,
         peak: ledger.peak(),
         reserved: ledger.peak_reserved(),
+        tuning,
+        tiles: device.tiles().of(&products).len(),
         open,
         build,
         compilation,
@@ -201,17 +220,28 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
     })
 }
 
-/// The kernels of a step of `case`, and the time to record it, found on a device that only counts.
-fn rehearse(case: &StepCase, device: &Device, precision: Precision) -> Result<(Vec<KernelSpec>, Spread)> {
+/// What a step asks for, and the time to record it.
+struct Rehearsal {
+    kernels: Vec<KernelSpec>,
+    /// Those with a choice of tiles.
+    products: Vec<Product>,
+    record: Spread,
+}
+
+/// A step of `case` on a device that only counts.
+fn rehearse(case: &StepCase, device: &Device, precision: Precision) -> Result<Rehearsal> {
     let dry = Device::new(Box::new(DryBackend::new(device.caps().clone())));
     dry.set_precision(precision);
+    dry.set_tiles(device.tiles());
     dry.note_launches(true);
+    dry.note_products(true);
     let mut bench = Bench::new(case, &dry, precision, Purpose::Rehearsal)?;
     bench.step(|_| Ok(()))?;
     let mut seen = HashSet::new();
     let mut kernels = dry.note_launches(false);
     kernels.retain(|spec| seen.insert(spec.clone()));
-    Ok((kernels, bench.recorded(3)?))
+    let products = dry.note_products(false);
+    Ok(Rehearsal { kernels, products, record: bench.recorded(3)? })
 }
 
 impl Counted {

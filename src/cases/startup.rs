@@ -4,7 +4,7 @@
 //! rows run once after each of them changes. `RUGOSA_SELFTEST=off` leaves them out.
 
 use super::{Level, table};
-use crate::device::{Caps, Device};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::cache_folder;
@@ -41,7 +41,7 @@ pub fn trust(device: &Device) -> Result<Trust> {
 /// # Errors
 /// As [`trust`].
 pub fn trust_in(device: &Device, cache: Option<&Path>) -> Result<Trust> {
-    let key = key(device.caps());
+    let key = device.caps().identity();
     let note = cache.map(|folder| folder.join(note_name(&key)));
     if note.as_ref().is_some_and(|path| std::fs::read_to_string(path).is_ok_and(|text| text == key)) {
         return Ok(Trust::Remembered);
@@ -67,13 +67,6 @@ pub fn trust_in(device: &Device, cache: Option<&Path>) -> Result<Trust> {
         let _ = write_atomic(path, |w| w.write_all(key.as_bytes()));
     }
     Ok(Trust::Passed(rows.len()))
-}
-
-/// What a pass holds for.
-fn key(caps: &Caps) -> String {
-    let features: Vec<String> = caps.features.iter().map(ToString::to_string).collect();
-    let version = env!("CARGO_PKG_VERSION");
-    format!("rugosa {version}\n{}\n{}\n{}\n{}\n", caps.name, caps.driver, caps.api, features.join(" "))
 }
 
 fn note_name(key: &str) -> String {

@@ -77,6 +77,15 @@ impl Caps {
     pub fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
     }
+
+    /// What a thing that was found out about the device holds for: the device, its driver, how it is used, and the version
+    /// of this program.
+    pub fn identity(&self) -> String {
+        let features: Vec<String> = self.features.iter().map(ToString::to_string).collect();
+        let Caps { name, driver, api, class, .. } = self;
+        let version = env!("CARGO_PKG_VERSION");
+        format!("rugosa {version}\n{name}\n{driver}\n{api}\n{class:?} {}\n", features.join(" "))
+    }
 }
 
 /// How to open a device.

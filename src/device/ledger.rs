@@ -49,6 +49,12 @@ impl Ledger {
         self.reserved -= bytes;
     }
 
+    /// Forgets the peaks of before.
+    pub(super) fn restart(&mut self) {
+        (self.peak, self.peak_reserved) = (self.in_use, self.reserved);
+        self.rows.values_mut().for_each(|row| (row.peak, row.at_peak) = (row.in_use, row.in_use));
+    }
+
     /// Bytes held by live buffers.
     pub fn in_use(&self) -> u64 {
         self.in_use

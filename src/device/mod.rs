@@ -10,6 +10,7 @@ mod pool;
 pub mod profile;
 pub mod shader;
 pub mod spec;
+pub mod tiles;
 mod watch;
 pub mod wgpu;
 
@@ -117,6 +118,7 @@ struct Inner {
     /// Whether there is a watch: asked at every launch, so without a lock.
     is_watched: AtomicBool,
     watch: Mutex<Option<Arc<Watch>>>,
+    tiles: tiles::Tiles,
 }
 
 /// Device memory that goes back to the pool when its last clone is dropped.
@@ -151,6 +153,7 @@ impl Device {
             f16: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             watch: Mutex::default(),
+            tiles: tiles::Tiles::default(),
         }))
     }
 
@@ -342,6 +345,11 @@ impl Device {
     /// A copy of the byte ledger as it stands.
     pub fn ledger(&self) -> Ledger {
         self.pool().ledger.clone()
+    }
+
+    /// Lets the ledger's peaks begin with what is held now: what came before is not the run's.
+    pub fn restart_peaks(&self) {
+        self.pool().ledger.restart();
     }
 
     /// Gives memory that is kept for reuse back to the device.

@@ -6,9 +6,10 @@
 
 use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, in_parts, rosa_linear};
 use super::tile::{LONG_K, Tile, splits};
-use super::{attention_coop, kernel, launch, low_rank_coop};
+use super::{attention_coop, kernel, launch, low_rank_coop, tuned};
 use crate::device::dry::DryBackend;
 use crate::device::spec::{read, write};
+use crate::device::tiles::Family;
 use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -133,8 +134,8 @@ impl Units {
         if self.fragment == 8 { 32 << 10 } else { 48 << 10 }
     }
 
-    /// The tiles of products on them.
-    fn tiles(&self) -> &'static [Tile] {
+    /// The tiles of products on them; each can make every product.
+    pub fn tiles(&self) -> &'static [Tile] {
         match self {
             Units { lanes: 8, .. } => &[SMALL],
             Units { fragment: 8, .. } => &[LARGE, MEDIUM],
@@ -255,7 +256,11 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
         return Err(Error::shape("matmul", format!("{layout:?} of [{a0}, {a1}] and [{b0}, {b1}] on matrix units")));
     }
     let halves = [&a, &b].iter().all(|o| o.format() == WeightFormat::F16 as u32);
-    let tile = units.pick(layout, halves, (m, n, k));
+    let own = units.pick(layout, halves, (m, n, k));
+    let tile = tuned::tile(device, units.tiles(), own, || {
+        let formats = [a.format(), b.format()];
+        tuned::product(Family::MatmulCoop, layout, [m, n, k], formats, (stride, column), &out)
+    });
     let splits = if stride == n { splits(FILL, tile, m, n, k) } else { 1 };
     let bk = tile.bk as usize;
     let k_per_split = k.div_ceil(splits).next_multiple_of(bk);

@@ -1,9 +1,10 @@
 //! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
 
 use super::tile::{DISCRETE, INTEGRATED, LONG_K, LONGEST_K, SOFTWARE, Tile, least_splits, splits, tiles};
-use super::{coop, kernel, launch, simd};
+use super::{coop, kernel, launch, simd, tuned};
 
 use crate::device::spec::{read, write};
+use crate::device::tiles::{Family, Product};
 use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec, Slice};
 use crate::error::{Error, Result};
 use crate::kernels::sparse::SparseIndex;
@@ -166,7 +167,12 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     }
     let class = device.caps().class;
     let lanes = simd::lanes(device.caps());
-    let tile = if lanes.is_some() { simd::choose(layout, None, m, n) } else { Tile::choose(class, m, n, k) };
+    let tile = match lanes {
+        Some(_) => simd::choose(layout, None, m, n),
+        None => tuned::tile(device, tiles(class).square, Tile::choose(class, m, n, k), || {
+            tuned::product(Family::Matmul, layout, [m, n, k], [0, 0], (stride, column), &out)
+        }),
+    };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
     let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k).max(least_splits(class, k)) } else { 1 };
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
@@ -361,6 +367,18 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     if let Some(bias) = fused.bias {
         bias_slice = bias.expect_shape("rosa_linear", "bias", &[n])?.slice();
     }
+    // none in registers
+    let (family, others) = match units {
+        Some((units, _)) => (Family::RosaLinearCoop, units.tiles()),
+        None => (Family::RosaLinear, if lanes.is_some() { &[][..] } else { tiles(device.caps().class).square }),
+    };
+    let tile = tuned::tile(device, others, tile, || {
+        let formats = [coop::format(x), w.format() as u32];
+        let mut product = tuned::product(family, layout, [m, n, k], formats, (stride, column), &out);
+        (product.key.sparse, product.key.low_rank) = (fused.sparse.is_some(), fused.low_rank.is_some());
+        let nnz = fused.sparse.map_or(0, |(index, _)| index.nnz());
+        Product { rank: params.rank as usize, nnz, bias: fused.bias.is_some(), ..product }
+    });
     let variant = RosaVariant {
         layout,
         vec,

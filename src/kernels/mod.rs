@@ -26,6 +26,7 @@ pub(crate) mod simd;
 pub mod sparse;
 pub mod tile;
 pub mod topk;
+mod tuned;
 
 pub use output::To;
 

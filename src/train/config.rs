@@ -8,6 +8,7 @@ mod choices;
 mod validate;
 
 pub use choices::{Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, PrecisionOption, TooLong};
+pub use validate::tune_seconds;
 
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
 use crate::data::{BatchOptions, DataOptions};
@@ -16,6 +17,9 @@ use crate::optim::schedule::LrSchedule;
 use crate::train::phase::Schedule;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+
+/// What `--tune` alone says.
+pub const TUNE_SECONDS: &str = "20";
 
 /// Declares [`PartialConfig`] and [`TrainConfig`]. An entry is a doc comment (the help text), `#[arg]` settings for clap, and
 /// `name: Type`, with `= default` where there is one.
@@ -251,6 +255,10 @@ options! {
         /// Device to compute on: its index or a part of its name, see `rugosa devices` [default: $RUGOSA_DEVICE, or the best]
         #[arg(value_name = "INDEX|NAME", help_heading = "Run")]
         device: String,
+        /// Measure which tiles are the fastest on this device for the run's products, for SECONDS at most [default: 20], and
+        /// keep them in the cache folder for this run and later ones; what was measured before is not measured again
+        #[arg(value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = TUNE_SECONDS, help_heading = "Run")]
+        tune: f64,
     }
 }
 

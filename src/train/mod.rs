@@ -13,6 +13,7 @@ pub mod session;
 mod state;
 pub mod step;
 mod trainable;
+pub mod tune;
 pub mod warm;
 
 pub use full::{named_weights, trainable_weights};

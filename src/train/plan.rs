@@ -10,11 +10,13 @@ use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, BatchOptions, Dataset, ExampleRef};
 use crate::device::dry::DryBackend;
+use crate::device::tiles::{Product, TileTable};
 use crate::device::{Caps, Device, KernelSpec, Ledger, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::loader::load_shapes;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 /// What a run is, as far as its plan is concerned.
 pub struct Run<'a> {
@@ -28,6 +30,8 @@ pub struct Run<'a> {
     pub caps: &'a Caps,
     /// Of the device.
     pub precision: Precision,
+    /// Those that the device has in use.
+    pub tiles: Arc<TileTable>,
 }
 
 /// What a run will ask of the device.
@@ -36,6 +40,8 @@ pub struct RunPlan {
     pub memory: MemoryPlan,
     /// The specialisations of all phases, each once, in the order of their first launch.
     pub kernels: Vec<KernelSpec>,
+    /// The products that have a choice of tiles.
+    pub products: Vec<Product>,
 }
 
 /// Bytes on the device when they are the most.
@@ -166,7 +172,9 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
     let config = run.config;
     let device = Device::new(Box::new(DryBackend::new(run.caps.clone())));
     device.set_precision(run.precision);
+    device.set_tiles(run.tiles.clone());
     device.note_launches(true);
+    device.note_products(true);
     let options = load_options(config);
     let mut model = load_shapes(&device, run.checkpoint, options)?;
     let shapes = module_shapes(&model);
@@ -202,7 +210,8 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
     let mut seen = HashSet::new();
     let mut kernels = device.note_launches(false);
     kernels.retain(|spec| seen.insert(spec.clone()));
-    Ok(RunPlan { memory: MemoryPlan::of(&device.ledger()), kernels })
+    let products = device.note_products(false);
+    Ok(RunPlan { memory: MemoryPlan::of(&device.ledger()), kernels, products })
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use super::config::{Method, TrainConfig};
 use super::state::{self, Header, Saved};
 use crate::data::Dataset;
+use crate::device::Caps;
+use crate::device::tiles::TileTable;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::digest::{Digest, digest_file, sample_file};
@@ -10,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "save_steps", "log_steps"];
+const FREE: &[&str] = &["out", "device", "tune", "save_steps", "log_steps"];
 /// Keys of paths: files may move, their contents may not change.
 const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
 
@@ -106,6 +108,25 @@ pub fn check_sources(config: &TrainConfig, now: &BTreeMap<String, String>, saved
     Ok(())
 }
 
+/// The tiles that a run to resume goes on with, where this device has `measured` ones, and a line about them where there is
+/// something to say. They are those that it began with, whatever was measured since: others would sum in another order.
+pub fn tiles(saved: &Header, caps: &Caps, measured: TileTable) -> (TileTable, Option<String>) {
+    match &saved.tiles {
+        Some(began) if began.device == caps.identity() => {
+            let rows = began.table.len();
+            let line = (rows > 0).then(|| format!("tiles: the {rows} that the run began with"));
+            (began.table.clone(), line)
+        }
+        Some(began) if began.table.is_empty() && measured.is_empty() => (measured, None),
+        Some(_) => {
+            let line = "tiles: the run began on another device, driver or version, and with other tiles; it goes on, but not \
+                        bit for bit";
+            (measured, Some(line.into()))
+        }
+        None => (TileTable::default(), None),
+    }
+}
+
 /// What makes a model: its weights and its configuration. The tokenizer shows in the data.
 fn model_files(model: &Path) -> Result<Vec<PathBuf>> {
     if !model.is_dir() {
@@ -155,6 +176,7 @@ mod tests {
             blocks: Vec::new(),
             scores: None,
             has_masks: false,
+            tiles: None,
         }
     }
 
@@ -172,9 +194,43 @@ mod tests {
     }
 
     #[test]
+    fn a_run_keeps_its_tiles_where_it_can_and_says_where_it_cannot() {
+        use crate::device::dry::DryBackend;
+        use crate::device::tiles::{Family, ProductKey};
+        use crate::train::state::SavedTiles;
+        let table = |tile: u32| {
+            let (family, formats) = (Family::Matmul, [0, 0]);
+            let key = ProductKey { family, layout: 0, m: 64, n: 64, k: 64, formats, sparse: false, low_rank: false };
+            let mut table = TileTable::default();
+            table.set(key, [tile; 7]);
+            table
+        };
+        let caps = DryBackend::caps_for_tests();
+        let began = |device: &Caps, table: TileTable| {
+            let tiles = Some(SavedTiles { device: device.identity(), table });
+            Header { tiles, ..header(&config("")) }
+        };
+        let none = TileTable::default;
+        // measured since, or the file is gone: the run does not care
+        for now in [none(), table(1), table(2)] {
+            let (tiles, line) = tiles(&began(&caps, table(1)), &caps, now.clone());
+            assert!(tiles == table(1) && line.unwrap().contains("the 1 that the run began with"));
+            assert_eq!(super::tiles(&began(&caps, none()), &caps, now.clone()), (none(), None));
+            // a state from before there were any
+            assert_eq!(super::tiles(&header(&config("")), &caps, now), (none(), None));
+        }
+        let other = Caps { driver: "next".into(), ..caps.clone() };
+        assert_eq!(tiles(&began(&other, none()), &caps, none()), (none(), None));
+        for (then, now) in [(table(1), none()), (none(), table(1)), (table(1), table(2))] {
+            let (tiles, line) = tiles(&began(&other, then), &caps, now.clone());
+            assert!(tiles == now && line.unwrap().contains("not bit for bit"));
+        }
+    }
+
+    #[test]
     fn where_it_computes_and_where_files_lie_may_change() {
         let then = header(&config(""));
-        let mut now = config("device = '1'\nsave_steps = 3\nlog_steps = 2");
+        let mut now = config("device = '1'\nsave_steps = 3\nlog_steps = 2\ntune = 5");
         (now.out, now.model, now.data) = ("elsewhere".into(), "moved".into(), "moved.jsonl".into());
         assert!(check_config(&now, &then).is_ok());
     }

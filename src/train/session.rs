@@ -5,19 +5,21 @@ use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
 use super::plan::{self, MemoryPlan};
 use super::report::{Recorded, Reports};
-use super::state::{self, Header, Parts, Saved};
+use super::state::{self, Header, Parts, Saved, SavedTiles};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
 use super::warm::Compiled;
-use super::{diagnose, full, output, resume, warm};
+use super::{diagnose, full, output, resume, tune, warm};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
 use crate::csr::CsrPattern;
 use crate::data::{Batches, Dataset, Position, Tokenizer};
 use crate::device::dry::DryBackend;
+use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
+use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::mask::{read_masks, write_masks};
 use crate::kernels::coop;
@@ -25,6 +27,7 @@ use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
 use crate::optim::LossScale;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a run tells whoever watches.
 pub trait Observer {
@@ -68,6 +71,7 @@ pub struct Session {
     /// Digests of what the run reads.
     sources: BTreeMap<String, String>,
     saved: Option<Saved>,
+    tiles: SavedTiles,
 }
 
 /// What moves on with the steps, beside what is on the device.
@@ -112,7 +116,8 @@ impl Session {
             PrecisionOption::F16 => coop::enable(&device)?,
         };
         let units = if precision == Precision::F16 { ", f16 products on matrix units" } else { "" };
-        observer.note(&format!("device: {} ({}{units})", device.caps().name, device.caps().api));
+        let tuned = if device.load_tiles() > 0 { ", tiles tuned" } else { "" };
+        observer.note(&format!("device: {} ({}{units}{tuned})", device.caps().name, device.caps().api));
         if config.precision == PrecisionOption::F16 && precision == Precision::F32 {
             observer.note("this device has no matrix units that can be used; products run in f32");
         }
@@ -132,7 +137,12 @@ impl Session {
             None => config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64),
         };
         let agenda = Agenda::new(&config, given.is_some(), steps)?;
-        let plan = plan::plan(&plan::Run {
+        if let Some(saved) = &saved {
+            let (tiles, line) = resume::tiles(&saved.header, device.caps(), TileTable::clone(&device.tiles()));
+            device.set_tiles(tiles);
+            line.iter().for_each(|line| observer.note(line));
+        }
+        let run = plan::Run {
             config: &config,
             checkpoint: &checkpoint,
             dataset: &dataset,
@@ -140,7 +150,18 @@ impl Session {
             masks: given.as_ref(),
             caps: device.caps(),
             precision,
-        })?;
+            tiles: device.tiles(),
+        };
+        let mut plan = plan::plan(&run)?;
+        // a run to resume keeps its tiles
+        if let (Some(seconds), None) = (config.tune, &saved) {
+            observer.note(&format!("tiles: measured for at most {seconds} s"));
+            let limit = Duration::from_secs_f64(seconds);
+            let tuning = tune::tune(&device, &plan.products, limit, cache_folder().as_deref())?;
+            observer.note(&tuning.line());
+            plan = plan::plan(&plan::Run { tiles: device.tiles(), ..run })?;
+        }
+        let tiles = SavedTiles { device: device.caps().identity(), table: device.tiles().of(&plan.products) };
         plan.memory.table().iter().for_each(|line| observer.note(line));
 
         let loading = || load(&device, &checkpoint, options);
@@ -157,7 +178,7 @@ impl Session {
             set.initialise(config.seed, init.as_ref())?;
         }
         let stepper = Stepper::of(&device, &config)?;
-        Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init, plan, sources, saved })
+        Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init, plan, sources, saved, tiles })
     }
 
     /// What the run computes on.
@@ -206,7 +227,8 @@ impl Session {
     }
 
     fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<f64> {
-        let Session { config, device, model, dataset, agenda, stepper, trainable, init, sources, saved, .. } = self;
+        let Session { config, device, model, dataset, agenda, stepper, trainable, init, sources, saved, tiles, .. } =
+            self;
         let now = Progress { batches: dataset.batches(&config.batch_options())?, collector: None, attached: None };
         let mut now = restore(now, saved.as_ref(), config, device, trainable)?;
         let (first, loss, skipped) = match saved {
@@ -233,6 +255,7 @@ impl Session {
                 blocks: Vec::new(),
                 scores: None,
                 has_masks: false,
+                tiles: Some(tiles.clone()),
             };
             let masks = trainable.masks();
             let parts = Parts { blocks: trainable.blocks(), collector: now.collector.as_ref(), masks };

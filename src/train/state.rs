@@ -8,6 +8,7 @@
 use crate::adapters::MaskCollector;
 use crate::csr::CsrPattern;
 use crate::data::Position;
+use crate::device::tiles::TileTable;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::digest::{Digest, digest_file};
@@ -50,6 +51,17 @@ pub struct Header {
     /// While masks are collected: their scores, behind the parameters.
     pub scores: Option<Vec<ScoreHeader>>,
     pub has_masks: bool,
+    /// The measured tiles of its products; none in states from before there were any.
+    #[serde(default)]
+    pub tiles: Option<SavedTiles>,
+}
+
+/// Tiles, and what they were measured on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedTiles {
+    /// [`Caps::identity`](crate::device::Caps::identity)
+    pub device: String,
+    pub table: TileTable,
 }
 
 /// One of the optimiser's blocks.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::adapters::targets::{LinearShape, Place, Target};
 use crate::device::dry::DryBackend;
+use crate::device::tiles::{Family, ProductKey};
 use crate::device::{Caps, Device};
 use crate::optim::LossScale;
 
@@ -21,7 +22,18 @@ fn header(step: u64) -> Header {
         blocks: Vec::new(),
         scores: None,
         has_masks: false,
+        tiles: Some(SavedTiles { device: "a GPU".into(), table: tiles() }),
     }
+}
+
+fn tiles() -> TileTable {
+    let (family, formats) = (Family::RosaLinearCoop, [0, 4]);
+    let mut table = TileTable::default();
+    table.set(
+        ProductKey { family, layout: 1, m: 64, n: 8, k: 96, formats, sparse: true, low_rank: false },
+        [1, 2, 3, 4, 5, 6, 7],
+    );
+    table
 }
 
 fn block(device: &Device, elements: usize) -> Block {

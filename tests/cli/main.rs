@@ -12,6 +12,7 @@ mod selftest;
 mod sparse;
 #[path = "../common/tiny.rs"]
 mod tiny;
+mod tune;
 mod usage;
 
 use std::process::{Command, Output};

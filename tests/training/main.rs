@@ -7,6 +7,7 @@ mod plan;
 mod resume;
 #[path = "../common/tiny.rs"]
 mod tiny;
+mod tune;
 mod warm;
 
 use rugosa::train::Observer;

@@ -4,7 +4,7 @@ use super::{DeviceArgs, at_least};
 use crate::bench::step::Adapter;
 use crate::cases::MaskKind;
 use crate::dtype::DType;
-use crate::train::config::{Checkpointing, PrecisionOption};
+use crate::train::config::{Checkpointing, PrecisionOption, TUNE_SECONDS, tune_seconds};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -96,6 +96,9 @@ pub struct BenchStepArgs {
     /// Time each kernel too, where the device has timestamps
     #[arg(long)]
     pub profile: bool,
+    /// Measure which tiles are the fastest for the step's products first, for SECONDS at most [default: 20]; see `rugosa train`
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = TUNE_SECONDS, value_parser = tune)]
+    pub tune: Option<f64>,
     #[command(flatten)]
     pub json: JsonArgs,
 }
@@ -139,6 +142,11 @@ pub struct JsonArgs {
     /// Write one JSON object to FILE beside the table, or print it instead of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub json: Option<PathBuf>,
+}
+
+fn tune(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s| tune_seconds(*s));
+    seconds.ok_or_else(|| "expected seconds over 0, at most 3600".into())
 }
 
 fn density(text: &str) -> Result<f64, String> {

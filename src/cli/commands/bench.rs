@@ -13,6 +13,7 @@ use crate::io::atomic::write_atomic;
 use crate::train::config::PrecisionOption;
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 
 pub fn run(args: BenchArgs) -> Result<()> {
     match args.what {
@@ -24,7 +25,8 @@ pub fn run(args: BenchArgs) -> Result<()> {
 fn step(args: &BenchStepArgs) -> Result<()> {
     let cases = step_cases(args)?;
     check_folder(&args.json)?;
-    let runs = StepRuns { warmup: args.warmup, steps: args.steps, profile: args.profile };
+    let tune = args.tune.map(Duration::from_secs_f64);
+    let runs = StepRuns { warmup: args.warmup, steps: args.steps, profile: args.profile, tune };
     let mut rows = Vec::new();
     let mut failed = Ok(());
     for case in cases {
@@ -57,6 +59,7 @@ fn tell_step(case: &StepCase, report: &StepReport, first: bool) {
     if report.precision != case.precision {
         tell("this device has no matrix units that can be used; products run in f32");
     }
+    report.tuning.iter().for_each(|tuning| tell(&tuning.line()));
     let (name, rate) = (case.shape.name, report.tokens_per_second());
     tell(&format!("{name} {:?} {}: {rate:.0} tokens/s", case.adapter, case.weights));
 }

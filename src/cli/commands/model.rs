@@ -23,6 +23,7 @@ impl Ready {
         let checkpoint = Checkpoint::open(&args.model)?;
         let tokenizer = Tokenizer::of_model(&checkpoint)?;
         let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
+        device.load_tiles();
         let positions = positions.min(checkpoint.config.max_position_embeddings);
         let model = load(&device, &checkpoint, LoadOptions { trainable: false, stacked: true, positions })?;
         if let Some(folder) = &args.adapter {

@@ -7,6 +7,14 @@ use crate::train::phase::Schedule;
 /// TOML's integers, and so those of `config.toml`, have 63 bits and a sign.
 pub(super) const MAX_INTEGER: u64 = i64::MAX as u64;
 
+/// Seconds of measurements, at most: an hour.
+const MOST_TUNING: f64 = 3600.0;
+
+/// Whether so many seconds can be given to measurements of tiles.
+pub fn tune_seconds(seconds: f64) -> bool {
+    seconds > 0.0 && seconds <= MOST_TUNING
+}
+
 /// An option that has no default and was not given.
 pub(super) fn missing(key: &str) -> Error {
     Error::invalid(flag(key), "not given; it is needed here or as a key in the file of --config")
@@ -54,6 +62,12 @@ fn values(c: &TrainConfig) -> Result<()> {
         refuse(!(value >= 0.0 && value.is_finite()), key, || format!("{value} is no finite number of 0 or more"))?;
     }
     refuse(!(c.eps > 0.0 && c.eps.is_finite()), "eps", || format!("{} is no finite number over 0; try 1e-8", c.eps))?;
+
+    if let Some(seconds) = c.tune {
+        refuse(!tune_seconds(seconds), "tune", || {
+            format!("{seconds} is outside of 0 (excluded) to {MOST_TUNING} seconds")
+        })?;
+    }
 
     let alphas = std::iter::once(("alpha", "", c.alpha));
     let alphas = alphas.chain(c.alpha_pattern.0.iter().map(|(m, &a)| ("alpha_pattern", m.as_str(), a)));

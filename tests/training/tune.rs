@@ -1,0 +1,95 @@
+//! Tiles by measurement.
+
+use rugosa::device::dry::DryBackend;
+use rugosa::device::tiles::{Product, TileTable, file};
+use rugosa::device::{Device, DeviceOptions, Feature};
+use rugosa::dtype::DType;
+use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use rugosa::rng::Rng;
+use rugosa::tensor::{Tensor, Weight};
+use rugosa::train::tune::{Tuning, tune};
+use std::time::{Duration, Instant};
+
+/// A device whose products have tiles to choose from: not made in registers.
+fn device() -> Device {
+    let options = DeviceOptions { disable: vec![Feature::Int64], ..DeviceOptions::from_env(None) };
+    Device::open(&options).unwrap()
+}
+
+/// A fused linear in both directions and the gradient of its weight.
+fn linear(device: &Device) -> [Tensor; 3] {
+    let mut rng = Rng::named(3, "tune");
+    let mut up = |shape: [usize; 2]| {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| rng.normal() as f32).collect();
+        Tensor::from_slice(device, &shape, &values, "test").unwrap()
+    };
+    let (x, u, b, a) = (up([70, 96]), up([70, 4]), up([80, 4]), up([4, 96]));
+    let w =
+        Weight::upload(device, DType::F32, 80, 96, bytemuck::cast_slice(&up([80, 96]).read::<f32>().unwrap())).unwrap();
+    let low_rank = |v| Fused { low_rank: Some((&u, 0, v)), ..Fused::default() };
+    let y = rosa_linear(Layout::Nt, &x, &w, low_rank(&b), Out::default()).unwrap();
+    let dx = rosa_linear(Layout::Nn, &y, &w, low_rank(&a), Out::default()).unwrap();
+    let dw = matmul(Layout::Tn, &y, &x, Out::default()).unwrap();
+    [y, dx, dw]
+}
+
+fn products(device: &Device) -> Vec<Product> {
+    let dry = Device::new(Box::new(DryBackend::new(device.caps().clone())));
+    dry.note_products(true);
+    linear(&dry);
+    dry.note_products(false)
+}
+
+fn read(tensors: [Tensor; 3]) -> [Vec<f32>; 3] {
+    tensors.map(|t| t.read().unwrap())
+}
+
+#[test]
+fn products_are_measured_once_and_give_the_same_numbers_but_for_rounding() {
+    let device = device();
+    let products = products(&device);
+    assert_eq!(products.len(), 3, "{products:?}");
+    let want = read(linear(&device));
+    let before = device.ledger().in_use();
+    let cache = tempfile::tempdir().unwrap();
+    let long = Duration::from_secs(60);
+
+    let first = tune(&device, &products, long, Some(cache.path())).unwrap();
+    assert_eq!((first.measured, first.known, first.left), (3, 0, 0));
+    let ledger = device.ledger();
+    assert_eq!((ledger.in_use(), ledger.peak()), (before, before), "memory is free again, and not counted");
+    let tiles = device.tiles();
+    assert!(products.iter().all(|p| tiles.get(&p.key).is_some_and(|tile| p.tiles.contains(&tile))), "{tiles:?}");
+
+    let again = tune(&device, &products, long, Some(cache.path())).unwrap();
+    assert_eq!((again.measured, again.known), (0, 3));
+    assert_eq!(*device.tiles(), *tiles);
+    assert_eq!(file::read(cache.path(), device.caps()), *tiles);
+
+    // whatever was the fastest today: each tile in turn
+    let most = products.iter().map(|p| p.tiles.len()).max().unwrap();
+    for i in 0..most {
+        let mut table = TileTable::default();
+        products.iter().for_each(|p| table.set(p.key, p.tiles[i % p.tiles.len()]));
+        device.set_tiles(table);
+        for (got, want) in read(linear(&device)).iter().zip(&want) {
+            let largest = want.iter().fold(0f32, |most, w| most.max(w.abs()));
+            let worst = got.iter().zip(want).fold(0f32, |most, (g, w)| most.max((g - w).abs()));
+            assert!(worst <= 1e-5 * largest, "{worst} of {largest}");
+        }
+    }
+}
+
+#[test]
+fn the_time_is_kept() {
+    let device = device();
+    let products = products(&device);
+    let cache = tempfile::tempdir().unwrap();
+    let none = tune(&device, &products, Duration::ZERO, Some(cache.path())).unwrap();
+    assert_eq!(Tuning { seconds: 0.0, ..none }, Tuning { left: 3, ..Tuning::default() });
+    assert!(device.tiles().is_empty() && std::fs::read_dir(cache.path()).unwrap().count() == 0);
+    // but for what is under way: a compilation, or one product of these small ones
+    let start = Instant::now();
+    let few = tune(&device, &products, Duration::from_millis(1), None).unwrap();
+    assert!(few.measured + few.left == 3 && start.elapsed() < Duration::from_secs(20), "{few:?}");
+}
