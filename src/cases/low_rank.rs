@@ -38,6 +38,7 @@ const WHOLE: &[(usize, usize, usize)] = &[
     (300, 130, 40),
     (131, 2304, 64),
     (40, 36, 100),
+    (600, 72, 12),
 ];
 
 /// Tokens, features, and blocks (first row, rows, rank).

@@ -10,6 +10,8 @@ use rugosa::kernels::To;
 use rugosa::kernels::attention::{Saved, attention_backward, attention_forward};
 use rugosa::kernels::attention_coop;
 use rugosa::kernels::coop::{self, Operand};
+use rugosa::kernels::low_rank::{gradient_rows, project_rows};
+use rugosa::kernels::low_rank_coop;
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
 use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm_by};
 use rugosa::rng::Rng;
@@ -214,6 +216,40 @@ fn operands_of_halves_give_what_floats_give() {
     }
 }
 
+/// Rows that units can take: 32 tokens and more, features and blocks of multiples of 8.
+#[test]
+fn thin_products_of_low_rank_adapters() {
+    let Some(dev) = units() else { return };
+    for op in ["low_rank_project", "low_rank_gradient"] {
+        let mut launched = 0;
+        for row in table().iter().filter(|r| r.op == op) {
+            let outcome = row.run(dev).unwrap();
+            assert_eq!(outcome.fault, None, "{} {}", row.op, row.what);
+            launched += u32::from(outcome.launched.iter().any(|k| k.ends_with("_coop")));
+            println!("{} {}: error over bound {:.3}", row.op, row.what, outcome.worst);
+        }
+        assert!(launched >= 12, "{op}: {launched} rows on units");
+    }
+}
+
+#[test]
+fn thin_products_repeat_bit_for_bit() {
+    let Some(dev) = units() else { return };
+    let mut rng = Rng::named(4, "thin units");
+    let mut up = |shape: [usize; 2]| {
+        let data = random(&mut rng, shape[0] * shape[1]);
+        Tensor::from_slice(dev, &shape, &data, "test").unwrap()
+    };
+    let (x, a, v) = (up([520, 2064]), up([12, 2064]), up([520, 12]));
+    let run = || {
+        let da = Tensor::zeros(dev, &[12, 2064], "test").unwrap();
+        gradient_rows(&v, &x, &da).unwrap();
+        [project_rows(&x, &a, 2.0, To::default()).unwrap(), da].map(|t| t.read::<u32>().unwrap())
+    };
+    let first = run();
+    assert!((0..5).all(|_| run() == first));
+}
+
 #[test]
 fn attention_repeats_bit_for_bit() {
     let Some(dev) = units() else { return };
@@ -259,7 +295,8 @@ fn the_masked_product_keeps_its_entries() {
 /// What the units of a device are sure to have: 32 KiB with fragments of 8, 48 KiB with fragments of 16.
 #[test]
 fn workgroup_memory_suffices() {
-    for spec in coop::variants().into_iter().chain(attention_coop::variants()) {
+    let all = [coop::variants(), attention_coop::variants(), low_rank_coop::variants()];
+    for spec in all.concat() {
         let text = rugosa::device::shader::render(&spec).unwrap();
         let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{:?}\n{e}", spec.consts));
         let shared: u32 = (module.global_variables.iter())
