@@ -28,6 +28,7 @@
 {% set KS = 1 if LAYOUT == 2 or not VEC else 4 %}
 
 {% include "lib/product.wgsl" %}
+{% include "lib/pair.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> a: array<{{ "u64" if A64 else "f32" }}>; // [m, k], TN: [k, m]
 {% if FUSED %}
@@ -42,9 +43,6 @@
 @group(0) @binding(2) var<storage, read_write> c: array<{{ "u64" if C64 else "f32" }}>; // [splits, m, c_stride]
 @group(0) @binding(3) var<uniform> p: Params;
 {% endif %}
-
-fn low(x: u64) -> f32 { return bitcast<f32>(u32(x)); }
-fn high(x: u64) -> f32 { return bitcast<f32>(u32(x >> 32u)); }
 
 // Row of the tile that lane l of A's vector g stands for, in the text.
 {% macro row_of(g, l) %}{{ (g // RP) * RP * SG + RP * l + g % RP }}{% endmacro %}
@@ -259,7 +257,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             out{{ j }} += low(old{{ j }});
             out{{ j + 1 }} += high(old{{ j }});
 {% endif %}
-            c[i{{ j }}] = u64(bitcast<u32>(out{{ j }})) | (u64(bitcast<u32>(out{{ j + 1 }})) << 32u);
+            c[i{{ j }}] = join(out{{ j }}, out{{ j + 1 }});
 {% else %}
             c[at + to{{ j }}] = out{{ j }}{% if ACCUMULATE %} + c[at + to{{ j }}]{% endif %};
 {% endif %}

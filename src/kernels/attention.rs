@@ -5,9 +5,9 @@
 //! [`attention_coop`]). Dimensions: `tokens` query rows, `kv_rows` key and value rows, `heads` query heads of `head_dim` elements,
 //! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
 
-use super::attention_coop;
 pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
 use super::elementwise::add_into;
+use super::{attention_coop, attention_simd};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, Kernel, KernelSpec};
@@ -250,6 +250,9 @@ impl Sizes {
         if let Some(block) = attention_coop::choose(device, pass, self.shape.head_dim) {
             return 50_000 * block.columns() / a_round;
         }
+        if let Some(block) = attention_simd::choose(device.caps(), self.shape.head_dim) {
+            return 50_000 * block.columns() / a_round;
+        }
         let Tile { nx, ny, tm, tn, unroll } = Tile::choose(class, self.shape.head_dim);
         let (rows, columns, threads) = (ny * tm, nx * tn, nx * ny);
         let chunk = if self.shape.head_dim.is_multiple_of(16) { 16 } else { 8 };
@@ -290,9 +293,11 @@ impl Sizes {
         let class = device.caps().class;
         let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
         let softcap = s.softcap.is_some();
-        let (spec, of_block) = match attention_coop::choose(device, pass, s.head_dim) {
-            Some(block) => (attention_coop::spec(block, pass, s.head_dim, softcap), block.rows()),
-            None => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
+        let coop = attention_coop::choose(device, pass, s.head_dim);
+        let (spec, of_block) = match (coop, attention_simd::choose(device.caps(), s.head_dim)) {
+            (Some(block), _) => (attention_coop::spec(block, pass, s.head_dim, softcap), block.rows()),
+            (None, Some(block)) => (attention_simd::spec(block, pass, s.head_dim, softcap), block.rows()),
+            (None, None) => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
         };
         let blocks = rows.div_ceil(of_block);
         let params = TileParams {

@@ -60,7 +60,7 @@ pub(super) fn lanes(caps: &Caps) -> Option<u32> {
 }
 
 /// Sizes of subgroups that the tiles below are multiples of.
-const LANES: [u32; 2] = [4, 8];
+pub(super) const LANES: [u32; 2] = [4, 8];
 
 /// Outputs of a workgroup. Accumulators of 32 × 32 fill the registers four times over, which costs less than loading
 /// more; see BENCHMARKS.md.
