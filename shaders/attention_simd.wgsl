@@ -17,7 +17,6 @@
 {% set D2 = HEAD_DIM // 2 %}
 {% set BM = SG * ROWS %}
 
-{% set PAIRS = true %}
 {% include "lib/attention.wgsl" %}
 
 // The score of a key that is not seen, and the logarithm of an empty sum.

@@ -164,7 +164,14 @@ const ATTENTION: &[&Kernel] = &[
     &attention_simd::BACKWARD_KV_SIMD,
 ];
 
-const NORM: &[&Kernel] = &[&norm::RMSNORM, &norm::RMSNORM_BACKWARD, &norm::RMSNORM_WEIGHT, &matmul::SUM_PARTS];
+const NORM: &[&Kernel] = &[
+    &norm::RMSNORM,
+    &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_SIMD,
+    &norm::RMSNORM_BACKWARD_SIMD,
+    &norm::RMSNORM_WEIGHT,
+    &matmul::SUM_PARTS,
+];
 const ROPE: &[&Kernel] = &[&rope::ROPE, &rope::ROPE_SPLIT, &rope::ROPE_MERGE];
 const MLP: &[&Kernel] = &[
     &elementwise::GLU,

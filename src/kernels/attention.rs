@@ -7,6 +7,7 @@
 
 pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
 use super::elementwise::add_into;
+use super::output::pairs;
 use super::{attention_coop, attention_simd};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
@@ -184,15 +185,15 @@ fn spec(pass: Pass, class: DeviceClass, head_dim: usize, softcap: bool) -> Kerne
     )
 }
 
-fn delta_spec(head_dim: usize) -> KernelSpec {
-    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32)])
+fn delta_spec(head_dim: usize, pairs: bool) -> KernelSpec {
+    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32), ("PAIRS", pairs.into())])
 }
 
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
-        all.push(delta_spec(head_dim));
+        all.extend([false, true].map(|pairs| delta_spec(head_dim, pairs)));
         for class in [DeviceClass::Software, DeviceClass::Discrete] {
             for softcap in [false, true] {
                 all.extend(Pass::ALL.map(|pass| spec(pass, class, head_dim, softcap)));
@@ -431,7 +432,7 @@ fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, quer
     };
     let bindings = [saved.out, d_out, saved.lse, keys.start, keys.end, queries.start, queries.end, &stats];
     let cost = Cost { flops: 2.0 * d_out.len() as f64, bytes: 4.0 * (2 * d_out.len() + stats.len()) as f64 };
-    let spec = delta_spec(sizes.shape.head_dim);
+    let spec = delta_spec(sizes.shape.head_dim, pairs(device, true));
     launch(device, &spec, &bindings.map(Tensor::slice), &params, rows.div_ceil(64) as u64, cost)?;
     Ok(stats)
 }

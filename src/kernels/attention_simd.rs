@@ -82,6 +82,7 @@ pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool) -> 
             ("SOFTCAP", softcap.into()),
             ("SG", block.lanes),
             ("ROWS", block.rows),
+            ("PAIRS", 1),
         ],
     )
 }

@@ -1,7 +1,7 @@
 //! Sums, scaling and gated activations: `shaders/elementwise.wgsl`, `shaders/glu.wgsl`. Any shape; operands of one
 //! call have the same one.
 
-use super::output::{To, distinct, groups, streaming, vec4};
+use super::output::{To, distinct, groups, pairs, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Grid, Kernel, KernelSpec};
@@ -79,7 +79,7 @@ pub fn add(a: &Tensor, b: &Tensor, to: To<'_>) -> Result<Tensor> {
     let bindings = [a.slice(), b.slice(), c.slice()];
     launch(
         a.device(),
-        &elementwise_spec(0, vec),
+        &elementwise_spec(0, vec, pairs(a.device(), vec)),
         &bindings,
         &params,
         groups(a.len(), vec),
@@ -98,7 +98,14 @@ pub fn add_into(a: &Tensor, b: &Tensor, scale: f32) -> Result<()> {
     let params = ElementwiseParams { n: a.len() as u32, scale, ..Default::default() };
     let vec = vec4(a.len());
     let bindings = [b.slice(), a.slice()];
-    launch(a.device(), &elementwise_spec(1, vec), &bindings, &params, groups(a.len(), vec), streaming(3 * a.len(), 1.0))
+    launch(
+        a.device(),
+        &elementwise_spec(1, vec, pairs(a.device(), vec)),
+        &bindings,
+        &params,
+        groups(a.len(), vec),
+        streaming(3 * a.len(), 1.0),
+    )
 }
 
 /// `a *= factor`, where it lies.
@@ -110,7 +117,7 @@ pub fn scale(a: &Tensor, factor: f32) -> Result<()> {
     let vec = vec4(a.len());
     launch(
         a.device(),
-        &elementwise_spec(2, vec),
+        &elementwise_spec(2, vec, pairs(a.device(), vec)),
         &[a.slice()],
         &params,
         groups(a.len(), vec),
@@ -130,7 +137,7 @@ pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [gate.slice(), up.slice(), h.slice()];
-    let spec = glu_spec(&GLU, activation, vec4(n));
+    let spec = glu_spec(&GLU, activation, vec4(n), pairs(gate.device(), vec4(n)));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 8.0))?;
     Ok(h)
 }
@@ -156,7 +163,7 @@ pub fn glu_backward(
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [dh.slice(), gate.slice(), up.slice(), dgate.slice(), dup.slice()];
-    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n));
+    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), pairs(gate.device(), vec4(n)));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(5 * n, 8.0))?;
     Ok((dgate, dup))
 }
@@ -172,7 +179,7 @@ pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tens
     distinct(op, &[both], &[&h])?;
     let n = h.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols));
+    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols), pairs(both.device(), vec4(cols)));
     let groups = groups(n, vec4(cols));
     launch(both.device(), &spec, &[both.slice(), h.slice()], &params, groups, streaming(3 * n, 8.0))?;
     Ok(h)
@@ -190,7 +197,7 @@ pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to:
     distinct(op, &[dh, both], &[&dboth])?;
     let n = dh.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols));
+    let spec = glu_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols), pairs(both.device(), vec4(cols)));
     let bindings = [dh.slice(), both.slice(), dboth.slice()];
     launch(both.device(), &spec, &bindings, &params, groups(n, vec4(cols)), streaming(5 * n, 8.0))?;
     Ok(dboth)
@@ -205,26 +212,27 @@ fn halves(both: &Tensor, op: &'static str) -> Result<(usize, usize)> {
     Ok((rows, cols / 2))
 }
 
-fn elementwise_spec(op: u32, vec: bool) -> KernelSpec {
+fn elementwise_spec(op: u32, vec: bool, pairs: bool) -> KernelSpec {
     let kernel = [&ADD, &ADD_INTO, &SCALE][op as usize];
-    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into())])
+    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into()), ("PAIRS", pairs.into())])
 }
 
-fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool) -> KernelSpec {
+fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool, pairs: bool) -> KernelSpec {
     let backward = [GLU_BACKWARD.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
     let both = [GLU_BOTH.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
-    let act = activation as u32;
-    KernelSpec::new(kernel, [("ACT", act), ("BACKWARD", backward.into()), ("BOTH", both.into()), ("VEC", vec.into())])
+    let mut consts = vec![("ACT", activation as u32), ("BACKWARD", backward.into()), ("BOTH", both.into())];
+    consts.extend([("VEC", vec.into()), ("PAIRS", pairs.into())]);
+    KernelSpec::new(kernel, consts)
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
-    for vec in [false, true] {
-        all.extend((0..3).map(|op| elementwise_spec(op, vec)));
+    for (vec, pairs) in [(false, false), (true, false), (true, true)] {
+        all.extend((0..3).map(|op| elementwise_spec(op, vec, pairs)));
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let kernels: [&'static Kernel; 4] = [&GLU, &GLU_BACKWARD, &GLU_BOTH, &GLU_BOTH_BACKWARD];
-            all.extend(kernels.map(|kernel| glu_spec(kernel, activation, vec)));
+            all.extend(kernels.map(|kernel| glu_spec(kernel, activation, vec, pairs)));
         }
     }
     all

@@ -62,6 +62,8 @@ pub static KERNELS: &[&Kernel] = &[
     &matmul::SUM_PARTS,
     &norm::RMSNORM,
     &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_SIMD,
+    &norm::RMSNORM_BACKWARD_SIMD,
     &norm::RMSNORM_WEIGHT,
     &optimizer::ADAMW,
     &reduce::REDUCE_PARTS,

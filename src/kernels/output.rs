@@ -1,6 +1,6 @@
 //! Where results go, and checks that kernels share.
 
-use crate::device::{Cost, Device};
+use crate::device::{Cost, Device, DeviceClass, Feature};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -64,6 +64,12 @@ pub(super) fn distinct(op: &'static str, inputs: &[&Tensor], outputs: &[&Tensor]
 /// Whether rows of `contiguous` elements can be read four at a time.
 pub(super) fn vec4(contiguous: usize) -> bool {
     contiguous.is_multiple_of(4)
+}
+
+/// Whether four numbers are better read as two words of 64 bits.
+pub(super) fn pairs(device: &Device, vec: bool) -> bool {
+    let caps = device.caps();
+    vec && caps.class == DeviceClass::Software && caps.has(Feature::Int64)
 }
 
 /// Workgroups of 256 threads for `elements`, four a thread where `vec`.

@@ -4,7 +4,7 @@
 //! product of a position near 131,072 with a frequency is off by up to 4·10⁻³ radians. In f64 on the host both are
 //! exact to an f32's last bit, and a load is cheaper than a sine.
 
-use super::output::{To, distinct, streaming, vec4};
+use super::output::{To, distinct, pairs, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Device, Grid, KernelSpec};
@@ -237,14 +237,15 @@ fn split(
     let vec = vec4(half);
     let mut bindings = vec![table.cosines.slice(), table.sines.slice(), positions.slice()];
     bindings.extend(operands.map(Tensor::slice));
-    let pairs = tokens * (heads + 2 * kv_heads) * half;
-    let groups = (if vec { pairs / 4 } else { pairs }).div_ceil(256) as u64;
-    launch(positions.device(), &split_spec(merge, vec), &bindings, &params, groups, streaming(4 * pairs, 1.5))
+    let work = tokens * (heads + 2 * kv_heads) * half;
+    let groups = (if vec { work / 4 } else { work }).div_ceil(256) as u64;
+    let spec = split_spec(merge, vec, pairs(positions.device(), vec));
+    launch(positions.device(), &spec, &bindings, &params, groups, streaming(4 * work, 1.5))
 }
 
-fn split_spec(merge: bool, vec: bool) -> KernelSpec {
+fn split_spec(merge: bool, vec: bool, pairs: bool) -> KernelSpec {
     let kernel = if merge { &ROPE_MERGE } else { &ROPE_SPLIT };
-    KernelSpec::new(kernel, [("MERGE", merge.into()), ("VEC", vec.into())])
+    KernelSpec::new(kernel, [("MERGE", merge.into()), ("VEC", vec.into()), ("PAIRS", pairs.into())])
 }
 
 fn spec(in_place: bool, vec: bool) -> KernelSpec {
@@ -255,8 +256,9 @@ fn spec(in_place: bool, vec: bool) -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    flags
-        .iter()
-        .flat_map(|&one| flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec)]))
-        .collect()
+    let each = |&one: &bool| {
+        let both = flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec, false)]);
+        both.chain([split_spec(one, true, true)])
+    };
+    flags.iter().flat_map(each).collect()
 }

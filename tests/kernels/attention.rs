@@ -3,6 +3,7 @@
 use crate::common::*;
 use rugosa::cases::Near;
 use rugosa::cases::attention_reference::{Case, Data};
+use rugosa::device::Feature;
 use rugosa::kernels::attention::*;
 use rugosa::tensor::Tensor;
 
@@ -109,7 +110,10 @@ fn every_variant_is_valid_within_default_limits() {
         let text = rugosa::device::shader::render(&spec).unwrap();
         let module =
             naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{spec:?}\n{}", e.emit_to_string(&text)));
-        let mut validator = naga::valid::Validator::new(Default::default(), naga::valid::Capabilities::empty());
+        let int64 = spec.needs().contains(&Feature::Int64);
+        let capabilities =
+            if int64 { naga::valid::Capabilities::SHADER_INT64 } else { naga::valid::Capabilities::empty() };
+        let mut validator = naga::valid::Validator::new(Default::default(), capabilities);
         validator.validate(&module).unwrap_or_else(|e| panic!("{spec:?}\n{}", e.emit_to_string(&text)));
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).unwrap();
