@@ -42,8 +42,8 @@ impl Block {
     /// What is loaded of a column serves all rows of a lane; what a lane holds of them has to stay in the nearest cache.
     const fn of(lanes: u32, head_dim: usize) -> Block {
         let rows = match head_dim {
-            ..=32 => 4,
-            ..=64 => 2,
+            0..=32 => 4,
+            33..=64 => 2,
             _ => 1,
         };
         Block { lanes, rows }
