@@ -18,13 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let variants = rugosa::kernels::variants();
     variants.par_iter().try_for_each(|spec| write(&folder, spec).map_err(|e| format!("{spec:?}: {e}")))?;
-    let portable = variants.iter().filter(|v| v.kernel.needs.is_empty()).count();
+    let portable = variants.iter().filter(|v| v.needs().is_empty()).count();
     println!("{portable} portable variants, {} with optional features", variants.len() - portable);
     Ok(())
 }
 
 fn write(folder: &Path, spec: &KernelSpec) -> Result<(), Box<dyn Error>> {
-    let needs = spec.kernel.needs;
+    let needs = spec.needs();
     let path = folder.join(if needs.is_empty() { "portable" } else { "optional" }).join(file_name(spec));
     let text = render(spec)?;
     std::fs::write(&path, &text)?;

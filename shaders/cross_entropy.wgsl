@@ -4,7 +4,12 @@
 // the vocabulary are not supervised: loss 0, gradient 0.
 //
 // A workgroup of WG threads (a power of two) owns a row. VEC = 1: vocab and stride are multiples of 4.
+// PAIRS = 1, with VEC: logits are read in words of 64 bits.
 {% include "lib/grid.wgsl" %}
+{% from "lib/fours.wgsl" import get, put %}
+{% if PAIRS %}
+{% include "lib/pair.wgsl" %}
+{% endif %}
 {% include "lib/reduce.wgsl" %}
 {% if SOFTCAP %}
 {% include "lib/softcap.wgsl" %}
@@ -19,7 +24,7 @@ struct Params {
 alias V = {{ "vec4<f32>" if VEC else "f32" }};
 {% set LANES = 4 if VEC else 1 %}
 
-@group(0) @binding(0) var<storage, {{ "read_write" if GRAD else "read" }}> logits: array<V>; // [rows, stride]
+@group(0) @binding(0) var<storage, {{ "read_write" if GRAD else "read" }}> logits: array<{{ "u64" if PAIRS else "V" }}>; // [rows, stride]
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                                // [rows]
 @group(0) @binding(2) var<storage, read_write> nll: array<f32>;                              // [rows]
 @group(0) @binding(3) var<uniform> p: Params;
@@ -46,7 +51,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 
     var top = V(-3.0e38);
     for (var i = lid; i < width; i += WG) {
-        let z = capped(logits[first + i]);
+        let z = capped({{ get(PAIRS, "logits", "first + i") }});
         top = max(top, z);
 {% if VEC %}
         if (goal / 4u == i) {
@@ -59,7 +64,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let m = group_max({{ "max(max(top.x, top.y), max(top.z, top.w))" if VEC else "top" }}, lid);
     var sum = V();
     for (var i = lid; i < width; i += WG) {
-        sum += exp(capped(logits[first + i]) - m);
+        sum += exp(capped({{ get(PAIRS, "logits", "first + i") }}) - m);
     }
     let total = group_sum({{ "(sum.x + sum.y) + (sum.z + sum.w)" if VEC else "sum" }}, lid);
     if (lid == 0u) {
@@ -68,7 +73,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if GRAD %}
     let share = select(0.0, p.grad_scale / total, supervised);
     for (var i = lid; i < width; i += WG) {
-        let z = capped(logits[first + i]);
+        let z = capped({{ get(PAIRS, "logits", "first + i") }});
         var g = exp(z - m) * share;
 {% if VEC %}
         let is_goal = vec4<u32>(4u * i, 4u * i + 1u, 4u * i + 2u, 4u * i + 3u) == vec4<u32>(goal);
@@ -79,10 +84,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if SOFTCAP %}
         g *= V(1.0) - (z / p.cap) * (z / p.cap);
 {% endif %}
-        logits[first + i] = g;
+        {{ put(PAIRS, "logits", "first + i", "g") }}
     }
     for (var i = width + lid; i < p.stride / {{ LANES }}u; i += WG) {
-        logits[first + i] = V();
+        {{ put(PAIRS, "logits", "first + i", "V()") }}
     }
 {% endif %}
 }

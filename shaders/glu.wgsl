@@ -5,36 +5,42 @@
 //   f(z) = z·σ(a(z))                  f'(z) = σ·(1 + z·a'(z)·(1 − σ))
 //
 // BOTH = 1: gate and up lie side by side in rows of 2·cols, as one product leaves them.
-// VEC = 1: the length is a multiple of 4; with BOTH = 1, cols is. OUT16 = 1: what is written is f16, VEC is 1.
+// VEC = 1: the length is a multiple of 4; with BOTH = 1, cols is. OUT16 = 1: what is written is f16, VEC is 1. PAIRS = 1, with VEC
+// and without OUT16: buffers are read and written in words of 64 bits.
 {% include "lib/grid.wgsl" %}
+{% from "lib/fours.wgsl" import get, put %}
 {% if OUT16 %}
 {% include "lib/halves.wgsl" %}
 {% endif %}
-{% macro stored(v) %}{{ "halves4(" ~ v ~ ")" if OUT16 else v }}{% endmacro %}
+{% if PAIRS %}
+{% include "lib/pair.wgsl" %}
+{% endif %}
+{% set S = "u64" if PAIRS else "V" %}
+{% set O = "vec2<u32>" if OUT16 else S %}
+{% macro store(buffer, i, value) %}{% if OUT16 %}{{ buffer }}[{{ i }}] = halves4({{ value }});{% else %}{{ put(PAIRS, buffer, i, value) }}{% endif %}{% endmacro %}
 struct Params { base: u32, groups: u32, n: u32, cols: u32, }
 alias V = {{ "vec4<f32>" if VEC else "f32" }};
-alias O = {{ "vec2<u32>" if OUT16 else "V" }};
 
 {% if BOTH and BACKWARD %}
-@group(0) @binding(0) var<storage, read> dh: array<V>;          // [n / cols, cols]
-@group(0) @binding(1) var<storage, read> both: array<V>;        // [n / cols, 2·cols]
-@group(0) @binding(2) var<storage, read_write> dboth: array<O>; // [n / cols, 2·cols]
+@group(0) @binding(0) var<storage, read> dh: array<{{ S }}>;          // [n / cols, cols]
+@group(0) @binding(1) var<storage, read> both: array<{{ S }}>;        // [n / cols, 2·cols]
+@group(0) @binding(2) var<storage, read_write> dboth: array<{{ O }}>; // [n / cols, 2·cols]
 @group(0) @binding(3) var<uniform> p: Params;
 {% elif BOTH %}
-@group(0) @binding(0) var<storage, read> both: array<V>;        // [n / cols, 2·cols]
-@group(0) @binding(1) var<storage, read_write> h: array<O>;     // [n / cols, cols]
+@group(0) @binding(0) var<storage, read> both: array<{{ S }}>;        // [n / cols, 2·cols]
+@group(0) @binding(1) var<storage, read_write> h: array<{{ O }}>;     // [n / cols, cols]
 @group(0) @binding(2) var<uniform> p: Params;
 {% elif BACKWARD %}
-@group(0) @binding(0) var<storage, read> dh: array<V>;          // [n]
-@group(0) @binding(1) var<storage, read> gate: array<V>;        // [n]
-@group(0) @binding(2) var<storage, read> up: array<V>;          // [n]
-@group(0) @binding(3) var<storage, read_write> dgate: array<O>; // [n]
-@group(0) @binding(4) var<storage, read_write> dup: array<O>;   // [n]
+@group(0) @binding(0) var<storage, read> dh: array<{{ S }}>;          // [n]
+@group(0) @binding(1) var<storage, read> gate: array<{{ S }}>;        // [n]
+@group(0) @binding(2) var<storage, read> up: array<{{ S }}>;          // [n]
+@group(0) @binding(3) var<storage, read_write> dgate: array<{{ O }}>; // [n]
+@group(0) @binding(4) var<storage, read_write> dup: array<{{ O }}>;   // [n]
 @group(0) @binding(5) var<uniform> p: Params;
 {% else %}
-@group(0) @binding(0) var<storage, read> gate: array<V>;        // [n]
-@group(0) @binding(1) var<storage, read> up: array<V>;          // [n]
-@group(0) @binding(2) var<storage, read_write> h: array<O>;     // [n]
+@group(0) @binding(0) var<storage, read> gate: array<{{ S }}>;        // [n]
+@group(0) @binding(1) var<storage, read> up: array<{{ S }}>;          // [n]
+@group(0) @binding(2) var<storage, read_write> h: array<{{ O }}>;     // [n]
 @group(0) @binding(3) var<uniform> p: Params;
 {% endif %}
 
@@ -60,18 +66,25 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if BOTH %}
     let cols = p.cols{{ " / 4u" if VEC }};
     let at = i + i / cols * cols;
-    let z = both[at];
-    let u = both[at + cols];
+    let z = {{ get(PAIRS, "both", "at") }};
+    let u = {{ get(PAIRS, "both", "at + cols") }};
 {% else %}
-    let z = gate[i];
-    let u = up[i];
+    let z = {{ get(PAIRS, "gate", "i") }};
+    let u = {{ get(PAIRS, "up", "i") }};
 {% endif %}
     let s = sigmoid(inner(z));
 {% if BACKWARD %}
-    let d = dh[i];
-    {{ "dboth[at]" if BOTH else "dgate[i]" }} = {{ stored("d * u * s * (V(1.0) + z * inner_slope(z) * (V(1.0) - s))") }};
-    {{ "dboth[at + cols]" if BOTH else "dup[i]" }} = {{ stored("d * (z * s)") }};
+    let d = {{ get(PAIRS, "dh", "i") }};
+    let dz = d * u * s * (V(1.0) + z * inner_slope(z) * (V(1.0) - s));
+    let du = d * (z * s);
+{% if BOTH %}
+    {{ store("dboth", "at", "dz") }}
+    {{ store("dboth", "at + cols", "du") }}
 {% else %}
-    h[i] = {{ stored("z * s * u") }};
+    {{ store("dgate", "i", "dz") }}
+    {{ store("dup", "i", "du") }}
+{% endif %}
+{% else %}
+    {{ store("h", "i", "z * s * u") }}
 {% endif %}
 }

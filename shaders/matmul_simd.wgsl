@@ -9,7 +9,8 @@
 //   - nothing goes through workgroup memory, and there is no barrier.
 //
 // A sparse adapter is in the weight already when it comes here (see densify.wgsl). Layouts, formats and parameters are
-// those of matmul.wgsl. VEC = 0 loads single f32. PAIR = 1: rows of C may be stored in pairs of columns.
+// those of matmul.wgsl. VEC = 0 loads single f32. PAIR = 1: rows of C may be stored in pairs of columns. THIN = 1: rows of U
+// and V, and with VEC those of the matrices that they meet, may be loaded in pairs.
 {% include "lib/grid.wgsl" %}
 {% set G = BM // SG %}
 {% set NV = BN // SG %}
@@ -26,14 +27,18 @@
 {% set QUANT = FUSED and WFMT >= 3 %}
 // Values of k in a step of the innermost loop.
 {% set KS = 1 if LAYOUT == 2 or not VEC else 4 %}
+{% if FUSED %}
+{% set V64 = THIN and (LAYOUT == 0 or CP >= 2) %}
+{% endif %}
 
 {% include "lib/product.wgsl" %}
+{% include "lib/pair.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> a: array<{{ "u64" if A64 else "f32" }}>; // [m, k], TN: [k, m]
 {% if FUSED %}
 @group(0) @binding(1) var<storage, read> w: array<{{ "u32" if WFMT else "u64" if B64 else "f32" }}>; // [w_rows, w_cols]
-@group(0) @binding(2) var<storage, read> u: array<f32>;        // [m, u_stride]: U or V
-@group(0) @binding(3) var<storage, read> v: array<f32>;        // NT: B [n, rank]; NN: A [rank, n]
+@group(0) @binding(2) var<storage, read> u: array<{{ "u64" if THIN else "f32" }}>; // [m, u_stride]: U or V
+@group(0) @binding(3) var<storage, read> v: array<{{ "u64" if V64 else "f32" }}>; // NT: B [n, rank]; NN: A [rank, n]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;     // [n]
 @group(0) @binding(5) var<storage, read_write> c: array<{{ "u64" if C64 else "f32" }}>; // [m, c_stride]
 @group(0) @binding(6) var<uniform> p: Params;
@@ -42,9 +47,6 @@
 @group(0) @binding(2) var<storage, read_write> c: array<{{ "u64" if C64 else "f32" }}>; // [splits, m, c_stride]
 @group(0) @binding(3) var<uniform> p: Params;
 {% endif %}
-
-fn low(x: u64) -> f32 { return bitcast<f32>(u32(x)); }
-fn high(x: u64) -> f32 { return bitcast<f32>(u32(x >> 32u)); }
 
 // Row of the tile that lane l of A's vector g stands for, in the text.
 {% macro row_of(g, l) %}{{ (g // RP) * RP * SG + RP * l + g % RP }}{% endmacro %}
@@ -57,6 +59,24 @@ fn high(x: u64) -> f32 { return bitcast<f32>(u32(x >> 32u)); }
                 let s = subgroupBroadcast(a{{ g }}_{{ h }}, {{ l }}u);
 {% for j in range(NV) %}
                 acc{{ row_of(g, l) }}_{{ j }} = fma(s, b{{ j }}_{{ h }}, acc{{ row_of(g, l) }}_{{ j }});
+{% endfor %}
+            }
+{% endfor %}
+{% endfor %}
+{% endmacro %}
+
+// The same for values 0 .. n of k, one output after the other: a sum stays in its register for n of them.
+{% macro multiply_all(n) %}
+{% for g in range(G) %}
+{% for l in range(SG) %}
+            {
+{% for h in range(n) %}
+                let s{{ h }} = subgroupBroadcast(a{{ g }}_{{ h }}, {{ l }}u);
+{% endfor %}
+{% for j in range(NV) %}
+{% for h in range(n) %}
+                acc{{ row_of(g, l) }}_{{ j }} = fma(s{{ h }}, b{{ j }}_{{ h }}, acc{{ row_of(g, l) }}_{{ j }});
+{% endfor %}
 {% endfor %}
             }
 {% endfor %}
@@ -221,20 +241,39 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     for (var k = k_begin; k < k_end; k += {{ KS }}u) {
 {{ load_a() }}
 {{ load_b() }}
-{% for q in range(KS) %}
-{{ multiply(q) }}
-{% endfor %}
+{{ multiply_all(KS) }}
     }
 {% endif %}
 {% if FUSED and LOWRANK %}
-    for (var k = 0u; k < p.rank; k++) {
+{% set TS = 2 if THIN else 1 %}
+    for (var k = 0u; k < p.rank; k += {{ TS }}u) {
 {% for g in range(G) %}
+{% if THIN %}
+        let up{{ g }} = u[(row{{ g }} * p.u_stride + p.u_column + k) >> 1u];
+        let a{{ g }}_0 = low(up{{ g }});
+        let a{{ g }}_1 = high(up{{ g }});
+{% else %}
         let a{{ g }}_0 = u[row{{ g }} * p.u_stride + p.u_column + k];
+{% endif %}
 {% endfor %}
 {% for j in range(NV) %}
-        let b{{ j }}_0 = v[{{ "col" ~ j ~ " * p.rank + k" if LAYOUT == 0 else "k * p.n + col" ~ j }}];
+{% if V64 and LAYOUT == 0 %}
+        let vp{{ j }} = v[(col{{ j }} * p.rank + k) >> 1u];
+        let b{{ j }}_0 = low(vp{{ j }});
+        let b{{ j }}_1 = high(vp{{ j }});
+{% elif V64 and j % 2 == 0 %}
+{% for q in range(TS) %}
+        let vp{{ j }}_{{ q }} = v[((k + {{ q }}u) * p.n + col{{ j }}) >> 1u];
+        let b{{ j }}_{{ q }} = low(vp{{ j }}_{{ q }});
+        let b{{ j + 1 }}_{{ q }} = high(vp{{ j }}_{{ q }});
 {% endfor %}
-{{ multiply(0) }}
+{% elif not V64 %}
+{% for q in range(TS) %}
+        let b{{ j }}_{{ q }} = v[{{ "col" ~ j ~ " * p.rank + k" if LAYOUT == 0 else "(k + " ~ q ~ "u) * p.n + col" ~ j }}];
+{% endfor %}
+{% endif %}
+{% endfor %}
+{{ multiply_all(TS) }}
     }
 {% endif %}
 
@@ -259,7 +298,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             out{{ j }} += low(old{{ j }});
             out{{ j + 1 }} += high(old{{ j }});
 {% endif %}
-            c[i{{ j }}] = u64(bitcast<u32>(out{{ j }})) | (u64(bitcast<u32>(out{{ j + 1 }})) << 32u);
+            c[i{{ j }}] = join(out{{ j }}, out{{ j + 1 }});
 {% else %}
             c[at + to{{ j }}] = out{{ j }}{% if ACCUMULATE %} + c[at + to{{ j }}]{% endif %};
 {% endif %}

@@ -4,11 +4,17 @@
 //   MERGE = 0   [q | k | v] -> q, k, v       turned
 //   MERGE = 1   dq, dk, dv -> [dq | dk | dv] turned back
 //
-// VEC = 1: half is a multiple of 4. OUT16 = 1: [dq | dk | dv] is f16, VEC is 1.
+// VEC = 1: half is a multiple of 4. OUT16 = 1: [dq | dk | dv] is f16, VEC is 1. PAIRS = 1, with VEC and without OUT16: buffers are
+// read and written in words of 64 bits.
 {% include "lib/grid.wgsl" %}
+{% from "lib/fours.wgsl" import get, put %}
 {% if OUT16 %}
 {% include "lib/halves.wgsl" %}
 {% endif %}
+{% if PAIRS %}
+{% include "lib/pair.wgsl" %}
+{% endif %}
+{% set S = "u64" if PAIRS else "V" %}
 struct Params {
     base: u32, groups: u32,
     tokens: u32, heads: u32, kv_heads: u32, half: u32,
@@ -19,12 +25,12 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 {% set ONE = "read" if MERGE else "read_write" %}
 {% set ALL = "read_write" if MERGE else "read" %}
 
-@group(0) @binding(0) var<storage, read> cosines: array<V>; // [p.positions, half]
-@group(0) @binding(1) var<storage, read> sines: array<V>;   // [p.positions, half]
+@group(0) @binding(0) var<storage, read> cosines: array<{{ S }}>; // [p.positions, half]
+@group(0) @binding(1) var<storage, read> sines: array<{{ S }}>;   // [p.positions, half]
 @group(0) @binding(2) var<storage, read> at: array<u32>;    // [tokens]
 {% set ORDER = ["q", "k", "v", "all"] if MERGE else ["all", "q", "k", "v"] %}
 {% for name in ORDER %}
-@group(0) @binding({{ 3 + loop.index0 }}) var<storage, {{ ALL if name == "all" else ONE }}> {{ name }}: array<{{ "vec2<u32>" if OUT16 and name == "all" else "V" }}>;
+@group(0) @binding({{ 3 + loop.index0 }}) var<storage, {{ ALL if name == "all" else ONE }}> {{ name }}: array<{{ "vec2<u32>" if OUT16 and name == "all" else S }}>;
 {% endfor %}
 @group(0) @binding(7) var<uniform> p: Params;
 
@@ -49,27 +55,32 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if MERGE %}
     var a = V();
     var b = V();
-    if (head < p.heads) { a = q[own]; b = q[own + half]; }
-    else if (head < both) { a = k[own]; b = k[own + half]; }
-    else { a = v[own]; b = v[own + half]; }
+    if (head < p.heads) { a = {{ get(PAIRS, "q", "own") }}; b = {{ get(PAIRS, "q", "own + half") }}; }
+    else if (head < both) { a = {{ get(PAIRS, "k", "own") }}; b = {{ get(PAIRS, "k", "own + half") }}; }
+    else { a = {{ get(PAIRS, "v", "own") }}; b = {{ get(PAIRS, "v", "own + half") }}; }
 {% else %}
-    var a = all[from_all];
-    var b = all[from_all + half];
+    var a = {{ get(PAIRS, "all", "from_all") }};
+    var b = {{ get(PAIRS, "all", "from_all + half") }};
 {% endif %}
     if (head < both) {
         let table = min(at[token], p.positions - 1u) * half + j;
-        let c = cosines[table];
-        let s = {{ "-" if MERGE }}sines[table];
+        let c = {{ get(PAIRS, "cosines", "table") }};
+        let s = {{ "-" if MERGE }}{{ get(PAIRS, "sines", "table") }};
         let turned = a * c - b * s;
         b = b * c + a * s;
         a = turned;
     }
 {% if MERGE %}
-    all[from_all] = {{ "halves4(a)" if OUT16 else "a" }};
-    all[from_all + half] = {{ "halves4(b)" if OUT16 else "b" }};
+{% if OUT16 %}
+    all[from_all] = halves4(a);
+    all[from_all + half] = halves4(b);
 {% else %}
-    if (head < p.heads) { q[own] = a; q[own + half] = b; }
-    else if (head < both) { k[own] = a; k[own + half] = b; }
-    else { v[own] = a; v[own + half] = b; }
+    {{ put(PAIRS, "all", "from_all", "a") }}
+    {{ put(PAIRS, "all", "from_all + half", "b") }}
+{% endif %}
+{% else %}
+    if (head < p.heads) { {{ put(PAIRS, "q", "own", "a") }} {{ put(PAIRS, "q", "own + half", "b") }} }
+    else if (head < both) { {{ put(PAIRS, "k", "own", "a") }} {{ put(PAIRS, "k", "own + half", "b") }} }
+    else { {{ put(PAIRS, "v", "own", "a") }} {{ put(PAIRS, "v", "own + half", "b") }} }
 {% endif %}
 }

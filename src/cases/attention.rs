@@ -10,18 +10,27 @@ use crate::kernels::attention::{
     attention_forward, kv_store,
 };
 use crate::kernels::attention_coop::{BACKWARD_KV_COOP, BACKWARD_Q_COOP, FORWARD_COOP};
+use crate::kernels::attention_simd::{BACKWARD_KV_SIMD, BACKWARD_Q_SIMD, FORWARD_SIMD};
 use crate::tensor::Element;
 
 const FORWARD_OP: Op = Op {
     name: "attention",
-    kernels: &[&FORWARD, &FORWARD_COOP],
+    kernels: &[&FORWARD, &FORWARD_COOP, &FORWARD_SIMD],
     why: "scores are sums of head_dim products, their error passes through exp (3 + 2|x| ulp) into each weight; an \
           output moves by Σ weight · error · |value − mean|, and each new maximum rounds once more; on matrix units q, k, \
           v and each weight are rounded to f16 first, 2⁻¹¹ of them at most, and an output in f16 once more",
 };
 const BACKWARD_OP: Op = Op {
     name: "attention_backward",
-    kernels: &[&DELTA, &BACKWARD_Q, &BACKWARD_KV, &BACKWARD_Q_COOP, &BACKWARD_KV_COOP],
+    kernels: &[
+        &DELTA,
+        &BACKWARD_Q,
+        &BACKWARD_KV,
+        &BACKWARD_Q_COOP,
+        &BACKWARD_KV_COOP,
+        &BACKWARD_Q_SIMD,
+        &BACKWARD_KV_SIMD,
+    ],
     why: "a gradient is a sum of p · (dp − delta) · slope; the errors of the three factors add up term by term, then \
           the sum's own rounding; on matrix units every operand of the five products is rounded to f16 first",
 };

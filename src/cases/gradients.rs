@@ -9,8 +9,9 @@ use super::attention_reference::Case;
 use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
-    attention, attention_coop, attention_decode, coop, dropout, elementwise, elementwise::Activation, embedding,
-    in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse, topk,
+    attention, attention_coop, attention_decode, attention_simd, coop, dropout, elementwise, elementwise::Activation,
+    embedding, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse,
+    topk,
 };
 use crate::tensor::Element;
 
@@ -170,9 +171,19 @@ const ATTENTION: &[&Kernel] = &[
     &attention_coop::FORWARD_COOP,
     &attention_coop::BACKWARD_Q_COOP,
     &attention_coop::BACKWARD_KV_COOP,
+    &attention_simd::FORWARD_SIMD,
+    &attention_simd::BACKWARD_Q_SIMD,
+    &attention_simd::BACKWARD_KV_SIMD,
 ];
 
-const NORM: &[&Kernel] = &[&norm::RMSNORM, &norm::RMSNORM_BACKWARD, &norm::RMSNORM_WEIGHT, &matmul::SUM_PARTS];
+const NORM: &[&Kernel] = &[
+    &norm::RMSNORM,
+    &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_SIMD,
+    &norm::RMSNORM_BACKWARD_SIMD,
+    &norm::RMSNORM_WEIGHT,
+    &matmul::SUM_PARTS,
+];
 const ROPE: &[&Kernel] = &[&rope::ROPE, &rope::ROPE_SPLIT, &rope::ROPE_MERGE];
 const MLP: &[&Kernel] = &[
     &elementwise::GLU,

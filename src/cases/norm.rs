@@ -4,22 +4,23 @@ use super::{Exact, Level, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::matmul::SUM_PARTS;
-use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_WEIGHT, RmsNorm, rmsnorm_backward, rmsnorm_forward};
+use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_BACKWARD_SIMD, RMSNORM_SIMD, RMSNORM_WEIGHT};
+use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
 use crate::tensor::{Element, Tensor};
 
 const FORWARD: Op = Op {
     name: "rmsnorm",
-    kernels: &[&RMSNORM],
+    kernels: &[&RMSNORM, &RMSNORM_SIMD],
     why: "a mean of cols squares, its inverse root, two products: √cols times the rounding of one, and that of an f16",
 };
 const BACKWARD: Op = Op {
     name: "rmsnorm_backward",
-    kernels: &[&RMSNORM_BACKWARD],
+    kernels: &[&RMSNORM_BACKWARD, &RMSNORM_BACKWARD_SIMD],
     why: "a sum over cols for the row's dot, doubled for the products with rstd on both sides",
 };
 const WEIGHT: Op = Op {
     name: "rmsnorm_weight",
-    kernels: &[&RMSNORM_BACKWARD, &RMSNORM_WEIGHT, &SUM_PARTS],
+    kernels: &[&RMSNORM_BACKWARD, &RMSNORM_BACKWARD_SIMD, &RMSNORM_WEIGHT, &SUM_PARTS],
     why: "a sum over rows of products of three, doubled for the second product",
 };
 

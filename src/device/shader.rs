@@ -17,8 +17,10 @@ use std::sync::OnceLock;
 pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/attention.wgsl", include_str!("../../shaders/lib/attention.wgsl")),
     ("lib/blocks.wgsl", include_str!("../../shaders/lib/blocks.wgsl")),
+    ("lib/fours.wgsl", include_str!("../../shaders/lib/fours.wgsl")),
     ("lib/grid.wgsl", include_str!("../../shaders/lib/grid.wgsl")),
     ("lib/halves.wgsl", include_str!("../../shaders/lib/halves.wgsl")),
+    ("lib/pair.wgsl", include_str!("../../shaders/lib/pair.wgsl")),
     ("lib/position.wgsl", include_str!("../../shaders/lib/position.wgsl")),
     ("lib/product.wgsl", include_str!("../../shaders/lib/product.wgsl")),
     ("lib/reduce.wgsl", include_str!("../../shaders/lib/reduce.wgsl")),

@@ -81,6 +81,13 @@ impl KernelSpec {
         KernelSpec { kernel, consts: consts.into() }
     }
 
+    /// Optional features that it is launched only with: the kernel's, and [`Feature::Int64`] where `PAIRS` is 1, the way in
+    /// which kernels with nothing else to ask for load two f32 at once.
+    pub fn needs(&self) -> Vec<Feature> {
+        let pairs = (self.get("PAIRS") == Some(1)).then_some(Feature::Int64);
+        self.kernel.needs.iter().copied().chain(pairs).collect()
+    }
+
     /// The value of a constant.
     pub fn get(&self, name: &str) -> Option<u32> {
         self.consts.iter().find(|c| c.0 == name).map(|c| c.1)

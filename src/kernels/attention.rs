@@ -5,10 +5,11 @@
 //! [`attention_coop`]). Dimensions: `tokens` query rows, `kv_rows` key and value rows, `heads` query heads of `head_dim` elements,
 //! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
 
-use super::attention_coop;
 pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
 use super::elementwise::add_into;
-use super::{To, kernel, launch};
+use super::output::{To, pairs};
+use super::{attention_coop, attention_simd};
+use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, Kernel, KernelSpec};
 use crate::error::{Error, Result};
@@ -187,15 +188,17 @@ fn spec(pass: Pass, class: DeviceClass, head_dim: usize, softcap: bool) -> Kerne
     )
 }
 
-fn delta_spec(head_dim: usize, out16: bool) -> KernelSpec {
-    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32), ("OUT16", out16.into())])
+fn delta_spec(head_dim: usize, out16: bool, pairs: bool) -> KernelSpec {
+    let flags = [("OUT16", out16.into()), ("PAIRS", pairs.into())];
+    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32)].into_iter().chain(flags).collect::<Vec<_>>())
 }
 
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
-        all.extend([false, true].map(|out16| delta_spec(head_dim, out16)));
+        let ways = [(false, false), (true, false), (false, true)];
+        all.extend(ways.map(|(out16, pairs)| delta_spec(head_dim, out16, pairs)));
         for class in [DeviceClass::Software, DeviceClass::Discrete] {
             for softcap in [false, true] {
                 all.extend(Pass::ALL.map(|pass| spec(pass, class, head_dim, softcap)));
@@ -253,6 +256,9 @@ impl Sizes {
         if let Some(block) = attention_coop::choose(device, pass, self.shape.head_dim) {
             return 50_000 * block.columns() / a_round;
         }
+        if let Some(block) = attention_simd::choose(device.caps(), self.shape.head_dim) {
+            return 50_000 * block.columns() / a_round;
+        }
         let Tile { nx, ny, tm, tn, unroll } = Tile::choose(class, self.shape.head_dim);
         let (rows, columns, threads) = (ny * tm, nx * tn, nx * ny);
         let chunk = if self.shape.head_dim.is_multiple_of(16) { 16 } else { 8 };
@@ -293,12 +299,14 @@ impl Sizes {
         let class = device.caps().class;
         let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
         let softcap = s.softcap.is_some();
-        let (spec, of_block) = match attention_coop::choose(device, pass, s.head_dim) {
-            Some(block) => {
+        let coop = attention_coop::choose(device, pass, s.head_dim);
+        let (spec, of_block) = match (coop, attention_simd::choose(device.caps(), s.head_dim)) {
+            (Some(block), _) => {
                 let out16 = pass == Pass::Forward && bindings[OUT].element() == Element::F16;
                 (attention_coop::spec(block, pass, s.head_dim, softcap, out16), block.rows())
             }
-            None => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
+            (None, Some(block)) => (attention_simd::spec(block, pass, s.head_dim, softcap), block.rows()),
+            (None, None) => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
         };
         let blocks = rows.div_ceil(of_block);
         let params = TileParams {
@@ -433,7 +441,8 @@ fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, quer
     };
     let bindings = [saved.out, d_out, saved.lse, keys.start, keys.end, queries.start, queries.end, &stats];
     let cost = Cost { flops: 2.0 * d_out.len() as f64, bytes: 4.0 * (2 * d_out.len() + stats.len()) as f64 };
-    let spec = delta_spec(sizes.shape.head_dim, saved.out.element() == Element::F16);
+    let half = saved.out.element() == Element::F16;
+    let spec = delta_spec(sizes.shape.head_dim, half, pairs(device, !half));
     launch(device, &spec, &bindings.map(Tensor::slice), &params, rows.div_ceil(64) as u64, cost)?;
     Ok(stats)
 }

@@ -1,7 +1,7 @@
 //! Sums, scaling and gated activations: `shaders/elementwise.wgsl`, `shaders/glu.wgsl`. Any shape; operands of one
 //! call have the same one. Outputs of gated activations are f16 if that is asked for, and rows a multiple of 4 long.
 
-use super::output::{To, distinct, groups, halves, streaming, vec4};
+use super::output::{To, Words, distinct, groups, halves, pairs, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Grid, Kernel, KernelSpec};
@@ -82,7 +82,7 @@ pub fn add(a: &Tensor, b: &Tensor, to: To<'_>) -> Result<Tensor> {
     let bindings = [a.slice(), b.slice(), c.slice()];
     launch(
         a.device(),
-        &elementwise_spec(0, vec),
+        &elementwise_spec(0, vec, pairs(a.device(), vec)),
         &bindings,
         &params,
         groups(a.len(), vec),
@@ -101,7 +101,14 @@ pub fn add_into(a: &Tensor, b: &Tensor, scale: f32) -> Result<()> {
     let params = ElementwiseParams { n: a.len() as u32, scale, ..Default::default() };
     let vec = vec4(a.len());
     let bindings = [b.slice(), a.slice()];
-    launch(a.device(), &elementwise_spec(1, vec), &bindings, &params, groups(a.len(), vec), streaming(3 * a.len(), 1.0))
+    launch(
+        a.device(),
+        &elementwise_spec(1, vec, pairs(a.device(), vec)),
+        &bindings,
+        &params,
+        groups(a.len(), vec),
+        streaming(3 * a.len(), 1.0),
+    )
 }
 
 /// `a *= factor`, where it lies.
@@ -113,7 +120,7 @@ pub fn scale(a: &Tensor, factor: f32) -> Result<()> {
     let vec = vec4(a.len());
     launch(
         a.device(),
-        &elementwise_spec(2, vec),
+        &elementwise_spec(2, vec, pairs(a.device(), vec)),
         &[a.slice()],
         &params,
         groups(a.len(), vec),
@@ -133,7 +140,7 @@ pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [gate.slice(), up.slice(), h.slice()];
-    let spec = glu_spec(&GLU, activation, vec4(n), halves(op, &h, n)?);
+    let spec = glu_spec(&GLU, activation, vec4(n), Words::of(gate.device(), vec4(n), halves(op, &h, n)?));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 8.0))?;
     Ok(h)
 }
@@ -159,7 +166,7 @@ pub fn glu_backward(
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [dh.slice(), gate.slice(), up.slice(), dgate.slice(), dup.slice()];
-    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), halves(op, &dgate, n)?);
+    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), Words::of(gate.device(), vec4(n), halves(op, &dgate, n)?));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(5 * n, 8.0))?;
     Ok((dgate, dup))
 }
@@ -175,7 +182,7 @@ pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tens
     distinct(op, &[both], &[&h])?;
     let n = h.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols), halves(op, &h, cols)?);
+    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols), Words::of(both.device(), vec4(cols), halves(op, &h, cols)?));
     let groups = groups(n, vec4(cols));
     launch(both.device(), &spec, &[both.slice(), h.slice()], &params, groups, streaming(3 * n, 8.0))?;
     Ok(h)
@@ -193,7 +200,12 @@ pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to:
     distinct(op, &[dh, both], &[&dboth])?;
     let n = dh.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols), halves(op, &dboth, cols)?);
+    let spec = glu_spec(
+        &GLU_BOTH_BACKWARD,
+        activation,
+        vec4(cols),
+        Words::of(both.device(), vec4(cols), halves(op, &dboth, cols)?),
+    );
     let bindings = [dh.slice(), both.slice(), dboth.slice()];
     launch(both.device(), &spec, &bindings, &params, groups(n, vec4(cols)), streaming(5 * n, 8.0))?;
     Ok(dboth)
@@ -208,28 +220,29 @@ fn sides(both: &Tensor, op: &'static str) -> Result<(usize, usize)> {
     Ok((rows, cols / 2))
 }
 
-fn elementwise_spec(op: u32, vec: bool) -> KernelSpec {
+fn elementwise_spec(op: u32, vec: bool, pairs: bool) -> KernelSpec {
     let kernel = [&ADD, &ADD_INTO, &SCALE][op as usize];
-    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into())])
+    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into()), ("PAIRS", pairs.into())])
 }
 
-fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool, half: bool) -> KernelSpec {
+fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool, words: Words) -> KernelSpec {
     let backward = [GLU_BACKWARD.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
     let both = [GLU_BOTH.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
-    let flags = [("BACKWARD", backward), ("BOTH", both), ("VEC", vec), ("OUT16", half)];
-    let consts = flags.into_iter().map(|(name, flag)| (name, flag.into())).chain([("ACT", activation as u32)]);
-    KernelSpec::new(kernel, consts.collect::<Vec<_>>())
+    let mut consts = vec![("ACT", activation as u32), ("BACKWARD", backward.into()), ("BOTH", both.into())];
+    consts.extend([("VEC", vec.into()), ("OUT16", words.half.into()), ("PAIRS", words.pairs.into())]);
+    KernelSpec::new(kernel, consts)
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
-    for vec in [false, true] {
-        all.extend((0..3).map(|op| elementwise_spec(op, vec)));
+    for (vec, pairs) in [(false, false), (true, false), (true, true)] {
+        all.extend((0..3).map(|op| elementwise_spec(op, vec, pairs)));
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let kernels: [&'static Kernel; 4] = [&GLU, &GLU_BACKWARD, &GLU_BOTH, &GLU_BOTH_BACKWARD];
-            let halves = [false, true].into_iter().filter(|half| vec || !half);
-            all.extend(halves.flat_map(|half| kernels.map(|kernel| glu_spec(kernel, activation, vec, half))));
+            let ways = [Words { half: false, pairs }, Words { half: true, pairs: false }];
+            let ways = ways.into_iter().filter(|w| !w.half || (vec && !pairs));
+            all.extend(ways.flat_map(|words| kernels.map(|kernel| glu_spec(kernel, activation, vec, words))));
         }
     }
     all

@@ -1,6 +1,6 @@
 //! Cross-entropy over rows of logits, and greedy choice: `shaders/cross_entropy.wgsl`, `shaders/argmax.wgsl`.
 
-use super::output::{To, distinct, streaming, vec4};
+use super::output::{To, distinct, pairs, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{DeviceClass, Grid, KernelSpec};
@@ -62,8 +62,9 @@ impl Logits {
     }
 }
 
+/// A software renderer runs a workgroup on one thread, so that more than a subgroup only adds barriers.
 fn workgroup(class: DeviceClass) -> u32 {
-    if class == DeviceClass::Software { 64 } else { 256 }
+    if class == DeviceClass::Software { 8 } else { 256 }
 }
 
 /// Negative log-likelihoods `[n]` (nats) of targets u32 `[n]` under logits `[n, ≥ vocab]`; a token's log-probability
@@ -108,10 +109,12 @@ fn run(logits: &Tensor, targets: &Tensor, meaning: Logits, grad: Option<f32>, nl
         cap: meaning.softcap.unwrap_or_default(),
         ..Default::default()
     };
+    let vec = vec4(meaning.vocab) && vec4(stride);
     let variant = Variant {
         grad: grad.is_some(),
         softcap: meaning.softcap.is_some(),
-        vec: vec4(meaning.vocab) && vec4(stride),
+        vec,
+        pairs: pairs(device, vec),
         workgroup: workgroup(device.caps().class),
     };
     let bindings = [logits.slice(), targets.slice(), nll.slice()];
@@ -142,6 +145,7 @@ struct Variant {
     grad: bool,
     softcap: bool,
     vec: bool,
+    pairs: bool,
     workgroup: u32,
 }
 
@@ -152,6 +156,7 @@ impl Variant {
             ("GRAD", self.grad.into()),
             ("SOFTCAP", self.softcap.into()),
             ("VEC", self.vec.into()),
+            ("PAIRS", self.pairs.into()),
             ("WG", self.workgroup),
         ];
         KernelSpec::new(kernel, consts)
@@ -165,11 +170,15 @@ fn argmax_spec(workgroup: u32) -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
-    for workgroup in [64, 256] {
+    for workgroup in [8, 256] {
         all.push(argmax_spec(workgroup));
         for bits in 0..8u32 {
             let bit = |i: u32| bits >> i & 1 == 1;
-            all.push(Variant { grad: bit(0), softcap: bit(1), vec: bit(2), workgroup }.spec());
+            let variant = Variant { grad: bit(0), softcap: bit(1), vec: bit(2), pairs: false, workgroup };
+            all.push(variant.spec());
+            if variant.vec && workgroup == 8 {
+                all.push(Variant { pairs: true, ..variant }.spec());
+            }
         }
     }
     all

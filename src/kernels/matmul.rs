@@ -200,6 +200,11 @@ fn even(n: usize, stride: usize, column: usize) -> bool {
     [n, stride, column].iter().all(|x| x % 2 == 0)
 }
 
+/// Whether rows of U, V, A and B can be read two elements at a time.
+fn low_rank_even(p: &MatmulParams) -> bool {
+    p.rank > 0 && [p.rank, p.u_stride, p.u_column].iter().all(|x| x % 2 == 0)
+}
+
 /// `ds [nnz] += (dYᵀ·X)` at the mask, by whole tiles: dY `[tokens, rows]`, X `[tokens, cols]`. Shapes are the caller's
 /// to check.
 pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
@@ -396,7 +401,8 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     };
     let groups = tile.groups(m, n);
     if let Some(lanes) = lanes {
-        let spec = simd::rosa_spec(lanes, &variant, even(n, stride, column));
+        let thin = low_rank_even(&params);
+        let spec = simd::rosa_spec(lanes, &variant, even(n, stride, column), thin);
         let bindings = [x.slice(), w.slice(), u_slice, v_slice, bias_slice, c.slice()];
         launch(device, &spec, &bindings, &params, groups, cost)?;
         return Ok(c);

@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod attention_coop;
 pub mod attention_decode;
+pub mod attention_simd;
 pub mod coop;
 pub mod dropout;
 pub mod elementwise;
@@ -68,6 +69,8 @@ pub static KERNELS: &[&Kernel] = &[
     &matmul::SUM_PARTS,
     &norm::RMSNORM,
     &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_SIMD,
+    &norm::RMSNORM_BACKWARD_SIMD,
     &norm::RMSNORM_WEIGHT,
     &optimizer::ADAMW,
     &reduce::REDUCE_PARTS,
@@ -90,6 +93,9 @@ pub static KERNELS: &[&Kernel] = &[
     &attention_coop::FORWARD_COOP,
     &attention_coop::BACKWARD_Q_COOP,
     &attention_coop::BACKWARD_KV_COOP,
+    &attention_simd::FORWARD_SIMD,
+    &attention_simd::BACKWARD_Q_SIMD,
+    &attention_simd::BACKWARD_KV_SIMD,
     &attention_decode::DECODE,
     &attention_decode::KV_STORE,
     &topk::HISTOGRAM,
@@ -106,6 +112,7 @@ pub fn variants() -> Vec<KernelSpec> {
         attention::variants(),
         attention_coop::variants(),
         attention_decode::variants(),
+        attention_simd::variants(),
         coop::variants(),
         dropout::variants(),
         elementwise::variants(),

@@ -1,10 +1,11 @@
-//! RMSNorm over rows: `shaders/rmsnorm.wgsl`, `shaders/rmsnorm_weight.wgsl`. A norm per head is the same on a view of
+//! RMSNorm over rows: `shaders/rmsnorm.wgsl`, on software renderers `shaders/rmsnorm_simd.wgsl`, and
+//! `shaders/rmsnorm_weight.wgsl`. A norm per head is the same on a view of
 //! `[tokens · heads, head_dim]`.
 
 use super::output::{To, distinct, halves, streaming, vec4};
-use super::{kernel, launch, matmul};
+use super::{kernel, launch, matmul, simd};
 use crate::device::spec::{read, write};
-use crate::device::{DeviceClass, Grid, KernelSpec};
+use crate::device::{Caps, DeviceClass, Grid, Kernel, KernelSpec};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
@@ -18,6 +19,16 @@ kernel!(
     /// The gradient of x.
     RMSNORM_BACKWARD, "rmsnorm_backward", "rmsnorm.wgsl", RmsNormParams,
     [read("dy"), read("x"), read("w"), read("rstd"), write("dx")]
+);
+kernel!(
+    /// [`RMSNORM`] by subgroups.
+    RMSNORM_SIMD, "rmsnorm_simd", "rmsnorm_simd.wgsl", RmsNormParams,
+    [read("x"), read("w"), write("y"), write("rstd")], needs Subgroup Int64
+);
+kernel!(
+    /// [`RMSNORM_BACKWARD`] by subgroups.
+    RMSNORM_BACKWARD_SIMD, "rmsnorm_backward_simd", "rmsnorm_simd.wgsl", RmsNormParams,
+    [read("dy"), read("x"), read("w"), read("rstd"), write("dx")], needs Subgroup Int64
 );
 kernel!(
     /// The gradient of w over parts of the rows.
@@ -52,20 +63,25 @@ pub struct RmsNorm {
     pub unit_offset: bool,
 }
 
-/// Threads a row and a workgroup.
+/// How rows are dealt out.
 #[derive(Clone, Copy)]
-struct Lanes {
-    lanes: u32,
-    workgroup: u32,
+enum Lanes {
+    /// Threads a row and a workgroup.
+    Threads { row: u32, workgroup: u32 },
+    /// Lanes of a subgroup, which takes [`ROWS`] rows.
+    Subgroup(u32),
 }
 
-const SOFTWARE: Lanes = Lanes { lanes: 8, workgroup: 64 };
-const NARROW: Lanes = Lanes { lanes: 32, workgroup: 128 };
-const WIDE: Lanes = Lanes { lanes: 256, workgroup: 256 };
+const SOFTWARE: Lanes = Lanes::Threads { row: 8, workgroup: 64 };
+const NARROW: Lanes = Lanes::Threads { row: 32, workgroup: 128 };
+const WIDE: Lanes = Lanes::Threads { row: 256, workgroup: 256 };
+/// Rows of a subgroup: each pair of w is loaded once for them.
+const ROWS: u32 = 4;
 
-fn lanes(class: DeviceClass, cols: usize) -> Lanes {
-    match class {
-        DeviceClass::Software => SOFTWARE,
+fn lanes(caps: &Caps, cols: usize, half: bool) -> Lanes {
+    match (caps.class, simd::lanes(caps)) {
+        (_, Some(lanes)) if !half && cols.is_multiple_of(2) => Lanes::Subgroup(lanes),
+        (DeviceClass::Software, _) => SOFTWARE,
         _ if cols <= 256 => NARROW,
         _ => WIDE,
     }
@@ -85,9 +101,9 @@ pub fn rmsnorm_forward(x: &Tensor, w: &Tensor, norm: RmsNorm, y: To<'_>, rstd: T
     let rstd = rstd.overwritten(device, op, &[rows])?;
     distinct(op, &[x, w], &[&y, &rstd])?;
     let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
-    let lanes = lanes(device.caps().class, cols);
     let half = halves(op, &y, cols)?;
-    let spec = forward_spec(norm.unit_offset, vec4(cols), half, lanes);
+    let lanes = lanes(device.caps(), cols, half);
+    let spec = forward_spec(norm.unit_offset, lanes.vec(cols), half, lanes);
     let bindings = [x.slice(), w.slice(), y.slice(), rstd.slice()];
     launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(3 * x.len(), 2.0))?;
     Ok((y, rstd))
@@ -117,8 +133,8 @@ pub fn rmsnorm_backward(
     let dx = dx.tensor(device, op, x.shape())?;
     distinct(op, &[dy, x, w, rstd], &[&dx])?;
     let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
-    let lanes = lanes(device.caps().class, cols);
-    let spec = backward_spec(norm.unit_offset, vec4(cols), accumulate, lanes);
+    let lanes = lanes(device.caps(), cols, false);
+    let spec = backward_spec(norm.unit_offset, lanes.vec(cols), accumulate, lanes);
     let bindings = [dy.slice(), x.slice(), w.slice(), rstd.slice(), dx.slice()];
     launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(5 * x.len(), 2.0))?;
     if let Some(dw) = dw {
@@ -155,25 +171,45 @@ fn weight_gradient(dy: &Tensor, x: &Tensor, rstd: &Tensor, dw: &Tensor) -> Resul
 
 impl Lanes {
     fn groups(self, rows: usize) -> u64 {
-        rows.div_ceil((self.workgroup / self.lanes) as usize) as u64
+        let each = match self {
+            Lanes::Threads { row, workgroup } => workgroup / row,
+            Lanes::Subgroup(_) => ROWS,
+        };
+        rows.div_ceil(each as usize) as u64
     }
 
     fn consts(self) -> [(&'static str, u32); 2] {
-        [("LANES", self.lanes), ("WG", self.workgroup)]
+        match self {
+            Lanes::Threads { row, workgroup } => [("LANES", row), ("WG", workgroup)],
+            Lanes::Subgroup(lanes) => [("SG", lanes), ("ROWS", ROWS)],
+        }
+    }
+
+    /// Whether rows of `cols` elements are read in vectors: subgroups always do.
+    fn vec(self, cols: usize) -> bool {
+        matches!(self, Lanes::Subgroup(_)) || vec4(cols)
+    }
+
+    /// The kernel of threads, or that of subgroups.
+    fn kernel(self, threads: &'static Kernel, subgroup: &'static Kernel) -> &'static Kernel {
+        match self {
+            Lanes::Threads { .. } => threads,
+            Lanes::Subgroup(_) => subgroup,
+        }
     }
 }
 
 fn forward_spec(unit: bool, vec: bool, half: bool, lanes: Lanes) -> KernelSpec {
     let mut consts = vec![("BACKWARD", 0), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", half.into())];
     consts.extend(lanes.consts());
-    KernelSpec::new(&RMSNORM, consts)
+    KernelSpec::new(lanes.kernel(&RMSNORM, &RMSNORM_SIMD), consts)
 }
 
 fn backward_spec(unit: bool, vec: bool, accumulate: bool, lanes: Lanes) -> KernelSpec {
     let mut consts = vec![("BACKWARD", 1), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", 0)];
     consts.push(("ACCUMULATE", accumulate.into()));
     consts.extend(lanes.consts());
-    KernelSpec::new(&RMSNORM_BACKWARD, consts)
+    KernelSpec::new(lanes.kernel(&RMSNORM_BACKWARD, &RMSNORM_BACKWARD_SIMD), consts)
 }
 
 fn weight_spec(vec: bool) -> KernelSpec {
@@ -186,8 +222,10 @@ pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for vec in flags {
         all.push(weight_spec(vec));
-        for (lanes, unit) in [SOFTWARE, NARROW, WIDE].into_iter().flat_map(|l| flags.map(|u| (l, u))) {
-            all.extend(flags.into_iter().filter(|h| vec || !h).map(|half| forward_spec(unit, vec, half, lanes)));
+        let subgroups = simd::LANES.map(Lanes::Subgroup).into_iter().filter(|_| vec);
+        for (lanes, unit) in [SOFTWARE, NARROW, WIDE].into_iter().chain(subgroups).flat_map(|l| flags.map(|u| (l, u))) {
+            let halves = flags.into_iter().filter(|half| !half || (vec && !matches!(lanes, Lanes::Subgroup(_))));
+            all.extend(halves.map(|half| forward_spec(unit, vec, half, lanes)));
             all.extend(flags.map(|accumulate| backward_spec(unit, vec, accumulate, lanes)));
         }
     }

@@ -4,7 +4,7 @@
 //! product of a position near 131,072 with a frequency is off by up to 4·10⁻³ radians. In f64 on the host both are
 //! exact to an f32's last bit, and a load is cheaper than a sine.
 
-use super::output::{To, distinct, halves, streaming, vec4};
+use super::output::{To, Words, distinct, halves, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Device, Grid, KernelSpec};
@@ -238,15 +238,17 @@ fn split(
     let vec = vec4(half);
     let mut bindings = vec![table.cosines.slice(), table.sines.slice(), positions.slice()];
     bindings.extend(operands.map(Tensor::slice));
-    let pairs = tokens * (heads + 2 * kv_heads) * half;
-    let groups = (if vec { pairs / 4 } else { pairs }).div_ceil(256) as u64;
-    let spec = split_spec(merge, vec, merge && halves("rope_merge", operands[3], half)?);
-    launch(positions.device(), &spec, &bindings, &params, groups, streaming(4 * pairs, 1.5))
+    let work = tokens * (heads + 2 * kv_heads) * half;
+    let groups = (if vec { work / 4 } else { work }).div_ceil(256) as u64;
+    let words = Words::of(positions.device(), vec, merge && halves("rope_merge", operands[3], half)?);
+    let spec = split_spec(merge, vec, words);
+    launch(positions.device(), &spec, &bindings, &params, groups, streaming(4 * work, 1.5))
 }
 
-fn split_spec(merge: bool, vec: bool, out16: bool) -> KernelSpec {
+fn split_spec(merge: bool, vec: bool, words: Words) -> KernelSpec {
     let kernel = if merge { &ROPE_MERGE } else { &ROPE_SPLIT };
-    KernelSpec::new(kernel, [("MERGE", merge.into()), ("VEC", vec.into()), ("OUT16", out16.into())])
+    let flags = [("MERGE", merge), ("VEC", vec), ("OUT16", words.half), ("PAIRS", words.pairs)];
+    KernelSpec::new(kernel, flags.map(|(name, on)| (name, u32::from(on))))
 }
 
 fn spec(in_place: bool, vec: bool) -> KernelSpec {
@@ -257,9 +259,10 @@ fn spec(in_place: bool, vec: bool) -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    flags
-        .iter()
-        .flat_map(|&one| flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec, false)]))
-        .chain([split_spec(true, true, true)])
-        .collect()
+    let plain = Words { half: false, pairs: false };
+    let each = |&one: &bool| {
+        let both = flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec, plain)]);
+        both.chain([split_spec(one, true, Words { pairs: true, ..plain })])
+    };
+    flags.iter().flat_map(each).chain([split_spec(true, true, Words { half: true, ..plain })]).collect()
 }

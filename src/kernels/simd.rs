@@ -60,7 +60,7 @@ pub(super) fn lanes(caps: &Caps) -> Option<u32> {
 }
 
 /// Sizes of subgroups that the tiles below are multiples of.
-const LANES: [u32; 2] = [4, 8];
+pub(super) const LANES: [u32; 2] = [4, 8];
 
 /// Outputs of a workgroup. Accumulators of 32 × 32 fill the registers four times over, which costs less than loading
 /// more; see BENCHMARKS.md.
@@ -102,9 +102,11 @@ pub(super) fn matmul_spec(
     KernelSpec::new(&MATMUL_SIMD, consts)
 }
 
-pub(super) fn rosa_spec(lanes: u32, v: &RosaVariant, pair: bool) -> KernelSpec {
+/// `thin`: rows of U, V, A and B can be read two elements at a time.
+pub(super) fn rosa_spec(lanes: u32, v: &RosaVariant, pair: bool, thin: bool) -> KernelSpec {
     let mut consts = consts(lanes, v.layout, v.vec, v.accumulate, pair, v.tile);
     consts.extend([("FUSED", 1), ("WFMT", v.format as u32), ("LOWRANK", v.low_rank.into()), ("BIAS", v.bias.into())]);
+    consts.push(("THIN", thin.into()));
     KernelSpec::new(&ROSA_LINEAR_SIMD, consts)
 }
 
@@ -174,7 +176,10 @@ pub fn variants() -> Vec<KernelSpec> {
                 let bias = bias && layout == Layout::Nt;
                 let variant =
                     RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, thin4: false, bias, tile };
-                all.push(rosa_spec(lanes, &variant, pair));
+                all.push(rosa_spec(lanes, &variant, pair, false));
+                if low_rank {
+                    all.push(rosa_spec(lanes, &variant, pair, true));
+                }
             }
         }
     }

@@ -152,11 +152,11 @@ fn every_variant_is_what_its_kernel_says_and_translates() {
 fn check(spec: &KernelSpec) -> Result<(), String> {
     let text = render(spec).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
-    let capabilities = CAPABILITIES | spec.kernel.needs.iter().map(|f| capabilities(*f)).collect();
+    let capabilities = CAPABILITIES | spec.needs().into_iter().map(capabilities).collect();
     let info =
         Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(&text))?;
     check_interface(spec.kernel, &module, &info)?;
-    if spec.kernel.needs.is_empty() { translate(&module, &info) } else { to_spirv(&module, &info) }
+    if spec.needs().is_empty() { translate(&module, &info) } else { to_spirv(&module, &info) }
 }
 
 /// What naga lets a kernel say that is launched only where a device has the feature. Such kernels have a portable twin,

@@ -3,6 +3,7 @@
 use crate::common::*;
 use rugosa::cases::Near;
 use rugosa::cases::attention_reference::{Case, Data};
+use rugosa::device::Feature;
 use rugosa::kernels::To;
 use rugosa::kernels::attention::*;
 use rugosa::tensor::Tensor;
@@ -116,7 +117,10 @@ fn every_variant_is_valid_within_default_limits() {
         let module =
             naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{spec:?}\n{}", e.emit_to_string(&text)));
         // unpacking of f16 belongs to the core of WGSL
-        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        if spec.needs().contains(&Feature::Int64) {
+            capabilities |= naga::valid::Capabilities::SHADER_INT64;
+        }
         let mut validator = naga::valid::Validator::new(Default::default(), capabilities);
         validator.validate(&module).unwrap_or_else(|e| panic!("{spec:?}\n{}", e.emit_to_string(&text)));
         let mut layouter = naga::proc::Layouter::default();

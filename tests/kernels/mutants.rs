@@ -34,8 +34,8 @@ const MUTANTS: &[Mutant] = &[
         "fma(sm{{ j }}.x, code(word{{ j }}, {{ q }}u), sm{{ j }}.y)",
         "fma(sm{{ j }}.x, code(word{{ j }}, {{ q }}u), -sm{{ j }}.y)",
     ),
-    Mutant("rosa_linear_simd", "index", "p.u_column + k]", "k]"),
-    Mutant("rosa_linear_simd", "range", "k < p.rank; k++", "k + 1u < p.rank; k++"),
+    Mutant("rosa_linear_simd", "index", "* p.u_stride + p.u_column + k", "* p.u_stride + k"),
+    Mutant("rosa_linear_simd", "range", "k < p.rank; k +=", "k + {{ TS }}u < p.rank; k +="),
     Mutant("matmul_coop", "index", "row0 + i / {{ FRAG }}u", "row0 + i % {{ FRAG }}u"),
     Mutant("matmul_coop", "range", "k + ka{{ i }} < k_end", "k + ka{{ i }} + 8u < k_end"),
     Mutant("rosa_linear_coop", "index", "p.u_column + kk", "kk"),
@@ -99,24 +99,37 @@ const MUTANTS: &[Mutant] = &[
         "unpack2x16float(w.x), unpack2x16float(w.y)",
         "unpack2x16float(w.x), unpack2x16float(w.x)",
     ),
+    Mutant("attention_forward_simd", "scale", "sum{{ r }} *= shrink{{ r }};", ""),
+    Mutant("attention_forward_simd", "scale", "o{{ r }}_{{ d }} *= shrink{{ r }};", ""),
+    Mutant("attention_forward_simd", "range", "col0 + {{ c }}u < end{{ r }})", "col0 + {{ c }}u <= end{{ r }})"),
+    Mutant("attention_forward_simd", "index", "first_row + {{ r * SG }}u + lane", "first_row + {{ r }}u + lane"),
+    Mutant("attention_backward_q_simd", "sign", "- delta{{ r }})", "+ delta{{ r }})"),
+    Mutant("attention_backward_q_simd", "scale", "store(\"dq\", \"o\", \"p.scale\"", "store(\"dq\", \"o\", \"\""),
+    Mutant("attention_backward_kv_simd", "index", "gather(\"dv_\", \"w\", \"y\")", "gather(\"dv_\", \"w\", \"x\")"),
+    Mutant("attention_backward_kv_simd", "range", "col0 + lane < end_column)", "true)"),
+    Mutant("attention_backward_kv_simd", "scale", "store(\"dk\", \"dk_\", \"p.scale\"", "store(\"dk\", \"dk_\", \"\""),
     Mutant("kv_store", "index", "let slot = slots[row];", "let slot = row;"),
     Mutant("rmsnorm", "scale", "squares / f32(p.cols)", "squares"),
     Mutant("rmsnorm", "scale", " + p.eps", ""),
     Mutant("rmsnorm", "index", "pack2x16float(v.xy), pack2x16float(v.zw)", "pack2x16float(v.xy), pack2x16float(v.wz)"),
     Mutant("rmsnorm_backward", "sign", "- x[first + i] * (r * mean)", "+ x[first + i] * (r * mean)"),
+    Mutant("rmsnorm_simd", "scale", "/ f32(p.cols) + p.eps", "+ p.eps"),
+    Mutant("rmsnorm_simd", "index", "row + {{ r }}u, p.rows - 1u) * width", "row, p.rows - 1u) * width"),
+    Mutant("rmsnorm_backward_simd", "sign", "old.x + value.x, old.y + value.y", "value.x, old.y + value.y"),
+    Mutant("rmsnorm_backward_simd", "scale", "* (r{{ r }} * mean{{ r }})", "* mean{{ r }}"),
     Mutant("rmsnorm_weight", "scale", " * rstd[row]", ""),
     Mutant("rmsnorm_weight", "range", "row < end; row++", "row + 1u < end; row++"),
-    Mutant("add", "sign", "a[i] + b[i]", "a[i] - b[i]"),
-    Mutant("add_into", "scale", "p.scale * b[i]", "b[i]"),
-    Mutant("scale", "scale", "a[i] *= p.scale;", ""),
-    Mutant("glu", "scale", "stored(\"z * s * u\")", "stored(\"s * u\")"),
-    Mutant("glu_both", "index", "both[at + cols]", "both[at]"),
-    Mutant("glu_both_backward", "index", "\"dboth[at + cols]\" if BOTH", "\"dboth[at + 1u]\" if BOTH"),
+    Mutant("add", "sign", "~ \" + \" ~", "~ \" - \" ~"),
+    Mutant("add_into", "scale", " + p.scale * ", " + "),
+    Mutant("scale", "scale", "~ \" * p.scale\"", ""),
+    Mutant("glu", "scale", "\"z * s * u\"", "\"s * u\""),
+    Mutant("glu_both", "index", "\"both\", \"at + cols\"", "\"both\", \"at\""),
+    Mutant("glu_both_backward", "index", "\"dboth\", \"at + cols\"", "\"dboth\", \"at + 1u\""),
     Mutant("glu_backward", "index", "pack2x16float(v.zw)) | lost", "pack2x16float(v.zw)).yx | lost"),
-    Mutant("rope_merge", "sign", "\"halves4(b)\" if OUT16", "\"halves4(-b)\" if OUT16"),
+    Mutant("rope_merge", "sign", "= halves4(b);", "= halves4(-b);"),
     Mutant("rope_split", "sign", "a * c - b * s", "a * c + b * s"),
     Mutant("rope_split", "index", "+ head - p.heads)", "+ head)"),
-    Mutant("rope_merge", "sign", "{{ \"-\" if MERGE }}sines", "sines"),
+    Mutant("rope_merge", "sign", "let s = {{ \"-\" if MERGE }}", "let s = "),
     Mutant("low_rank_spread", "scale", "value = scale * b[place]", "value = b[place]"),
     Mutant("low_rank_spread", "index", "- p.first) * p.cols", "- p.first) * p.rank"),
     Mutant("low_rank_gather", "sign", "b[place] += scale", "b[place] = scale"),
@@ -230,7 +243,7 @@ fn caught(
 #[test]
 fn each_planted_bug_is_caught() {
     let fast = faulty(&DeviceOptions::from_env(None));
-    // products take another way on GPUs
+    // products, attention and norms take another way on GPUs, and a workgroup has more than one subgroup
     let disable = vec![Feature::Subgroup, Feature::CoopMatrix];
     let plain = DeviceOptions { disable, class: Some(DeviceClass::Discrete), ..DeviceOptions::from_env(None) };
     let plain = faulty(&plain);
@@ -242,6 +255,8 @@ fn each_planted_bug_is_caught() {
         let Mutant(kernel, kind, from, to) = mutant;
         let device = match *kernel {
             "matmul" | "rosa_linear" | "sddmm_tile" | "low_rank_project" | "low_rank_gradient" => Some(&plain),
+            "attention_forward" | "attention_backward_q" | "attention_backward_kv" => Some(&plain),
+            "rmsnorm" | "rmsnorm_backward" | "cross_entropy" | "argmax" => Some(&plain),
             name if name.ends_with("_coop") => units.as_ref(),
             _ => Some(&fast),
         };

@@ -1,0 +1,99 @@
+//! Attention on software renderers: `shaders/attention_simd.wgsl`. As with their products, a subgroup works out of
+//! registers, and tiles in workgroup memory with their barriers are what it does without; see BENCHMARKS.md.
+//!
+//! [`attention_forward`](super::attention::attention_forward) and
+//! [`attention_backward`](super::attention::attention_backward) come here by themselves.
+
+use super::attention::{Pass, TileParams};
+use super::{kernel, simd};
+use crate::device::spec::{read, write};
+use crate::device::{Caps, Kernel, KernelSpec};
+
+kernel!(
+    /// [`super::attention::FORWARD`] in registers.
+    FORWARD_SIMD, "attention_forward_simd", "attention_simd.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out"), write("lse")],
+    needs Subgroup Int64
+);
+kernel!(
+    /// [`super::attention::BACKWARD_Q`] in registers.
+    BACKWARD_Q_SIMD, "attention_backward_q_simd", "attention_simd.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dq")],
+    needs Subgroup Int64
+);
+kernel!(
+    /// [`super::attention::BACKWARD_KV`] in registers.
+    BACKWARD_KV_SIMD, "attention_backward_kv_simd", "attention_simd.wgsl", TileParams,
+    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dk"), write("dv")],
+    needs Subgroup Int64
+);
+
+/// What a workgroup does at a time: `rows` rows a lane, and as many columns as there are lanes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    lanes: u32,
+    rows: u32,
+}
+
+/// Elements of the largest head whose rows a lane holds: the text, and with it the time to compile, grows with them.
+const WIDEST: usize = 128;
+
+impl Block {
+    /// What is loaded of a column serves all rows of a lane; what a lane holds of them has to stay in the nearest cache.
+    const fn of(lanes: u32, head_dim: usize) -> Block {
+        let rows = match head_dim {
+            0..=32 => 4,
+            33..=64 => 2,
+            _ => 1,
+        };
+        Block { lanes, rows }
+    }
+
+    /// Rows of a workgroup.
+    pub fn rows(&self) -> usize {
+        (self.lanes * self.rows) as usize
+    }
+
+    /// Columns at a time.
+    pub fn columns(&self) -> usize {
+        self.lanes as usize
+    }
+}
+
+/// The block, if heads of this size should run in registers.
+pub(super) fn choose(caps: &Caps, head_dim: usize) -> Option<Block> {
+    simd::lanes(caps).filter(|_| head_dim <= WIDEST).map(|lanes| Block::of(lanes, head_dim))
+}
+
+fn kernel(pass: Pass) -> &'static Kernel {
+    match pass {
+        Pass::Forward => &FORWARD_SIMD,
+        Pass::Query => &BACKWARD_Q_SIMD,
+        Pass::KeyValue => &BACKWARD_KV_SIMD,
+    }
+}
+
+pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool) -> KernelSpec {
+    KernelSpec::new(
+        kernel(pass),
+        [
+            ("PASS", pass as u32),
+            ("HEAD_DIM", head_dim as u32),
+            ("SOFTCAP", softcap.into()),
+            ("SG", block.lanes),
+            ("ROWS", block.rows),
+            ("PAIRS", 1),
+        ],
+    )
+}
+
+/// Every specialisation, for all sizes of subgroups.
+pub fn variants() -> Vec<KernelSpec> {
+    let mut all = Vec::new();
+    for head_dim in (8..=WIDEST).step_by(8) {
+        for (lanes, pass) in simd::LANES.iter().flat_map(|&l| Pass::ALL.map(|p| (l, p))) {
+            all.extend([false, true].map(|softcap| spec(Block::of(lanes, head_dim), pass, head_dim, softcap)));
+        }
+    }
+    all
+}
