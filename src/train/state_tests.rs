@@ -92,6 +92,7 @@ fn a_state_comes_back_with_everything_in_it() {
 
     let saved = find(dir.path()).unwrap().unwrap();
     let h = &saved.header;
+    assert_eq!(h.tiles, header(4).tiles);
     assert_eq!((h.step, h.position, h.skipped, h.loss), (4, Position { epoch: 1, index: 2 }, 3, Some(0.1 + 0.2)));
     assert_eq!(saved.masks(|_| Some((3, 4))).unwrap(), Some(masks));
     let mut again = [block(&device, 64), block(&device, 128)];
