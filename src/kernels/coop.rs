@@ -303,9 +303,10 @@ pub fn enable(device: &Device) -> Result<Precision> {
     Ok(device.precision())
 }
 
-/// Each says what departs from the f32 kernels.
-const SELF_TESTS: [fn(&Device) -> Result<Option<String>>; 3] =
-    [self_test, low_rank_coop::self_test, attention_coop::self_test];
+/// Says what departs from the f32 kernels.
+type SelfTest = fn(&Device) -> Result<Option<String>>;
+
+const SELF_TESTS: [SelfTest; 3] = [self_test, low_rank_coop::self_test, attention_coop::self_test];
 
 /// What the first test finds that finds anything.
 fn self_tests(device: &Device) -> Result<Option<String>> {
