@@ -280,9 +280,13 @@ pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool
 }
 
 fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
-    // where nothing is transposed on the way, both operands at once are faster, and slower elsewhere
-    let prefetch = if layout == Layout::Tn && tile.tm == 16 { 2 } else { tile.prefetch };
-    let tile = Tile { prefetch, ..tile };
+    // of the largest tiles; BENCHMARKS.md has what each makes of the others
+    let tile = match layout {
+        _ if tile.tm != 16 => tile,
+        Layout::Nt => Tile { prefetch: 1, ..tile },
+        Layout::Nn => Tile { unroll: 4, ..tile },
+        Layout::Tn => Tile { prefetch: 2, ..tile },
+    };
     let mut consts = tile.consts();
     let accumulate = u32::from(accumulate);
     consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate)]);
