@@ -216,19 +216,21 @@ fn operands_of_halves_give_what_floats_give() {
     }
 }
 
-/// Rows that units can take: 32 tokens and more, features and blocks of multiples of 8.
+/// Rows that units can take: 32 tokens and more, features and blocks of multiples of 8; on software renderers a few, in f16.
 #[test]
 fn thin_products_of_low_rank_adapters() {
     let Some(dev) = units() else { return };
+    let software = dev.caps().class == DeviceClass::Software;
+    let (most, least) = if software { (Level::Quick, 2) } else { (Level::Full, 12) };
     for op in ["low_rank_project", "low_rank_gradient"] {
         let mut launched = 0;
-        for row in table().iter().filter(|r| r.op == op) {
+        for row in table().iter().filter(|r| r.op == op && r.level <= most) {
             let outcome = row.run(dev).unwrap();
             assert_eq!(outcome.fault, None, "{} {}", row.op, row.what);
             launched += u32::from(outcome.launched.iter().any(|k| k.ends_with("_coop")));
             println!("{} {}: error over bound {:.3}", row.op, row.what, outcome.worst);
         }
-        assert!(launched >= 12, "{op}: {launched} rows on units");
+        assert!(launched >= least, "{op}: {launched} rows on units");
     }
 }
 
