@@ -3,33 +3,40 @@ enable wgpu_cooperative_matrix;
 // The thin products of low_rank_project.wgsl (GRADIENT 0) and low_rank_gradient.wgsl (GRADIENT 1) on matrix units: f16 operands,
 // f32 sums. ROWS, the blocks and the parts are theirs.
 //
-// d is what costs, and is read once, 16 bytes a load: width, first and end are multiples of 8. Four subgroups of LANES make
-// BM tokens, or features, × COLS columns, BK of the sum at a time; each has FM × FN fragments of FRAG × FRAG. The next piece
-// comes into registers while this one is multiplied. X16 = 1: d is f16, else it is rounded on the way, as thin always is.
+// d is what costs, and is read once, 16 bytes a load: width, first and end are multiples of 8. A workgroup makes BM tokens, or
+// features, × COLS columns in FM × FN fragments of FRAG × FRAG, BK of the sum at a time. Its SUB subgroups of LANES share that
+// sum, STEPS fragments each of a piece, and add up what they have at the end: so few tokens, or features, keep as many threads
+// busy as many would, and sums in parts, which are another launch, are rare. The next piece comes into registers while this one is
+// multiplied. X16 = 1: d is f16, else it is rounded on the way, as thin always is; FOURS = 1: four of thin's columns at a time, all
+// cols are multiples of 4.
 {% set FF = FRAG * FRAG %}
 {% set MAT = "coop_mat" ~ FRAG ~ "x" ~ FRAG %}
-{% set THREADS = 4 * LANES %}
-{% set BM = 4 * FM * FRAG %}
+{% set THREADS = SUB * LANES %}
+{% set BM = FM * FRAG %}
+{% set BK = SUB * STEPS * FRAG %}
 {% set COLS = FN * FRAG %}
 {% set D_ROWS = BK if GRADIENT else BM %}
 {% set D_COLS = BM if GRADIENT else BK %}
 {% set PER_ROW = D_COLS // 8 %}
 {% set LD = (D_COLS + 8) // 4 %}
 {% set CHUNKS = D_ROWS * D_COLS // 8 // THREADS %}
-{% set THIN = COLS * BK // THREADS %}
 {# A lies with the sum along its rows, B, U and V across them #}
 {% set ALONG = ROWS and not GRADIENT %}
-{% set LT = (BK if ALONG else COLS) + 8 %}
+{% set N = 4 if ALONG or FOURS else 1 %}
+{% set LINE = (BK if ALONG else COLS) // N %}
+{% set THIN = (COLS * BK // N + THREADS - 1) // THREADS %}
+{% set LT = LINE + 8 // N %}
 {% include "lib/blocks.wgsl" %}
 @group(0) @binding(0) var<storage, read> d: array<{{ "vec4<u32>" if X16 else "vec4<f32>" }}>; // [tokens, width]
-@group(0) @binding(1) var<storage, read> thin: array<f32>;      // A [rank, width] or the blocks' B; U or V [tokens, rank]
+// A [rank, width] or the blocks' B; U or V [tokens, rank]
+@group(0) @binding(1) var<storage, read> thin: array<{{ "vec4<f32>" if N == 4 else "f32" }}>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [splits] of U or V, of dA or the blocks' dB
 @group(0) @binding(3) var<uniform> p: Params;
 
 // rows are padded by 8 halves against bank conflicts
 var<workgroup> tile_d: array<vec4<f16>, {{ D_ROWS * LD }}>;
-var<workgroup> tile_t: array<f16, {{ (COLS if ALONG else BK) * LT }}>;
-var<workgroup> stage: array<f32, {{ 4 * FF }}>; // a fragment of each subgroup
+var<workgroup> tile_t: array<{{ "vec4<f16>" if N == 4 else "f16" }}, {{ (COLS if ALONG else BK) * LT }}>;
+var<workgroup> stage: array<f32, {{ SUB * FF }}>; // a fragment of each subgroup
 
 {% if X16 %}
 struct Chunk { x: vec4<u32>, }
@@ -63,18 +70,22 @@ fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(r.y); }
 {% for x in range(THIN) %}
         {
             let i = lid + {{ x * THREADS }}u;
-            let at_k = {{ k }} + {{ "i % " ~ BK if ALONG else "i / " ~ COLS }}u;
-            let j = j0 + {{ "i / " ~ BK if ALONG else "i % " ~ COLS }}u;
-            rt{{ x }} = 0.0;
+            rt{{ x }} = {{ "vec4<f32>()" if N == 4 else "0.0" }};
+{% if ALONG %}
+            let at_k = {{ k }} + i % {{ LINE }}u * 4u;
+            let j = j0 + i / {{ LINE }}u;
+            if (at_k < k_end && j < cols) { rt{{ x }} = thin[(j * p.width + at_k) >> 2u]; }
+{% else %}
+            let j = j0 + i % {{ LINE }}u * {{ N }}u;
+            let at_k = {{ k }} + i / {{ LINE }}u;
             if (at_k < k_end && j < cols) {
 {% if GRADIENT %}
-                rt{{ x }} = thin[at_k * p.rank + column + j];
-{% elif ROWS %}
-                rt{{ x }} = thin[j * p.width + at_k];
+                rt{{ x }} = thin[(at_k * p.rank + column + j){{ " >> 2u" if N == 4 }}];
 {% else %}
-                rt{{ x }} = thin[before + (at_k - first) * cols + j];
+                rt{{ x }} = thin[(before + (at_k - first) * cols + j){{ " >> 2u" if N == 4 }}];
 {% endif %}
             }
+{% endif %}
         }
 {% endfor %}
 {% endmacro %}
@@ -88,8 +99,8 @@ fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(r.y); }
         }
 {% endfor %}
 {% for x in range(THIN) %}
-{% set LINE = BK if ALONG else COLS %}
-        tile_t[(lid + {{ x * THREADS }}u) / {{ LINE }}u * {{ LT }}u + (lid + {{ x * THREADS }}u) % {{ LINE }}u] = f16(rt{{ x }});
+{% set GUARD = (x + 1) * THREADS > COLS * BK // N %}
+        {{ "if (lid + " ~ x * THREADS ~ "u < " ~ COLS * BK // N ~ "u) " if GUARD }}{ tile_t[(lid + {{ x * THREADS }}u) / {{ LINE }}u * {{ LT }}u + (lid + {{ x * THREADS }}u) % {{ LINE }}u] = {{ "vec4<f16>" if N == 4 else "f16" }}(rt{{ x }}); }
 {% endfor %}
 {% endmacro %}
 
@@ -124,18 +135,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let pieces = (cols + {{ COLS - 1 }}u) / {{ COLS }}u;
     let m0 = first + in_block / pieces * {{ BM }}u;
     let j0 = in_block % pieces * {{ COLS }}u;
-    let each = ((p.tokens + p.splits - 1u) / p.splits + {{ BK - 1 }}u) / {{ BK }}u * {{ BK }}u;
+    let each = ((p.tokens + p.splits - 1u) / p.splits + {{ FRAG - 1 }}u) / {{ FRAG }}u * {{ FRAG }}u;
     let k_begin = part * each;
     let k_end = min(p.tokens, k_begin + each);
 {% else %}
     let m0 = rest % tiles * {{ BM }}u;
     let j0 = in_block * {{ COLS }}u;
-    let each = ((end - first + p.splits - 1u) / p.splits + {{ BK - 1 }}u) / {{ BK }}u * {{ BK }}u;
+    let each = ((end - first + p.splits - 1u) / p.splits + {{ FRAG - 1 }}u) / {{ FRAG }}u * {{ FRAG }}u;
     let k_begin = first + part * each;
     let k_end = min(end, k_begin + each);
 {% endif %}
     let subgroup = lid / {{ LANES }}u;
-    let lane = lid % {{ LANES }}u;
 
 {% for i in range(FM) %}
 {% for j in range(FN) %}
@@ -146,7 +156,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     var rd{{ x }} = Chunk();
 {% endfor %}
 {% for x in range(THIN) %}
-    var rt{{ x }} = 0.0;
+    var rt{{ x }} = {{ "vec4<f32>()" if N == 4 else "0.0" }};
 {% endfor %}
 {{ fetch("k_begin") }}
     for (var k = k_begin; k < k_end; k += {{ BK }}u) {
@@ -154,20 +164,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         workgroupBarrier();
         let next = k + {{ BK }}u;
 {{ fetch("next") }}
-{% for kk in range(0, BK, FRAG) %}
+{% for s in range(STEPS) %}
         {
+            let kk = ({{ s * SUB }}u + subgroup) * {{ FRAG }}u;
 {% for i in range(FM) %}
 {% if GRADIENT %}
-            let fa{{ i }} = coopLoad<{{ MAT }}<f16, A>>(&tile_d[{{ kk * LD + FRAG // 4 * i }}u + subgroup * {{ FM * FRAG // 4 }}u], {{ LD }}u);
+            let fa{{ i }} = coopLoad<{{ MAT }}<f16, A>>(&tile_d[kk * {{ LD }}u + {{ FRAG // 4 * i }}u], {{ LD }}u);
 {% else %}
-            let fa{{ i }} = coopLoadT<{{ MAT }}<f16, A>>(&tile_d[{{ FRAG * i * LD + kk // 4 }}u + subgroup * {{ FM * FRAG * LD }}u], {{ LD }}u);
+            let fa{{ i }} = coopLoadT<{{ MAT }}<f16, A>>(&tile_d[{{ FRAG * i * LD }}u + kk / 4u], {{ LD }}u);
 {% endif %}
 {% endfor %}
 {% for j in range(FN) %}
 {% if ALONG %}
-            let fb{{ j }} = coopLoad<{{ MAT }}<f16, B>>(&tile_t[{{ FRAG * j * LT + kk }}u], {{ LT }}u);
+            let fb{{ j }} = coopLoad<{{ MAT }}<f16, B>>(&tile_t[{{ FRAG * j * LT }}u + kk / {{ N }}u], {{ LT }}u);
 {% else %}
-            let fb{{ j }} = coopLoadT<{{ MAT }}<f16, B>>(&tile_t[{{ kk * LT + FRAG * j }}u], {{ LT }}u);
+            let fb{{ j }} = coopLoadT<{{ MAT }}<f16, B>>(&tile_t[kk * {{ LT }}u + {{ FRAG * j // N }}u], {{ LT }}u);
 {% endif %}
 {% for i in range(FM) %}
             acc{{ i }}_{{ j }} = coopMultiplyAdd(fa{{ i }}, fb{{ j }}, acc{{ i }}_{{ j }});
@@ -181,15 +192,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% for j in range(FN) %}
     coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * {{ FF }}u], {{ FRAG }}u);
     workgroupBarrier();
-    store(subgroup * {{ FF }}u, lane, part, m0 + (subgroup * {{ FM }}u + {{ i }}u) * {{ FRAG }}u, j0 + {{ FRAG * j }}u, first, end, cols, column, before, scale);
+    store(lid, part, m0 + {{ i * FRAG }}u, j0 + {{ FRAG * j }}u, first, end, cols, column, before, scale);
+{% if not loop.last or i + 1 < FM %}
     workgroupBarrier();
+{% endif %}
 {% endfor %}
 {% endfor %}
 }
 
-// A fragment: rows from row0 on, tokens or features, and columns from col0 on.
-fn store(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32, first: u32, end: u32, cols: u32, column: u32, before: u32, scale: f32) {
-    for (var i = lane; i < {{ FF }}u; i += {{ LANES }}u) {
+// A fragment, which is the sum of the subgroups': rows from row0 on, tokens or features, and columns from col0 on.
+fn store(lid: u32, part: u32, row0: u32, col0: u32, first: u32, end: u32, cols: u32, column: u32, before: u32, scale: f32) {
+    for (var i = lid; i < {{ FF }}u; i += {{ THREADS }}u) {
 {% if GRADIENT and ROWS %}
         // neighbours lie along a row of dA
         let r = i % {{ FRAG }}u;
@@ -208,8 +221,11 @@ fn store(from_at: u32, lane: u32, part: u32, row0: u32, col0: u32, first: u32, e
 {% else %}
             let to = part * dot((p.end - p.first) * p.cols, vec4<u32>(1u)) + before + (row - first) * cols + j;
 {% endif %}
-            let value = scale * stage[from_at + r * {{ FRAG }}u + c];
-            out[to] = {{ "out[to] + value" if ACCUMULATE else "value" }};
+            var sum = 0.0;
+            for (var s = 0u; s < {{ SUB }}u; s++) {
+                sum += stage[s * {{ FF }}u + r * {{ FRAG }}u + c];
+            }
+            out[to] = {{ "out[to] + " if ACCUMULATE }}scale * sum;
         }
     }
 }

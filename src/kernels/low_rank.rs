@@ -244,11 +244,11 @@ fn cost(d: &Tensor, p: &BlocksParams, others: usize) -> Cost {
 }
 
 fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
-    let on_units = low_rank_coop::Shape::of(d.device(), params);
+    let on_units = low_rank_coop::Shape::of(d, params, false);
     let (tiles, splits, spec) = match on_units {
         Some(shape) => {
-            let (tiles, splits) = shape.project(params);
-            (tiles, splits, shape.project_spec(rows, d.element() == Element::F16))
+            let (tiles, splits) = shape.work(params);
+            (tiles, splits, shape.spec(rows, false))
         }
         None => plain_project(rows, d, params)?,
     };
@@ -277,14 +277,14 @@ fn plain_project(rows: bool, d: &Tensor, params: &BlocksParams) -> Result<(usize
 
 fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
     distinct("low_rank", &[d, thin], &[out])?;
-    let on_units = low_rank_coop::Shape::of(d.device(), params);
+    let on_units = low_rank_coop::Shape::of(d, params, true);
     let widest = params.cols.iter().max().copied().unwrap_or(1);
     let most = GRADIENT_COLS[GRADIENT_COLS.len() - 1];
     // as many pieces as needed, all of one width
     let needed = widest.div_ceil(widest.div_ceil(most).max(1));
     let ct = *GRADIENT_COLS.iter().find(|c| **c >= needed).unwrap_or(&most);
     let (tiles, splits) = match on_units {
-        Some(shape) => shape.gradient(params),
+        Some(shape) => shape.work(params),
         None => {
             let of = |i: usize| (params.end[i] - params.first[i]).div_ceil(256) * params.cols[i].div_ceil(ct);
             let tiles = (0..MOST).map(of).sum::<u32>() as usize;
@@ -296,7 +296,7 @@ fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &
     let loads = loads(d, &params)?;
     let run = |accumulate: bool, to: &Tensor| {
         let spec = match on_units {
-            Some(shape) => shape.gradient_spec(rows, d.element() == Element::F16, accumulate),
+            Some(shape) => shape.spec(rows, accumulate),
             None => gradient_spec(rows, loads, accumulate, ct),
         };
         launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)

@@ -9,7 +9,8 @@ use crate::device::spec::{read, write};
 use crate::device::{Device, KernelSpec, Precision};
 use crate::error::Result;
 use crate::rng::Rng;
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
+use half::f16;
 
 kernel!(
     /// [`super::low_rank::PROJECT`] on matrix units.
@@ -24,88 +25,89 @@ kernel!(
     needs F16 CoopMatrix
 );
 
-/// Fragments of rows that a subgroup has.
-const FRAGMENTS: u32 = 2;
 /// Fragments of columns, at most.
 const MOST: u32 = 3;
-/// Workgroups that keep a large GPU busy: two for each of its processors.
-const FILL: usize = 264;
+/// Workgroups that keep a large GPU busy: one for each of its processors, and some more.
+const FILL: usize = 144;
+/// Tokens of a workgroup of the projection, features of one of the gradient.
+const ROWS: u32 = 32;
 
 /// What a workgroup does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     units: Units,
+    gradient: bool,
+    /// Whether the wide matrix is f16.
+    half: bool,
+    /// Whether four columns of the thin matrix are loaded at a time.
+    fours: bool,
     /// Fragments of columns.
     columns: u32,
 }
 
 impl Shape {
-    /// For the thin products of these blocks, if matrix units should make them.
-    pub fn of(device: &Device, p: &BlocksParams) -> Option<Shape> {
+    /// For the thin products of these blocks with the wide matrix `d`, if matrix units should make them.
+    pub fn of(d: &Tensor, p: &BlocksParams, gradient: bool) -> Option<Shape> {
+        let device = d.device();
         let units = Units::of(device.caps()).filter(|_| device.precision() == Precision::F16)?;
-        let suits = p.tokens as usize >= LEAST
-            && p.width.is_multiple_of(8)
-            && p.first.iter().chain(&p.end).all(|x| x.is_multiple_of(8));
+        let suits =
+            p.tokens as usize >= LEAST && p.first.iter().chain(&p.end).chain([&p.width]).all(|x| x.is_multiple_of(8));
         let widest = p.cols.iter().max().copied().unwrap_or(1).max(1);
         // as many pieces as needed, all of one width
         let pieces = widest.div_ceil(MOST * units.fragment);
-        suits.then(|| Shape { units, columns: widest.div_ceil(pieces).div_ceil(units.fragment) })
+        let columns = widest.div_ceil(pieces).div_ceil(units.fragment);
+        let fours = p.cols.iter().all(|c| c.is_multiple_of(4));
+        suits.then_some(Shape { units, gradient, half: d.element() == Element::F16, fours, columns })
     }
 
-    /// Tokens of a workgroup of the projection, features of one of the gradient.
-    fn rows(&self) -> u32 {
-        4 * FRAGMENTS * self.units.fragment
+    /// Subgroups of a workgroup, and their fragments in a piece of the sum: as many as workgroup memory allows.
+    fn subgroups(&self) -> (u32, u32) {
+        match (self.gradient, self.columns) {
+            (true, _) => (4, 2),
+            (false, MOST) => (8, 1),
+            (false, _) => (8, 2),
+        }
     }
 
-    /// Terms of the sum at a time.
-    fn depth(&self) -> u32 {
-        4 * self.units.fragment
+    /// Workgroups for one part of the sum, and its parts.
+    pub fn work(&self, p: &BlocksParams) -> (usize, usize) {
+        let (subgroups, steps) = self.subgroups();
+        let pieces = |i: usize| p.cols[i].div_ceil(self.columns * self.units.fragment);
+        let features = |i: usize| p.end[i] - p.first[i];
+        let blocks = 0..p.cols.len();
+        let (tiles, terms): (u32, u32) = if self.gradient {
+            (blocks.map(|i| features(i).div_ceil(ROWS) * pieces(i)).sum(), p.tokens)
+        } else {
+            let longest = blocks.clone().map(features).max().unwrap_or(0);
+            (p.tokens.div_ceil(ROWS) * blocks.map(pieces).sum::<u32>(), longest)
+        };
+        let tiles = tiles as usize;
+        let most = (terms / (subgroups * steps * self.units.fragment)) as usize;
+        // adding parts up is a launch of its own, and the projection's sums are short: only where it has very few tokens
+        let parts = if !self.gradient && tiles >= FILL / 2 { 1 } else { FILL.div_ceil(tiles.max(1)) };
+        (tiles, parts.min(most).clamp(1, 64))
     }
 
-    fn columns(&self) -> u32 {
-        self.columns * self.units.fragment
-    }
-
-    /// Tiles of the projection, and parts of its sum.
-    pub fn project(&self, p: &BlocksParams) -> (usize, usize) {
-        let pieces: u32 = p.cols.iter().map(|c| c.div_ceil(self.columns())).sum();
-        let longest = (0..p.end.len()).map(|i| p.end[i] - p.first[i]).max().unwrap_or(0);
-        let tiles = (p.tokens.div_ceil(self.rows()) * pieces) as usize;
-        (tiles, parts(tiles, longest / (2 * self.depth())))
-    }
-
-    /// Tiles of the gradient, and parts of the tokens.
-    pub fn gradient(&self, p: &BlocksParams) -> (usize, usize) {
-        let of = |i: usize| (p.end[i] - p.first[i]).div_ceil(self.rows()) * p.cols[i].div_ceil(self.columns());
-        let tiles = (0..p.end.len()).map(of).sum::<u32>() as usize;
-        (tiles, parts(tiles, p.tokens / (2 * self.depth())))
-    }
-
-    pub fn project_spec(&self, rows: bool, half: bool) -> KernelSpec {
-        self.spec(&PROJECT_COOP, rows, half, false)
-    }
-
-    pub fn gradient_spec(&self, rows: bool, half: bool, accumulate: bool) -> KernelSpec {
-        self.spec(&GRADIENT_COOP, rows, half, accumulate)
-    }
-
-    fn spec(&self, kernel: &'static crate::device::Kernel, rows: bool, half: bool, accumulate: bool) -> KernelSpec {
-        let gradient = std::ptr::eq(kernel, &GRADIENT_COOP);
-        let flags = [("GRADIENT", gradient), ("ROWS", rows), ("X16", half), ("ACCUMULATE", accumulate)];
+    pub fn spec(&self, rows: bool, accumulate: bool) -> KernelSpec {
+        let kernel = if self.gradient { &GRADIENT_COOP } else { &PROJECT_COOP };
+        let flags = [
+            ("GRADIENT", self.gradient),
+            ("ROWS", rows),
+            ("X16", self.half),
+            ("FOURS", self.fours || (rows && !self.gradient)),
+            ("ACCUMULATE", accumulate),
+        ];
+        let (subgroups, steps) = self.subgroups();
         let sizes = [
             ("FRAG", self.units.fragment),
             ("LANES", self.units.lanes),
-            ("FM", FRAGMENTS),
+            ("SUB", subgroups),
+            ("STEPS", steps),
+            ("FM", ROWS / self.units.fragment),
             ("FN", self.columns),
-            ("BK", self.depth()),
         ];
         KernelSpec::new(kernel, flags.map(|(name, on)| (name, on.into())).into_iter().chain(sizes).collect::<Vec<_>>())
     }
-}
-
-/// Into how many parts a sum is cut, so that `tiles` fill a device.
-fn parts(tiles: usize, most: u32) -> usize {
-    FILL.div_ceil(tiles.max(1)).min(most as usize).clamp(1, 64)
 }
 
 /// Compares with the f32 kernels on operands that are exact in f16; says what departs.
@@ -121,17 +123,16 @@ pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
     };
     let b: usize = blocks.iter().map(|b| b.rows * b.rank).sum();
     let (d, a, b, thin) = (up(&[tokens, width])?, up(&[32, width])?, up(&[b])?, up(&[tokens, 32])?);
-    let run = |precision: Precision| -> Result<Vec<f32>> {
+    let halves: Vec<f16> = d.read()?.into_iter().map(f16::from_f32).collect();
+    let d16 = Tensor::from_slice(device, &[tokens, width], &halves, "self-test")?;
+    let run = |precision: Precision, d: &Tensor| -> Result<Vec<f32>> {
         device.set_precision(precision);
         let (da, db) =
             (Tensor::zeros(device, &[32, width], "self-test")?, Tensor::zeros(device, &[b.len()], "self-test")?);
         let products = || -> Result<[Tensor; 2]> {
-            gradient_rows(&thin, &d, &da)?;
-            gradient_blocks(&d, &thin, &blocks, &db)?;
-            Ok([
-                project_rows(&d, &a, 0.5, To::New("self-test"))?,
-                project_blocks(&d, &b, &blocks, To::New("self-test"))?,
-            ])
+            gradient_rows(&thin, d, &da)?;
+            gradient_blocks(d, &thin, &blocks, &db)?;
+            Ok([project_rows(d, &a, 0.5, To::New("self-test"))?, project_blocks(d, &b, &blocks, To::New("self-test"))?])
         };
         let made = products();
         device.set_precision(Precision::F32);
@@ -139,21 +140,28 @@ pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
         let read = [u, v, da, db].iter().map(Tensor::read).collect::<Result<Vec<Vec<f32>>>>()?;
         Ok(read.concat())
     };
-    let (want, got) = (run(Precision::F32)?, run(Precision::F16)?);
+    let (want, floats, halves) = (run(Precision::F32, &d)?, run(Precision::F16, &d)?, run(Precision::F16, &d16)?);
     // products of sixteenths sum exactly in f32: any departure is an error of the driver
-    Ok((0..want.len())
-        .find(|&i| got[i] != want[i])
-        .map(|i| format!("{} computes {} for {} (a thin product)", device.caps().name, got[i], want[i])))
+    let mut pairs = want.iter().chain(&want).zip(floats.iter().chain(&halves));
+    Ok(pairs
+        .find(|(want, got)| want != got)
+        .map(|(want, got)| format!("{} computes {got} for {want} (a thin product)", device.caps().name)))
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    let shapes = Units::ALL.into_iter().flat_map(|units| (1..=MOST).map(move |columns| Shape { units, columns }));
     let mut all = Vec::new();
-    for (shape, rows, half) in shapes.flat_map(|s| flags.into_iter().flat_map(move |r| flags.map(|h| (s, r, h)))) {
-        all.push(shape.project_spec(rows, half));
-        all.extend(flags.map(|accumulate| shape.gradient_spec(rows, half, accumulate)));
+    let shapes = Units::ALL.into_iter().flat_map(|units| (1..=MOST).map(move |columns| (units, columns)));
+    for ((units, columns), half) in shapes.flat_map(|s| flags.map(|half| (s, half))) {
+        for (fours, along) in flags.into_iter().flat_map(|f| flags.map(|a| (f, a))) {
+            let shape = Shape { units, gradient: false, half, fours, columns };
+            if fours || !along {
+                all.push(shape.spec(along, false));
+            }
+            let shape = Shape { gradient: true, ..shape };
+            all.extend(flags.map(|accumulate| shape.spec(along, accumulate)));
+        }
     }
     all
 }

@@ -261,6 +261,8 @@ impl Backend for WgpuBackend {
             target,
             receive,
             submission: state.queue.last.clone(),
+            number: state.queue.submissions,
+            ended: state.queue.ended.clone(),
             len: from.len as usize,
             trouble: self.trouble.clone(),
         }))
@@ -401,6 +403,8 @@ struct Readback {
     receive: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
     /// Waiting for it does not wait for what was submitted behind it.
     submission: Option<wgpu::SubmissionIndex>,
+    number: u64,
+    ended: Arc<AtomicU64>,
     len: usize,
     trouble: Arc<Mutex<Option<Trouble>>>,
 }
@@ -426,6 +430,7 @@ impl Pending for Readback {
             }
         };
         mapped.map_err(|e| lost(e.to_string()))?;
+        self.ended.fetch_max(self.number, Ordering::Relaxed);
         let view = self.target.slice(..).get_mapped_range().map_err(|e| lost(e.to_string()))?;
         Ok(view[..self.len].to_vec())
     }

@@ -5,6 +5,8 @@ use super::pipelines::Pipeline;
 use super::poll::poll;
 use crate::device::{Cost, Grid, profile::KernelTime};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of parameters in one submission; at 256 bytes a launch, 1,024 launches.
@@ -13,8 +15,13 @@ pub(super) const PARAMS_BYTES: u64 = 256 * 1024;
 const SUBMISSION: Duration = Duration::from_millis(150);
 /// The wall time one dispatch should take at most; longer ones are cut.
 const DISPATCH: Duration = Duration::from_millis(80);
-/// Submissions under way at once: enough to hide the gap between two, few enough to stay close to the device.
+/// Submissions under way at once: few enough to stay close to the device where they take as long as they may, and many where
+/// they are short, since a wait for one of them leaves the device without work soon after.
 const IN_FLIGHT: usize = 3;
+const SHORT_IN_FLIGHT: usize = 16;
+/// Launches of the first submission to a device that has nothing to do, so that it starts soon; each further one may have
+/// twice as many.
+const FIRST: u64 = 32;
 /// Timestamps of one submission: two a launch.
 const QUERIES: u32 = 4096;
 
@@ -34,6 +41,10 @@ pub(super) struct Queue {
     slowness: f64,
     timer: Option<Timer>,
     pub submissions: u64,
+    /// Submissions that are known to have ended, since someone waited for them.
+    pub ended: Arc<AtomicU64>,
+    /// Submissions since the device was last known to have nothing to do.
+    since_idle: u32,
     /// The last submission.
     pub last: Option<wgpu::SubmissionIndex>,
 }
@@ -69,6 +80,8 @@ impl Queue {
             slowness,
             timer: None,
             submissions: 0,
+            ended: Arc::default(),
+            since_idle: 0,
             last: None,
         }
     }
@@ -99,6 +112,9 @@ impl Queue {
         grid: (u32, u32),
         cost: Cost,
     ) {
+        if self.params.is_empty() && self.ended.load(Ordering::Relaxed) == self.submissions {
+            self.since_idle = 0;
+        }
         let offset = self.params.len() as u32;
         self.params.extend_from_slice(bytemuck::bytes_of(&piece));
         self.params.extend_from_slice(params.get(size_of::<Grid>()..).unwrap_or_default());
@@ -136,7 +152,8 @@ impl Queue {
 
     /// Whether the next launch should go into a new submission.
     pub fn is_full(&self) -> bool {
-        let params_full = self.params.len() as u64 + self.params_stride > PARAMS_BYTES;
+        let most = PARAMS_BYTES.min((FIRST * self.params_stride) << self.since_idle.min(16));
+        let params_full = self.params.len() as u64 + self.params_stride > most;
         let timer_full = self.timer.as_ref().is_some_and(|t| 2 * t.pending.len() as u32 + 2 > QUERIES);
         params_full || timer_full || self.pending * self.slowness >= SUBMISSION.as_secs_f64()
     }
@@ -157,28 +174,38 @@ impl Queue {
         let nominal = std::mem::take(&mut self.pending);
         let index = self.queue.submit([encoder.finish()]);
         self.submissions += 1;
+        self.since_idle += 1;
         self.last = Some(index.clone());
         self.in_flight.push_back((index, nominal, Instant::now()));
         if timed.is_some() {
             self.drain()?;
             self.collect_times();
         }
-        while self.in_flight.len() > IN_FLIGHT {
-            self.retire()?;
+        while self.in_flight.len() > IN_FLIGHT && (self.in_flight.len() > SHORT_IN_FLIGHT || self.is_far_ahead()) {
+            self.retire_up_to(0)?;
         }
         Ok(())
     }
 
-    /// Waits for the oldest submission and learns from how long it took.
-    fn retire(&mut self) -> Result<(), String> {
-        let Some((index, nominal, sent)) = self.in_flight.pop_front() else { return Ok(()) };
-        poll(&self.device, wgpu::PollType::Wait { submission_index: Some(index), timeout: None })?;
-        let now = Instant::now();
-        let took = (now - sent.max(self.last_done)).as_secs_f64();
-        self.last_done = now;
+    /// Whether what is under way takes longer than [`IN_FLIGHT`] submissions should.
+    fn is_far_ahead(&self) -> bool {
+        let nominal: f64 = self.in_flight.iter().map(|(_, nominal, _)| nominal).sum();
+        nominal * self.slowness > IN_FLIGHT as f64 * SUBMISSION.as_secs_f64()
+    }
+
+    /// Waits for the submission at this place of those under way, and learns from how long it and those before it took.
+    fn retire_up_to(&mut self, place: usize) -> Result<(), String> {
+        let (Some((_, _, sent)), Some((last, _, _))) = (self.in_flight.front(), self.in_flight.get(place)) else {
+            return Ok(());
+        };
+        let began = self.last_done.max(*sent);
+        let wait = wgpu::PollType::Wait { submission_index: Some(last.clone()), timeout: None };
+        let nominal: f64 = self.in_flight.drain(..=place).map(|(_, nominal, _)| nominal).sum();
+        poll(&self.device, wait)?;
+        self.last_done = Instant::now();
         // short submissions measure latency, not speed
         if nominal > 1e-4 {
-            let seen = (took / nominal).clamp(1e-4, 1e4);
+            let seen = ((self.last_done - began).as_secs_f64() / nominal).clamp(1e-4, 1e4);
             self.slowness = 0.8 * self.slowness + 0.2 * seen;
         }
         Ok(())
@@ -186,10 +213,12 @@ impl Queue {
 
     /// Waits for everything submitted.
     pub fn drain(&mut self) -> Result<(), String> {
-        while !self.in_flight.is_empty() {
-            self.retire()?;
+        if !self.in_flight.is_empty() {
+            self.retire_up_to(self.in_flight.len() - 1)?;
         }
-        poll(&self.device, wgpu::PollType::wait_indefinitely())
+        poll(&self.device, wgpu::PollType::wait_indefinitely())?;
+        self.ended.fetch_max(self.submissions, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Starts timing every launch; needs timestamp queries.
