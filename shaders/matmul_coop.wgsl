@@ -25,9 +25,10 @@ enable wgpu_cooperative_matrix;
 {% set LB = (B_COLS + 8) // 4 %}
 {% set CHUNKS_A = A_ROWS * A_COLS // 8 // THREADS %}
 {% set CHUNKS_B = B_ROWS * B_COLS // 8 // THREADS %}
-{# rows of a tile that all threads together bring in at once #}
+{# rows of a tile that all threads together bring in at once; not so where they are no whole number #}
 {% set ROWS_A = THREADS * 8 // A_COLS %}
 {% set ROWS_B = THREADS * 8 // B_COLS %}
+{% set RAGGED = THREADS * 8 % B_COLS != 0 %}
 {% set BUCKETS = (BN // 32) * (BK // 32) %}
 {% set OWN_BUCKETS = (BUCKETS + SM * SN - 1) // (SM * SN) %}
 
@@ -148,7 +149,11 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 {% endif %}
 {% endfor %}
 {% for i in range(CHUNKS_B) %}
-{% if LAYOUT != 0 %}
+{% if RAGGED %}
+    let kb{{ i }} = (lid + {{ i * THREADS }}u) / {{ B_COLS // 8 }}u;
+    let ib{{ i }} = kb{{ i }} * p.n + min(n0 + (lid + {{ i * THREADS }}u) % {{ B_COLS // 8 }}u * 8u, p.n - 8u);
+    let b_to{{ i }} = kb{{ i }} * {{ LB }}u + (lid + {{ i * THREADS }}u) % {{ B_COLS // 8 }}u * 2u;
+{% elif LAYOUT != 0 %}
     let kb{{ i }} = b_row + {{ i * ROWS_B }}u;
     let ib{{ i }} = kb{{ i }} * p.n + min(n0 + b_chunk * 8u, p.n - 8u);
 {% else %}
@@ -191,8 +196,9 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
         tile_a[a_to + {{ i * ROWS_A * LA + 1 }}u] = higha(ra{{ i }});
 {% endfor %}
 {% for i in range(CHUNKS_B) %}
-        tile_b[b_to + {{ i * ROWS_B * LB }}u] = loww(rb{{ i }});
-        tile_b[b_to + {{ i * ROWS_B * LB + 1 }}u] = highw(rb{{ i }});
+{% set TO = "b_to" ~ i if RAGGED else "b_to + " ~ i * ROWS_B * LB ~ "u" %}
+        tile_b[{{ TO }}] = loww(rb{{ i }});
+        tile_b[{{ TO }} + 1u] = highw(rb{{ i }});
 {% endfor %}
 {% endmacro %}
 

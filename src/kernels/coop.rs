@@ -99,6 +99,8 @@ pub(crate) fn suited(tokens: usize, out: usize, inn: usize) -> Element {
 const LARGE: Tile = tile(128, 128, 32, 64, 64);
 /// Rows of 64 halves fill a cache line, which pays where both operands are f16 and lie along k.
 const LARGE_DEEP: Tile = tile(128, 128, 64, 32, 64);
+/// For widths that leave much of the last large tile empty, 576 among them.
+const NARROW: Tile = tile(128, 96, 32, 64, 48);
 const MEDIUM: Tile = tile(64, 64, 32, 32, 32);
 /// Software renderers compile as long as a tile's text is.
 const SMALL: Tile = tile(32, 32, 32, 16, 16);
@@ -139,7 +141,7 @@ impl Units {
         match self {
             Units { lanes: 8, .. } => &[SMALL],
             Units { fragment: 8, .. } => &[LARGE, MEDIUM],
-            _ => &[LARGE, LARGE_DEEP, MEDIUM],
+            _ => &[LARGE, LARGE_DEEP, NARROW, MEDIUM],
         }
     }
 
@@ -148,6 +150,7 @@ impl Units {
         let parts = if m.min(n) >= 96 && k >= LONG_K { (k / LONG_K * 16) as u64 } else { 1 };
         match (layout, halves) {
             _ if self.lanes == 8 => SMALL,
+            _ if self.fragment == 16 && NARROW.suits(m, n) => NARROW,
             _ if LARGE.groups(m, n) * parts < FILL => MEDIUM,
             (Layout::Nt, true) if self.fragment == 16 => LARGE_DEEP,
             _ => LARGE,
@@ -155,6 +158,17 @@ impl Units {
     }
 }
 
+impl Tile {
+    /// Whether a tile of fewer columns wastes less than [`LARGE`], and all of its workgroups are under way at once: one more
+    /// turn for a few of them would cost more than is saved.
+    fn suits(&self, m: usize, n: usize) -> bool {
+        let columns = |tile: &Tile| n.next_multiple_of(tile.bn as usize);
+        (FILL..=ROOM).contains(&self.groups(m, n)) && columns(self) < columns(&LARGE)
+    }
+}
+
+/// Workgroups that a large GPU has under way at once, two a processor.
+const ROOM: u64 = 264;
 /// Workgroups from which on the large tiles keep a device busy.
 pub(super) const FILL: u64 = 96;
 /// Fewer rows or columns than this waste most of a tile.

@@ -112,8 +112,8 @@ impl Queue {
         grid: (u32, u32),
         cost: Cost,
     ) {
-        if self.params.is_empty() && self.ended.load(Ordering::Relaxed) == self.submissions {
-            self.since_idle = 0;
+        if self.params.is_empty() {
+            self.note_idle();
         }
         let offset = self.params.len() as u32;
         self.params.extend_from_slice(bytemuck::bytes_of(&piece));
@@ -172,6 +172,7 @@ impl Queue {
             encoder.resolve_query_set(&t.set, 0..n, &t.resolve, 0);
         }
         let nominal = std::mem::take(&mut self.pending);
+        self.note_idle();
         let index = self.queue.submit([encoder.finish()]);
         self.submissions += 1;
         self.since_idle += 1;
@@ -185,6 +186,12 @@ impl Queue {
             self.retire_up_to(0)?;
         }
         Ok(())
+    }
+
+    fn note_idle(&mut self) {
+        if self.ended.load(Ordering::Relaxed) == self.submissions {
+            self.since_idle = 0;
+        }
     }
 
     /// Whether what is under way takes longer than [`IN_FLIGHT`] submissions should.
