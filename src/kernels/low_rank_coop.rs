@@ -29,7 +29,8 @@ kernel!(
 const MOST: u32 = 3;
 /// Workgroups that keep a large GPU busy: one for each of its processors, and some more.
 const FILL: usize = 144;
-/// Tokens of a workgroup of the projection, features of one of the gradient.
+/// Tokens of a workgroup of the projection, features of one of the gradient; software renderers compile as long as a kernel's
+/// text is, and have one fragment of them.
 const ROWS: u32 = 32;
 
 /// What a workgroup does.
@@ -60,9 +61,14 @@ impl Shape {
         suits.then_some(Shape { units, gradient, half: d.element() == Element::F16, fours, columns })
     }
 
+    fn rows(&self) -> u32 {
+        if self.units.lanes == 8 { self.units.fragment } else { ROWS }
+    }
+
     /// Subgroups of a workgroup, and their fragments in a piece of the sum: as many as workgroup memory allows.
     fn subgroups(&self) -> (u32, u32) {
         match (self.gradient, self.columns) {
+            (gradient, _) if self.units.lanes == 8 => (if gradient { 4 } else { 8 }, 1),
             (true, _) => (4, 2),
             (false, MOST) => (8, 1),
             (false, _) => (8, 2),
@@ -76,10 +82,10 @@ impl Shape {
         let features = |i: usize| p.end[i] - p.first[i];
         let blocks = 0..p.cols.len();
         let (tiles, terms): (u32, u32) = if self.gradient {
-            (blocks.map(|i| features(i).div_ceil(ROWS) * pieces(i)).sum(), p.tokens)
+            (blocks.map(|i| features(i).div_ceil(self.rows()) * pieces(i)).sum(), p.tokens)
         } else {
             let longest = blocks.clone().map(features).max().unwrap_or(0);
-            (p.tokens.div_ceil(ROWS) * blocks.map(pieces).sum::<u32>(), longest)
+            (p.tokens.div_ceil(self.rows()) * blocks.map(pieces).sum::<u32>(), longest)
         };
         let tiles = tiles as usize;
         let most = (terms / (subgroups * steps * self.units.fragment)) as usize;
@@ -103,7 +109,7 @@ impl Shape {
             ("LANES", self.units.lanes),
             ("SUB", subgroups),
             ("STEPS", steps),
-            ("FM", ROWS / self.units.fragment),
+            ("FM", self.rows() / self.units.fragment),
             ("FN", self.columns),
         ];
         KernelSpec::new(kernel, flags.map(|(name, on)| (name, on.into())).into_iter().chain(sizes).collect::<Vec<_>>())

@@ -2,7 +2,7 @@
 # Every shader variant through compilers that are not ours: naga's SPIR-V through spirv-val (Debian: spirv-tools), and the
 # WGSL of those that need no optional feature through Tint (npm: webgpu, needs node). Then the kernels on two software
 # renderers that are not ours either: SwiftShader, and the newest Mesa's. What cannot be had is left out, and said. Set
-# RUGOSA_PORTABILITY=strict to fail for that instead, and =quick to run fewer tests on those renderers.
+# RUGOSA_PORTABILITY=strict to fail for that instead, and =quick to leave the suites out on those renderers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=${1:-target/portability}
@@ -43,5 +43,8 @@ else
     left_out Tint "install node and npm"
 fi
 
-tests/portability/swiftshader.sh
-tests/portability/lavapipe-next.sh
+# side by side: each compiles kernels on one core
+tests/portability/swiftshader.sh &
+tests/portability/lavapipe-next.sh || failed=1
+wait $! || failed=1
+[ -z "${failed:-}" ]
