@@ -347,8 +347,8 @@ fn tested_kernels(caps: &Caps) -> Result<Vec<KernelSpec>> {
 
 /// Compares with the f32 kernels on operands that are exact in f16; says what departs.
 fn self_test(device: &Device) -> Result<Option<String>> {
-    // edges in m and n, a tail in k, and enough outputs for the large tiles in the last
-    for (m, n, k) in [(72, 104, 104), (1304, 1288, 64)] {
+    // edges in m and n, a tail in k, and enough outputs for the large tiles of 96 and of 128 columns
+    for (m, n, k) in [(72, 104, 104), (1304, 1288, 64), (1304, 1400, 64)] {
         for layout in [Layout::Nt, Layout::Nn] {
             let mut rng = Rng::named(1, "matrix units");
             let mut halves =
@@ -414,6 +414,25 @@ pub fn variants() -> Vec<KernelSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tile_follows_from_what_fills_a_device_and_its_last_columns() {
+        let [nvidia, apple, mesa] = Units::ALL;
+        let pick = |units: Units, m, n| units.pick(Layout::Nn, false, (m, n, 576));
+        for (m, n, tile) in [
+            (4096, 576, NARROW), // 192 workgroups, no column to spare
+            (4096, 960, LARGE),  // 320 of them, more than are under way at once
+            (4096, 768, LARGE),  // neither has a column to spare
+            (2048, 576, NARROW), // 96, where the large tile would have 80
+            (1024, 576, MEDIUM), // too few of either
+            (4096, 3072, LARGE),
+            (1304, 1288, NARROW), // as the self-test has it
+            (1304, 1400, LARGE),
+        ] {
+            assert_eq!(pick(nvidia, m, n), tile, "{m} x {n}");
+        }
+        assert_eq!((pick(apple, 4096, 576), pick(mesa, 4096, 576)), (LARGE, SMALL));
+    }
 
     #[test]
     fn all_that_the_self_tests_launch_is_known_before() {

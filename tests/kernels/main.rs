@@ -21,4 +21,5 @@ mod optimizer;
 mod reduce;
 mod rope;
 mod sparse;
+mod submissions;
 mod topk;
