@@ -6,7 +6,7 @@ enable wgpu_cooperative_matrix;
 // d is what costs, and is read once, 16 bytes a load: width, first and end are multiples of 8. A workgroup makes BM tokens, or
 // features, × COLS columns in FM × FN fragments of FRAG × FRAG, BK of the sum at a time. Its SUB subgroups of LANES share that
 // sum, STEPS fragments each of a piece, and add up what they have at the end: so few tokens, or features, keep as many threads
-// busy as many would, and sums in parts, which are another launch, are rare. The next piece comes into registers while this one is
+// busy as many would, and fewer sums come in parts, which are another launch. The next piece comes into registers while this one is
 // multiplied. X16 = 1: d is f16, else it is rounded on the way, as thin always is; FOURS = 1: four of thin's columns at a time, all
 // cols are multiples of 4.
 {% set FF = FRAG * FRAG %}

@@ -136,9 +136,11 @@ fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >>
 // store nothing.
 {% macro bases() %}
 {{ place("a", A_COLS) }}
-{{ place("b", B_COLS) }}
     let a_to = a_row * {{ LA }}u + a_chunk * 2u;
+{% if not RAGGED %}
+{{ place("b", B_COLS) }}
     let b_to = b_row * {{ LB }}u + b_chunk * 2u;
+{% endif %}
 {% for i in range(CHUNKS_A) %}
 {% if LAYOUT == 2 %}
     let ka{{ i }} = a_row + {{ i * ROWS_A }}u;

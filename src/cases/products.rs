@@ -45,6 +45,7 @@ const SIZES: &[(usize, usize, usize)] = &[
     (200, 8, 576),
     (576, 8, 200),
     (8, 576, 200),
+    (6104, 184, 40), // on matrix units in tiles of 96 columns
 ];
 const QUICK_SIZES: &[usize] = &[1, 2, 6, 8, 10];
 
@@ -67,6 +68,11 @@ const LINEARS: &[Linear] = &[
     Linear { tokens: 5, out: 100, inn: 68, rank: 4, density: 1.0 },
 ];
 const QUICK_LINEARS: &[usize] = &[2, 3];
+/// An output of many tokens, whose columns fill tiles of 96 better than those of 128; see `kernels/coop.rs`.
+const NARROW: [(Layout, Linear); 2] = [
+    (Layout::Nt, Linear { tokens: 6104, out: 184, inn: 32, rank: 8, density: 0.05 }),
+    (Layout::Nn, Linear { tokens: 6104, out: 40, inn: 192, rank: 8, density: 0.05 }),
+];
 
 /// Where the entries of a mask lie.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +126,11 @@ pub(super) fn rows() -> Vec<Row> {
                 rows.push(FUSED.row(level, what, move |t| fused(t, layout, dtype, linear.of(dtype), sparse, low_rank)));
             }
         }
+    }
+    for (dtype, (layout, linear)) in DTYPES.into_iter().flat_map(|d| NARROW.map(|n| (d, n))) {
+        let Linear { tokens, out, inn, .. } = linear.of(dtype);
+        let what = format!("{layout:?} {dtype} [{tokens}, {inn}] W [{out}, {inn}] sparse low-rank");
+        rows.push(FUSED.row(Level::Full, what, move |t| fused(t, layout, dtype, linear.of(dtype), true, true)));
     }
     for (i, &linear) in LINEARS.iter().enumerate() {
         let what = format!("[{}, {}] x [{}, {}]", linear.tokens, linear.out, linear.tokens, linear.inn);

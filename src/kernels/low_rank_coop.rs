@@ -29,8 +29,7 @@ kernel!(
 const MOST: u32 = 3;
 /// Workgroups that keep a large GPU busy: one for each of its processors, and some more.
 const FILL: usize = 144;
-/// Tokens of a workgroup of the projection, features of one of the gradient; software renderers compile as long as a kernel's
-/// text is, and have one fragment of them.
+/// [`Shape::rows`] on GPUs. Software renderers compile as long as a kernel's text is, and have one fragment of them.
 const ROWS: u32 = 32;
 
 /// What a workgroup does.
@@ -61,6 +60,7 @@ impl Shape {
         suits.then_some(Shape { units, gradient, half: d.element() == Element::F16, fours, columns })
     }
 
+    /// Tokens of a workgroup of the projection, features of one of the gradient.
     fn rows(&self) -> u32 {
         if self.units.lanes == 8 { self.units.fragment } else { ROWS }
     }

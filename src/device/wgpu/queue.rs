@@ -15,9 +15,9 @@ pub(super) const PARAMS_BYTES: u64 = 256 * 1024;
 const SUBMISSION: Duration = Duration::from_millis(150);
 /// The wall time one dispatch should take at most; longer ones are cut.
 const DISPATCH: Duration = Duration::from_millis(80);
-/// Submissions under way at once: few enough to stay close to the device where they take as long as they may, and many where
-/// they are short, since a wait for one of them leaves the device without work soon after.
+/// Submissions under way at once that take as long as they may: few enough to stay close to the device.
 const IN_FLIGHT: usize = 3;
+/// The same of short ones: a wait for one of few would leave the device without work soon after.
 const SHORT_IN_FLIGHT: usize = 16;
 /// Launches of the first submission to a device that has nothing to do, so that it starts soon; each further one may have
 /// twice as many.
@@ -188,8 +188,10 @@ impl Queue {
         Ok(())
     }
 
+    /// Begins with a small submission again, if all are known to have ended. While launches are timed that is after each, and
+    /// nobody waits for the first.
     fn note_idle(&mut self) {
-        if self.ended.load(Ordering::Relaxed) == self.submissions {
+        if self.timer.is_none() && self.ended.load(Ordering::Relaxed) == self.submissions {
             self.since_idle = 0;
         }
     }
