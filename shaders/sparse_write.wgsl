@@ -5,43 +5,60 @@
 // (offset of b + b + 1) / 2 on: so no word belongs to two buckets, and a bucket has room for each of its own. Rows of f16 have
 // an even length, so the two halves of a word of W are neighbours in a patch, and in the order of entries: the thread of
 // the first writes both.
+//
+// BOTH = 1 (TAKE 0): two weights in one launch, whose start and end cost more than its work; what is the second's ends in 2.
 {% set LANES = 8 %}
+{% set PARTS = ["", "2"] if BOTH else [""] %}
 {% include "lib/grid.wgsl" %}
-struct Params { base: u32, groups: u32, buckets: u32, bucket_cols: u32, s_positions: u32, cols: u32, }
+struct Params {
+    base: u32, groups: u32,
+    first: u32, // workgroups of the first weight
+    buckets: u32, bucket_cols: u32, s_positions: u32, cols: u32,
+    buckets2: u32, bucket_cols2: u32, s_positions2: u32, cols2: u32,
+}
 
-@group(0) @binding(0) var<storage, read> s_index: array<u32>; // [buckets + 1] offsets, then positions, two an u32
 {% if TAKE %}
+@group(0) @binding(0) var<storage, read> s_index: array<u32>; // [buckets + 1] offsets, then positions, two an u32
 @group(0) @binding(1) var<storage, read> w: array<u32>;       // [rows, cols]
 @group(0) @binding(2) var<storage, read_write> originals: array<u32>;
 @group(0) @binding(3) var<uniform> p: Params;
 {% else %}
-@group(0) @binding(1) var<storage, read> s_values: array<f32>; // [nnz]
-@group(0) @binding(2) var<storage, read> originals: array<u32>;
-@group(0) @binding(3) var<storage, read_write> w: array<u32>; // [rows, cols]
-@group(0) @binding(4) var<uniform> p: Params;
+{% for x in PARTS %}
+{% set B = 4 * loop.index0 %}
+@group(0) @binding({{ B }}) var<storage, read> s_index{{ x }}: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
+@group(0) @binding({{ B + 1 }}) var<storage, read> s_values{{ x }}: array<f32>; // [nnz]
+@group(0) @binding({{ B + 2 }}) var<storage, read> originals{{ x }}: array<u32>;
+@group(0) @binding({{ B + 3 }}) var<storage, read_write> w{{ x }}: array<u32>;  // [rows, cols]
+{% endfor %}
+@group(0) @binding({{ 4 * (PARTS | length) }}) var<uniform> p: Params;
 {% endif %}
-{% include "lib/position.wgsl" %}
+
+{% for x in PARTS %}
+// Position of entry e of S in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
+fn position{{ x }}(e: u32) -> u32 {
+    return (s_index{{ x }}[p.s_positions{{ x }} + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
+}
 
 // The element of W at a position in a bucket.
-fn element_at(bucket: u32, at: u32) -> u32 {
-    let row = bucket / p.bucket_cols * 32u + (at >> 7u) * 4u + ((at >> 2u) & 3u);
-    let col = bucket % p.bucket_cols * 32u + ((at >> 4u) & 7u) * 4u + (at & 3u);
-    return row * p.cols + col;
+fn element_at{{ x }}(bucket: u32, at: u32) -> u32 {
+    let row = bucket / p.bucket_cols{{ x }} * 32u + (at >> 7u) * 4u + ((at >> 2u) & 3u);
+    let col = bucket % p.bucket_cols{{ x }} * 32u + ((at >> 4u) & 7u) * 4u + (at & 3u);
+    return row * p.cols{{ x }} + col;
 }
 
 {% if WFMT == 1 %}
 {% if TAKE %}
-fn half_of_w(bucket: u32, e: u32) -> u32 {
-    let i = element_at(bucket, position(e));
-    return (w[i >> 1u] >> ((i & 1u) << 4u)) & 0xffffu;
+fn half_of_w{{ x }}(bucket: u32, e: u32) -> u32 {
+    let i = element_at{{ x }}(bucket, position{{ x }}(e));
+    return (w{{ x }}[i >> 1u] >> ((i & 1u) << 4u)) & 0xffffu;
 }
 {% else %}
 // What the weight holds at entry e of a bucket whose entries start at `first` and whose originals start at word `words`.
-fn half_for_w(e: u32, first: u32, words: u32) -> u32 {
+fn half_for_w{{ x }}(e: u32, first: u32, words: u32) -> u32 {
     let i = e - first;
-    let original = (originals[words + (i >> 1u)] >> ((i & 1u) << 4u)) & 0xffffu;
+    let original = (originals{{ x }}[words + (i >> 1u)] >> ((i & 1u) << 4u)) & 0xffffu;
 {% if VALUES %}
-    return pack2x16float(vec2<f32>(unpack2x16float(original).x + s_values[e], 0.0)) & 0xffffu;
+    return pack2x16float(vec2<f32>(unpack2x16float(original).x + s_values{{ x }}[e], 0.0)) & 0xffffu;
 {% else %}
     return original;
 {% endif %}
@@ -50,52 +67,64 @@ fn half_for_w(e: u32, first: u32, words: u32) -> u32 {
 {% endif %}
 
 // A bucket has eight lanes: at the densities of RoSA's masks it has some six entries.
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
-        @builtin(local_invocation_index) lid: u32) {
-    let group = group_index(wid, nwg);
+fn part{{ x }}(group: u32, lid: u32) {
     let bucket = group * {{ 64 // LANES }}u + lid / {{ LANES }}u;
-    if (group >= p.groups || bucket >= p.buckets) { return; }
-    let first = s_index[bucket];
-    let end = s_index[bucket + 1u];
+    if (bucket >= p.buckets{{ x }}) { return; }
+    let first = s_index{{ x }}[bucket];
+    let end = s_index{{ x }}[bucket + 1u];
     let lane = lid % {{ LANES }}u;
 {% if WFMT == 0 %}
     for (var e = first + lane; e < end; e += {{ LANES }}u) {
-        let i = element_at(bucket, position(e));
+        let i = element_at{{ x }}(bucket, position{{ x }}(e));
 {% if TAKE %}
-        originals[e] = w[i];
+        originals{{ x }}[e] = w{{ x }}[i];
 {% elif VALUES %}
-        w[i] = bitcast<u32>(bitcast<f32>(originals[e]) + s_values[e]);
+        w{{ x }}[i] = bitcast<u32>(bitcast<f32>(originals{{ x }}[e]) + s_values{{ x }}[e]);
 {% else %}
-        w[i] = originals[e];
+        w{{ x }}[i] = originals{{ x }}[e];
 {% endif %}
     }
 {% else %}
     let words = (first + bucket + 1u) >> 1u;
 {% if TAKE %}
     for (var e = first + 2u * lane; e < end; e += {{ 2 * LANES }}u) {
-        var pair = half_of_w(bucket, e);
-        if (e + 1u < end) { pair |= half_of_w(bucket, e + 1u) << 16u; }
-        originals[words + ((e - first) >> 1u)] = pair;
+        var pair = half_of_w{{ x }}(bucket, e);
+        if (e + 1u < end) { pair |= half_of_w{{ x }}(bucket, e + 1u) << 16u; }
+        originals{{ x }}[words + ((e - first) >> 1u)] = pair;
     }
 {% else %}
     for (var e = first + lane; e < end; e += {{ LANES }}u) {
-        let at = position(e);
-        let i = element_at(bucket, at);
-        let own = half_for_w(e, first, words);
+        let at = position{{ x }}(e);
+        let i = element_at{{ x }}(bucket, at);
+        let own = half_for_w{{ x }}(e, first, words);
         if ((at & 1u) == 1u) {
             // of two in a word the first one's thread has written both
             var alone = true;
-            if (e > first) { alone = position(e - 1u) + 1u != at; }
-            if (alone) { w[i >> 1u] = (w[i >> 1u] & 0xffffu) | (own << 16u); }
+            if (e > first) { alone = position{{ x }}(e - 1u) + 1u != at; }
+            if (alone) { w{{ x }}[i >> 1u] = (w{{ x }}[i >> 1u] & 0xffffu) | (own << 16u); }
         } else {
-            var high = w[i >> 1u] >> 16u;
+            var high = w{{ x }}[i >> 1u] >> 16u;
             if (e + 1u < end) {
-                if (position(e + 1u) == at + 1u) { high = half_for_w(e + 1u, first, words); }
+                if (position{{ x }}(e + 1u) == at + 1u) { high = half_for_w{{ x }}(e + 1u, first, words); }
             }
-            w[i >> 1u] = own | (high << 16u);
+            w{{ x }}[i >> 1u] = own | (high << 16u);
         }
     }
 {% endif %}
 {% endif %}
+}
+
+{% endfor %}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let group = group_index(wid, nwg);
+    if (group >= p.groups) { return; }
+{% if BOTH %}
+    if (group >= p.first) {
+        part2(group - p.first, lid);
+        return;
+    }
+{% endif %}
+    part(group, lid);
 }

@@ -1,16 +1,16 @@
 //! A sparse adapter that is written into its weight, and taken out again.
 
-use super::{Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use super::{Guarded, Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::in_weight::{InWeight, SPARSE_TAKE, SPARSE_WRITE};
+use crate::kernels::in_weight::{InWeight, SPARSE_TAKE, SPARSE_WRITE, SPARSE_WRITE_BOTH, write_all};
 use crate::kernels::sparse::SparseIndex;
-use crate::tensor::{Weight, WeightFormat};
+use crate::tensor::{Tensor, Weight, WeightFormat};
 use half::f16;
 
 const SPARSE_WRITE_OP: Op = Op {
     name: "sparse_write",
-    kernels: &[&SPARSE_TAKE, &SPARSE_WRITE],
+    kernels: &[&SPARSE_TAKE, &SPARSE_WRITE, &SPARSE_WRITE_BOTH],
     why: "one sum in f32 is exact; for f16 it is rounded once, to a neighbour that is the driver's to choose, so one unit of \
           f16; what is not in the mask, and all of W afterwards, is as it was bit for bit",
 };
@@ -24,6 +24,7 @@ const QUICK_SIZES: &[usize] = &[1, 2, 3];
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for dtype in [DType::F32, DType::F16] {
+        rows.push(SPARSE_WRITE_OP.row(Level::Quick, format!("{dtype} two at a time"), move |t| together(t, dtype)));
         for (i, &(n, k, density)) in SIZES.iter().enumerate() {
             // rows of f32 may have odd lengths
             let k = if dtype == DType::F32 { k - 1 } else { k };
@@ -35,62 +36,106 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-fn there_and_back(t: &mut Trial<'_>, dtype: DType, (n, k): (usize, usize), density: f64) -> Result<()> {
-    let pattern = random_pattern(&mut t.rng, n, k, density)?;
-    let places: Vec<usize> = pattern.entries().map(|(row, col)| row as usize * k + col as usize).collect();
-    let mut w = t.random(n * k);
-    if let Some(&first) = places.first() {
-        w[first] = -0.0; // of which a sum with 0 would make 0
-    }
-    let (mut bytes, w) = stored(dtype, &w)?;
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-    let held = t.holding(&[words.len()], &words)?;
-    let format = WeightFormat::of(dtype);
-    let weight = Weight::over(&held.tensor, format, n, k)?;
+/// A weight with its sparse adapter.
+struct Held {
+    dtype: DType,
+    /// W, rounded as it is stored, and its words.
+    w: Vec<f32>,
+    words: Vec<f32>,
+    memory: Guarded,
+    places: Vec<usize>,
+    index: SparseIndex,
+    values: Tensor,
+    originals: Guarded,
+    all: InWeight,
+}
 
-    let index = SparseIndex::new(t.device, &pattern)?;
-    let [first, second] = [t.random(places.len()), t.random(places.len())];
-    let values = t.up(&[places.len()], &index.from_csr_order(&first))?;
-    let room = InWeight::room(&weight, &index);
-    let originals = t.holding(&[room], &vec![0.0; room])?;
-    let all = InWeight::with_room(&weight, &index, &values, originals.tensor.clone())?;
-    unchanged(t, "W before", &held.words()?, &words);
-    if dtype == DType::F32 {
-        let own: Vec<f32> = places.iter().map(|&at| w[at]).collect();
-        t.compare_exactly("originals", &originals, &index.from_csr_order(&own))?;
-    } else if let Err(fault) = originals.words()? {
-        t.fail(f64::INFINITY, format!("originals: {fault}"));
+impl Held {
+    fn new(t: &mut Trial<'_>, dtype: DType, (n, k): (usize, usize), density: f64) -> Result<Held> {
+        let pattern = random_pattern(&mut t.rng, n, k, density)?;
+        let places: Vec<usize> = pattern.entries().map(|(row, col)| row as usize * k + col as usize).collect();
+        let mut w = t.random(n * k);
+        if let Some(&first) = places.first() {
+            w[first] = -0.0; // of which a sum with 0 would make 0
+        }
+        let (mut bytes, w) = stored(dtype, &w)?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let memory = t.holding(&[words.len()], &words)?;
+        let weight = Weight::over(&memory.tensor, WeightFormat::of(dtype), n, k)?;
+
+        let index = SparseIndex::new(t.device, &pattern)?;
+        let values = t.up(&[places.len()], &vec![0.0f32; places.len()])?;
+        let room = InWeight::room(&weight, &index);
+        let originals = t.holding(&[room], &vec![0.0; room])?;
+        let all = InWeight::with_room(&weight, &index, &values, originals.tensor.clone())?;
+        Ok(Held { dtype, w, words, memory, places, index, values, originals, all })
     }
-    for (name, s) in [("W + S", &first), ("W + another S", &second)] {
-        values.write(&index.from_csr_order(s))?;
-        all.write()?;
-        let mut want: Vec<Near> = w.iter().map(|w| Near::exactly(*w)).collect();
-        for (&at, s) in places.iter().zip(s) {
-            let sum = w[at] + s;
-            want[at] = match dtype {
+
+    /// Compares the weight with W + S for these values, in the order of rows.
+    fn compare(&self, t: &mut Trial<'_>, name: &str, s: &[f32]) -> Result<()> {
+        let mut want: Vec<Near> = self.w.iter().map(|w| Near::exactly(*w)).collect();
+        for (&at, s) in self.places.iter().zip(s) {
+            let sum = self.w[at] + s;
+            want[at] = match self.dtype {
                 DType::F32 => Near::exactly(sum),
                 _ => Near { value: f16::from_f32(sum).into(), bound: f64::from(sum.abs()) / 1024.0 + 1e-7 },
             };
         }
-        match held.words()? {
-            Ok(got) => t.values(name, elements(dtype, &got).into_iter(), &want),
+        match self.memory.words()? {
+            Ok(got) => t.values(name, elements(self.dtype, &got).into_iter(), &want),
             Err(fault) => t.fail(f64::INFINITY, format!("{name}: {fault}")),
         }
+        Ok(())
     }
-    all.restore()?;
-    unchanged(t, "W afterwards", &held.words()?, &words);
-    Ok(())
+
+    /// Whether the weight is as it was.
+    fn unchanged(&self, t: &mut Trial<'_>, name: &str) -> Result<()> {
+        match self.memory.words()? {
+            Ok(got) => {
+                let want: Vec<Near> = self.words.iter().map(|w| Near::exactly(w.to_bits())).collect();
+                t.values(name, got.iter().map(|w| f64::from(*w)), &want);
+            }
+            Err(fault) => t.fail(f64::INFINITY, format!("{name}: {fault}")),
+        }
+        Ok(())
+    }
 }
 
-fn unchanged(t: &mut Trial<'_>, name: &str, got: &std::result::Result<Vec<u32>, String>, want: &[f32]) {
-    match got {
-        Ok(got) => {
-            let want: Vec<Near> = want.iter().map(|w| Near::exactly(w.to_bits())).collect();
-            t.values(name, got.iter().map(|w| f64::from(*w)), &want);
-        }
-        Err(fault) => t.fail(f64::INFINITY, format!("{name}: {fault}")),
+fn there_and_back(t: &mut Trial<'_>, dtype: DType, size: (usize, usize), density: f64) -> Result<()> {
+    let held = Held::new(t, dtype, size, density)?;
+    held.unchanged(t, "W before")?;
+    if dtype == DType::F32 {
+        let own: Vec<f32> = held.places.iter().map(|&at| held.w[at]).collect();
+        t.compare_exactly("originals", &held.originals, &held.index.from_csr_order(&own))?;
+    } else if let Err(fault) = held.originals.words()? {
+        t.fail(f64::INFINITY, format!("originals: {fault}"));
     }
+    for name in ["W + S", "W + another S"] {
+        let s = t.random(held.places.len());
+        held.values.write(&held.index.from_csr_order(&s))?;
+        held.all.write()?;
+        held.compare(t, name, &s)?;
+    }
+    held.all.restore()?;
+    held.unchanged(t, "W afterwards")
+}
+
+/// Several weights, of which two at a time share a launch.
+fn together(t: &mut Trial<'_>, dtype: DType) -> Result<()> {
+    let sizes = [((33, 66), 0.3), ((7, 6), 0.0), ((70, 130), 0.05), ((129, 100), 0.02)];
+    let held: Vec<Held> = sizes.into_iter().map(|(size, d)| Held::new(t, dtype, size, d)).collect::<Result<_>>()?;
+    let s: Vec<Vec<f32>> = held.iter().map(|h| t.random(h.places.len())).collect();
+    for (h, s) in held.iter().zip(&s) {
+        h.values.write(&h.index.from_csr_order(s))?;
+    }
+    write_all(held.iter().map(|h| &h.all))?;
+    for (i, (h, s)) in held.iter().zip(&s).enumerate() {
+        h.compare(t, &format!("W + S of weight {i}"), s)?;
+        h.all.restore()?;
+        h.unchanged(t, &format!("weight {i} afterwards"))?;
+    }
+    Ok(())
 }
 
 /// The elements in words of a weight.

@@ -13,7 +13,7 @@
 use super::sparse::SparseIndex;
 use super::{coop, kernel, launch};
 use crate::device::spec::{read, write};
-use crate::device::{Cost, Grid, KernelSpec};
+use crate::device::{Cost, Grid, KernelSpec, Slice};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Weight, WeightFormat};
 use bytemuck::{Pod, Zeroable};
@@ -25,6 +25,14 @@ kernel!(
     [read("s_index"), read("s_values"), read("originals"), write("w")]
 );
 kernel!(
+    /// The same of two weights.
+    SPARSE_WRITE_BOTH, "sparse_write_both", "sparse_write.wgsl", InWeightParams,
+    [
+        read("s_index"), read("s_values"), read("originals"), write("w"),
+        read("s_index2"), read("s_values2"), read("originals2"), write("w2"),
+    ]
+);
+kernel!(
     /// W's own numbers at the mask's positions.
     SPARSE_TAKE, "sparse_take", "sparse_write.wgsl", InWeightParams,
     [read("s_index"), read("w"), write("originals")]
@@ -34,6 +42,14 @@ kernel!(
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct InWeightParams {
     grid: Grid,
+    first: u32,
+    parts: [PartParams; 2],
+}
+
+/// One weight's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct PartParams {
     buckets: u32,
     bucket_cols: u32,
     s_positions: u32,
@@ -141,39 +157,91 @@ impl InWeight {
     }
 
     fn put(&self, values: bool) -> Result<()> {
-        let bindings = [self.index.tensor().slice(), self.values.slice(), self.originals.slice(), self.weight.slice()];
-        self.run(&write_spec(self.weight.format(), values), &bindings)?;
+        self.run(&write_spec(self.weight.format(), values), &self.bindings())?;
         self.written.store(values, Ordering::Release);
         Ok(())
     }
 
-    fn run(&self, spec: &KernelSpec, bindings: &[crate::device::Slice]) -> Result<()> {
-        let (buckets, nnz) = (self.index.buckets(), self.index.nnz());
-        if nnz == 0 {
+    fn bindings(&self) -> [Slice; 4] {
+        [self.index.tensor().slice(), self.values.slice(), self.originals.slice(), self.weight.slice()]
+    }
+
+    fn run(&self, spec: &KernelSpec, bindings: &[Slice]) -> Result<()> {
+        if self.index.nnz() == 0 {
             return Ok(());
         }
-        let params = InWeightParams {
-            buckets: buckets as u32,
+        let params = InWeightParams { parts: [self.params(), PartParams::default()], ..Default::default() };
+        launch(self.weight.device(), spec, bindings, &params, self.groups(), self.cost())
+    }
+
+    fn params(&self) -> PartParams {
+        PartParams {
+            buckets: self.index.buckets() as u32,
             bucket_cols: self.index.bucket_cols() as u32,
             s_positions: self.index.positions_at() as u32,
             cols: self.weight.cols() as u32,
-            ..Default::default()
-        };
+        }
+    }
+
+    fn groups(&self) -> u64 {
+        self.index.buckets().div_ceil(BUCKETS) as u64
+    }
+
+    fn cost(&self) -> Cost {
         // memory moves in sectors of 32 bytes, there and back
-        let cost = Cost { flops: nnz as f64, bytes: 4.0 * buckets as f64 + 72.0 * nnz as f64 };
-        launch(self.weight.device(), spec, bindings, &params, buckets.div_ceil(BUCKETS) as u64, cost)
+        let (buckets, nnz) = (self.index.buckets() as f64, self.index.nnz() as f64);
+        Cost { flops: nnz, bytes: 4.0 * buckets + 72.0 * nnz }
+    }
+
+    /// Whether both can be written by one launch.
+    fn goes_with(&self, other: &InWeight) -> bool {
+        let groups = self.groups() + other.groups();
+        // a launch binds a buffer either to read or to write, and one of two weights that share one would be both
+        let apart = self.weight.slice().raw.id != other.weight.slice().raw.id;
+        self.weight.format() == other.weight.format() && apart && u32::try_from(groups).is_ok()
     }
 }
 
+/// [`InWeight::write`] of each, two in a launch where that can be.
+///
+/// # Errors
+/// Those of a launch.
+pub fn write_all<'a>(all: impl Iterator<Item = &'a InWeight>) -> Result<()> {
+    let mut waiting: Option<&InWeight> = None;
+    for one in all {
+        waiting = match waiting {
+            rest if one.index.nnz() == 0 => one.write().map(|()| rest)?,
+            Some(first) if first.goes_with(one) => write_both(first, one).map(|()| None)?,
+            Some(first) => first.write().map(|()| Some(one))?,
+            None => Some(one),
+        };
+    }
+    waiting.map_or(Ok(()), InWeight::write)
+}
+
+fn write_both(a: &InWeight, b: &InWeight) -> Result<()> {
+    let params = InWeightParams { first: a.groups() as u32, parts: [a.params(), b.params()], ..Default::default() };
+    let (bindings, cost) = ([a.bindings(), b.bindings()].concat(), [a.cost(), b.cost()]);
+    let cost = Cost { flops: cost[0].flops + cost[1].flops, bytes: cost[0].bytes + cost[1].bytes };
+    let spec = both_spec(a.weight.format());
+    launch(a.weight.device(), &spec, &bindings, &params, a.groups() + b.groups(), cost)?;
+    [a, b].iter().for_each(|w| w.written.store(true, Ordering::Release));
+    Ok(())
+}
+
 fn take_spec(format: WeightFormat) -> KernelSpec {
-    KernelSpec::new(&SPARSE_TAKE, [("TAKE", 1), ("VALUES", 0), ("WFMT", format as u32)])
+    KernelSpec::new(&SPARSE_TAKE, [("TAKE", 1), ("VALUES", 0), ("WFMT", format as u32), ("BOTH", 0)])
 }
 
 fn write_spec(format: WeightFormat, values: bool) -> KernelSpec {
-    KernelSpec::new(&SPARSE_WRITE, [("TAKE", 0), ("VALUES", values.into()), ("WFMT", format as u32)])
+    KernelSpec::new(&SPARSE_WRITE, [("TAKE", 0), ("VALUES", values.into()), ("WFMT", format as u32), ("BOTH", 0)])
+}
+
+fn both_spec(format: WeightFormat) -> KernelSpec {
+    KernelSpec::new(&SPARSE_WRITE_BOTH, [("TAKE", 0), ("VALUES", 1), ("WFMT", format as u32), ("BOTH", 1)])
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
-    FORMATS.into_iter().flat_map(|f| [take_spec(f), write_spec(f, false), write_spec(f, true)]).collect()
+    FORMATS.into_iter().flat_map(|f| [take_spec(f), write_spec(f, false), write_spec(f, true), both_spec(f)]).collect()
 }

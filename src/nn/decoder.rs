@@ -5,6 +5,7 @@ use crate::autograd::ops::{self, EmbeddingTable, Head, Norm};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::io::config::ModelConfig;
+use crate::kernels::in_weight::write_all;
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
 use std::sync::Arc;
@@ -63,7 +64,8 @@ impl Decoder {
     /// # Errors
     /// Those of the device.
     pub fn write_sparse(&self) -> Result<()> {
-        self.linears().try_for_each(Linear::write_sparse)
+        let attached: Vec<_> = self.linears().map(Linear::attached).collect();
+        write_all(attached.iter().filter_map(|a| a.sparse.as_ref()?.in_weight.as_deref()))
     }
 
     /// Every linear of every layer, in the order of the forward pass: what adapters can be attached to.

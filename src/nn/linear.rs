@@ -114,16 +114,6 @@ impl Linear {
         Ok(())
     }
 
-    /// Writes W + S where W holds S: to be called when values of S have changed.
-    ///
-    /// # Errors
-    /// Those of the device.
-    pub fn write_sparse(&self) -> Result<()> {
-        let attached = self.attached();
-        let in_weight = attached.sparse.as_ref().and_then(|s| s.in_weight.as_ref());
-        in_weight.map_or(Ok(()), |w| w.write())
-    }
-
     /// Makes W itself train: `weight` replaces it and its gradient is added to `grad`. For a linear with nothing attached.
     pub fn train_weight(&self, weight: Weight, grad: Option<Tensor>) {
         self.write(|l| (l.linear.weight, l.linear.weight_grad, l.writable) = (weight, grad, false));
