@@ -1,7 +1,10 @@
 // Rotary position embedding, half-split as in Hugging Face's models: element j of the first half of a head turns with
 // element j of the second half by the angle of (position, j), read from tables. p.sign = −1 turns back: the backward.
-// INPLACE = 1: x is turned where it lies. VEC = 1: half is a multiple of 4.
+// INPLACE = 1: x is turned where it lies. VEC = 1: half is a multiple of 4. OUT16 = 1: y is f16, VEC is 1.
 {% include "lib/grid.wgsl" %}
+{% if OUT16 %}
+{% include "lib/halves.wgsl" %}
+{% endif %}
 struct Params {
     base: u32, groups: u32,
     tokens: u32, heads: u32, half: u32,
@@ -19,7 +22,7 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 @group(0) @binding(4) var<uniform> p: Params;
 {% else %}
 @group(0) @binding(3) var<storage, read> x: array<V>;       // [tokens, heads · 2 · half]
-@group(0) @binding(4) var<storage, read_write> y: array<V>; // [tokens, heads · 2 · half]
+@group(0) @binding(4) var<storage, read_write> y: array<{{ "vec2<u32>" if OUT16 else "V" }}>; // [tokens, heads · 2 · half]
 @group(0) @binding(5) var<uniform> p: Params;
 {% endif %}
 {% set OUT = "x" if INPLACE else "y" %}
@@ -39,6 +42,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let first = head * 2u * half + j;
     let a = x[first];
     let b = x[first + half];
-    {{ OUT }}[first] = a * c - b * s;
-    {{ OUT }}[first + half] = b * c + a * s;
+    {{ OUT }}[first] = {{ "halves4" if OUT16 }}(a * c - b * s);
+    {{ OUT }}[first + half] = {{ "halves4" if OUT16 }}(b * c + a * s);
 }

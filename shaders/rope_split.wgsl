@@ -4,8 +4,8 @@
 //   MERGE = 0   [q | k | v] -> q, k, v       turned
 //   MERGE = 1   dq, dk, dv -> [dq | dk | dv] turned back
 //
-// VEC = 1: half is a multiple of 4. OUT16 = 1: [dq | dk | dv] is f16, VEC is 1. PAIRS = 1, with VEC and without OUT16: buffers are
-// read and written in words of 64 bits.
+// VEC = 1: half is a multiple of 4. OUT16 = 1: what is written is f16, VEC is 1. PAIRS = 1, with VEC and without OUT16: buffers
+// are read and written in words of 64 bits.
 {% include "lib/grid.wgsl" %}
 {% from "lib/fours.wgsl" import get, put %}
 {% if OUT16 %}
@@ -30,7 +30,7 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 @group(0) @binding(2) var<storage, read> at: array<u32>;    // [tokens]
 {% set ORDER = ["q", "k", "v", "all"] if MERGE else ["all", "q", "k", "v"] %}
 {% for name in ORDER %}
-@group(0) @binding({{ 3 + loop.index0 }}) var<storage, {{ ALL if name == "all" else ONE }}> {{ name }}: array<{{ "vec2<u32>" if OUT16 and name == "all" else S }}>;
+@group(0) @binding({{ 3 + loop.index0 }}) var<storage, {{ ALL if name == "all" else ONE }}> {{ name }}: array<{{ "vec2<u32>" if OUT16 and (name == "all") == (MERGE == 1) else S }}>;
 {% endfor %}
 @group(0) @binding(7) var<uniform> p: Params;
 
@@ -79,8 +79,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     {{ put(PAIRS, "all", "from_all + half", "b") }}
 {% endif %}
 {% else %}
+{% if OUT16 %}
+    if (head < p.heads) { q[own] = halves4(a); q[own + half] = halves4(b); }
+    else if (head < both) { k[own] = halves4(a); k[own + half] = halves4(b); }
+    else { v[own] = halves4(a); v[own + half] = halves4(b); }
+{% else %}
     if (head < p.heads) { {{ put(PAIRS, "q", "own", "a") }} {{ put(PAIRS, "q", "own + half", "b") }} }
     else if (head < both) { {{ put(PAIRS, "k", "own", "a") }} {{ put(PAIRS, "k", "own + half", "b") }} }
     else { {{ put(PAIRS, "v", "own", "a") }} {{ put(PAIRS, "v", "own + half", "b") }} }
+{% endif %}
 {% endif %}
 }

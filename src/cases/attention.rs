@@ -1,6 +1,6 @@
 //! Attention forward, backward and decode, and the cache's store.
 
-use super::attention_reference::{Case, Data};
+use super::attention_reference::{Case, Data, Uploaded};
 use super::{Guarded, Level, Near, Op, Row, Trial, quick_at};
 use crate::device::{Device, Precision};
 use crate::error::Result;
@@ -135,19 +135,30 @@ fn halves(device: &Device) -> bool {
 
 fn forward(t: &mut Trial<'_>, mut data: Data) -> Result<()> {
     data.halves = halves(t.device);
-    let up = data.upload(t.device)?;
-    let (want_out, want_lse) = data.forward();
     for element in elements(t.device) {
+        let up = inputs(t, &mut data, *element)?;
+        let (want_out, want_lse) = data.forward();
         let (out, lse) = (t.out_of(*element, up.q.shape())?, t.out(&[data.tokens, data.case.heads])?);
         let to = (To::Into(&out.tensor), To::Into(&lse.tensor));
         attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), to.0, to.1)?;
-        t.compare("out", &out, want_out.clone())?;
-        t.compare("lse", &lse, want_lse.clone())?;
+        t.compare("out", &out, want_out)?;
+        t.compare("lse", &lse, want_lse)?;
     }
     Ok(())
 }
 
-/// What outputs can be made of: matrix units also make f16.
+/// The inputs on the device; q, k and v made of `element`s, where it takes them so.
+fn inputs(t: &Trial<'_>, data: &mut Data, element: Element) -> Result<Uploaded> {
+    let mut up = data.upload(t.device)?;
+    if halves(t.device) {
+        (up.q, data.q) = t.operand(element, up.q.shape(), &data.q)?;
+        (up.k, data.k) = t.operand(element, up.k.shape(), &data.k)?;
+        (up.v, data.v) = t.operand(element, up.v.shape(), &data.v)?;
+    }
+    Ok(up)
+}
+
+/// What operands and outputs can be made of: matrix units also take and make f16.
 fn elements(device: &Device) -> &'static [Element] {
     if halves(device) { &[Element::F32, Element::F16] } else { &[Element::F32] }
 }
@@ -156,10 +167,10 @@ fn rounded(values: &[Near]) -> Vec<f32> {
     values.iter().map(|v| v.value as f32).collect()
 }
 
-/// `element`: what the forward's output is made of.
+/// `element`: what the forward's output is made of, and its operands where that can be.
 fn backward(t: &mut Trial<'_>, mut data: Data, element: Element) -> Result<()> {
     data.halves = halves(t.device);
-    let up = data.upload(t.device)?;
+    let up = inputs(t, &mut data, element)?;
     let (out, lse) = data.forward();
     let (out, lse) = (rounded(&out), rounded(&lse));
     let (t_out, out) = t.operand(element, up.q.shape(), &out)?;

@@ -4,8 +4,8 @@ use super::{Exact, Level, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::elementwise::{
-    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, GLU_BOTH, GLU_BOTH_BACKWARD, SCALE, add, add_into, glu_backward,
-    glu_both, glu_both_backward, glu_forward, scale,
+    ADD, ADD_INTO, Activation, GLU, GLU_BACKWARD, GLU_BOTH, GLU_BOTH_BACKWARD, ROUND, SCALE, add, add_into,
+    glu_backward, glu_both, glu_both_backward, glu_forward, round, scale,
 };
 use crate::tensor::Element;
 
@@ -13,6 +13,7 @@ const ROUNDED: &str = "one product and one sum, each rounded once";
 const ADD_OP: Op = Op { name: "add", kernels: &[&ADD], why: ROUNDED };
 const ADD_INTO_OP: Op = Op { name: "add_into", kernels: &[&ADD_INTO], why: ROUNDED };
 const SCALE_OP: Op = Op { name: "scale", kernels: &[&SCALE], why: ROUNDED };
+const ROUND_OP: Op = Op { name: "round", kernels: &[&ROUND], why: "the rounding of an f16" };
 const ACTIVATION: &str = "the exponential's argument is rounded, and WGSL grants it 3 + 2|x| units in the last place; \
                           both reach the result through σ or 1 − σ; and an f16 rounds once more";
 const GLU_OP: Op = Op { name: "glu", kernels: &[&GLU], why: ACTIVATION };
@@ -46,6 +47,13 @@ pub(super) fn rows() -> Vec<Row> {
             scale(&c.tensor, 1.7)?;
             t.compare("a", &c, a.iter().map(|a| Exact::of(f64::from(*a) * f64::from(1.7f32))))
         }));
+        if n.is_multiple_of(4) {
+            rows.push(ROUND_OP.row(level, format!("{n}"), move |t| {
+                let (a, h) = (t.random(n), t.out_of(Element::F16, &[n])?);
+                round(&t.up(&[n], &a)?, To::Into(&h.tensor))?;
+                t.compare("h", &h, a.iter().map(|a| Exact::of(f64::from(*a))))
+            }));
+        }
         for activation in [Activation::Silu, Activation::GeluTanh] {
             for (out, to) in elements(n) {
                 let what = format!("{activation:?} {n}{to}");

@@ -118,6 +118,8 @@ pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
     (&topk::SELECT, "masks, behind the gradients"),
     (&topk::TIES, "masks, behind the gradients"),
     (&topk::TIES_BEFORE, "masks, behind the gradients"),
+    (&elementwise::ROUND, "the gradient of a rounded copy is its own"),
+    (&in_weight::SPARSE_WRITE_BOTH, "two of sparse_write, behind the optimiser"),
 ];
 
 const LINEAR: &[&Kernel] = &[

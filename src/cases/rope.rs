@@ -10,16 +10,13 @@ use crate::tensor::Element;
 const COPY: Op = Op {
     name: "rope",
     kernels: &[&ROPE],
-    why: "a sum of two products with sines and cosines that the host rounded from f64, whatever the position",
+    why: "a sum of two products with sines and cosines that the host rounded from f64, whatever the position, and the rounding \
+          of an f16",
 };
 const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
 
 const SPLIT: Op = Op { name: "rope_split", kernels: &[&ROPE_SPLIT], why: COPY.why };
-const MERGE: Op = Op {
-    name: "rope_merge",
-    kernels: &[&ROPE_MERGE],
-    why: "a sum of two products with sines and cosines that the host rounded, and the rounding of an f16",
-};
+const MERGE: Op = Op { name: "rope_merge", kernels: &[&ROPE_MERGE], why: COPY.why };
 
 /// Tokens, heads, elements of a head, largest position.
 const SIZES: &[(usize, usize, usize, u32)] =
@@ -32,24 +29,27 @@ pub(super) fn rows() -> Vec<Row> {
         for turn in [Turn::Forward, Turn::Back] {
             let (tokens, heads, head_dim, last) = size;
             let what = format!("{turn:?} {tokens} tokens up to {last}, {heads} heads of {head_dim}");
-            rows.push(COPY.row(quick_at(i, QUICK), &what, move |t| run(t, size, turn, false)));
-            rows.push(IN_PLACE.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, true)));
+            for (out, to) in elements(head_dim / 2) {
+                let what = format!("{what}{to}");
+                rows.push(COPY.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, Some(out))));
+            }
+            rows.push(IN_PLACE.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, None)));
         }
     }
     for (i, size) in [(1, 1, 1, 2), (7, 3, 1, 8), (33, 4, 2, 10), (65, 9, 3, 64)].into_iter().enumerate() {
         let (tokens, heads, kv_heads, head_dim) = size;
         let what = format!("{tokens} tokens, {heads} and {kv_heads} heads of {head_dim}");
         let level = quick_at(i, &[1, 2, 3]);
-        rows.push(SPLIT.row(level, &what, move |t| split(t, size, None)));
-        for (all, to) in elements(head_dim / 2) {
-            rows.push(MERGE.row(level, format!("{what}{to}"), move |t| split(t, size, Some(all))));
+        for (made, to) in elements(head_dim / 2) {
+            rows.push(SPLIT.row(level, format!("{what}{to}"), move |t| split(t, size, false, made)));
+            rows.push(MERGE.row(level, format!("{what}{to}"), move |t| split(t, size, true, made)));
         }
     }
     rows
 }
 
-/// Tokens, heads, heads of keys, elements of a head; what the merged matrix is made of, where it is the other way round.
-fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: Option<Element>) -> Result<()> {
+/// Tokens, heads, heads of keys, elements of a head; whether it is the other way round; what is written is made of `element`s.
+fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: bool, element: Element) -> Result<()> {
     let (tokens, heads, kv_heads, head_dim) = size;
     let inv_freq = inverse_frequencies(head_dim, 10_000.0);
     let positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(500) as u32).collect();
@@ -58,14 +58,14 @@ fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: Option<El
     let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
     let parts = widths.map(|w| t.random(tokens * w));
     // turned by themselves, and side by side
-    let sign = if merge.is_some() { -1.0 } else { 1.0 };
+    let sign = if merge { -1.0 } else { 1.0 };
     let turned = [
         reference(&parts[0], &positions, &inv_freq, heads, 1.0, sign),
         reference(&parts[1], &positions, &inv_freq, kv_heads, 1.0, sign),
         parts[2].iter().map(|v| Exact::of(f64::from(*v))).collect(),
     ];
     let all_width: usize = widths.iter().sum();
-    if let Some(element) = merge {
+    if merge {
         let [q, k, v] = [0, 1, 2].map(|i| t.up(&[tokens, widths[i]], &parts[i]));
         let all = t.out_of(element, &[tokens, all_width])?;
         rope_merge([&q?, &k?, &v?], &table, &at, heads, kv_heads, To::Into(&all.tensor))?;
@@ -80,7 +80,8 @@ fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: Option<El
         [part(0), part(1), part(2)].concat()
     };
     let all: Vec<f32> = (0..tokens).flat_map(row).collect();
-    let out = [t.out(&[tokens, widths[0]])?, t.out(&[tokens, widths[1]])?, t.out(&[tokens, widths[2]])?];
+    let out = |width: usize| t.out_of(element, &[tokens, width]);
+    let out = [out(widths[0])?, out(widths[1])?, out(widths[2])?];
     let to = [To::Into(&out[0].tensor), To::Into(&out[1].tensor), To::Into(&out[2].tensor)];
     rope_split(&t.up(&[tokens, all_width], &all)?, &table, &at, heads, kv_heads, to)?;
     for ((name, out), want) in ["q", "k", "v"].into_iter().zip(&out).zip(turned) {
@@ -106,7 +107,8 @@ fn reference(x: &[f32], positions: &[u32], inv_freq: &[f64], heads: usize, facto
     y
 }
 
-fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, in_place: bool) -> Result<()> {
+/// `out`: what the copy is made of; without one x is turned where it lies.
+fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, out: Option<Element>) -> Result<()> {
     let (tokens, heads, head_dim, last) = size;
     let inv_freq = inverse_frequencies(head_dim, 10_000.0);
     let mut positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(u64::from(last) + 1) as u32).collect();
@@ -116,8 +118,8 @@ fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, in_place
     let x = t.random(tokens * heads * head_dim);
     let shape = [tokens, heads * head_dim];
     let at = t.up(&[tokens], &positions)?;
-    let y = if in_place { t.holding(&shape, &x)? } else { t.out(&shape)? };
-    if in_place {
+    let y = out.map_or_else(|| t.holding(&shape, &x), |element| t.out_of(element, &shape))?;
+    if out.is_none() {
         rope_in_place(&y.tensor, &table, &at, turn)?;
     } else {
         rope(&t.up(&shape, &x)?, &table, &at, turn, To::Into(&y.tensor))?;

@@ -6,7 +6,7 @@
 //! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
 
 pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
-use super::elementwise::add_into;
+use super::elementwise::{add_into, round};
 use super::output::{To, pairs};
 use super::{attention_coop, attention_simd};
 use super::{kernel, launch};
@@ -188,17 +188,40 @@ fn spec(pass: Pass, class: DeviceClass, head_dim: usize, softcap: bool) -> Kerne
     )
 }
 
-fn delta_spec(head_dim: usize, out16: bool, pairs: bool) -> KernelSpec {
-    let flags = [("OUT16", out16.into()), ("PAIRS", pairs.into())];
-    KernelSpec::new(&DELTA, [("HEAD_DIM", head_dim as u32)].into_iter().chain(flags).collect::<Vec<_>>())
+/// How [`DELTA`] reads and writes.
+#[derive(Clone, Copy)]
+struct DeltaWay {
+    /// Threads share a row. A software renderer wants neither that nor barriers.
+    shared: bool,
+    out16: bool,
+    round: bool,
+    pairs: bool,
+}
+
+impl DeltaWay {
+    fn spec(self, head_dim: usize) -> KernelSpec {
+        let DeltaWay { shared, out16, round, pairs } = self;
+        let flags = [("SHARED", shared), ("OUT16", out16), ("ROUND", round), ("PAIRS", pairs)];
+        let consts = [("HEAD_DIM", head_dim as u32)].into_iter().chain(flags.map(|(name, on)| (name, on.into())));
+        KernelSpec::new(&DELTA, consts.collect::<Vec<_>>())
+    }
+
+    /// Rows of a workgroup.
+    fn rows(self, head_dim: usize) -> usize {
+        if self.shared { 256 / (head_dim / 8) } else { 64 }
+    }
 }
 
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
-        let ways = [(false, false), (true, false), (false, true)];
-        all.extend(ways.map(|(out16, pairs)| delta_spec(head_dim, out16, pairs)));
+        for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
+            all.push(DeltaWay { shared: true, out16: a, round: b, pairs: false }.spec(head_dim));
+        }
+        for pairs in [false, true] {
+            all.push(DeltaWay { shared: false, out16: false, round: false, pairs }.spec(head_dim));
+        }
         for class in [DeviceClass::Software, DeviceClass::Discrete] {
             for softcap in [false, true] {
                 all.extend(Pass::ALL.map(|pass| spec(pass, class, head_dim, softcap)));
@@ -239,6 +262,16 @@ impl Sizes {
             return Err(Error::shape(op, format!("q {:?} and k {:?} have too many elements", q.shape(), k.shape())));
         }
         Ok(Sizes { tokens, kv_rows, shape: *shape })
+    }
+
+    /// Queries, keys and values as the passes take them: on matrix units copies in f16 of those that are not.
+    fn operands(&self, given: [&Tensor; 3]) -> Result<[Tensor; 3]> {
+        let wanted = operands(given[0].device(), self.shape.head_dim);
+        let [q, k, v] = given.map(|t| match (wanted, t.element()) {
+            (Element::F16, Element::F32) => round(t, To::Half("scratch")),
+            _ => Ok(t.clone()),
+        });
+        Ok([q?, k?, v?])
     }
 
     pub fn group(&self) -> usize {
@@ -339,9 +372,14 @@ impl Sizes {
         let scores = self.tokens as f64 * (keys as f64 / 2.0 + 0.5) * s.heads as f64;
         Cost {
             flops: 2.0 * products as f64 * scores * s.head_dim as f64,
-            bytes: bindings.iter().map(|t| 4.0 * t.len() as f64).sum(),
+            bytes: bindings.iter().map(|t| (t.element().bytes() * t.len()) as f64).sum(),
         }
     }
+}
+
+/// What queries, keys and values of such heads are best made of: f16 where they are rounded to it anyway.
+pub fn operands(device: &Device, head_dim: usize) -> Element {
+    if attention_coop::choose(device, Pass::Forward, head_dim).is_some() { Element::F16 } else { Element::F32 }
 }
 
 /// A given output of this shape, or a new one.
@@ -359,7 +397,8 @@ pub(super) fn output(
 
 /// `out [tokens, heads * head_dim]` and the natural log-sum-exp of the scaled (and softcapped) scores `lse [tokens, heads]`
 /// for q `[tokens, heads * head_dim]`, k and v `[kv_rows, kv_heads * head_dim]`: query row t sees the key rows `keys[t]`. A
-/// query that sees none gets 0 and [`EMPTY_LSE`]. On matrix units `out` may be f16. Key and value rows between the first and the last that nearby queries see
+/// query that sees none gets 0 and [`EMPTY_LSE`]. On matrix units `out` may be f16, and so may q, k and v, which are read faster
+/// then: see [`operands`]. Key and value rows between the first and the last that nearby queries see
 /// must be finite even where no query sees them.
 ///
 /// # Errors
@@ -389,6 +428,7 @@ pub fn attention_forward(
         );
         return Err(Error::invalid("attention", reason));
     }
+    let [q, k, v] = &sizes.operands([q, k, v])?;
     sizes.launch(Pass::Forward, device, &[q, k, v, keys.start, keys.end, &out, &lse], 0..sizes.kv_rows)?;
     Ok((out, lse))
 }
@@ -421,18 +461,27 @@ pub fn attention_backward(
         dk: output(OP, "dk", to.map(|t| &t.dk), (device, k.shape()))?,
         dv: output(OP, "dv", to.map(|t| &t.dv), (device, k.shape()))?,
     };
-    let stats = delta(&sizes, saved, d_out, keys, queries)?;
-    let inputs = [q, k, v, d_out, &stats];
-    sizes.backward(Pass::Query, device, &inputs, &[&gradients.dq])?;
-    sizes.backward(Pass::KeyValue, device, &inputs, &[&gradients.dk, &gradients.dv])?;
+    let on_units = operands(device, shape.head_dim) == Element::F16;
+    let stats = delta(&sizes, saved, d_out, keys, queries, on_units)?;
+    let [q, k, v] = &sizes.operands([q, k, v])?;
+    let inputs: &[&Tensor] = if on_units { &[q, k, v, &stats] } else { &[q, k, v, d_out, &stats] };
+    sizes.backward(Pass::Query, device, inputs, &[&gradients.dq])?;
+    sizes.backward(Pass::KeyValue, device, inputs, &[&gradients.dk, &gradients.dv])?;
     Ok(gradients)
 }
 
-/// Statistics `[tokens * heads + kv_rows, 4]` u32; see `shaders/attention_delta.wgsl`.
-fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, queries: Ranges<'_>) -> Result<Tensor> {
+/// Statistics `[tokens * heads + kv_rows, 4]` u32, with `round` and dO in f16 behind them; see `shaders/attention_delta.wgsl`.
+fn delta(
+    sizes: &Sizes,
+    saved: Saved<'_>,
+    d_out: &Tensor,
+    keys: Ranges<'_>,
+    queries: Ranges<'_>,
+    round: bool,
+) -> Result<Tensor> {
     let device = d_out.device();
     let rows = sizes.tokens * sizes.shape.heads + sizes.kv_rows;
-    let stats = Tensor::empty(device, &[rows, 4], "scratch")?;
+    let stats = Tensor::empty(device, &[rows + if round { d_out.len() / 8 } else { 0 }, 4], "scratch")?;
     let params = DeltaParams {
         tokens: sizes.tokens as u32,
         kv_rows: sizes.kv_rows as u32,
@@ -440,10 +489,15 @@ fn delta(sizes: &Sizes, saved: Saved<'_>, d_out: &Tensor, keys: Ranges<'_>, quer
         ..Default::default()
     };
     let bindings = [saved.out, d_out, saved.lse, keys.start, keys.end, queries.start, queries.end, &stats];
-    let cost = Cost { flops: 2.0 * d_out.len() as f64, bytes: 4.0 * (2 * d_out.len() + stats.len()) as f64 };
-    let half = saved.out.element() == Element::F16;
-    let spec = delta_spec(sizes.shape.head_dim, half, pairs(device, !half));
-    launch(device, &spec, &bindings.map(Tensor::slice), &params, rows.div_ceil(64) as u64, cost)?;
+    let cost = Cost {
+        flops: 2.0 * d_out.len() as f64,
+        bytes: (saved.out.element().bytes() * saved.out.len() + 4 * (d_out.len() + stats.len())) as f64,
+    };
+    let out16 = saved.out.element() == Element::F16;
+    let shared = out16 || round || device.caps().class != DeviceClass::Software;
+    let way = DeltaWay { shared, out16, round, pairs: pairs(device, !shared) };
+    let (spec, groups) = (way.spec(sizes.shape.head_dim), rows.div_ceil(way.rows(sizes.shape.head_dim)));
+    launch(device, &spec, &bindings.map(Tensor::slice), &params, groups as u64, cost)?;
     Ok(stats)
 }
 

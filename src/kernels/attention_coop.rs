@@ -10,7 +10,7 @@ use super::attention::{
 use super::coop::Units;
 use super::{To, kernel};
 use crate::device::spec::{read, write};
-use crate::device::{Device, Kernel, KernelSpec, Precision};
+use crate::device::{Device, Feature, Kernel, KernelSpec, Precision};
 use crate::error::Result;
 use crate::kernels::attention::MAX_HEAD_DIM;
 use crate::rng::Rng;
@@ -19,52 +19,61 @@ use crate::tensor::Tensor;
 kernel!(
     /// [`super::attention::FORWARD`] on matrix units.
     FORWARD_COOP, "attention_forward_coop", "attention_coop.wgsl", TileParams,
-    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out").half_if("OUT16"), write("lse")],
-    needs F16 CoopMatrix
+    [
+        read("q").half_if("IN16"), read("k").half_if("IN16"), read("v").half_if("IN16"), read("kv_start"), read("kv_end"),
+        write("out").half_if("OUT16"), write("lse"),
+    ],
+    needs F16 CoopMatrix Subgroup
 );
 kernel!(
     /// [`super::attention::BACKWARD_Q`] on matrix units.
     BACKWARD_Q_COOP, "attention_backward_q_coop", "attention_coop.wgsl", TileParams,
-    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dq")],
-    needs F16 CoopMatrix
+    [read("q").half_if("IN16"), read("k").half_if("IN16"), read("v").half_if("IN16"), read("stats"), write("dq")],
+    needs F16 CoopMatrix Subgroup
 );
 kernel!(
     /// [`super::attention::BACKWARD_KV`] on matrix units.
     BACKWARD_KV_COOP, "attention_backward_kv_coop", "attention_coop.wgsl", TileParams,
-    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dk"), write("dv")],
-    needs F16 CoopMatrix
+    [
+        read("q").half_if("IN16"), read("k").half_if("IN16"), read("v").half_if("IN16"), read("stats"), write("dk"), write("dv"),
+    ],
+    needs F16 CoopMatrix Subgroup
 );
 
-/// What a workgroup does at a time: `subgroups` of `fragments` fragments of rows each, and `columns` columns. With `ahead` the
-/// next columns come in while these are worked on, which costs registers.
+/// What a workgroup does at a time: `subgroups` of `fragments` fragments of rows each, and `columns` columns, of whose scores
+/// `piece` pass through workgroup memory at once. With `ahead` the next columns come in while these are worked on, which costs
+/// registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     units: Units,
     subgroups: u32,
     fragments: u32,
     columns: u32,
+    piece: u32,
     ahead: bool,
 }
 
 impl Block {
-    /// By workgroup memory (two tiles of columns, and a slab of scores or two) and by registers (the sums of a row).
+    /// By workgroup memory (two tiles of columns, a piece of scores and the weights) and by registers (the rows' operands and
+    /// the sums of a row); BENCHMARKS.md, "Attention on matrix units", has what was tried.
     const fn choose(units: Units, pass: Pass, head_dim: usize) -> Block {
+        let queries_are_columns = matches!(pass, Pass::KeyValue);
         let (subgroups, fragments, columns) = match (units.fragment, units.lanes) {
-            // as with products, short text compiles sooner
-            (_, 8) => (4, 1, if head_dim > 32 { 8 } else { 16 }),
+            // as with products, short text compiles sooner; a lane has a query to itself
+            (_, 8) => (4, 1, if head_dim > 32 || queries_are_columns { 8 } else { 16 }),
             (8, _) if head_dim > 128 => (2, 2, 16),
             (8, _) => (2, 2, 32),
+            _ if head_dim <= 64 => (4, 1, 32),
             _ if head_dim > 128 => (2, 1, 32),
-            _ if head_dim <= 64 && matches!(pass, Pass::Forward) => (4, 2, 32),
-            _ => (4, 1, 32),
+            _ if queries_are_columns => (4, 1, 16),
+            _ => (8, 1, 32),
         };
-        // more would not fit into 255 registers a thread
-        let most = match pass {
-            Pass::Forward => 128,
-            Pass::Query => 96,
-            Pass::KeyValue => 64,
+        let piece = match subgroups {
+            _ if queries_are_columns => fragments * units.fragment,
+            8 => 16,
+            _ => columns,
         };
-        Block { units, subgroups, fragments, columns, ahead: units.lanes == 32 && head_dim <= most }
+        Block { units, subgroups, fragments, columns, piece, ahead: units.lanes == 32 && head_dim <= 128 }
     }
 
     /// Rows of a workgroup.
@@ -81,6 +90,7 @@ impl Block {
 /// The block, if a pass over heads of this size should run on matrix units.
 pub(super) fn choose(device: &Device, pass: Pass, head_dim: usize) -> Option<Block> {
     let units = Units::of(device.caps()).filter(|_| device.precision() == Precision::F16)?;
+    device.caps().has(Feature::Subgroup).then_some(())?;
     Some(Block::choose(units, pass, head_dim))
 }
 
@@ -99,12 +109,14 @@ pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool, out
             ("PASS", pass as u32),
             ("HEAD_DIM", head_dim as u32),
             ("SOFTCAP", softcap.into()),
+            ("IN16", 1),
             ("OUT16", out16.into()),
             ("FRAG", block.units.fragment),
             ("LANES", block.units.lanes),
             ("SG", block.subgroups),
             ("FM", block.fragments),
             ("BN", block.columns),
+            ("PIECE", block.piece),
             ("AHEAD", block.ahead.into()),
         ],
     )

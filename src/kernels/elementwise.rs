@@ -4,7 +4,7 @@
 use super::output::{To, Words, distinct, groups, halves, pairs, streaming, vec4};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
-use crate::device::{Grid, Kernel, KernelSpec};
+use crate::device::{Cost, Grid, Kernel, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
@@ -20,6 +20,10 @@ kernel!(
 kernel!(
     /// `a *= scale`.
     SCALE, "scale", "elementwise.wgsl", ElementwiseParams, [write("a")]
+);
+kernel!(
+    /// A copy in f16.
+    ROUND, "round", "elementwise.wgsl", ElementwiseParams, [read("a"), write("h").half_if("OUT16")]
 );
 kernel!(
     /// `h = f(gate)·up`.
@@ -128,6 +132,23 @@ pub fn scale(a: &Tensor, factor: f32) -> Result<()> {
     )
 }
 
+/// A copy of `a` in f16; numbers that are too large for that become NaN.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the length is not a multiple of 4.
+pub fn round(a: &Tensor, h: To<'_>) -> Result<Tensor> {
+    let op = "round";
+    let h = h.overwritten(a.device(), op, a.shape())?;
+    distinct(op, &[a], &[&h])?;
+    if !halves(op, &h, a.len())? {
+        return Err(Error::shape(op, "the output is not f16"));
+    }
+    let params = ElementwiseParams { n: a.len() as u32, ..Default::default() };
+    let cost = Cost { flops: 0.0, bytes: 6.0 * a.len() as f64 };
+    launch(a.device(), &round_spec(), &[a.slice(), h.slice()], &params, groups(a.len(), true), cost)?;
+    Ok(h)
+}
+
 /// `h = f(gate)·up`.
 ///
 /// # Errors
@@ -225,6 +246,10 @@ fn elementwise_spec(op: u32, vec: bool, pairs: bool) -> KernelSpec {
     KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into()), ("PAIRS", pairs.into())])
 }
 
+fn round_spec() -> KernelSpec {
+    KernelSpec::new(&ROUND, [("OP", 3), ("VEC", 1), ("PAIRS", 0), ("OUT16", 1)])
+}
+
 fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool, words: Words) -> KernelSpec {
     let backward = [GLU_BACKWARD.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
     let both = [GLU_BOTH.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
@@ -235,7 +260,7 @@ fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool, words: W
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
-    let mut all = Vec::new();
+    let mut all = vec![round_spec()];
     for (vec, pairs) in [(false, false), (true, false), (true, true)] {
         all.extend((0..3).map(|op| elementwise_spec(op, vec, pairs)));
         for activation in [Activation::Silu, Activation::GeluTanh] {

@@ -14,7 +14,7 @@ use bytemuck::{Pod, Zeroable};
 
 kernel!(
     /// Turned copies of the heads.
-    ROPE, "rope", "rope.wgsl", RopeParams, [read("cosines"), read("sines"), read("at"), read("x"), write("y")]
+    ROPE, "rope", "rope.wgsl", RopeParams, [read("cosines"), read("sines"), read("at"), read("x"), write("y").half_if("OUT16")]
 );
 kernel!(
     /// The heads turned where they lie.
@@ -25,7 +25,10 @@ kernel!(
 kernel!(
     /// Queries, keys and values out of one matrix, queries and keys turned.
     ROPE_SPLIT, "rope_split", "rope_split.wgsl", RopeSplitParams,
-    [read("cosines"), read("sines"), read("at"), read("all"), write("q"), write("k"), write("v")]
+    [
+        read("cosines"), read("sines"), read("at"), read("all"),
+        write("q").half_if("OUT16"), write("k").half_if("OUT16"), write("v").half_if("OUT16"),
+    ]
 );
 kernel!(
     /// Their gradients into one matrix, turned back.
@@ -122,7 +125,8 @@ pub enum Turn {
     Back,
 }
 
-/// Turned copies: x `[tokens, heads · head_dim]`, positions u32 `[tokens]`.
+/// Turned copies: x `[tokens, heads · head_dim]`, positions u32 `[tokens]`; f16 if that is asked for, and half a head is a
+/// multiple of 4 long.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
@@ -159,15 +163,17 @@ fn run(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn, y: Option<
         ..Default::default()
     };
     let vec = vec4(half);
+    let half16 = y.map_or(Ok(false), |y| halves("rope", y, half))?;
     let mut bindings = vec![table.cosines.slice(), table.sines.slice(), positions.slice(), x.slice()];
     bindings.extend(y.map(Tensor::slice));
     let work = tokens * heads * if vec { half / 4 } else { half };
     let cost = streaming(2 * x.len(), 1.5);
-    launch(x.device(), &spec(y.is_none(), vec), &bindings, &params, work.div_ceil(256) as u64, cost)
+    launch(x.device(), &spec(y.is_none(), vec, half16), &bindings, &params, work.div_ceil(256) as u64, cost)
 }
 
 /// q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]` out of `all`, in whose rows they lie one behind
-/// the other; q and k turned by positions u32 `[tokens]`.
+/// the other; q and k turned by positions u32 `[tokens]`. All are f16 if that is asked for, and half a head is a multiple of 4
+/// long.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
@@ -240,7 +246,11 @@ fn split(
     bindings.extend(operands.map(Tensor::slice));
     let work = tokens * (heads + 2 * kv_heads) * half;
     let groups = (if vec { work / 4 } else { work }).div_ceil(256) as u64;
-    let words = Words::of(positions.device(), vec, merge && halves("rope_merge", operands[3], half)?);
+    // the merged matrix, or all of its parts
+    let written = if merge { &operands[3..] } else { &operands[1..] };
+    let op = if merge { "rope_merge" } else { "rope_split" };
+    let half16 = written.iter().try_fold(true, |all, t| Ok::<_, Error>(halves(op, t, half)? && all))?;
+    let words = Words::of(positions.device(), vec, half16);
     let spec = split_spec(merge, vec, words);
     launch(positions.device(), &spec, &bindings, &params, groups, streaming(4 * work, 1.5))
 }
@@ -251,9 +261,9 @@ fn split_spec(merge: bool, vec: bool, words: Words) -> KernelSpec {
     KernelSpec::new(kernel, flags.map(|(name, on)| (name, u32::from(on))))
 }
 
-fn spec(in_place: bool, vec: bool) -> KernelSpec {
+fn spec(in_place: bool, vec: bool, half: bool) -> KernelSpec {
     let kernel = if in_place { &ROPE_IN_PLACE } else { &ROPE };
-    KernelSpec::new(kernel, [("INPLACE", in_place.into()), ("VEC", vec.into())])
+    KernelSpec::new(kernel, [("INPLACE", in_place.into()), ("VEC", vec.into()), ("OUT16", half.into())])
 }
 
 /// Every specialisation.
@@ -261,8 +271,8 @@ pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
     let plain = Words { half: false, pairs: false };
     let each = |&one: &bool| {
-        let both = flags.into_iter().flat_map(move |vec| [spec(one, vec), split_spec(one, vec, plain)]);
-        both.chain([split_spec(one, true, Words { pairs: true, ..plain })])
+        let both = flags.into_iter().flat_map(move |vec| [spec(one, vec, false), split_spec(one, vec, plain)]);
+        both.chain([true, false].map(|pairs| split_spec(one, true, Words { pairs, half: !pairs })))
     };
-    flags.iter().flat_map(each).chain([split_spec(true, true, Words { half: true, ..plain })]).collect()
+    flags.iter().flat_map(each).chain([spec(false, true, true)]).collect()
 }

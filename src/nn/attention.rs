@@ -5,7 +5,9 @@ use crate::autograd::ops::{self, AttentionInputs, Norm};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::attention::{AttentionShape, Ranges, attention_decode, attention_forward, kv_store};
+use crate::kernels::attention::{
+    self as kernel, AttentionShape, Ranges, attention_decode, attention_forward, kv_store,
+};
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
 
@@ -65,7 +67,11 @@ impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
     pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
         let (tokens, _) = x.value.dims2("attention")?;
-        let (q, k, v) = self.queries_keys_values(tape, x, positions)?;
+        let parts = match pass {
+            Pass::Segments(_) => kernel::operands(x.value.device(), self.shape.head_dim),
+            Pass::Prefill(..) | Pass::Decode(_) => Element::F32, // as the cache keeps them
+        };
+        let (q, k, v) = self.queries_keys_values(tape, x, positions, parts)?;
         let made_of = self.o_proj.operands(tape, tokens);
         let out = match pass {
             Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape, made_of)?,
@@ -87,14 +93,20 @@ impl Attention {
 }
 
 impl Attention {
-    /// Normed where the family does so, and turned by their positions.
-    fn queries_keys_values(&self, tape: &mut Tape, x: &Var, positions: &Tensor) -> Result<(Var, Var, Var)> {
-        let (heads, kv_heads) = (self.shape.heads, self.shape.kv_heads);
+    /// Normed where the family does so, and turned by their positions; made of `parts`.
+    fn queries_keys_values(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        positions: &Tensor,
+        parts: Element,
+    ) -> Result<(Var, Var, Var)> {
+        let heads = (self.shape.heads, self.shape.kv_heads);
         if let (Qkv::Fused(linear), None) = (&self.qkv, &self.qk_norm) {
             let all = linear.forward(tape, x)?;
             tape.enter(|| self.o_proj.parent());
             let gradient = linear.operands(tape, positions.len());
-            let [q, k, v] = ops::rope_split(tape, &all, &self.rope, positions, heads, kv_heads, gradient)?;
+            let [q, k, v] = ops::rope_split(tape, &all, &self.rope, positions, heads, parts, gradient)?;
             return Ok((q, k, v));
         }
         let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
@@ -103,8 +115,9 @@ impl Attention {
             None => (q, k),
             Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq, Element::F32)?, ops::rmsnorm(tape, &k, nk, Element::F32)?),
         };
-        let q = ops::rope(tape, &q, &self.rope, positions)?;
-        Ok((q, ops::rope(tape, &k, &self.rope, positions)?, v))
+        let q = ops::rope(tape, &q, &self.rope, positions, parts)?;
+        let k = ops::rope(tape, &k, &self.rope, positions, parts)?;
+        Ok((q, k, ops::made_of(tape, &v, parts)?))
     }
 }
 

@@ -74,7 +74,7 @@ pub fn check_rope(heads: usize, head_dim: usize) {
     let mut tape = Tape::new(None);
     let shape = [positions.len(), heads * head_dim];
     let x = input(&mut tape, &shape, &x, true);
-    let out = rope(&mut tape, &x, &table, &at).unwrap();
+    let out = rope(&mut tape, &x, &table, &at, Element::F32).unwrap();
     assert_near("Y", &out.value.read().unwrap(), &y, 2, 8.0);
     tape.seed(&out, up(&shape, &dy)).unwrap();
     tape.backward().unwrap();

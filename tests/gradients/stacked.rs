@@ -43,7 +43,7 @@ pub fn check_split(tokens: usize, heads: usize, kv_heads: usize, head_dim: usize
         let reference = differences(&vec![wide(&x)], &weights, forward);
         let mut tape = Tape::new(None);
         let x = input(&mut tape, &[tokens, all], &x, true);
-        let parts = rope_split(&mut tape, &x, &table, &at, heads, kv_heads, element).unwrap();
+        let parts = rope_split(&mut tape, &x, &table, &at, (heads, kv_heads), Element::F32, element).unwrap();
         let got: Vec<f32> = parts.iter().flat_map(|p| p.value.read::<f32>().unwrap()).collect();
         assert_near("Y", &got, &forward(&vec![wide(&x.value.read::<f32>().unwrap())]), 2, 8.0);
         for (i, part) in parts.iter().enumerate().filter(|(i, _)| used[*i]) {

@@ -4,6 +4,7 @@ use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::attention::{AttentionShape, Ranges, Saved, attention_backward, attention_forward};
+use crate::kernels::elementwise::round;
 use crate::tensor::{Element, Tensor};
 
 /// Who sees whom. `[tokens]` u32 each, indices of tokens.
@@ -27,6 +28,16 @@ impl AttentionInputs {
     fn queries(&self) -> Ranges<'_> {
         Ranges { start: &self.q_start, end: &self.q_end }
     }
+}
+
+/// X made of `out`s, which attention may want; the gradient passes as it is.
+pub fn made_of(tape: &mut Tape, x: &Var, out: Element) -> Result<Var> {
+    if x.value.element() == out {
+        return Ok(x.clone());
+    }
+    let y = round(&x.value, To::activation(out))?;
+    let x = x.clone();
+    Ok(tape.record(y, x.is_tracked(), move |grads, dy| grads.add(&x, dy)))
 }
 
 /// Q `[tokens, heads · head_dim]`, K and V `[tokens, kv_heads · head_dim]` to `[tokens, heads · head_dim]`. Kept for the

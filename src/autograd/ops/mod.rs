@@ -11,7 +11,7 @@ mod norm;
 mod residual;
 mod rope;
 
-pub use attention::{AttentionInputs, attention};
+pub use attention::{AttentionInputs, attention, made_of};
 pub use bias::bias_gradient;
 pub use columns::columns;
 pub use embedding::{EmbeddingTable, embed};

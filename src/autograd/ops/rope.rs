@@ -6,9 +6,9 @@ use crate::kernels::To;
 use crate::kernels::rope::{self as kernel, RopeTable, Turn};
 use crate::tensor::{Element, Tensor};
 
-/// X `[tokens, heads · head_dim]` rotated by each token's position (`[tokens]` u32).
-pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor) -> Result<Var> {
-    let y = kernel::rope(&x.value, table, positions, Turn::Forward, To::default())?;
+/// X `[tokens, heads · head_dim]` rotated by each token's position (`[tokens]` u32), made of `out`s.
+pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor, out: Element) -> Result<Var> {
+    let y = kernel::rope(&x.value, table, positions, Turn::Forward, To::activation(out))?;
     let (x, table, positions) = (x.clone(), table.clone(), positions.clone());
     Ok(tape.record(y, x.is_tracked(), move |grads, dy| {
         grads.add(&x, kernel::rope(&dy, &table, &positions, Turn::Back, To::default())?)
@@ -16,17 +16,17 @@ pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor) -> 
 }
 
 /// q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]` out of the rows `[q | k | v]` that one product
-/// leaves, q and k rotated. `gradient`: the elements of the gradient of those rows.
+/// leaves, q and k rotated. `out`: the elements that they are made of; `gradient`: those of the gradient of those rows.
 pub fn rope_split(
     tape: &mut Tape,
     all: &Var,
     table: &RopeTable,
     positions: &Tensor,
-    heads: usize,
-    kv_heads: usize,
+    (heads, kv_heads): (usize, usize),
+    out: Element,
     gradient: Element,
 ) -> Result<[Var; 3]> {
-    let parts = kernel::rope_split(&all.value, table, positions, heads, kv_heads, [To::default(); 3])?;
+    let parts = kernel::rope_split(&all.value, table, positions, heads, kv_heads, [To::activation(out); 3])?;
     let shapes = [0, 1, 2].map(|i: usize| parts[i].shape().to_vec());
     let (all, table, positions) = (all.clone(), table.clone(), positions.clone());
     Ok(tape.record_many(parts, all.is_tracked(), move |grads, d| {

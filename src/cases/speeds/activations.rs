@@ -64,7 +64,7 @@ fn shape_of(c: &ModelConfig, span: usize) -> AttentionShape {
     }
 }
 
-/// Causal attention over `tokens` tokens in segments of `segment`; its output is made of `element`s.
+/// Causal attention over `tokens` tokens in segments of `segment`; q, k, v and the output are made of `element`s.
 fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize, element: Element) -> [Speed; 2] {
     let shape = shape_of(c, segment);
     let (wide, narrow) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -83,11 +83,16 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize, e
             f.indices(tokens, end)?,
         ])
     };
+    let inputs = move |f: &mut Filler| -> Result<_> {
+        let mut of = |width: usize| f.tensor_of(element, &[tokens, width]);
+        Ok([of(wide)?, of(narrow)?, of(narrow)?])
+    };
     // two products forward, five backward
     let made = (element.bytes() * tokens * wide) as f64;
-    let floor = Cost { flops: 4.0 * pairs, bytes: made + words(tokens * (wide + 2 * narrow + shape.heads)) };
+    let given = (element.bytes() * tokens * (wide + 2 * narrow)) as f64;
+    let floor = Cost { flops: 4.0 * pairs, bytes: made + given + words(tokens * shape.heads) };
     let forward = speed("attention", &what, floor, move |f| {
-        let (q, k, v) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
+        let [q, k, v] = inputs(f)?;
         let [start, end, ..] = ranges(f)?;
         let (out, lse) = (f.tensor_of(element, &[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
         Ok(Box::new(move || {
@@ -95,9 +100,10 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize, e
             attention_forward(&q, &k, &v, keys, &shape, To::Into(&out), To::Into(&lse)).map(drop)
         }))
     });
-    let floor = Cost { flops: 10.0 * pairs, bytes: made + words(tokens * (3 * wide + 4 * narrow + shape.heads)) };
+    let bytes = made + given + words(tokens * (2 * wide + 2 * narrow + shape.heads));
+    let floor = Cost { flops: 10.0 * pairs, bytes };
     let backward = speed("attention_backward", what, floor, move |f| {
-        let (q, k, v) = (f.tensor(&[tokens, wide])?, f.tensor(&[tokens, narrow])?, f.tensor(&[tokens, narrow])?);
+        let [q, k, v] = inputs(f)?;
         let [start, end, first, last] = ranges(f)?;
         let (out, lse) = (f.tensor_of(element, &[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
         let keys = Ranges { start: &start, end: &end };

@@ -83,7 +83,7 @@ pub(super) fn fragment(adapter: &wgpu::Adapter) -> Option<u32> {
 pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {
     [
         (wgpu::Features::SHADER_F16, Feature::F16),
-        (wgpu::Features::SUBGROUP, Feature::Subgroup),
+        (wgpu::Features::SUBGROUP.union(wgpu::Features::SUBGROUP_BARRIER), Feature::Subgroup),
         (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, Feature::CoopMatrix),
         (wgpu::Features::TIMESTAMP_QUERY, Feature::Timestamps),
         (wgpu::Features::SHADER_INT64, Feature::Int64),
