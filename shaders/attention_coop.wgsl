@@ -85,7 +85,7 @@ var<workgroup> q_at: array<u32, {{ BM }}>;
 {% endif %}
 {% if PASS == 0 %}
 var<workgroup> factor: array<f32, {{ BM }}>;
-var<workgroup> raise: atomic<u32>; // whether some row's m is too low
+var<workgroup> raise: atomic<u32>; // whether some row's m is too low, perhaps
 var<workgroup> begun: u32;         // whether there are sums that would have to be scaled
 {% endif %}
 var<workgroup> first_column: atomic<u32>;
@@ -445,13 +445,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% for step in [1, 2, 4, 8] if step < PARTS %}
         peak = max(peak, subgroupShuffleXor(peak, {{ LINES * step }}u));
 {% endfor %}
-        if (peak > m + SLACK) { atomicStore(&raise, 1u); }
+        let behind = subgroupAny(peak > m + SLACK);
+        if (behind) { atomicStore(&raise, 1u); }
         subgroupBarrier();
-        // What is read from workgroup memory is seen to be uniform. Where another subgroup's row is meant, nothing changes.
+        // Matrix units want a condition that is seen to be uniform, as what comes from workgroup memory is. It may be another
+        // subgroup that is behind, or was seen in time only in this run: then sums are scaled by 1, and stay what they are.
         if (atomicLoad(&raise) != 0u) {
             let before = m;
-            m = max(m, peak);
-            let shrink = exp2(before - m);
+            if (behind) { m = max(m, peak); }
+            let shrink = select(1.0, exp2(before - m), behind);
             sum4 *= shrink;
             if (begun != 0u) {
                 if (part == 0u) { factor[block_row] = shrink; }

@@ -10,8 +10,8 @@ use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
     attention, attention_coop, attention_decode, attention_simd, coop, dropout, elementwise, elementwise::Activation,
-    embedding, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, reduce, rope, sampled, simd, sparse,
-    topk,
+    embedding, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, parts, reduce, rope, sampled, simd,
+    sparse, topk,
 };
 use crate::tensor::Element;
 
@@ -126,7 +126,7 @@ const LINEAR: &[&Kernel] = &[
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,
-    &matmul::SUM_PARTS,
+    &parts::SUM_PARTS,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
@@ -144,13 +144,14 @@ const LINEAR: &[&Kernel] = &[
     &low_rank::GATHER,
     &low_rank::PROJECT,
     &low_rank::GRADIENT,
+    &parts::SUM_PARTS_BOTH,
     &low_rank_coop::PROJECT_COOP,
     &low_rank_coop::GRADIENT_COOP,
 ];
 const HEAD: &[&Kernel] = &[
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
-    &matmul::SUM_PARTS,
+    &parts::SUM_PARTS,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
@@ -184,7 +185,7 @@ const NORM: &[&Kernel] = &[
     &norm::RMSNORM_SIMD,
     &norm::RMSNORM_BACKWARD_SIMD,
     &norm::RMSNORM_WEIGHT,
-    &matmul::SUM_PARTS,
+    &parts::SUM_PARTS,
 ];
 const ROPE: &[&Kernel] = &[&rope::ROPE, &rope::ROPE_SPLIT, &rope::ROPE_MERGE];
 const MLP: &[&Kernel] = &[
@@ -196,7 +197,7 @@ const MLP: &[&Kernel] = &[
 ];
 const RESIDUAL: &[&Kernel] =
     &[&elementwise::ADD, &elementwise::ADD_INTO, &elementwise::GLU, &elementwise::GLU_BACKWARD];
-const BIAS: &[&Kernel] = &[&matmul::SUM_PARTS];
+const BIAS: &[&Kernel] = &[&parts::SUM_PARTS];
 const COLUMNS: &[&Kernel] = &[&embedding::COLUMNS, &embedding::COLUMNS_ADD];
 const EMBEDDING: &[&Kernel] = &[&embedding::GATHER, &embedding::SCATTER_ADD];
 

@@ -7,7 +7,8 @@ use crate::kernels::To;
 use crate::kernels::low_rank::{Block, GATHER, GRADIENT, PROJECT, SPREAD, gather_add, spread};
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
 use crate::kernels::low_rank_coop::{GRADIENT_COOP, PROJECT_COOP};
-use crate::kernels::matmul::{MATMUL, SUM_PARTS};
+use crate::kernels::matmul::MATMUL;
+use crate::kernels::parts::{SUM_PARTS, SUM_PARTS_BOTH, Sums};
 use crate::kernels::simd::MATMUL_SIMD;
 use crate::tensor::Element;
 
@@ -23,7 +24,7 @@ const PROJECT_OP: Op = Op {
 };
 const GRADIENT_OP: Op = Op {
     name: "low_rank_gradient",
-    kernels: &[&GRADIENT, &GRADIENT_COOP, &SUM_PARTS, &GATHER, &MATMUL, &MATMUL_SIMD],
+    kernels: &[&GRADIENT, &GRADIENT_COOP, &SUM_PARTS, &SUM_PARTS_BOTH, &GATHER, &MATMUL, &MATMUL_SIMD],
     why: THIN,
 };
 
@@ -131,12 +132,21 @@ fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)
     let (x, v, start) = (t.random(tokens * features), t.random(tokens * rank), t.random(rank * features));
     let (tx, x) = t.operand(wide, &[tokens, features], &x)?;
     let da = t.holding(&[rank, features], &start)?;
-    gradient_rows(&t.up(&[tokens, rank], &v)?, &tx, &da.tensor)?;
-    let want = (0..rank * features).map(|i| {
-        let term = |token: usize| at(&v, token * rank + i / features) * at(&x, token * features + i % features);
-        Exact::sum((0..tokens).map(term).chain([at(&start, i)]))
-    });
-    t.compare("dA", &da, bounds(t, &want.collect::<Vec<_>>()))
+    // and one of rank 1, whose parts may be summed by the same launch
+    let (one, one_start) = (t.random(tokens), t.random(features));
+    let d_one = t.holding(&[1, features], &one_start)?;
+    let mut sums = Sums::default();
+    gradient_rows(&t.up(&[tokens, rank], &v)?, &tx, &da.tensor, &mut sums)?;
+    gradient_rows(&t.up(&[tokens, 1], &one)?, &tx, &d_one.tensor, &mut sums)?;
+    sums.finish()?;
+    for (name, da, v, rank, start) in [("dA", &da, &v, rank, &start), ("dA of rank 1", &d_one, &one, 1, &one_start)] {
+        let want = (0..rank * features).map(|i| {
+            let term = |token: usize| at(v, token * rank + i / features) * at(&x, token * features + i % features);
+            Exact::sum((0..tokens).map(term).chain([at(start, i)]))
+        });
+        t.compare(name, da, bounds(t, &want.collect::<Vec<_>>()))?;
+    }
+    Ok(())
 }
 
 fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
@@ -144,7 +154,9 @@ fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Eleme
     let (dy, u, start) = (t.random(tokens * features), t.random(tokens * rank), t.random(places.len()));
     let (t_dy, dy) = t.operand(wide, &[tokens, features], &dy)?;
     let db = t.holding(&[start.len()], &start)?;
-    gradient_blocks(&t_dy, &t.up(&[tokens, rank], &u)?, blocks, &db.tensor)?;
+    let mut sums = Sums::default();
+    gradient_blocks(&t_dy, &t.up(&[tokens, rank], &u)?, blocks, &db.tensor, &mut sums)?;
+    sums.finish()?;
     let want = start.iter().zip(places).map(|(start, (row, col, scale))| {
         let term = |token: usize| f64::from(scale) * at(&dy, token * features + row) * at(&u, token * rank + col);
         Exact::sum((0..tokens).map(term).chain([f64::from(*start)]))

@@ -3,9 +3,9 @@
 use super::{Exact, Level, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::matmul::SUM_PARTS;
 use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_BACKWARD_SIMD, RMSNORM_SIMD, RMSNORM_WEIGHT};
 use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
+use crate::kernels::parts::SUM_PARTS;
 use crate::tensor::{Element, Tensor};
 
 const FORWARD: Op = Op {

@@ -4,7 +4,8 @@
 //! [`matmul`](super::matmul::matmul) and [`rosa_linear`](super::matmul::rosa_linear) come here by themselves on a device
 //! whose precision is [`Precision::F16`]; [`enable`] sets that after a self-test.
 
-use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, in_parts, rosa_linear};
+use super::matmul::{Fused, Layout, MatmulParams, Out, RosaVariant, rosa_linear};
+use super::parts::in_parts;
 use super::tile::{LONG_K, Tile, splits};
 use super::{attention_coop, kernel, launch, low_rank_coop, tuned};
 use crate::device::dry::DryBackend;

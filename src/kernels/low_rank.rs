@@ -9,8 +9,9 @@
 //! matrix as f16 too, on matrix units others ([`low_rank_coop`]); on software renderers, where computing is what costs, they
 //! are products of `matmul` on f32.
 
-use super::matmul::{Layout, Out, in_parts, matmul};
+use super::matmul::{Layout, Out, matmul};
 use super::output::{To, distinct, halves, streaming};
+use super::parts::{Sums, in_parts, in_parts_later};
 use super::{kernel, launch, low_rank_coop};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, DeviceClass, Grid, KernelSpec};
@@ -147,11 +148,11 @@ pub fn project_blocks(dy: &Tensor, b: &Tensor, blocks: &[Block], to: To<'_>) -> 
     Ok(v)
 }
 
-/// `da [rank, in] += Vᵀ·X` of V `[tokens, rank]` and X `[tokens, in]`.
+/// `da [rank, in] += Vᵀ·X`, there when `sums` are finished, of V `[tokens, rank]` and X `[tokens, in]`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
-pub fn gradient_rows(v: &Tensor, x: &Tensor, da: &Tensor) -> Result<()> {
+pub fn gradient_rows(v: &Tensor, x: &Tensor, da: &Tensor, sums: &mut Sums) -> Result<()> {
     let ((tokens, inn), (tokens_v, rank)) = (x.dims2("low_rank")?, v.dims2("low_rank")?);
     if tokens != tokens_v {
         return Err(Error::shape("low_rank", format!("V {:?} and X {:?}", v.shape(), x.shape())));
@@ -160,14 +161,14 @@ pub fn gradient_rows(v: &Tensor, x: &Tensor, da: &Tensor) -> Result<()> {
     if as_product(x) {
         return matmul(Layout::Tn, v, x, Out::add_to(da)).map(drop);
     }
-    gradient(true, x, v, &params(&[whole(inn, rank, 1.0)], tokens, inn)?, da)
+    gradient(true, x, v, &params(&[whole(inn, rank, 1.0)], tokens, inn)?, da, sums)
 }
 
-/// `db += s·dYᵀ·U`, block by block: dY `[tokens, out]`, U `[tokens, Σ rank]`, `db [Σ rows · rank]`.
+/// `db += s·dYᵀ·U`, there when `sums` are finished, block by block: dY `[tokens, out]`, U `[tokens, Σ rank]`, `db [Σ rows · rank]`.
 ///
 /// # Errors
 /// As [`spread`].
-pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor) -> Result<()> {
+pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor, sums: &mut Sums) -> Result<()> {
     let (tokens, out) = dy.dims2("low_rank")?;
     let params = params(blocks, tokens, out)?;
     u.expect_shape("low_rank", "U", &[tokens, params.rank as usize])?;
@@ -181,7 +182,7 @@ pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor) -
             _ => gather_add(&matmul(Layout::Tn, dy, u, Out { what: "scratch", ..Out::default() })?, blocks, db),
         };
     }
-    gradient(false, dy, u, &params, db)
+    gradient(false, dy, u, &params, db, sums)
 }
 
 /// Whether a product of this wide matrix is left to `matmul`.
@@ -275,7 +276,7 @@ fn plain_project(rows: bool, d: &Tensor, params: &BlocksParams) -> Result<(usize
     Ok((tiles, splits, project_spec(rows, loads(d, params)?, tok as u32, ct)))
 }
 
-fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
+fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor, sums: &mut Sums) -> Result<()> {
     distinct("low_rank", &[d, thin], &[out])?;
     let on_units = low_rank_coop::Shape::of(d, params, true);
     let widest = params.cols.iter().max().copied().unwrap_or(1);
@@ -301,7 +302,7 @@ fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &
         };
         launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
     };
-    in_parts(splits, out, 1.0, true, run)
+    in_parts_later(splits, out, sums, run)
 }
 
 fn spread_spec(gather: bool) -> KernelSpec {

@@ -5,6 +5,7 @@ use super::coop::{LEAST, Units};
 use super::kernel;
 use super::low_rank::{Block, BlocksParams, gradient_blocks, gradient_rows, project_blocks, project_rows};
 use super::output::To;
+use super::parts::Sums;
 use crate::device::spec::{read, write};
 use crate::device::{Device, KernelSpec, Precision};
 use crate::error::Result;
@@ -136,8 +137,10 @@ pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
         let (da, db) =
             (Tensor::zeros(device, &[32, width], "self-test")?, Tensor::zeros(device, &[b.len()], "self-test")?);
         let products = || -> Result<[Tensor; 2]> {
-            gradient_rows(&thin, d, &da)?;
-            gradient_blocks(d, &thin, &blocks, &db)?;
+            let mut sums = Sums::default();
+            gradient_rows(&thin, d, &da, &mut sums)?;
+            gradient_blocks(d, &thin, &blocks, &db, &mut sums)?;
+            sums.finish()?;
             Ok([project_rows(d, &a, 0.5, To::New("self-test"))?, project_blocks(d, &b, &blocks, To::New("self-test"))?])
         };
         let made = products();

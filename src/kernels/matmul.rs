@@ -1,5 +1,6 @@
 //! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
 
+use super::parts::in_parts;
 use super::tile::{DISCRETE, INTEGRATED, LONG_K, LONGEST_K, SOFTWARE, Tile, least_splits, splits, tiles};
 use super::{coop, kernel, launch, simd, tuned};
 
@@ -24,11 +25,6 @@ kernel!(
     /// The sparse gradient as a dense product of which the masked entries are kept.
     SDDMM_TILE, "sddmm_tile", "matmul.wgsl", MatmulParams, [read("a"), read("b"), read("s_index"), write("c")]
 );
-kernel!(
-    /// Sums the copies of C that a product split along k leaves.
-    SUM_PARTS, "sum_parts", "sum_parts.wgsl", SumPartsParams, [read("parts"), write("c")]
-);
-
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct MatmulParams {
@@ -49,16 +45,6 @@ pub struct MatmulParams {
     u_stride: u32,
     u_column: u32,
     nnz: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct SumPartsParams {
-    grid: Grid,
-    rows: u32,
-    cols: u32,
-    parts: u32,
-    scale: f32,
 }
 
 impl MatmulParams {
@@ -247,36 +233,6 @@ fn sddmm_spec(vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
     let spec = matmul_spec(Layout::Tn, vec, accumulate, tile);
     let consts = spec.consts.into_iter().filter(|c| c.0 != "MASKED").chain([("MASKED", 1)]).collect::<Vec<_>>();
     KernelSpec::new(&SDDMM_TILE, consts)
-}
-
-/// Runs a product whose sum is cut into `parts`: straight into `c`, to which it may add, or each part into a copy of its own,
-/// which are then summed in order. `run` is told whether to add, and where to; it scales only a product of one part.
-pub(super) fn in_parts(
-    parts: usize,
-    c: &Tensor,
-    scale: f32,
-    accumulate: bool,
-    run: impl FnOnce(bool, &Tensor) -> Result<()>,
-) -> Result<()> {
-    if parts == 1 {
-        return run(accumulate, c);
-    }
-    let copies = Tensor::empty(c.device(), &[parts, 1, c.len()], "scratch")?;
-    run(false, &copies)?;
-    sum_parts(&copies, c, scale, accumulate)
-}
-
-/// `c (+)= scale · Σ parts`: `parts [parts, rows, cols]`, in order, so the result repeats.
-pub(super) fn sum_parts(parts: &Tensor, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
-    let [count, rows, cols] = *parts.shape() else {
-        return Err(Error::shape("sum_parts", format!("{:?}", parts.shape())));
-    };
-    let params =
-        SumPartsParams { rows: rows as u32, cols: cols as u32, parts: count as u32, scale, ..Default::default() };
-    let spec = KernelSpec::new(&SUM_PARTS, [("ACCUMULATE", accumulate.into())]);
-    let cost = Cost { flops: parts.len() as f64, bytes: 4.0 * (parts.len() + c.len()) as f64 };
-    let groups = (rows * cols).div_ceil(256) as u64;
-    launch(c.device(), &spec, &[parts.slice(), c.slice()], &params, groups, cost)
 }
 
 fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
@@ -504,6 +460,5 @@ pub fn variants() -> Vec<KernelSpec> {
             }
         }
     }
-    all.extend(flags.map(|a| KernelSpec::new(&SUM_PARTS, [("ACCUMULATE", a.into())])));
     all
 }

@@ -20,6 +20,7 @@ pub mod matmul;
 pub mod norm;
 pub mod optimizer;
 mod output;
+pub mod parts;
 pub mod reduce;
 pub mod rope;
 pub mod sampled;
@@ -68,7 +69,8 @@ pub static KERNELS: &[&Kernel] = &[
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,
-    &matmul::SUM_PARTS,
+    &parts::SUM_PARTS,
+    &parts::SUM_PARTS_BOTH,
     &norm::RMSNORM,
     &norm::RMSNORM_BACKWARD,
     &norm::RMSNORM_SIMD,
@@ -126,6 +128,7 @@ pub fn variants() -> Vec<KernelSpec> {
         matmul::variants(),
         norm::variants(),
         optimizer::variants(),
+        parts::variants(),
         reduce::variants(),
         rope::variants(),
         simd::variants(),

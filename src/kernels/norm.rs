@@ -3,7 +3,8 @@
 //! `[tokens · heads, head_dim]`.
 
 use super::output::{To, distinct, halves, streaming, vec4};
-use super::{kernel, launch, matmul, simd};
+use super::parts::sum_parts;
+use super::{kernel, launch, simd};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, DeviceClass, Grid, Kernel, KernelSpec};
 use crate::error::Result;
@@ -154,7 +155,7 @@ fn weight_gradient(dy: &Tensor, x: &Tensor, rstd: &Tensor, dw: &Tensor) -> Resul
     }
     let rows_per_part = rows.div_ceil(256).max(32);
     let parts = rows.div_ceil(rows_per_part);
-    let sums = Tensor::empty(x.device(), &[parts, 1, cols], "scratch")?;
+    let sums = Tensor::empty(x.device(), &[parts, cols], "scratch")?;
     let params = RmsNormWeightParams {
         rows: rows as u32,
         cols: cols as u32,
@@ -166,7 +167,7 @@ fn weight_gradient(dy: &Tensor, x: &Tensor, rstd: &Tensor, dw: &Tensor) -> Resul
     let bindings = [dy.slice(), x.slice(), rstd.slice(), sums.slice()];
     let cost = streaming(2 * x.len(), 1.5);
     launch(x.device(), &weight_spec(vec), &bindings, &params, (parts * across) as u64, cost)?;
-    matmul::sum_parts(&sums, dw, 1.0, true)
+    sum_parts(&sums, parts, dw, 1.0, true)
 }
 
 impl Lanes {

@@ -1,7 +1,8 @@
 //! Sums over whole tensors, in two steps of fixed order: `shaders/reduce_parts.wgsl`, `shaders/reduce_total.wgsl`.
 
 use super::output::{distinct, streaming, vec4};
-use super::{kernel, launch, matmul};
+use super::parts::sum_parts;
+use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Grid, KernelSpec};
 use crate::error::{Error, Result};
@@ -99,7 +100,7 @@ pub fn sum_rows(x: &Tensor, out: &Tensor) -> Result<()> {
     const ROUNDS: usize = 1 << 15;
     for first in (0..rows).step_by(ROUNDS) {
         let count = ROUNDS.min(rows - first);
-        matmul::sum_parts(&x.view(first * cols, &[count, 1, cols])?, out, 1.0, true)?;
+        sum_parts(&x.view(first * cols, &[count, cols])?, count, out, 1.0, true)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use rugosa::kernels::coop::{self, Operand};
 use rugosa::kernels::low_rank::{gradient_rows, project_rows};
 use rugosa::kernels::low_rank_coop;
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
+use rugosa::kernels::parts::Sums;
 use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm_by};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
@@ -245,7 +246,9 @@ fn thin_products_repeat_bit_for_bit() {
     let (x, a, v) = (up([520, 2064]), up([12, 2064]), up([520, 12]));
     let run = || {
         let da = Tensor::zeros(dev, &[12, 2064], "test").unwrap();
-        gradient_rows(&v, &x, &da).unwrap();
+        let mut sums = Sums::default();
+        gradient_rows(&v, &x, &da, &mut sums).unwrap();
+        sums.finish().unwrap();
         [project_rows(&x, &a, 2.0, To::default()).unwrap(), da].map(|t| t.read::<u32>().unwrap())
     };
     let first = run();

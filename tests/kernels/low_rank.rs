@@ -3,6 +3,7 @@
 use crate::common::*;
 use rugosa::kernels::To;
 use rugosa::kernels::low_rank::{Block, gradient_blocks, gradient_rows, project_blocks, project_rows, spread};
+use rugosa::kernels::parts::Sums;
 use rugosa::tensor::Tensor;
 
 #[test]
@@ -25,9 +26,13 @@ fn blocks_and_operands_that_do_not_fit_are_refused() {
     ] {
         assert!(spread(&b, &blocks, 10, To::default()).is_err(), "{blocks:?}");
         assert!(project_blocks(&zeros(&[3, 10]), &b, &blocks, To::default()).is_err(), "{blocks:?}");
-        assert!(gradient_blocks(&zeros(&[3, 10]), &zeros(&[3, 2]), &blocks, &b).is_err(), "{blocks:?}");
+        assert!(
+            gradient_blocks(&zeros(&[3, 10]), &zeros(&[3, 2]), &blocks, &b, &mut Sums::default()).is_err(),
+            "{blocks:?}"
+        );
     }
     assert!(project_rows(&zeros(&[3, 10]), &zeros(&[2, 9]), 1.0, To::default()).is_err());
-    assert!(gradient_rows(&zeros(&[3, 2]), &zeros(&[4, 10]), &zeros(&[2, 10])).is_err());
-    assert!(gradient_rows(&zeros(&[3, 2]), &zeros(&[3, 10]), &zeros(&[2, 9])).is_err());
+    let sums = &mut Sums::default();
+    assert!(gradient_rows(&zeros(&[3, 2]), &zeros(&[4, 10]), &zeros(&[2, 10]), sums).is_err());
+    assert!(gradient_rows(&zeros(&[3, 2]), &zeros(&[3, 10]), &zeros(&[2, 9]), sums).is_err());
 }

@@ -8,8 +8,8 @@ use crate::kernels::To;
 use crate::kernels::embedding::{columns, gather_rows, scatter_rows_add};
 use crate::kernels::loss::{Logits, cross_entropy, cross_entropy_grad};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
-use crate::kernels::{elementwise, reduce};
-use crate::tensor::{Tensor, Weight};
+use crate::kernels::{coop, elementwise, reduce};
+use crate::tensor::{Element, Tensor, Weight};
 
 /// The matrix `[vocab, hidden]` that makes logits, in shards of whole rows.
 #[derive(Clone)]
@@ -41,8 +41,10 @@ pub struct HeadLoss<'a> {
     pub sum: &'a Tensor,
 }
 
-/// Bytes of logits that exist at once, about.
-const CHUNK_BYTES: usize = 64 << 20;
+/// Bytes of logits that exist at once, about: each chunk reads the whole matrix twice.
+const CHUNK_BYTES: usize = 128 << 20;
+/// Tokens of a chunk are a multiple of this: the rows of a product's largest tile, which a smaller rest would leave empty.
+const CHUNK_ROWS: usize = 128;
 
 impl Targets {
     /// From shifted targets `[tokens]`, negative where ignored.
@@ -73,11 +75,21 @@ impl Targets {
 
 impl Head {
     fn chunk(&self) -> usize {
-        (CHUNK_BYTES / (4 * self.vocab.max(1))).next_multiple_of(64)
+        (CHUNK_BYTES / (4 * self.vocab.max(1))).next_multiple_of(CHUNK_ROWS)
     }
 
     fn meaning(&self) -> Logits {
         Logits { vocab: self.vocab, softcap: self.softcap }
+    }
+
+    /// Hidden states as the products read them fastest.
+    fn operand(&self, hidden: &Tensor) -> Result<Tensor> {
+        let (n, width) = hidden.dims2("head")?;
+        let takes = |(_, w): &(usize, Weight)| coop::operands(hidden.device(), n, w.rows(), width) == Element::F16;
+        match self.shards.iter().all(takes) {
+            true => elementwise::round(hidden, To::Half("scratch")),
+            false => Ok(hidden.clone()),
+        }
     }
 
     /// Hidden states `[n, hidden]` to logits `[n, vocab]`.
@@ -115,7 +127,7 @@ pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, 
     for part in targets.chunks(head.chunk()) {
         let (rows, ids) = part?;
         let h = gather_rows(&hidden.value, &rows, To::default())?;
-        let logits = head.logits(&h)?;
+        let logits = head.logits(&head.operand(&h)?)?;
         let nll = match needed {
             true => cross_entropy_grad(&logits, &ids, head.meaning(), loss.scale * loss.gradient, To::default())?,
             false => cross_entropy(&logits, &ids, head.meaning(), To::default())?,

@@ -21,6 +21,7 @@ use crate::kernels::in_weight::InWeight;
 pub use crate::kernels::low_rank::Block;
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows, spread};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::parts::Sums;
 use crate::kernels::sparse::{SparseIndex, sddmm};
 use crate::tensor::{Element, Tensor, Weight};
 use std::sync::Arc;
@@ -183,19 +184,20 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         if let Some((s, ds)) = sparse.and_then(|s| Some((s, s.values.grad.as_ref()?))) {
             sddmm(&dy, &x.value, &s.index, ds)?;
         }
-        let mut v = None;
+        let (mut v, mut sums) = (None, Sums::default());
         if let (Some(lr), Some(u)) = (&low_rank, &u) {
             if let Some(db) = &lr.b.grad {
-                gradient_blocks(&dy, u, &lr.unscaled(out_features), db)?;
+                gradient_blocks(&dy, u, &lr.unscaled(out_features), db, &mut sums)?;
             }
             if lr.a.grad.is_some() || x.is_tracked() {
                 v = Some(project_blocks(&dy, &lr.b.value, &lr.blocks, To::default())?);
             }
             if let (Some(da), Some(v)) = (&lr.a.grad, &v) {
                 let again = self::dropped(drops.as_ref(), &x.value, lr)?;
-                gradient_rows(v, again.as_ref().unwrap_or(&x.value), da)?;
+                gradient_rows(v, again.as_ref().unwrap_or(&x.value), da, &mut sums)?;
             }
         }
+        sums.finish()?;
         grads.accumulate(&x, |sum| {
             // dropout's mask lies over V·A alone, so with it that part is a product of its own
             let masked = low_rank.as_ref().zip(v.as_ref()).filter(|(lr, _)| active(drops.as_ref(), lr));

@@ -11,6 +11,7 @@ use crate::kernels::in_weight::InWeight;
 use crate::kernels::low_rank::{Block, gather_add, spread};
 use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::parts::Sums;
 use crate::kernels::sparse::{SddmmWay, sddmm, sddmm_by};
 use crate::tensor::{Element, WeightFormat};
 
@@ -141,12 +142,20 @@ fn thin(model: &str, s: Shape, modules: &[usize], rank: usize) -> Vec<Speed> {
         }),
         speed("low_rank_gradient", what("dA"), floor(s.x, inn, a), move |f| {
             let (v, x, da) = (f.tensor(&[tokens, ranks])?, f.tensor_of(s.x, &[tokens, inn])?, f.tensor(&[ranks, inn])?);
-            Ok(Box::new(move || gradient_rows(&v, &x, &da)))
+            Ok(Box::new(move || {
+                let mut sums = Sums::default();
+                gradient_rows(&v, &x, &da, &mut sums)?;
+                sums.finish()
+            }))
         }),
         speed("low_rank_gradient", what("dB"), floor(s.dy, out, b), move |f| {
             let (dy, u, db) = (f.tensor_of(s.dy, &[tokens, out])?, f.tensor(&[tokens, ranks])?, f.tensor(&[b])?);
             let blocks = for_db.clone();
-            Ok(Box::new(move || gradient_blocks(&dy, &u, &blocks, &db)))
+            Ok(Box::new(move || {
+                let mut sums = Sums::default();
+                gradient_blocks(&dy, &u, &blocks, &db, &mut sums)?;
+                sums.finish()
+            }))
         }),
     ];
     if modules.len() > 1 {
