@@ -1,6 +1,7 @@
 //! Sums of parts: `shaders/sum_parts.wgsl`. A product with fewer tiles than a GPU has room for cuts its sum over k into parts,
 //! each of which goes to a copy of the result; the copies are added up in order, so that results repeat.
 
+use super::output::distinct;
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Grid, KernelSpec};
@@ -84,8 +85,8 @@ pub struct Sums {
 impl Sums {
     fn add(&mut self, sum: Sum) -> Result<()> {
         match self.waiting.take() {
-            // a launch has one writer of a buffer
-            Some(first) if first.c.slice().raw.id != sum.c.slice().raw.id => first.run_with(&sum),
+            // an element has one writer
+            Some(first) if distinct("sum_parts", &[], &[&first.c, &sum.c]).is_ok() => first.run_with(&sum),
             Some(first) => {
                 self.waiting = Some(sum);
                 first.run(true)

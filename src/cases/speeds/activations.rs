@@ -11,7 +11,7 @@ use crate::kernels::attention::{
 };
 use crate::kernels::dropout::{Dropout, dropout as drop_some};
 use crate::kernels::elementwise::{
-    Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_forward, scale,
+    Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_forward, round, scale,
 };
 use crate::kernels::embedding::{
     TokenOrder, columns, columns_add, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
@@ -168,6 +168,10 @@ fn pointwise(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> V
         speed("scale", &narrow, moved(2 * hidden), move |f| {
             let a = f.tensor(&[hidden])?;
             Ok(Box::new(move || scale(&a, 1.0)))
+        }),
+        speed("round", &narrow, Cost { flops: 0.0, bytes: 6.0 * hidden as f64 }, move |f| {
+            let (a, h) = (f.tensor(&[hidden])?, f.tensor_of(Element::F16, &[hidden])?);
+            Ok(Box::new(move || round(&a, To::Into(&h)).map(drop)))
         }),
         speed("glu", &wide, gates(2 * inner, inner), move |f| {
             let (gate, up, h) = (f.tensor(&[inner])?, f.tensor(&[inner])?, f.tensor_of(element, &[inner])?);
