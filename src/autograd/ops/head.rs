@@ -45,6 +45,8 @@ pub struct HeadLoss<'a> {
 const CHUNK_BYTES: usize = 128 << 20;
 /// Tokens of a chunk are a multiple of this: the rows of a product's largest tile, which a smaller rest would leave empty.
 const CHUNK_ROWS: usize = 128;
+/// Views of so many words are aligned.
+const ALIGNED: usize = 64;
 
 impl Targets {
     /// From shifted targets `[tokens]`, negative where ignored.
@@ -64,7 +66,7 @@ impl Targets {
         self.rows.is_empty()
     }
 
-    /// Parts of at most `size` tokens; `size` is a multiple of 64, so that views are aligned.
+    /// Parts of at most `size` tokens; `size` is a multiple of [`ALIGNED`].
     fn chunks(&self, size: usize) -> impl Iterator<Item = Result<(Tensor, Tensor)>> + '_ {
         (0..self.len()).step_by(size).map(move |first| {
             let n = size.min(self.len() - first);
@@ -74,8 +76,12 @@ impl Targets {
 }
 
 impl Head {
-    fn chunk(&self) -> usize {
-        (CHUNK_BYTES / (4 * self.vocab.max(1))).next_multiple_of(CHUNK_ROWS)
+    /// Tokens whose logits exist at once: whole tiles, or as many as one binding of this device holds.
+    fn chunk(&self, device: &Device) -> usize {
+        let row = 4 * self.vocab.max(1);
+        let bound = usize::try_from(device.caps().max_binding).unwrap_or(usize::MAX) / row;
+        let wanted = (CHUNK_BYTES / row).next_multiple_of(CHUNK_ROWS);
+        if wanted <= bound { wanted } else { (bound / ALIGNED * ALIGNED).max(ALIGNED) }
     }
 
     fn meaning(&self) -> Logits {
@@ -95,6 +101,7 @@ impl Head {
     /// Hidden states `[n, hidden]` to logits `[n, vocab]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let (n, _) = hidden.dims2("head")?;
+        let hidden = &self.operand(hidden)?;
         let logits = Tensor::empty(hidden.device(), &[n, self.vocab], "logits")?;
         for (first, shard) in &self.shards {
             let out = Out { stride_column: Some((self.vocab, *first)), ..Out::into(&logits) };
@@ -124,10 +131,10 @@ pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, 
     let needed = hidden.is_tracked() || head.grad.is_some();
     let d_hidden =
         if hidden.is_tracked() { Some(Tensor::zeros(device, hidden.value.shape(), "activations")?) } else { None };
-    for part in targets.chunks(head.chunk()) {
+    for part in targets.chunks(head.chunk(device)) {
         let (rows, ids) = part?;
         let h = gather_rows(&hidden.value, &rows, To::default())?;
-        let logits = head.logits(&head.operand(&h)?)?;
+        let logits = head.logits(&h)?;
         let nll = match needed {
             true => cross_entropy_grad(&logits, &ids, head.meaning(), loss.scale * loss.gradient, To::default())?,
             false => cross_entropy(&logits, &ids, head.meaning(), To::default())?,
@@ -151,10 +158,32 @@ pub fn head_loss(tape: &mut Tape, hidden: &Var, head: &Head, targets: &Targets, 
 /// The negative log-likelihood of each supervised token `[supervised]`, in nats; no gradient.
 pub fn head_nll(hidden: &Tensor, head: &Head, targets: &Targets) -> Result<Vec<f32>> {
     let mut all = Vec::with_capacity(targets.len());
-    for part in targets.chunks(head.chunk()) {
+    for part in targets.chunks(head.chunk(hidden.device())) {
         let (rows, ids) = part?;
         let logits = head.logits(&gather_rows(hidden, &rows, To::default())?)?;
         all.extend(cross_entropy(&logits, &ids, head.meaning(), To::default())?.read::<f32>()?);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Caps;
+    use crate::device::dry::DryBackend;
+
+    #[test]
+    fn chunks_are_whole_tiles_that_one_binding_holds() {
+        let chunk = |vocab: usize, mib: u64| {
+            let caps = Caps { max_binding: mib << 20, ..DryBackend::caps_for_tests() };
+            let device = Device::new(Box::new(DryBackend::new(caps)));
+            Head { shards: vec![], grad: None, vocab, softcap: None }.chunk(&device)
+        };
+        assert_eq!([chunk(49_152, 2048), chunk(128_256, 2048), chunk(262_144, 2048)], [768, 384, 128]);
+        // what WebGPU grants, and Mesa's software renderer
+        for vocab in [512, 32_000, 49_152, 128_256, 262_144] {
+            let tokens = chunk(vocab, 128);
+            assert!(tokens >= 64 && tokens % 64 == 0 && 4 * tokens * vocab <= 128 << 20, "{tokens} of {vocab}");
+        }
+    }
 }
