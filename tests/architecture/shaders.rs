@@ -164,8 +164,10 @@ fn check(spec: &KernelSpec) -> Result<(), String> {
 fn capabilities(feature: Feature) -> Capabilities {
     match feature {
         Feature::F16 => Capabilities::SHADER_FLOAT16,
-        Feature::Subgroup => Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER,
-        Feature::CoopMatrix => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16,
+        Feature::Subgroup => Capabilities::SUBGROUP,
+        Feature::CoopMatrix => {
+            Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP_BARRIER
+        }
         Feature::Int64 => Capabilities::SHADER_INT64,
         Feature::Timestamps => Capabilities::empty(),
     }

@@ -59,6 +59,11 @@ pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
         .join(" ")
 }
 
+/// What kernels on matrix units ask for. A barrier of a subgroup comes with subgroups on Vulkan and Metal, where such units are,
+/// and not on DX12, where subgroups do without.
+pub(super) const MATRIX_UNITS: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SUBGROUP_BARRIER);
+
 /// The adapter's features; matrix units only where they come in a shape that the shaders are written for.
 pub(super) fn offered(adapter: &wgpu::Adapter) -> wgpu::Features {
     let missing = match fragment(adapter) {
@@ -83,8 +88,8 @@ pub(super) fn fragment(adapter: &wgpu::Adapter) -> Option<u32> {
 pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {
     [
         (wgpu::Features::SHADER_F16, Feature::F16),
-        (wgpu::Features::SUBGROUP.union(wgpu::Features::SUBGROUP_BARRIER), Feature::Subgroup),
-        (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, Feature::CoopMatrix),
+        (wgpu::Features::SUBGROUP, Feature::Subgroup),
+        (MATRIX_UNITS, Feature::CoopMatrix),
         (wgpu::Features::TIMESTAMP_QUERY, Feature::Timestamps),
         (wgpu::Features::SHADER_INT64, Feature::Int64),
     ]

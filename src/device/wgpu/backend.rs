@@ -56,8 +56,8 @@ impl WgpuBackend {
         let limits = limits(&adapter, options);
         let wanted = [
             (Feature::F16, wgpu::Features::SHADER_F16),
-            (Feature::Subgroup, wgpu::Features::SUBGROUP.union(wgpu::Features::SUBGROUP_BARRIER)),
-            (Feature::CoopMatrix, wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            (Feature::Subgroup, wgpu::Features::SUBGROUP),
+            (Feature::CoopMatrix, adapters::MATRIX_UNITS),
             (Feature::Timestamps, wgpu::Features::TIMESTAMP_QUERY),
             (Feature::Int64, wgpu::Features::SHADER_INT64),
         ];
