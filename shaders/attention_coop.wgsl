@@ -23,9 +23,7 @@ enable wgpu_cooperative_matrix;
 //
 // Every array in workgroup memory is of vec4s, and lines are padded by one or two of them against bank conflicts. OUT16 = 1
 // (PASS 0): out is f16.
-{% if OUT16 %}
 {% include "lib/halves.wgsl" %}
-{% endif %}
 {% if SOFTCAP %}
 {% include "lib/softcap.wgsl" %}
 {% endif %}
@@ -102,15 +100,6 @@ fn key_at(row: u32, kv_head: u32) -> u32 {
     return (min(row, p.kv_rows - 1u) * p.kv_heads + kv_head) * {{ D4 }}u;
 }
 
-// Eight halves as they are bound.
-fn low(w: vec4<u32>) -> vec4<f16> {
-    return vec4<f16>(vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y)));
-}
-
-fn high(w: vec4<u32>) -> vec4<f16> {
-    return vec4<f16>(vec4<f32>(unpack2x16float(w.z), unpack2x16float(w.w)));
-}
-
 {% macro eight(buffer, at) %}{% if buffer == "d_out" %}stats[d_out + {{ at }}]{% else %}{{ buffer }}[{{ at }}]{% endif %}{% endmacro %}
 
 {# the rows' operand, a fragment of rows of each subgroup at a time, by way of workgroup memory #}
@@ -124,8 +113,8 @@ fn high(w: vec4<u32>) -> vec4<f16> {
         var w = vec4<u32>();
         {% if PADDED %}if (chunk < {{ OWN8 }}u) {% endif %}{ w = {{ eight(buffer, "from_at") }}; }
         let to = line * {{ LT }}u + 2u * chunk;
-        tiles[to] = low(w);
-        tiles[to + 1u] = high(w);
+        tiles[to] = vec4<f16>(floats4(w.xy));
+        tiles[to + 1u] = vec4<f16>(floats4(w.zw));
     }
     workgroupBarrier();
 {% for d in range(FD) %}
@@ -167,8 +156,8 @@ fn high(w: vec4<u32>) -> vec4<f16> {
 {% endif %}
 {% for t in range(2) %}
             let of{{ t }} = {% if PADDED %}select(vec4<u32>(), w{{ t }}_{{ n }}, inside){% else %}w{{ t }}_{{ n }}{% endif %};
-            tiles[to + {{ t * TILE }}u] = low(of{{ t }});
-            tiles[to + {{ t * TILE + 1 }}u] = high(of{{ t }});
+            tiles[to + {{ t * TILE }}u] = vec4<f16>(floats4(of{{ t }}.xy));
+            tiles[to + {{ t * TILE + 1 }}u] = vec4<f16>(floats4(of{{ t }}.zw));
 {% endfor %}
         }
 {% endfor %}

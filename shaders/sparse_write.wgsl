@@ -34,10 +34,8 @@ struct Params {
 {% endif %}
 
 {% for x in PARTS %}
-// Position of entry e of S in its bucket: (row of 4) · 8 + (column of 4), then row and column in the 4 × 4 patch.
-fn position{{ x }}(e: u32) -> u32 {
-    return (s_index{{ x }}[p.s_positions{{ x }} + (e >> 1u)] >> ((e & 1u) << 4u)) & 0xffffu;
-}
+{% set SUFFIX = x %}
+{% include "lib/position.wgsl" %}
 
 // The element of W at a position in a bucket.
 fn element_at{{ x }}(bucket: u32, at: u32) -> u32 {
