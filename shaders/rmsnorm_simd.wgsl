@@ -1,6 +1,6 @@
 // rmsnorm.wgsl for software renderers: one subgroup of SG lanes is a workgroup and takes ROWS rows, which share what is
 // loaded of w. Elements come in pairs, as u64 (see matmul_simd.wgsl), and nothing goes through workgroup memory. cols is
-// even. Rows past the end read the last one and store nothing.
+// even. Rows past the end read the last one and store nothing. ADD as there.
 {% include "lib/grid.wgsl" %}
 {% include "lib/pair.wgsl" %}
 struct Params { base: u32, groups: u32, rows: u32, cols: u32, eps: f32, }
@@ -13,11 +13,19 @@ struct Params { base: u32, groups: u32, rows: u32, cols: u32, eps: f32, }
 @group(0) @binding(4) var<storage, read_write> dx: array<u64>;   // [rows, cols]
 @group(0) @binding(5) var<uniform> p: Params;
 {% else %}
+{% set Y = 4 if ADD else 2 %}
+{% if ADD %}
+@group(0) @binding(0) var<storage, read> a: array<u64>;          // [rows, cols]
+@group(0) @binding(1) var<storage, read> b: array<u64>;          // [rows, cols]
+@group(0) @binding(2) var<storage, read> w: array<u64>;          // [cols]
+@group(0) @binding(3) var<storage, read_write> x: array<u64>;    // [rows, cols]
+{% else %}
 @group(0) @binding(0) var<storage, read> x: array<u64>;          // [rows, cols]
 @group(0) @binding(1) var<storage, read> w: array<u64>;          // [cols]
-@group(0) @binding(2) var<storage, read_write> y: array<u64>;    // [rows, cols]
-@group(0) @binding(3) var<storage, read_write> rstd: array<f32>; // [rows]
-@group(0) @binding(4) var<uniform> p: Params;
+{% endif %}
+@group(0) @binding({{ Y }}) var<storage, read_write> y: array<u64>;    // [rows, cols]
+@group(0) @binding({{ Y + 1 }}) var<storage, read_write> rstd: array<f32>; // [rows]
+@group(0) @binding({{ Y + 2 }}) var<uniform> p: Params;
 {% endif %}
 
 fn gain(i: u32) -> vec2<f32> {
@@ -40,7 +48,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         let g = gain(i);
 {% endif %}
 {% for r in range(ROWS) %}
+{% if ADD %}
+        let x{{ r }} = pair(a[at{{ r }} + i]) + pair(b[at{{ r }} + i]);
+        if (row + {{ r }}u < p.rows) { x[at{{ r }} + i] = join(x{{ r }}.x, x{{ r }}.y); }
+{% else %}
         let x{{ r }} = pair(x[at{{ r }} + i]);
+{% endif %}
         sum{{ r }} += {% if BACKWARD %}pair(dy[at{{ r }} + i]) * g * x{{ r }}{% else %}x{{ r }} * x{{ r }}{% endif %};
 {% endfor %}
     }

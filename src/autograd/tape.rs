@@ -233,11 +233,8 @@ impl Grads {
     /// `var` is not tracked.
     pub fn accumulate(&mut self, var: &Var, f: impl FnOnce(Option<&Tensor>) -> Result<Tensor>) -> Result<()> {
         let Some(id) = var.id else { return Ok(()) };
-        let sum = match self.0.remove(&id) {
-            // a residual connection hands one tensor to two gradients: adding in place would change both
-            Some(shared) if shared.is_shared() => Some(shared.duplicate("activations")?),
-            other => other,
-        };
+        // a residual connection hands one tensor to two gradients: adding in place would change both
+        let sum = self.0.remove(&id).map(Tensor::unshared).transpose()?;
         let gradient = f(sum.as_ref())?;
         self.0.insert(id, gradient);
         Ok(())

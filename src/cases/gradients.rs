@@ -60,6 +60,15 @@ pub enum Shape {
         /// Of the result.
         element: Element,
     },
+    /// a and b `[rows, width]`, added and then normalised.
+    AddNorm {
+        rows: usize,
+        width: usize,
+        /// Of the norm.
+        y: Element,
+        /// Of the gradient of b.
+        db: Element,
+    },
     Rope {
         heads: usize,
         head_dim: usize,
@@ -118,7 +127,6 @@ pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
     (&topk::SELECT, "masks, behind the gradients"),
     (&topk::TIES, "masks, behind the gradients"),
     (&topk::TIES_BEFORE, "masks, behind the gradients"),
-    (&elementwise::ROUND, "the gradient of a rounded copy is its own"),
     (&in_weight::SPARSE_WRITE_BOTH, "two of sparse_write, behind the optimiser"),
 ];
 
@@ -187,6 +195,16 @@ const NORM: &[&Kernel] = &[
     &norm::RMSNORM_WEIGHT,
     &parts::SUM_PARTS,
 ];
+const ADD_NORM: &[&Kernel] = &[
+    &norm::ADD_RMSNORM,
+    &norm::ADD_RMSNORM_SIMD,
+    &norm::RMSNORM_BACKWARD,
+    &norm::RMSNORM_BACKWARD_SIMD,
+    &norm::RMSNORM_BACKWARD_ROUND,
+    &norm::RMSNORM_WEIGHT,
+    &parts::SUM_PARTS,
+    &elementwise::ROUND,
+];
 const ROPE: &[&Kernel] = &[&rope::ROPE, &rope::ROPE_SPLIT, &rope::ROPE_MERGE];
 const MLP: &[&Kernel] = &[
     &elementwise::GLU,
@@ -243,6 +261,11 @@ pub fn gradients() -> Vec<Gradient> {
     for (rows, heads, width) in [(7, 1, 13), (3, 1, 64), (5, 3, 8), (33, 1, 4), (1, 1, 129)] {
         for (unit_offset, element) in [false, true].iter().flat_map(|&u| elements(width).map(move |e| (u, e))) {
             put("norm", NORM, Shape::Norm { rows, heads, width, unit_offset, element });
+        }
+    }
+    for (rows, width) in [(7, 13), (3, 64), (33, 4)] {
+        for (y, db) in elements(width).flat_map(|y| elements(width).map(move |db| (y, db))) {
+            put("norm", ADD_NORM, Shape::AddNorm { rows, width, y, db });
         }
     }
     for (heads, head_dim) in [(1, 8), (3, 16)] {

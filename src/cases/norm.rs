@@ -1,10 +1,11 @@
 //! RMSNorm: `y = x·rstd·g`, its input and weight gradients.
 
-use super::{Exact, Level, Op, Row, Trial, elements, quick_at};
+use super::{Exact, Guarded, Level, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::norm::{RMSNORM, RMSNORM_BACKWARD, RMSNORM_BACKWARD_SIMD, RMSNORM_SIMD, RMSNORM_WEIGHT};
-use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
+use crate::kernels::norm::{ADD_RMSNORM, ADD_RMSNORM_SIMD, RMSNORM, RMSNORM_SIMD};
+use crate::kernels::norm::{RMSNORM_BACKWARD, RMSNORM_BACKWARD_ROUND, RMSNORM_BACKWARD_SIMD, RMSNORM_WEIGHT};
+use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
 use crate::kernels::parts::SUM_PARTS;
 use crate::tensor::{Element, Tensor};
 
@@ -13,11 +14,13 @@ const FORWARD: Op = Op {
     kernels: &[&RMSNORM, &RMSNORM_SIMD],
     why: "a mean of cols squares, its inverse root, two products: √cols times the rounding of one, and that of an f16",
 };
+const ADD: Op = Op { name: "add_rmsnorm", kernels: &[&ADD_RMSNORM, &ADD_RMSNORM_SIMD], ..FORWARD };
 const BACKWARD: Op = Op {
     name: "rmsnorm_backward",
     kernels: &[&RMSNORM_BACKWARD, &RMSNORM_BACKWARD_SIMD],
     why: "a sum over cols for the row's dot, doubled for the products with rstd on both sides",
 };
+const ROUND: Op = Op { name: "rmsnorm_backward_round", kernels: &[&RMSNORM_BACKWARD_ROUND], ..BACKWARD };
 const WEIGHT: Op = Op {
     name: "rmsnorm_weight",
     kernels: &[&RMSNORM_BACKWARD, &RMSNORM_BACKWARD_SIMD, &RMSNORM_WEIGHT, &SUM_PARTS],
@@ -37,11 +40,15 @@ pub(super) fn rows() -> Vec<Row> {
             let what = format!("{}x{}{}", size.0, size.1, if unit { " 1 + w" } else { "" });
             for (y, to) in elements(size.1) {
                 rows.push(FORWARD.row(level, format!("{what}{to}"), move |t| forward(t, size, unit, y)));
+                rows.push(ADD.row(level, format!("{what}{to}"), move |t| add_forward(t, size, unit, y)));
             }
             rows.push(WEIGHT.row(level, &what, move |t| weight(t, size, unit)));
             for add in [false, true] {
                 let what = format!("{what}{}", if add { " +=" } else { "" });
-                rows.push(BACKWARD.row(level, what, move |t| backward(t, size, unit, add)));
+                rows.push(BACKWARD.row(level, &what, move |t| backward(t, size, unit, add, false)));
+                if size.1.is_multiple_of(4) {
+                    rows.push(ROUND.row(level, what, move |t| backward(t, size, unit, add, true)));
+                }
             }
         }
     }
@@ -87,29 +94,51 @@ impl Data {
 
 fn forward(t: &mut Trial<'_>, size: (usize, usize), unit: bool, y: Element) -> Result<()> {
     let d = Data::new(t, size, unit);
-    let roughness = (d.cols as f64).sqrt();
     let (tx, tw) = (t.up(&[d.rows, d.cols], &d.x)?, t.up(&[d.cols], &d.w)?);
     let (y, rstd) = (t.out_of(y, &[d.rows, d.cols])?, t.out(&[d.rows])?);
     rmsnorm_forward(&tx, &tw, d.norm, To::Into(&y.tensor), To::Into(&rstd.tensor))?;
-    let want = (0..d.x.len()).map(|i| Data::at(&d.x, i) * d.exact_rstd(i / d.cols) * d.gain(i % d.cols));
-    t.compare("y", &y, want.map(|v| Exact::of(v).looser(roughness)))?;
-    t.compare("rstd", &rstd, (0..d.rows).map(|row| Exact::of(d.exact_rstd(row)).looser(roughness)))
+    compare_normed(t, &d, &y, &rstd)
 }
 
-fn run(t: &Trial<'_>, d: &Data, dx: To<'_>, dw: Option<&Tensor>) -> Result<()> {
+fn add_forward(t: &mut Trial<'_>, size: (usize, usize), unit: bool, y: Element) -> Result<()> {
+    let mut d = Data::new(t, size, unit);
+    let shape = [d.rows, d.cols];
+    let b = t.random(d.x.len());
+    let (ta, tb, tw) = (t.up(&shape, &d.x)?, t.up(&shape, &b)?, t.up(&[d.cols], &d.w)?);
+    let (x, y, rstd) = (t.out(&shape)?, t.out_of(y, &shape)?, t.out(&[d.rows])?);
+    let to = [&x, &y, &rstd].map(|out| To::Into(&out.tensor));
+    add_rmsnorm_forward([&ta, &tb], &tw, d.norm, to)?;
+    t.compare("x", &x, d.x.iter().zip(&b).map(|(a, b)| Exact::sum([f64::from(*a), f64::from(*b)])))?;
+    // the norm is that of the sum as it is stored
+    d.x.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
+    compare_normed(t, &d, &y, &rstd)
+}
+
+fn compare_normed(t: &mut Trial<'_>, d: &Data, y: &Guarded, rstd: &Guarded) -> Result<()> {
+    let roughness = (d.cols as f64).sqrt();
+    let want = (0..d.x.len()).map(|i| Data::at(&d.x, i) * d.exact_rstd(i / d.cols) * d.gain(i % d.cols));
+    t.compare("y", y, want.map(|v| Exact::of(v).looser(roughness)))?;
+    t.compare("rstd", rstd, (0..d.rows).map(|row| Exact::of(d.exact_rstd(row)).looser(roughness)))
+}
+
+fn run(t: &Trial<'_>, d: &Data, dx: To<'_>, rounded: Option<To<'_>>, dw: Option<&Tensor>) -> Result<()> {
     let shape = [d.rows, d.cols];
     let (tx, tdy) = (t.up(&shape, &d.x)?, t.up(&shape, &d.dy)?);
     let (tw, rstd) = (t.up(&[d.cols], &d.w)?, t.up(&[d.rows], &d.rstd)?);
-    rmsnorm_backward(&tdy, &tx, &tw, &rstd, d.norm, dx, dw)?;
-    Ok(())
+    match rounded {
+        None => rmsnorm_backward(&tdy, &tx, &tw, &rstd, d.norm, dx, dw).map(drop),
+        Some(rounded) => rmsnorm_backward_round([&tdy, &tx, &tw, &rstd], d.norm, dx, rounded, dw).map(drop),
+    }
 }
 
-fn backward(t: &mut Trial<'_>, size: (usize, usize), unit: bool, add: bool) -> Result<()> {
+fn backward(t: &mut Trial<'_>, size: (usize, usize), unit: bool, add: bool, round: bool) -> Result<()> {
     let d = Data::new(t, size, unit);
     let start = t.random(d.x.len());
     let shape = [d.rows, d.cols];
     let dx = if add { t.holding(&shape, &start)? } else { t.out(&shape)? };
-    run(t, &d, if add { To::AddTo(&dx.tensor) } else { To::Into(&dx.tensor) }, None)?;
+    let rounded = if round { Some(t.out_of(Element::F16, &shape)?) } else { None };
+    let to = if add { To::AddTo(&dx.tensor) } else { To::Into(&dx.tensor) };
+    run(t, &d, to, rounded.as_ref().map(|r| To::Into(&r.tensor)), None)?;
     let mut want = Vec::with_capacity(d.x.len());
     for row in 0..d.rows {
         let r = d.exact_rstd(row);
@@ -128,6 +157,9 @@ fn backward(t: &mut Trial<'_>, size: (usize, usize), unit: bool, add: bool) -> R
             want.push(e);
         }
     }
+    if let Some(rounded) = &rounded {
+        t.compare("dx in f16", rounded, want.iter().copied())?;
+    }
     t.compare("dx", &dx, want)
 }
 
@@ -135,7 +167,7 @@ fn weight(t: &mut Trial<'_>, size: (usize, usize), unit: bool) -> Result<()> {
     let d = Data::new(t, size, unit);
     let start = t.random(d.cols);
     let dw = t.holding(&[d.cols], &start)?;
-    run(t, &d, To::default(), Some(&dw.tensor))?;
+    run(t, &d, To::default(), None, Some(&dw.tensor))?;
     let want = (0..d.cols).map(|c| {
         let term =
             |row: usize| Data::at(&d.dy, row * d.cols + c) * Data::at(&d.x, row * d.cols + c) * d.exact_rstd(row);

@@ -7,7 +7,7 @@ use super::parts::sum_parts;
 use super::{kernel, launch, simd};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, DeviceClass, Grid, Kernel, KernelSpec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
 
@@ -22,9 +22,24 @@ kernel!(
     [read("dy"), read("x"), read("w"), read("rstd"), write("dx")]
 );
 kernel!(
+    /// `x = a + b`, and [`RMSNORM`] of it.
+    ADD_RMSNORM, "add_rmsnorm", "rmsnorm.wgsl", RmsNormParams,
+    [read("a"), read("b"), read("w"), write("x"), write("y").half_if("OUT16"), write("rstd")]
+);
+kernel!(
+    /// [`RMSNORM_BACKWARD`], with a copy of dx in f16.
+    RMSNORM_BACKWARD_ROUND, "rmsnorm_backward_round", "rmsnorm.wgsl", RmsNormParams,
+    [read("dy"), read("x"), read("w"), read("rstd"), write("dx"), write("rounded").half_if("ROUND")]
+);
+kernel!(
     /// [`RMSNORM`] by subgroups.
     RMSNORM_SIMD, "rmsnorm_simd", "rmsnorm_simd.wgsl", RmsNormParams,
     [read("x"), read("w"), write("y"), write("rstd")], needs Subgroup Int64
+);
+kernel!(
+    /// [`ADD_RMSNORM`] by subgroups.
+    ADD_RMSNORM_SIMD, "add_rmsnorm_simd", "rmsnorm_simd.wgsl", RmsNormParams,
+    [read("a"), read("b"), read("w"), write("x"), write("y"), write("rstd")], needs Subgroup Int64
 );
 kernel!(
     /// [`RMSNORM_BACKWARD`] by subgroups.
@@ -94,20 +109,51 @@ fn lanes(caps: &Caps, cols: usize, half: bool) -> Lanes {
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn rmsnorm_forward(x: &Tensor, w: &Tensor, norm: RmsNorm, y: To<'_>, rstd: To<'_>) -> Result<(Tensor, Tensor)> {
+    forward([x], w, norm, None, y, rstd).map(|[_, y, rstd]| (y, rstd))
+}
+
+/// [`rmsnorm_forward`] of `x = a + b`, of `[rows, cols]` each; returns x too: `[x, y, rstd]`.
+///
+/// # Errors
+/// As [`rmsnorm_forward`].
+pub fn add_rmsnorm_forward(
+    [a, b]: [&Tensor; 2],
+    w: &Tensor,
+    norm: RmsNorm,
+    [x, y, rstd]: [To<'_>; 3],
+) -> Result<[Tensor; 3]> {
+    forward([a, b], w, norm, Some(x), y, rstd)
+}
+
+/// `sum`: where a sum of two goes.
+fn forward<const N: usize>(
+    parts: [&Tensor; N],
+    w: &Tensor,
+    norm: RmsNorm,
+    sum: Option<To<'_>>,
+    y: To<'_>,
+    rstd: To<'_>,
+) -> Result<[Tensor; 3]> {
     let op = "rmsnorm";
-    let (rows, cols) = x.dims2(op)?;
+    let first = parts[0];
+    let (rows, cols) = first.dims2(op)?;
+    parts.iter().try_for_each(|t| t.expect_shape(op, "b", first.shape()).map(drop))?;
     w.expect_shape(op, "w", &[cols])?;
-    let device = x.device();
-    let y = y.overwritten(device, op, x.shape())?;
+    let device = first.device();
+    let x = sum.map(|x| x.overwritten(device, op, first.shape())).transpose()?;
+    let y = y.overwritten(device, op, first.shape())?;
     let rstd = rstd.overwritten(device, op, &[rows])?;
-    distinct(op, &[x, w], &[&y, &rstd])?;
+    let inputs = || parts.iter().copied().chain([w]);
+    let outputs = || x.iter().chain([&y, &rstd]);
+    distinct(op, &inputs().collect::<Vec<_>>(), &outputs().collect::<Vec<_>>())?;
     let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
     let half = halves(op, &y, cols)?;
     let lanes = lanes(device.caps(), cols, half);
-    let spec = forward_spec(norm.unit_offset, lanes.vec(cols), half, lanes);
-    let bindings = [x.slice(), w.slice(), y.slice(), rstd.slice()];
-    launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(3 * x.len(), 2.0))?;
-    Ok((y, rstd))
+    let spec = forward_spec(norm.unit_offset, lanes.vec(cols), half, x.is_some(), lanes);
+    let bindings: Vec<_> = inputs().chain(outputs()).map(Tensor::slice).collect();
+    let cost = streaming((2 * N + 1) * first.len(), 2.0);
+    launch(device, &spec, &bindings, &params, lanes.groups(rows), cost)?;
+    Ok([x.unwrap_or_else(|| first.clone()), y, rstd])
 }
 
 /// `dx` of dy and x `[rows, cols]`, w `[cols]` and the forward's `rstd [rows]`; adds the gradient of w to `dw [cols]`
@@ -124,7 +170,33 @@ pub fn rmsnorm_backward(
     dx: To<'_>,
     dw: Option<&Tensor>,
 ) -> Result<Tensor> {
+    backward([dy, x, w, rstd], norm, dx, None, dw).map(|(dx, _)| dx)
+}
+
+/// [`rmsnorm_backward`] that leaves what dx is then in f16 as well, where cols is a multiple of 4; operands are dy, x, w and rstd.
+///
+/// # Errors
+/// As [`rmsnorm_backward`].
+pub fn rmsnorm_backward_round(
+    operands: [&Tensor; 4],
+    norm: RmsNorm,
+    dx: To<'_>,
+    rounded: To<'_>,
+    dw: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let (dx, rounded) = backward(operands, norm, dx, Some(rounded), dw)?;
+    rounded.map(|rounded| (dx, rounded)).ok_or_else(|| Error::shape("rmsnorm_backward", "nothing was rounded"))
+}
+
+fn backward(
+    operands: [&Tensor; 4],
+    norm: RmsNorm,
+    dx: To<'_>,
+    rounded: Option<To<'_>>,
+    dw: Option<&Tensor>,
+) -> Result<(Tensor, Option<Tensor>)> {
     let op = "rmsnorm_backward";
+    let [dy, x, w, rstd] = operands;
     let (rows, cols) = x.dims2(op)?;
     dy.expect_shape(op, "dy", x.shape())?;
     w.expect_shape(op, "w", &[cols])?;
@@ -132,16 +204,21 @@ pub fn rmsnorm_backward(
     let device = x.device();
     let accumulate = dx.accumulates();
     let dx = dx.tensor(device, op, x.shape())?;
-    distinct(op, &[dy, x, w, rstd], &[&dx])?;
+    let rounded = rounded.map(|to| to.overwritten(device, op, x.shape())).transpose()?;
+    let outputs = || [&dx].into_iter().chain(&rounded);
+    distinct(op, &operands, &outputs().collect::<Vec<_>>())?;
+    if let Some(rounded) = &rounded {
+        halves(op, rounded, cols)?;
+    }
     let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
-    let lanes = lanes(device.caps(), cols, false);
-    let spec = backward_spec(norm.unit_offset, lanes.vec(cols), accumulate, lanes);
-    let bindings = [dy.slice(), x.slice(), w.slice(), rstd.slice(), dx.slice()];
+    let lanes = lanes(device.caps(), cols, rounded.is_some());
+    let spec = backward_spec(norm.unit_offset, lanes.vec(cols), accumulate, rounded.is_some(), lanes);
+    let bindings: Vec<_> = operands.into_iter().chain(outputs()).map(Tensor::slice).collect();
     launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(5 * x.len(), 2.0))?;
     if let Some(dw) = dw {
         weight_gradient(dy, x, rstd, dw)?;
     }
-    Ok(dx)
+    Ok((dx, rounded))
 }
 
 /// `dw [cols] += Σ_row dy·x·rstd`, in two steps of fixed order.
@@ -200,17 +277,26 @@ impl Lanes {
     }
 }
 
-fn forward_spec(unit: bool, vec: bool, half: bool, lanes: Lanes) -> KernelSpec {
+fn forward_spec(unit: bool, vec: bool, half: bool, add: bool, lanes: Lanes) -> KernelSpec {
     let mut consts = vec![("BACKWARD", 0), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", half.into())];
+    consts.extend([("ADD", add.into()), ("ROUND", 0)]);
     consts.extend(lanes.consts());
-    KernelSpec::new(lanes.kernel(&RMSNORM, &RMSNORM_SIMD), consts)
+    let kernel = match add {
+        false => lanes.kernel(&RMSNORM, &RMSNORM_SIMD),
+        true => lanes.kernel(&ADD_RMSNORM, &ADD_RMSNORM_SIMD),
+    };
+    KernelSpec::new(kernel, consts)
 }
 
-fn backward_spec(unit: bool, vec: bool, accumulate: bool, lanes: Lanes) -> KernelSpec {
-    let mut consts = vec![("BACKWARD", 1), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", 0)];
-    consts.push(("ACCUMULATE", accumulate.into()));
+fn backward_spec(unit: bool, vec: bool, accumulate: bool, round: bool, lanes: Lanes) -> KernelSpec {
+    let mut consts = vec![("BACKWARD", 1), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", 0), ("ADD", 0)];
+    consts.extend([("ACCUMULATE", accumulate.into()), ("ROUND", round.into())]);
     consts.extend(lanes.consts());
-    KernelSpec::new(lanes.kernel(&RMSNORM_BACKWARD, &RMSNORM_BACKWARD_SIMD), consts)
+    let kernel = match round {
+        false => lanes.kernel(&RMSNORM_BACKWARD, &RMSNORM_BACKWARD_SIMD),
+        true => &RMSNORM_BACKWARD_ROUND,
+    };
+    KernelSpec::new(kernel, consts)
 }
 
 fn weight_spec(vec: bool) -> KernelSpec {
@@ -225,9 +311,12 @@ pub fn variants() -> Vec<KernelSpec> {
         all.push(weight_spec(vec));
         let subgroups = simd::LANES.map(Lanes::Subgroup).into_iter().filter(|_| vec);
         for (lanes, unit) in [SOFTWARE, NARROW, WIDE].into_iter().chain(subgroups).flat_map(|l| flags.map(|u| (l, u))) {
-            let halves = flags.into_iter().filter(|half| !half || (vec && !matches!(lanes, Lanes::Subgroup(_))));
-            all.extend(halves.map(|half| forward_spec(unit, vec, half, lanes)));
-            all.extend(flags.map(|accumulate| backward_spec(unit, vec, accumulate, lanes)));
+            // f16 comes four at a time, from threads
+            let halves = || flags.into_iter().filter(|half| !half || (vec && !matches!(lanes, Lanes::Subgroup(_))));
+            for other in flags {
+                all.extend(halves().map(|half| forward_spec(unit, vec, half, other, lanes)));
+                all.extend(halves().map(|round| backward_spec(unit, vec, other, round, lanes)));
+            }
         }
     }
     all

@@ -45,18 +45,23 @@ impl Decoder {
     /// first one's input for the backward pass and compute the rest again; 0 keeps all.
     pub fn hidden(&self, tape: &mut Tape, input: &Input, checkpointing: usize) -> Result<Var> {
         tape.enter(|| "model.embed_tokens");
-        let mut x = ops::embed(tape, &self.embedding, &input.tokens)?;
+        let mut stream = Stream::from(ops::embed(tape, &self.embedding, &input.tokens)?);
         let layers: Vec<_> = self.layers.iter().cloned().enumerate().collect();
         for group in layers.chunks(checkpointing.max(1)) {
             let (group, input) = (group.to_vec(), input.clone());
-            let run = move |tape: &mut Tape, x: &Var| {
+            let run = move |tape: &mut Tape, stream: Stream| {
                 let mut layers = group.iter();
-                layers.try_fold(x.clone(), |x, (i, layer)| layer.forward(tape, &x, *i, &input))
+                layers.try_fold(stream, |stream, (i, layer)| layer.forward(tape, stream, *i, &input))
             };
-            x = if checkpointing > 0 { tape.checkpoint(&x, run)? } else { run(tape, &x)? };
+            stream = if checkpointing > 0 {
+                let x = stream.whole(tape)?;
+                tape.checkpoint(&x, move |tape, x| run(tape, x.clone().into())?.whole(tape))?.into()
+            } else {
+                run(tape, stream)?
+            };
         }
         tape.enter(|| "model.norm");
-        ops::rmsnorm(tape, &x, &self.norm, Element::F32)
+        stream.norm(tape, &self.norm, Element::F32)
     }
 
     /// Brings weights that hold their sparse adapters up to date with the adapters' values; see [`Linear::attach`].
@@ -74,29 +79,67 @@ impl Decoder {
     }
 }
 
+/// The residual stream `[tokens, hidden]`. What a block adds to it waits for the norm behind, which takes both at once.
+struct Stream {
+    x: Var,
+    /// With what its gradient is best made of.
+    added: Option<(Var, Element)>,
+}
+
+impl From<Var> for Stream {
+    fn from(x: Var) -> Self {
+        Stream { x, added: None }
+    }
+}
+
+impl Stream {
+    /// Everything added up, and normalised: made of `y`.
+    fn norm(&mut self, tape: &mut Tape, norm: &Norm, y: Element) -> Result<Var> {
+        match self.added.take() {
+            None => ops::rmsnorm(tape, &self.x, norm, y),
+            Some((b, gradient)) => {
+                let [x, y] = ops::add_rmsnorm(tape, [&self.x, &b], norm, y, gradient)?;
+                self.x = x;
+                Ok(y)
+            }
+        }
+    }
+
+    fn whole(self, tape: &mut Tape) -> Result<Var> {
+        self.added.map_or(Ok(self.x.clone()), |(b, _)| ops::add(tape, &self.x, &b))
+    }
+}
+
 impl Layer {
-    fn forward(&self, tape: &mut Tape, x: &Var, index: usize, input: &Input) -> Result<Var> {
-        let after = self.output_norms.as_ref();
-        let (tokens, _) = x.value.dims2("layer")?;
-        let norm = |tape: &mut Tape, x: &Var, norm: &Norm, y: Element| {
+    fn forward(&self, tape: &mut Tape, mut stream: Stream, index: usize, input: &Input) -> Result<Stream> {
+        let (tokens, _) = stream.x.value.dims2("layer")?;
+        let enter = |tape: &mut Tape, norm: &Norm| {
             tape.enter(|| format!("model.layers.{index}.{}", self.name_of(norm)));
-            ops::rmsnorm(tape, x, norm, y)
         };
-        // what a norm in front of linears makes, and one that the residual stream takes
-        let (qkv, gate_up) = (self.attention.qkv.operands(tape, tokens), self.mlp.gate_up.operands(tape, tokens));
-        let stream = Element::F32;
-        let add = |tape: &mut Tape, a: &Var, b: &Var| {
-            tape.enter(|| format!("model.layers.{index}"));
-            ops::add(tape, a, b)
+        // what a block adds, behind its norm if it has one
+        let added = |tape: &mut Tape, h: Var, last: &Linear, norm: Option<&Norm>| -> Result<_> {
+            Ok(Some(match norm {
+                None => (h, last.operands(tape, tokens)),
+                Some(norm) => {
+                    enter(tape, norm);
+                    (ops::rmsnorm(tape, &h, norm, Element::F32)?, Element::F32)
+                }
+            }))
         };
-        let h = norm(tape, x, &self.input_norm, qkv)?;
+        let (after_attention, after_mlp) = self.output_norms.as_ref().map(|(a, m)| (a, m)).unzip();
+
+        let operands = self.attention.qkv.operands(tape, tokens);
+        enter(tape, &self.input_norm);
+        let h = stream.norm(tape, &self.input_norm, operands)?;
         let h = self.attention.forward(tape, &h, index, &input.positions, &input.pass)?;
-        let h = after.map_or(Ok(h.clone()), |(n, _)| norm(tape, &h, n, stream))?;
-        let x = add(tape, x, &h)?;
-        let h = norm(tape, &x, &self.mlp_norm, gate_up)?;
+        stream.added = added(tape, h, &self.attention.o_proj, after_attention)?;
+
+        let operands = self.mlp.gate_up.operands(tape, tokens);
+        enter(tape, &self.mlp_norm);
+        let h = stream.norm(tape, &self.mlp_norm, operands)?;
         let h = self.mlp.forward(tape, &h)?;
-        let h = after.map_or(Ok(h.clone()), |(_, n)| norm(tape, &h, n, stream))?;
-        add(tape, &x, &h)
+        stream.added = added(tape, h, &self.mlp.down_proj, after_mlp)?;
+        Ok(stream)
     }
 
     /// The name of one of the layer's norms.

@@ -228,6 +228,11 @@ impl Tensor {
         self.device.copy(&self.slice(), &t.slice())?;
         Ok(t)
     }
+
+    /// The same activation, which nobody else holds: a copy, where somebody does.
+    pub fn unshared(self) -> Result<Tensor> {
+        if self.is_shared() { self.duplicate("activations") } else { Ok(self) }
+    }
 }
 
 /// Refuses rows of an odd number of f16.

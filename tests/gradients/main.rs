@@ -61,6 +61,7 @@ fn check(row: &Gradient) -> BTreeSet<&'static str> {
         Shape::Norm { rows, heads, width, unit_offset, element } => {
             pointwise::check_norm(rows, heads, width, unit_offset, element)
         }
+        Shape::AddNorm { rows, width, y, db } => pointwise::check_add_norm([rows, width], y, db),
         Shape::Rope { heads, head_dim } => pointwise::check_rope(heads, head_dim),
         Shape::Split { tokens, heads, kv_heads, head_dim, element } => {
             stacked::check_split(tokens, heads, kv_heads, head_dim, element)

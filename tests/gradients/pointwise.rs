@@ -4,7 +4,7 @@ use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{
-    Activation, EmbeddingTable, Norm, Stored, add, bias_gradient, columns, embed, gated, rmsnorm, rope,
+    Activation, EmbeddingTable, Norm, Stored, add, add_rmsnorm, bias_gradient, columns, embed, gated, rmsnorm, rope,
 };
 use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
 use rugosa::rng::Rng;
@@ -47,6 +47,52 @@ pub fn check_norm(rows: usize, heads: usize, width: usize, unit_offset: bool, el
         if let Some(dw) = &norm.weight.grad {
             assert_near(&format!("dw {what}"), &added(dw), &reference[1], rows * heads, 16.0);
         }
+    }
+}
+
+/// The sum has a use beside the norm, as the residual stream has; or none; or the norm has none.
+pub fn check_add_norm(shape: [usize; 2], y_element: Element, db_element: Element) {
+    let rng = &mut Rng::named(5, "add_rmsnorm");
+    let eps = 1e-3f32;
+    let [rows, width] = shape;
+    let [a, b, dx, dy] = [(); 4].map(|()| random(rng, rows * width));
+    let w = random(rng, width);
+    let forward = |at: &Inputs| -> Vec<f64> {
+        let sum: Vec<f64> = at[0].iter().zip(&at[1]).map(|(a, b)| a + b).collect();
+        let normed = sum.chunks(width).flat_map(|x| {
+            let rms = (x.iter().map(|x| x * x).sum::<f64>() / width as f64 + f64::from(eps)).sqrt();
+            x.iter().enumerate().map(|(i, x)| x / rms * at[2][i]).collect::<Vec<_>>()
+        });
+        let normed: Vec<f64> = normed.collect();
+        sum.into_iter().chain(normed).collect()
+    };
+    let inputs = vec![wide(&a), wide(&b), wide(&w)];
+    let values = forward(&inputs);
+    let (x, y) = values.split_at(rows * width);
+    for (by_sum, by_norm) in [(true, true), (false, true), (true, false)] {
+        let only = |used: bool, d: &[f32]| if used { d.to_vec() } else { vec![0.0; d.len()] };
+        let reference = differences(&inputs, &[only(by_sum, &dx), only(by_norm, &dy)].concat(), forward);
+        let what = format!("{shape:?} {y_element:?}, dB {db_element:?}, {by_sum} {by_norm}");
+        let norm = Norm { weight: param(&[width], &w, true), eps, unit_offset: false };
+        let mut tape = Tape::new(None);
+        let (a, b) = (input(&mut tape, &shape, &a, true), input(&mut tape, &shape, &b, true));
+        let [sum, out] = add_rmsnorm(&mut tape, [&a, &b], &norm, y_element, db_element).unwrap();
+        assert_near(&format!("X {what}"), &read(&sum.value), x, 2, 4.0);
+        assert_near_of(y_element, &format!("Y {what}"), &read(&out.value), y, width, 16.0);
+        let seed = up(&shape, &dx);
+        if by_sum {
+            tape.seed(&sum, seed.clone()).unwrap();
+        }
+        if by_norm {
+            tape.seed(&out, up(&shape, &dy)).unwrap();
+        }
+        tape.backward().unwrap();
+        let db = tape.take(&b).unwrap();
+        assert_eq!(db.element(), db_element, "{what}");
+        assert_near_of(db_element, &format!("dB {what}"), &read(&db), &reference[1], 2 * width, 16.0);
+        assert_near(&format!("dA {what}"), &arrived(&mut tape, &a), &reference[0], 2 * width, 16.0);
+        assert_near(&format!("dw {what}"), &added(norm.weight.grad.as_ref().unwrap()), &reference[2], rows, 16.0);
+        assert_eq!(seed.read::<f32>().unwrap(), dx, "a gradient that others hold was changed in place");
     }
 }
 

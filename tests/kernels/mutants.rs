@@ -125,6 +125,11 @@ const MUTANTS: &[Mutant] = &[
     Mutant("rmsnorm", "scale", " + p.eps", ""),
     Mutant("rmsnorm", "index", "pack2x16float(v.xy), pack2x16float(v.zw)", "pack2x16float(v.xy), pack2x16float(v.wz)"),
     Mutant("rmsnorm_backward", "sign", "- x[first + i] * (r * mean)", "+ x[first + i] * (r * mean)"),
+    Mutant("add_rmsnorm", "sign", "a[first + i] + b[first + i]", "a[first + i] - b[first + i]"),
+    Mutant("add_rmsnorm", "index", "        x[first + i] = x_i;", "        x[i] = x_i;"),
+    Mutant("rmsnorm_backward_round", "scale", "halves4(value)", "halves4(2.0 * value)"),
+    Mutant("add_rmsnorm_simd", "sign", "+ pair(b[at{{ r }} + i])", "- pair(b[at{{ r }} + i])"),
+    Mutant("add_rmsnorm_simd", "index", "{ x[at{{ r }} + i] =", "{ x[at0 + i] ="),
     Mutant("rmsnorm_simd", "scale", "/ f32(p.cols) + p.eps", "+ p.eps"),
     Mutant("rmsnorm_simd", "index", "row + {{ r }}u, p.rows - 1u) * width", "row, p.rows - 1u) * width"),
     Mutant("rmsnorm_backward_simd", "sign", "old.x + value.x, old.y + value.y", "value.x, old.y + value.y"),
@@ -276,7 +281,7 @@ fn catch_every_second(first: usize) {
         let device = match *kernel {
             "matmul" | "rosa_linear" | "sddmm_tile" | "low_rank_project" | "low_rank_gradient" => Some(&plain),
             "attention_forward" | "attention_backward_q" | "attention_backward_kv" => Some(&plain),
-            "rmsnorm" | "rmsnorm_backward" | "cross_entropy" | "argmax" => Some(&plain),
+            "rmsnorm" | "add_rmsnorm" | "rmsnorm_backward" | "cross_entropy" | "argmax" => Some(&plain),
             name if name.ends_with("_coop") => units.as_ref(),
             _ => Some(&fast),
         };

@@ -67,6 +67,6 @@ fn what_overflows_f16_is_named_where_it_happens() {
         "model.layers.2.post_attention_layernorm.weight",
         5,
         1e6,
-        &["model.layers.2.post_attention_layernorm: rmsnorm (forward) gave ", ", column 5; "],
+        &["model.layers.2.post_attention_layernorm: add_rmsnorm (forward) gave ", ", column 5; "],
     );
 }

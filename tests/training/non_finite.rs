@@ -83,8 +83,8 @@ fn an_overflow_is_named_where_it_happens() {
         "model.layers.2.post_attention_layernorm.weight",
         5,
         f32::MAX,
-        // software renderers have a norm of their own, rmsnorm_simd
-        &["model.layers.2.post_attention_layernorm: rmsnorm", " (forward) gave ", "inf for ", ", column 5; "],
+        // software renderers have a norm of their own, add_rmsnorm_simd
+        &["model.layers.2.post_attention_layernorm: add_rmsnorm", " (forward) gave ", "inf for ", ", column 5; "],
     );
 }
 

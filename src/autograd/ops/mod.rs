@@ -18,6 +18,6 @@ pub use embedding::{EmbeddingTable, embed};
 pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
 pub use linear::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 pub use mlp::{Activation, Stored, gated, gated_both};
-pub use norm::{Norm, rmsnorm};
+pub use norm::{Norm, add_rmsnorm, rmsnorm};
 pub use residual::add;
 pub use rope::{rope, rope_split};

@@ -1,10 +1,11 @@
-//! RMSNorm: `y = x / rms(x) · w`, or `· (1 + w)`.
+//! RMSNorm: `y = x / rms(x) · w`, or `· (1 + w)`; by itself, and behind a residual connection.
 
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
-use crate::tensor::Element;
+use crate::kernels::elementwise::round;
+use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
+use crate::tensor::{Element, Tensor};
 
 /// A norm's parameters.
 #[derive(Clone, Debug)]
@@ -37,5 +38,37 @@ pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm, y: Element) -> Result<Var>
             None => backward(To::default()),
             Some(sum) => backward(To::AddTo(&sum)),
         })
+    }))
+}
+
+/// `[x, y]` of a and b `[rows, width]`: x = a + b, and y is x normalised. `y`: the elements of y; `db`: what the gradient of b
+/// is best made of. x has one gradient, in which what comes for x itself and by way of y is added up once for a and b.
+pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, y: Element, db: Element) -> Result<[Var; 2]> {
+    let kernel = RmsNorm { eps: norm.eps, unit_offset: norm.unit_offset };
+    let to = [To::default(), To::activation(y), To::default()];
+    let [x, y, rstd] = add_rmsnorm_forward([&a.value, &b.value], &norm.weight.value, kernel, to)?;
+    let needed = a.is_tracked() || b.is_tracked() || norm.weight.grad.is_some();
+    let (a, b, w, sum) = (a.clone(), b.clone(), norm.weight.clone(), x.clone());
+    let halves = db == Element::F16 && b.is_tracked();
+    Ok(tape.record_many([x, y], needed, move |grads, [dx, dy]| {
+        let (dx, rounded) = match (dx, dy) {
+            (None, None) => return Ok(()),
+            (Some(dx), None) if halves => (dx.clone(), Some(round(&dx, To::Half("activations"))?)),
+            (Some(dx), None) => (dx, None),
+            (dx, Some(dy)) => {
+                let dx = dx.map(Tensor::unshared).transpose()?;
+                let to = dx.as_ref().map_or(To::default(), To::AddTo);
+                let (operands, dw) = ([&dy, &sum, &w.value, &rstd], w.grad.as_ref());
+                if halves {
+                    let (dx, rounded) = rmsnorm_backward_round(operands, kernel, to, To::Half("activations"), dw)?;
+                    (dx, Some(rounded))
+                } else {
+                    let [dy, x, w, rstd] = operands;
+                    (rmsnorm_backward(dy, x, w, rstd, kernel, to, dw)?, None)
+                }
+            }
+        };
+        grads.add(&b, rounded.unwrap_or_else(|| dx.clone()))?;
+        grads.add(&a, dx)
     }))
 }

@@ -17,7 +17,7 @@ use crate::kernels::embedding::{
     TokenOrder, columns, columns_add, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
 };
 use crate::kernels::loss::{Logits, argmax_rows, cross_entropy, cross_entropy_grad};
-use crate::kernels::norm::{RmsNorm, rmsnorm_backward, rmsnorm_forward};
+use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
 use crate::kernels::optimizer::{AdamW, adamw_step};
 use crate::kernels::reduce::{sum, sum_of_squares};
 use crate::kernels::rope::{RopeTable, Turn, inverse_frequencies};
@@ -224,7 +224,30 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             let (w, rstd) = (f.tensor(&[hidden])?, f.tensor(&[tokens])?);
             Ok(Box::new(move || rmsnorm_forward(&x, &w, constants, To::Into(&y), To::Into(&rstd)).map(drop)))
         }),
+        speed(
+            "add_rmsnorm",
+            &what,
+            Cost { flops: 0.0, bytes: words(3 * n) + (element.bytes() * n) as f64 },
+            move |f| {
+                let ((a, b), x) = (pair(f)?, f.tensor(&[tokens, hidden])?);
+                let (y, w) = (f.tensor_of(element, &[tokens, hidden])?, f.tensor(&[hidden])?);
+                let rstd = f.tensor(&[tokens])?;
+                Ok(Box::new(move || {
+                    let to = [&x, &y, &rstd].map(To::Into);
+                    add_rmsnorm_forward([&a, &b], &w, constants, to).map(drop)
+                }))
+            },
+        ),
         speed("rmsnorm_backward", &what, moved(3 * n), move |f| backward(f, false)),
+        speed("rmsnorm_backward_round", &what, Cost { flops: 0.0, bytes: words(3 * n) + 2.0 * n as f64 }, move |f| {
+            let ((dy, x), dx) = (pair(f)?, f.tensor(&[tokens, hidden])?);
+            let (w, rstd) = (f.tensor(&[hidden])?, f.tensor(&[tokens])?);
+            let rounded = f.tensor_of(Element::F16, &[tokens, hidden])?;
+            Ok(Box::new(move || {
+                let to = (To::Into(&dx), To::Into(&rounded));
+                rmsnorm_backward_round([&dy, &x, &w, &rstd], constants, to.0, to.1, None).map(drop)
+            }))
+        }),
         speed("rmsnorm_weight", format!("{what} and dx"), moved(3 * n), move |f| backward(f, true)),
         speed("rope", format!("{model} [{tokens}, {q}]"), moved(2 * tokens * q), move |f| {
             let (x, y, positions) = (f.tensor(&[tokens, q])?, f.tensor(&[tokens, q])?, f.indices(tokens, |t| t)?);
