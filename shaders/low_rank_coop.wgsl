@@ -9,6 +9,9 @@ enable wgpu_cooperative_matrix;
 // busy as many would, and fewer sums come in parts, which are another launch. The next piece comes into registers while this one is
 // multiplied. X16 = 1: d is f16, else it is rounded on the way, as thin always is; FOURS = 1: four of thin's columns at a time, all
 // cols are multiples of 4.
+//
+// BOTH = 1, of the gradients: dB and dA of a linear in one launch, whose start and end cost as much as its work. What is the
+// second's, dA's, ends in 2; it has its own blocks, and the tokens and the parts of the first.
 {% set FF = FRAG * FRAG %}
 {% set MAT = "coop_mat" ~ FRAG ~ "x" ~ FRAG %}
 {% set THREADS = SUB * LANES %}
@@ -26,12 +29,17 @@ enable wgpu_cooperative_matrix;
 {% set LINE = (BK if ALONG else COLS) // N %}
 {% set THIN = (COLS * BK // N + THREADS - 1) // THREADS %}
 {% set LT = LINE + 8 // N %}
+{% set SETS = ["", "2"] if BOTH else [""] %}
+{# a parameter of the set at hand #}
+{% macro own(v) %}{{ "select(p." ~ v ~ ", p." ~ v ~ "2, second)" if BOTH else "p." ~ v }}{% endmacro %}
 {% include "lib/blocks.wgsl" %}
-@group(0) @binding(0) var<storage, read> d: array<{{ "vec4<u32>" if X16 else "vec4<f32>" }}>; // [tokens, width]
+{% for x in SETS %}
+@group(0) @binding({{ 3 * loop.index0 }}) var<storage, read> d{{ x }}: array<{{ "vec4<u32>" if X16 else "vec4<f32>" }}>; // [tokens, width]
 // A [rank, width] or the blocks' B; U or V [tokens, rank]
-@group(0) @binding(1) var<storage, read> thin: array<{{ "vec4<f32>" if N == 4 else "f32" }}>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>; // [splits] of U or V, of dA or the blocks' dB
-@group(0) @binding(3) var<uniform> p: Params;
+@group(0) @binding({{ 3 * loop.index0 + 1 }}) var<storage, read> thin{{ x }}: array<{{ "vec4<f32>" if N == 4 else "f32" }}>;
+@group(0) @binding({{ 3 * loop.index0 + 2 }}) var<storage, read_write> out{{ x }}: array<f32>; // [splits] of U or V, of dA or the blocks' dB
+{% endfor %}
+@group(0) @binding({{ 3 * (SETS | length) }}) var<uniform> p: Params;
 
 // rows are padded by 8 halves against bank conflicts
 var<workgroup> tile_d: array<vec4<f16>, {{ D_ROWS * LD }}>;
@@ -40,18 +48,22 @@ var<workgroup> stage: array<f32, {{ SUB * FF }}>; // a fragment of each subgroup
 
 {% if X16 %}
 struct Chunk { x: vec4<u32>, }
-fn load(i: u32) -> Chunk { return Chunk(d[i >> 3u]); }
+{% for x in SETS %}
+fn load{{ x }}(i: u32) -> Chunk { return Chunk(d{{ x }}[i >> 3u]); }
+{% endfor %}
 fn low(r: Chunk) -> vec4<f16> { return vec4<f16>(vec4<f32>(unpack2x16float(r.x.x), unpack2x16float(r.x.y))); }
 fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(vec4<f32>(unpack2x16float(r.x.z), unpack2x16float(r.x.w))); }
 {% else %}
 struct Chunk { x: vec4<f32>, y: vec4<f32>, }
-fn load(i: u32) -> Chunk { return Chunk(d[i >> 2u], d[(i >> 2u) + 1u]); }
+{% for x in SETS %}
+fn load{{ x }}(i: u32) -> Chunk { return Chunk(d{{ x }}[i >> 2u], d{{ x }}[(i >> 2u) + 1u]); }
+{% endfor %}
 fn low(r: Chunk) -> vec4<f16> { return vec4<f16>(r.x); }
 fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(r.y); }
 {% endif %}
 
 // A number of this block. Calls would hide that all threads agree, which matrix units want to see.
-{% macro of_this(v) %}dot(select(vec4<u32>(), p.{{ v }}, vec4<u32>(block) == vec4<u32>(0u, 1u, 2u, 3u)), vec4<u32>(1u)){% endmacro %}
+{% macro of_this(v) %}dot(select(vec4<u32>(), {{ own(v) }}, vec4<u32>(block) == vec4<u32>(0u, 1u, 2u, 3u)), vec4<u32>(1u)){% endmacro %}
 
 // The piece from k on into registers; zeros outside.
 {% macro fetch(k) %}
@@ -61,9 +73,10 @@ fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(r.y); }
             let col = (lid + {{ x * THREADS }}u) % {{ PER_ROW }}u * 8u;
             rd{{ x }} = Chunk();
 {% if GRADIENT %}
-            if ({{ k }} + row < k_end && m0 + col < end) { rd{{ x }} = load(({{ k }} + row) * p.width + m0 + col); }
+            let at = ({{ k }} + row) * width + m0 + col;
+            if ({{ k }} + row < k_end && m0 + col < end) { {{ "if (second) { rd" ~ x ~ " = load2(at); } else " if BOTH }}{ rd{{ x }} = load(at); } }
 {% else %}
-            if (m0 + row < p.tokens && {{ k }} + col < k_end) { rd{{ x }} = load((m0 + row) * p.width + {{ k }} + col); }
+            if (m0 + row < p.tokens && {{ k }} + col < k_end) { rd{{ x }} = load((m0 + row) * width + {{ k }} + col); }
 {% endif %}
         }
 {% endfor %}
@@ -74,13 +87,14 @@ fn high(r: Chunk) -> vec4<f16> { return vec4<f16>(r.y); }
 {% if ALONG %}
             let at_k = {{ k }} + i % {{ LINE }}u * 4u;
             let j = j0 + i / {{ LINE }}u;
-            if (at_k < k_end && j < cols) { rt{{ x }} = thin[(j * p.width + at_k) >> 2u]; }
+            if (at_k < k_end && j < cols) { rt{{ x }} = thin[(j * width + at_k) >> 2u]; }
 {% else %}
             let j = j0 + i % {{ LINE }}u * {{ N }}u;
             let at_k = {{ k }} + i / {{ LINE }}u;
             if (at_k < k_end && j < cols) {
 {% if GRADIENT %}
-                rt{{ x }} = thin[(at_k * p.rank + column + j){{ " >> 2u" if N == 4 }}];
+                let at = (at_k * rank + column + j){{ " >> 2u" if N == 4 }};
+                {{ "if (second) { rt" ~ x ~ " = thin2[at]; } else " if BOTH }}{ rt{{ x }} = thin[at]; }
 {% else %}
                 rt{{ x }} = thin[(before + (at_k - first) * cols + j){{ " >> 2u" if N == 4 }}];
 {% endif %}
@@ -110,12 +124,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     // as in lib/grid.wgsl and lib/blocks.wgsl, without calls
     let group = p.base + wid.x + wid.y * nwg.x;
     if (group >= p.groups) { return; }
-    let part = group % p.splits;
-    let rest = group / p.splits;
+{% if BOTH %}
+    let second = group >= p.first_groups;
+    let own_group = select(group, group - p.first_groups, second);
+{% else %}
+    let own_group = group;
+{% endif %}
+    let part = own_group % p.splits;
+    let rest = own_group / p.splits;
+    let width = {{ own("width") }};
+    let rank = {{ own("rank") }};
     // a block's columns in pieces of COLS, its features in pieces of BM
-    let across = (p.cols + vec4<u32>({{ COLS - 1 }}u)) / vec4<u32>({{ COLS }}u);
+    let across = ({{ own("cols") }} + vec4<u32>({{ COLS - 1 }}u)) / vec4<u32>({{ COLS }}u);
 {% if GRADIENT %}
-    let counts = (p.end - p.first + vec4<u32>({{ BM - 1 }}u)) / vec4<u32>({{ BM }}u) * across;
+    let counts = ({{ own("end") }} - {{ own("first") }} + vec4<u32>({{ BM - 1 }}u)) / vec4<u32>({{ BM }}u) * across;
     let piece = rest;
 {% else %}
     let counts = across;
@@ -130,7 +152,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let cols = {{ of_this("cols") }};
     let column = {{ of_this("column") }};
     let before = {{ of_this("before") }};
-    let scale = dot(select(vec4<f32>(), p.scale, vec4<u32>(block) == vec4<u32>(0u, 1u, 2u, 3u)), vec4<f32>(1.0));
+    let scale = dot(select(vec4<f32>(), {{ own("scale") }}, vec4<u32>(block) == vec4<u32>(0u, 1u, 2u, 3u)), vec4<f32>(1.0));
 {% if GRADIENT %}
     let pieces = (cols + {{ COLS - 1 }}u) / {{ COLS }}u;
     let m0 = first + in_block / pieces * {{ BM }}u;
@@ -192,7 +214,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% for j in range(FN) %}
     coopStoreT(acc{{ i }}_{{ j }}, &stage[subgroup * {{ FF }}u], {{ FRAG }}u);
     workgroupBarrier();
+{% if BOTH %}
+    if (second) {
+        store2(lid, part, m0 + {{ i * FRAG }}u, j0 + {{ FRAG * j }}u, first, end, cols, column, before, scale);
+    } else {
+        store(lid, part, m0 + {{ i * FRAG }}u, j0 + {{ FRAG * j }}u, first, end, cols, column, before, scale);
+    }
+{% else %}
     store(lid, part, m0 + {{ i * FRAG }}u, j0 + {{ FRAG * j }}u, first, end, cols, column, before, scale);
+{% endif %}
 {% if not loop.last or i + 1 < FM %}
     workgroupBarrier();
 {% endif %}
@@ -200,10 +230,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endfor %}
 }
 
+{% for x in SETS %}
+{% set ALONG_ROWS = ROWS or x == "2" %}
 // A fragment, which is the sum of the subgroups': rows from row0 on, tokens or features, and columns from col0 on.
-fn store(lid: u32, part: u32, row0: u32, col0: u32, first: u32, end: u32, cols: u32, column: u32, before: u32, scale: f32) {
+fn store{{ x }}(lid: u32, part: u32, row0: u32, col0: u32, first: u32, end: u32, cols: u32, column: u32, before: u32, scale: f32) {
     for (var i = lid; i < {{ FF }}u; i += {{ THREADS }}u) {
-{% if GRADIENT and ROWS %}
+{% if GRADIENT and ALONG_ROWS %}
         // neighbours lie along a row of dA
         let r = i % {{ FRAG }}u;
         let c = i / {{ FRAG }}u;
@@ -215,17 +247,19 @@ fn store(lid: u32, part: u32, row0: u32, col0: u32, first: u32, end: u32, cols: 
         let j = col0 + c;
         if (row < {{ "end" if GRADIENT else "p.tokens" }} && j < cols) {
 {% if not GRADIENT %}
-            let to = (part * p.tokens + row) * p.rank + column + j;
-{% elif ROWS %}
-            let to = (part * p.rank + j) * p.width + row;
+            let to = (part * p.tokens + row) * p.rank{{ x }} + column + j;
+{% elif ALONG_ROWS %}
+            let to = (part * p.rank{{ x }} + j) * p.width{{ x }} + row;
 {% else %}
-            let to = part * dot((p.end - p.first) * p.cols, vec4<u32>(1u)) + before + (row - first) * cols + j;
+            let to = part * dot((p.end{{ x }} - p.first{{ x }}) * p.cols{{ x }}, vec4<u32>(1u)) + before + (row - first) * cols + j;
 {% endif %}
             var sum = 0.0;
             for (var s = 0u; s < {{ SUB }}u; s++) {
                 sum += stage[s * {{ FF }}u + r * {{ FRAG }}u + c];
             }
-            out[to] = {{ "out[to] + " if ACCUMULATE }}scale * sum;
+            out{{ x }}[to] = {{ "out" ~ x ~ "[to] + " if ACCUMULATE }}scale * sum;
         }
     }
 }
+
+{% endfor %}

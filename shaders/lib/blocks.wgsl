@@ -9,6 +9,12 @@ struct Params {
     splits: u32,
     first: vec4<u32>, end: vec4<u32>, column: vec4<u32>, cols: vec4<u32>, before: vec4<u32>,
     scale: vec4<f32>,
+{% if BOTH is defined and BOTH %}
+    // of a second matrix, and the workgroups of the first
+    width2: u32, rank2: u32, first_groups: u32, gap: u32,
+    first2: vec4<u32>, end2: vec4<u32>, column2: vec4<u32>, cols2: vec4<u32>, before2: vec4<u32>,
+    scale2: vec4<f32>,
+{% endif %}
 }
 
 fn of_block(v: vec4<u32>, block: u32) -> u32 {

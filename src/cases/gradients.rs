@@ -155,6 +155,7 @@ const LINEAR: &[&Kernel] = &[
     &parts::SUM_PARTS_BOTH,
     &low_rank_coop::PROJECT_COOP,
     &low_rank_coop::GRADIENT_COOP,
+    &low_rank_coop::GRADIENTS_COOP,
 ];
 const HEAD: &[&Kernel] = &[
     &matmul::MATMUL,

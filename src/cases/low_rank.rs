@@ -5,8 +5,8 @@ use super::{Exact, Level, Op, Row, Trial};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::low_rank::{Block, GATHER, GRADIENT, PROJECT, SPREAD, gather_add, spread};
-use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
-use crate::kernels::low_rank_coop::{GRADIENT_COOP, PROJECT_COOP};
+use crate::kernels::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients, project_blocks, project_rows};
+use crate::kernels::low_rank_coop::{GRADIENT_COOP, GRADIENTS_COOP, PROJECT_COOP};
 use crate::kernels::matmul::MATMUL;
 use crate::kernels::parts::{SUM_PARTS, SUM_PARTS_BOTH, Sums};
 use crate::kernels::simd::MATMUL_SIMD;
@@ -25,6 +25,12 @@ const PROJECT_OP: Op = Op {
 const GRADIENT_OP: Op = Op {
     name: "low_rank_gradient",
     kernels: &[&GRADIENT, &GRADIENT_COOP, &SUM_PARTS, &SUM_PARTS_BOTH, &GATHER, &MATMUL, &MATMUL_SIMD],
+    why: THIN,
+};
+
+const BOTH_OP: Op = Op {
+    name: "low_rank_gradients",
+    kernels: &[&GRADIENT, &GRADIENT_COOP, &GRADIENTS_COOP, &SUM_PARTS, &SUM_PARTS_BOTH, &GATHER, &MATMUL, &MATMUL_SIMD],
     why: THIN,
 };
 
@@ -77,10 +83,11 @@ pub(super) fn rows() -> Vec<Row> {
 /// The products with the blocks' B.
 fn by_blocks(rows: &mut Vec<Row>, level: Level, what: &str, size: (usize, usize), blocks: Vec<Block>) {
     for (wide, name) in operands(size.1, &blocks) {
-        let (blocks, same) = (blocks.clone(), blocks.clone());
+        let (blocks, same, again) = (blocks.clone(), blocks.clone(), blocks.clone());
         let what = format!("{what}{name}");
         rows.push(PROJECT_OP.row(level, format!("V of {what}"), move |t| project_b(t, size, wide, &blocks)));
         rows.push(GRADIENT_OP.row(level, format!("dB of {what}"), move |t| gradient_b(t, size, wide, &same)));
+        rows.push(BOTH_OP.row(level, what, move |t| gradient_both(t, size, wide, &again)));
     }
 }
 
@@ -164,6 +171,34 @@ fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Eleme
         Exact::sum((0..tokens).map(term).chain([f64::from(*start)]))
     });
     t.compare("dB", &db, bounds(t, &want.collect::<Vec<_>>()))
+}
+
+/// dB of these features, and dA of 40 others; one lies behind the other, as parameters' gradients do.
+fn gradient_both(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
+    const IN: usize = 40;
+    let (rank, places) = places(blocks);
+    let (dy, x) = (t.random(tokens * features), t.random(tokens * IN));
+    let (u, v) = (t.random(tokens * rank), t.random(tokens * rank));
+    let a_at = places.len().next_multiple_of(64);
+    let start = t.random(a_at + rank * IN);
+    let (t_dy, dy) = t.operand(wide, &[tokens, features], &dy)?;
+    let (tx, x) = t.operand(wide, &[tokens, IN], &x)?;
+    let (tu, tv) = (t.up(&[tokens, rank], &u)?, t.up(&[tokens, rank], &v)?);
+    let all = t.holding(&[start.len()], &start)?;
+    let (db, da) = (all.tensor.view(0, &[places.len()])?, all.tensor.view(a_at, &[rank, IN])?);
+    let mut sums = Sums::default();
+    gradients(Gradients { dy: &t_dy, u: &tu, blocks, x: &tx, v: &tv }, &db, &da, &mut sums)?;
+    sums.finish()?;
+    let want = (0..start.len()).map(|i| {
+        let term = |token: usize| match i.checked_sub(a_at) {
+            Some(j) => at(&v, token * rank + j / IN) * at(&x, token * IN + j % IN),
+            None => places.get(i).map_or(0.0, |&(row, col, scale)| {
+                f64::from(scale) * at(&dy, token * features + row) * at(&u, token * rank + col)
+            }),
+        };
+        Exact::sum((0..tokens).map(term).chain([at(&start, i)]))
+    });
+    t.compare("dB and dA", &all, bounds(t, &want.collect::<Vec<_>>()))
 }
 
 /// Adapters' B on stacked weights: all rows covered, rows between and behind the blocks, a single block.

@@ -56,6 +56,42 @@ pub struct BlocksParams {
     scale: [f32; MOST],
 }
 
+/// Of two gradients in one launch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct BothParams {
+    one: BlocksParams,
+    width: u32,
+    rank: u32,
+    first_groups: u32,
+    gap: u32,
+    first: [u32; MOST],
+    end: [u32; MOST],
+    column: [u32; MOST],
+    cols: [u32; MOST],
+    before: [u32; MOST],
+    scale: [f32; MOST],
+}
+
+impl BothParams {
+    fn new(one: BlocksParams, other: &BlocksParams, first_groups: usize) -> BothParams {
+        let BlocksParams { width, rank, first, end, column, cols, before, scale, .. } = *other;
+        BothParams {
+            one,
+            width,
+            rank,
+            first_groups: first_groups as u32,
+            gap: 0,
+            first,
+            end,
+            column,
+            cols,
+            before,
+            scale,
+        }
+    }
+}
+
 /// Blocks of a stacked weight, at most.
 pub const MOST: usize = 4;
 
@@ -185,6 +221,59 @@ pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor, s
     gradient(false, dy, u, &params, db, sums)
 }
 
+/// What dB and dA of a linear are made of.
+pub struct Gradients<'a> {
+    /// `[tokens, out]`
+    pub dy: &'a Tensor,
+    /// `[tokens, Σ rank]`
+    pub u: &'a Tensor,
+    pub blocks: &'a [Block],
+    /// `[tokens, in]`
+    pub x: &'a Tensor,
+    /// `[tokens, rank]`
+    pub v: &'a Tensor,
+}
+
+/// [`gradient_blocks`] and [`gradient_rows`], in one launch where there is a kernel for both.
+///
+/// # Errors
+/// As theirs.
+pub fn gradients(of: Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) -> Result<()> {
+    let Gradients { dy, u, blocks, x, v } = of;
+    if !on_units(&of, db, da, sums)? {
+        gradient_blocks(dy, u, blocks, db, sums)?;
+        gradient_rows(v, x, da, sums)?;
+    }
+    Ok(())
+}
+
+/// Both gradients in one launch on matrix units; false if that cannot be.
+fn on_units(of: &Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) -> Result<bool> {
+    let Gradients { dy, u, blocks, x, v } = of;
+    let ((tokens, out), (_, inn), (_, rank)) = (dy.dims2("low_rank")?, x.dims2("low_rank")?, v.dims2("low_rank")?);
+    let (b, a) = (params(blocks, tokens, out)?, params(&[whole(inn, rank, 1.0)], tokens, inn)?);
+    let shape = |d: &Tensor, p: &BlocksParams| low_rank_coop::Shape::of(d, p, true);
+    let Some(shape) = shape(dy, &b).zip(shape(x, &a)).and_then(|(b, a)| b.both(a)) else { return Ok(false) };
+    u.expect_shape("low_rank", "U", &[tokens, b.rank as usize])?;
+    v.expect_shape("low_rank", "V", &[tokens, rank])?;
+    x.expect_shape("low_rank", "X", &[tokens, inn])?;
+    db.expect_len("low_rank", "dB", elements(blocks))?;
+    da.expect_shape("low_rank", "dA", &[rank, inn])?;
+    distinct("low_rank", &[dy, u, x, v], &[db, da])?;
+
+    let tiles = [shape.tiles(&b), shape.tiles(&a)];
+    let parts = shape.parts(&b, tiles.iter().sum());
+    let params = BothParams::new(BlocksParams { splits: parts as u32, ..b }, &a, tiles[0] * parts);
+    let (c, d) = (cost(dy, &b, u.len() + parts * db.len()), cost(x, &a, v.len() + parts * da.len()));
+    let cost = Cost { flops: c.flops + d.flops, bytes: c.bytes + d.bytes };
+    in_parts_later(parts, [db, da], sums, |accumulate, [db, da]| {
+        let bindings = [dy, u, db, x, v, da].map(Tensor::slice);
+        let groups = (tiles.iter().sum::<usize>() * parts) as u64;
+        launch(dy.device(), &shape.spec_of_both(accumulate), &bindings, &params, groups, cost)
+    })?;
+    Ok(true)
+}
+
 /// Whether a product of this wide matrix is left to `matmul`.
 fn as_product(wide: &Tensor) -> bool {
     wide.device().caps().class == DeviceClass::Software && wide.element() == Element::F32
@@ -295,14 +384,14 @@ fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &
     let params = BlocksParams { splits: splits as u32, ..*params };
     let cost = cost(d, &params, thin.len() + splits * out.len());
     let loads = loads(d, &params)?;
-    let run = |accumulate: bool, to: &Tensor| {
+    let run = |accumulate: bool, [to]: [&Tensor; 1]| {
         let spec = match on_units {
             Some(shape) => shape.spec(rows, accumulate),
             None => gradient_spec(rows, loads, accumulate, ct),
         };
         launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
     };
-    in_parts_later(splits, out, sums, run)
+    in_parts_later(splits, [out], sums, run)
 }
 
 fn spread_spec(gather: bool) -> KernelSpec {

@@ -3,11 +3,12 @@
 
 use super::coop::{LEAST, Units};
 use super::kernel;
-use super::low_rank::{Block, BlocksParams, gradient_blocks, gradient_rows, project_blocks, project_rows};
+use super::low_rank::{Block, BlocksParams, BothParams, project_blocks, project_rows};
+use super::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients};
 use super::output::To;
 use super::parts::Sums;
 use crate::device::spec::{read, write};
-use crate::device::{Device, KernelSpec, Precision};
+use crate::device::{Device, Kernel, KernelSpec, Precision};
 use crate::error::Result;
 use crate::rng::Rng;
 use crate::tensor::{Element, Tensor};
@@ -23,6 +24,16 @@ kernel!(
     /// [`super::low_rank::GRADIENT`] on matrix units.
     GRADIENT_COOP, "low_rank_gradient_coop", "low_rank_coop.wgsl", BlocksParams,
     [read("d").half_if("X16"), read("thin"), write("out")],
+    needs F16 CoopMatrix
+);
+
+kernel!(
+    /// dB and dA of a linear: two of [`GRADIENT_COOP`].
+    GRADIENTS_COOP, "low_rank_gradients_coop", "low_rank_coop.wgsl", BothParams,
+    [
+        read("d").half_if("X16"), read("thin"), write("out"),
+        read("d2").half_if("X16"), read("thin2"), write("out2"),
+    ],
     needs F16 CoopMatrix
 );
 
@@ -76,28 +87,52 @@ impl Shape {
         }
     }
 
+    /// The shape in which one launch makes both these gradients, if one does.
+    pub fn both(self, other: Shape) -> Option<Shape> {
+        let alike = self.gradient && other.gradient && (self.half, self.fours) == (other.half, other.fours);
+        alike.then_some(Shape { columns: self.columns.max(other.columns), ..self })
+    }
+
     /// Workgroups for one part of the sum, and its parts.
     pub fn work(&self, p: &BlocksParams) -> (usize, usize) {
-        let (subgroups, steps) = self.subgroups();
+        let tiles = self.tiles(p);
+        (tiles, self.parts(p, tiles))
+    }
+
+    /// Workgroups for one part of the sum.
+    pub fn tiles(&self, p: &BlocksParams) -> usize {
         let pieces = |i: usize| p.cols[i].div_ceil(self.columns * self.units.fragment);
         let features = |i: usize| p.end[i] - p.first[i];
         let blocks = 0..p.cols.len();
-        let (tiles, terms): (u32, u32) = if self.gradient {
-            (blocks.map(|i| features(i).div_ceil(self.rows()) * pieces(i)).sum(), p.tokens)
-        } else {
-            let longest = blocks.clone().map(features).max().unwrap_or(0);
-            (p.tokens.div_ceil(self.rows()) * blocks.map(pieces).sum::<u32>(), longest)
-        };
-        let tiles = tiles as usize;
+        if self.gradient {
+            return blocks.map(|i| features(i).div_ceil(self.rows()) * pieces(i)).sum::<u32>() as usize;
+        }
+        (p.tokens.div_ceil(self.rows()) * blocks.map(pieces).sum::<u32>()) as usize
+    }
+
+    /// Parts of the sum, where there are so many workgroups without.
+    pub fn parts(&self, p: &BlocksParams, tiles: usize) -> usize {
+        let (subgroups, steps) = self.subgroups();
+        let longest = (0..p.cols.len()).map(|i| p.end[i] - p.first[i]).max().unwrap_or(0);
+        let terms = if self.gradient { p.tokens } else { longest };
         let most = (terms / (subgroups * steps * self.units.fragment)) as usize;
         // adding parts up is a launch of its own, and the projection's sums are short: only where it has very few tokens
         let parts = if !self.gradient && tiles >= FILL / 2 { 1 } else { FILL.div_ceil(tiles.max(1)) };
-        (tiles, parts.min(most).clamp(1, 64))
+        parts.min(most).clamp(1, 64)
     }
 
     pub fn spec(&self, rows: bool, accumulate: bool) -> KernelSpec {
         let kernel = if self.gradient { &GRADIENT_COOP } else { &PROJECT_COOP };
+        self.spec_of(kernel, rows, accumulate)
+    }
+
+    pub fn spec_of_both(&self, accumulate: bool) -> KernelSpec {
+        self.spec_of(&GRADIENTS_COOP, false, accumulate)
+    }
+
+    fn spec_of(&self, kernel: &'static Kernel, rows: bool, accumulate: bool) -> KernelSpec {
         let flags = [
+            ("BOTH", *kernel == GRADIENTS_COOP),
             ("GRADIENT", self.gradient),
             ("ROWS", rows),
             ("X16", self.half),
@@ -134,19 +169,22 @@ pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
     let d16 = Tensor::from_slice(device, &[tokens, width], &halves, "self-test")?;
     let run = |precision: Precision, d: &Tensor| -> Result<Vec<f32>> {
         device.set_precision(precision);
-        let (da, db) =
-            (Tensor::zeros(device, &[32, width], "self-test")?, Tensor::zeros(device, &[b.len()], "self-test")?);
+        let zeros = |shape: &[usize]| Tensor::zeros(device, shape, "self-test");
+        let [da, da_too] = [zeros(&[32, width])?, zeros(&[32, width])?];
+        let [db, db_too] = [zeros(&[b.len()])?, zeros(&[b.len()])?];
         let products = || -> Result<[Tensor; 2]> {
             let mut sums = Sums::default();
             gradient_rows(&thin, d, &da, &mut sums)?;
             gradient_blocks(d, &thin, &blocks, &db, &mut sums)?;
+            let both = Gradients { dy: d, u: &thin, blocks: &blocks, x: d, v: &thin };
+            gradients(both, &db_too, &da_too, &mut sums)?;
             sums.finish()?;
             Ok([project_rows(d, &a, 0.5, To::New("self-test"))?, project_blocks(d, &b, &blocks, To::New("self-test"))?])
         };
         let made = products();
         device.set_precision(Precision::F32);
         let [u, v] = made?;
-        let read = [u, v, da, db].iter().map(Tensor::read).collect::<Result<Vec<Vec<f32>>>>()?;
+        let read = [u, v, da, db, da_too, db_too].iter().map(Tensor::read).collect::<Result<Vec<Vec<f32>>>>()?;
         Ok(read.concat())
     };
     let (want, floats, halves) = (run(Precision::F32, &d)?, run(Precision::F16, &d)?, run(Precision::F16, &d16)?);
@@ -170,6 +208,9 @@ pub fn variants() -> Vec<KernelSpec> {
             }
             let shape = Shape { gradient: true, ..shape };
             all.extend(flags.map(|accumulate| shape.spec(along, accumulate)));
+            if !along {
+                all.extend(flags.map(|accumulate| shape.spec_of_both(accumulate)));
+            }
         }
     }
     all

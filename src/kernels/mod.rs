@@ -66,6 +66,7 @@ pub static KERNELS: &[&Kernel] = &[
     &low_rank::SPREAD,
     &low_rank_coop::PROJECT_COOP,
     &low_rank_coop::GRADIENT_COOP,
+    &low_rank_coop::GRADIENTS_COOP,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,

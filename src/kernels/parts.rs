@@ -116,38 +116,39 @@ pub(super) fn in_parts(
     accumulate: bool,
     run: impl FnOnce(bool, &Tensor) -> Result<()>,
 ) -> Result<()> {
-    match copies(parts, c, scale, accumulate, run)? {
-        Some(sum) => sum.run(accumulate),
-        None => Ok(()),
-    }
+    let sums = copies(parts, [c], scale, accumulate, |accumulate, [c]| run(accumulate, c))?;
+    sums.into_iter().flatten().try_for_each(|sum| sum.run(accumulate))
 }
 
-/// [`in_parts`] that adds to `c`, perhaps not before `sums` are finished.
-pub(super) fn in_parts_later(
+/// [`in_parts`] of products in one launch, which adds to each `c`, perhaps not before `sums` are finished.
+pub(super) fn in_parts_later<const N: usize>(
     parts: usize,
-    c: &Tensor,
+    c: [&Tensor; N],
     sums: &mut Sums,
-    run: impl FnOnce(bool, &Tensor) -> Result<()>,
+    run: impl FnOnce(bool, [&Tensor; N]) -> Result<()>,
 ) -> Result<()> {
-    match copies(parts, c, 1.0, true, run)? {
-        Some(sum) => sums.add(sum),
-        None => Ok(()),
-    }
+    copies(parts, c, 1.0, true, run)?.into_iter().flatten().try_for_each(|sum| sums.add(sum))
 }
 
-fn copies(
+fn copies<const N: usize>(
     parts: usize,
-    c: &Tensor,
+    c: [&Tensor; N],
     scale: f32,
     accumulate: bool,
-    run: impl FnOnce(bool, &Tensor) -> Result<()>,
-) -> Result<Option<Sum>> {
+    run: impl FnOnce(bool, [&Tensor; N]) -> Result<()>,
+) -> Result<Option<Vec<Sum>>> {
     if parts == 1 {
         return run(accumulate, c).map(|()| None);
     }
-    let copies = Tensor::empty(c.device(), &[parts, c.len()], "scratch")?;
-    run(false, &copies)?;
-    Ok(Some(Sum { parts: copies, count: parts, c: c.clone(), scale }))
+    let sum = |c: &Tensor| -> Result<Sum> {
+        let copies = Tensor::empty(c.device(), &[parts, c.len()], "scratch")?;
+        Ok(Sum { parts: copies, count: parts, c: c.clone(), scale })
+    };
+    let sums = c.into_iter().map(sum).collect::<Result<Vec<_>>>()?;
+    let mut copies = c;
+    copies.iter_mut().zip(&sums).for_each(|(copy, sum)| *copy = &sum.parts);
+    run(false, copies)?;
+    Ok(Some(sums))
 }
 
 /// `c (+)= scale · Σ parts` of `count` copies one behind the other, in order, so the result repeats.

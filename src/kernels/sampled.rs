@@ -16,9 +16,9 @@ use crate::tensor::{Element, Tensor};
 use bytemuck::{Pod, Zeroable};
 
 kernel!(
-    /// `turned[col, t] = x[t, col]`, as f16 or f32; x likewise.
+    /// `turned[col, t] = x[t, col]` of dY and of X, as f16 or f32; both come as either.
     TRANSPOSE, "transpose", "transpose.wgsl", TransposeParams,
-    [read("x").half_if("X16"), write("turned")]
+    [read("dy").half_if("DY16"), read("x").half_if("X16"), write("dy_turned"), write("x_turned")]
 );
 kernel!(
     /// `dS[e] += Σ_t dYᵀ[row(e), t] · Xᵀ[col(e), t]`.
@@ -32,8 +32,10 @@ pub struct TransposeParams {
     grid: Grid,
     first: u32,
     end: u32,
-    cols: u32,
     words: u32,
+    dy_groups: u32,
+    dy_cols: u32,
+    x_cols: u32,
 }
 
 #[repr(C)]
@@ -196,7 +198,7 @@ pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex, operands
     let row = (tokens.next_multiple_of(TOKENS) * element(half)) as f64;
     let copies = copies_bytes(half, tokens, index) + operands as f64;
     // a four reads a row of dY too
-    let sampled = 3.0 * rates.launch + 1.25 * index.nnz() as f64 * row / rates.sampled + copies / rates.copied;
+    let sampled = 2.0 * rates.launch + 1.25 * index.nnz() as f64 * row / rates.sampled + copies / rates.copied;
     let largest = m.max(n) as f64 * row;
     Fours::fit(n) && largest <= caps.max_binding.min(caps.max_buffer) as f64 && sampled < tile
 }
@@ -212,8 +214,7 @@ pub(super) fn run(sampling: Sampling, dy: &Tensor, x: &Tensor, index: &SparseInd
     while first < tokens {
         let end = (first + sampling.slice).min(tokens);
         let bytes = (end - first).next_multiple_of(TOKENS) * element(sampling.half);
-        let dyt = turned(dy, first..end, sampling.half, bytes / 4)?;
-        let xt = turned(x, first..end, sampling.half, bytes / 4)?;
+        let [dyt, xt] = turned([dy, x], first..end, sampling.half, bytes / 4)?;
         let params = RowsParams {
             fours: fours.count as u32,
             steps: (bytes / 16) as u32,
@@ -233,37 +234,45 @@ pub(super) fn run(sampling: Sampling, dy: &Tensor, x: &Tensor, index: &SparseInd
     Ok(())
 }
 
-/// Some tokens of x `[tokens, cols]` as `[cols, words]`, a row's words filled up with zeros.
-fn turned(x: &Tensor, tokens: std::ops::Range<usize>, half: bool, words: usize) -> Result<Tensor> {
-    let (_, cols) = x.dims2("transpose")?;
-    let x16 = x.element() == Element::F16;
-    if x16 && !half {
+/// Some tokens of dY and X `[tokens, cols]` as `[cols, words]`, a row's words filled up with zeros.
+fn turned(operands: [&Tensor; 2], tokens: std::ops::Range<usize>, half: bool, words: usize) -> Result<[Tensor; 2]> {
+    let [dy, x] = operands;
+    if let Some(x) = operands.into_iter().find(|x| x.element() == Element::F16 && !half) {
         return Err(Error::shape("transpose", format!("{x:?} is not turned into f32")));
     }
-    let out = Tensor::empty(x.device(), &[cols, words], "scratch")?;
+    let cols = |x: &Tensor| x.dims2("transpose").map(|(_, cols)| cols);
+    let (dy_cols, x_cols) = (cols(dy)?, cols(x)?);
+    let out = |cols: usize| Tensor::empty(x.device(), &[cols, words], "scratch");
+    let (dyt, xt) = (out(dy_cols)?, out(x_cols)?);
+    let groups = |cols: usize| cols.div_ceil(64) * (words / 32);
     let params = TransposeParams {
         first: tokens.start as u32,
         end: tokens.end as u32,
-        cols: cols as u32,
         words: words as u32,
+        dy_groups: groups(dy_cols) as u32,
+        dy_cols: dy_cols as u32,
+        x_cols: x_cols as u32,
         ..Default::default()
     };
-    let read = x.element().bytes() * tokens.len() * cols;
-    let cost = Cost { flops: 0.0, bytes: (read + 4 * out.len()) as f64 };
-    let groups = (cols.div_ceil(64) * (words / 32)) as u64;
-    launch(x.device(), &transpose_spec(half, x16), &[x.slice(), out.slice()], &params, groups, cost)?;
-    Ok(out)
+    let read = (dy.element().bytes() * dy_cols + x.element().bytes() * x_cols) * tokens.len();
+    let cost = Cost { flops: 0.0, bytes: (read + 4 * (dyt.len() + xt.len())) as f64 };
+    let spec = transpose_spec(half, operands.map(|x| x.element() == Element::F16));
+    let bindings = [dy.slice(), x.slice(), dyt.slice(), xt.slice()];
+    launch(x.device(), &spec, &bindings, &params, (groups(dy_cols) + groups(x_cols)) as u64, cost)?;
+    Ok([dyt, xt])
 }
 
-fn transpose_spec(half: bool, x16: bool) -> KernelSpec {
-    KernelSpec::new(&TRANSPOSE, [("HALF", half.into()), ("X16", x16.into())])
+fn transpose_spec(half: bool, [dy16, x16]: [bool; 2]) -> KernelSpec {
+    KernelSpec::new(&TRANSPOSE, [("HALF", half.into()), ("DY16", dy16.into()), ("X16", x16.into())])
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
-    let mut all = vec![transpose_spec(true, true)];
-    for half in [false, true] {
-        all.push(transpose_spec(half, false));
+    let flags = [false, true];
+    let mut all = Vec::new();
+    for half in flags {
+        let given = flags.into_iter().flat_map(|dy| flags.map(|x| [dy, x]));
+        all.extend(given.filter(|any| half || *any == [false; 2]).map(|given| transpose_spec(half, given)));
         for (lanes, unroll) in LANES.iter().flat_map(|&l| UNROLLS.map(|u| (l, u))) {
             all.push(Sampling { half, lanes, unroll, slice: TOKENS }.spec());
         }

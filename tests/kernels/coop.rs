@@ -223,7 +223,7 @@ fn thin_products_of_low_rank_adapters() {
     let Some(dev) = units() else { return };
     let software = dev.caps().class == DeviceClass::Software;
     let (most, least) = if software { (Level::Quick, 2) } else { (Level::Full, 12) };
-    for op in ["low_rank_project", "low_rank_gradient"] {
+    for op in ["low_rank_project", "low_rank_gradient", "low_rank_gradients"] {
         let mut launched = 0;
         for row in table().iter().filter(|r| r.op == op && r.level <= most) {
             let outcome = row.run(dev).unwrap();

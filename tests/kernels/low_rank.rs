@@ -8,7 +8,7 @@ use rugosa::tensor::Tensor;
 
 #[test]
 fn products_and_blocks() {
-    run_rows(&["low_rank_spread", "low_rank_gather", "low_rank_project", "low_rank_gradient"]);
+    run_rows(&["low_rank_spread", "low_rank_gather", "low_rank_project", "low_rank_gradient", "low_rank_gradients"]);
 }
 
 #[test]

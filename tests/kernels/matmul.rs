@@ -35,7 +35,7 @@ fn the_kernels_for_gpus_compute_the_same() {
     let few = |row: &Row| match row.op {
         "rosa_linear" => ["F32", "BF16", "Q4_1"].iter().any(|d| row.what.contains(d)) && row.level <= Level::Quick,
         "product" => row.level <= Level::Quick,
-        "low_rank_project" | "low_rank_gradient" => row.level <= Level::Quick,
+        "low_rank_project" | "low_rank_gradient" | "low_rank_gradients" => row.level <= Level::Quick,
         op => op == "sddmm",
     };
     run_rows_on(&as_gpu(), few);

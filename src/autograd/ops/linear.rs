@@ -19,7 +19,8 @@ use crate::kernels::coop;
 use crate::kernels::dropout::{self as kernel, dropout};
 use crate::kernels::in_weight::InWeight;
 pub use crate::kernels::low_rank::Block;
-use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows, spread};
+use crate::kernels::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients};
+use crate::kernels::low_rank::{project_blocks, project_rows, spread};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::parts::Sums;
 use crate::kernels::sparse::{SparseIndex, sddmm};
@@ -186,15 +187,21 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         }
         let (mut v, mut sums) = (None, Sums::default());
         if let (Some(lr), Some(u)) = (&low_rank, &u) {
-            if let Some(db) = &lr.b.grad {
-                gradient_blocks(&dy, u, &lr.unscaled(out_features), db, &mut sums)?;
-            }
             if lr.a.grad.is_some() || x.is_tracked() {
                 v = Some(project_blocks(&dy, &lr.b.value, &lr.blocks, To::default())?);
             }
-            if let (Some(da), Some(v)) = (&lr.a.grad, &v) {
-                let again = self::dropped(drops.as_ref(), &x.value, lr)?;
-                gradient_rows(v, again.as_ref().unwrap_or(&x.value), da, &mut sums)?;
+            let again = match lr.a.grad {
+                Some(_) => self::dropped(drops.as_ref(), &x.value, lr)?,
+                None => None,
+            };
+            let (blocks, x) = (lr.unscaled(out_features), again.as_ref().unwrap_or(&x.value));
+            match (&lr.b.grad, lr.a.grad.as_ref().zip(v.as_ref())) {
+                (Some(db), Some((da, v))) => {
+                    gradients(Gradients { dy: &dy, u, blocks: &blocks, x, v }, db, da, &mut sums)?;
+                }
+                (Some(db), None) => gradient_blocks(&dy, u, &blocks, db, &mut sums)?,
+                (None, Some((da, v))) => gradient_rows(v, x, da, &mut sums)?,
+                (None, None) => {}
             }
         }
         sums.finish()?;

@@ -9,7 +9,7 @@ use crate::io::config::ModelConfig;
 use crate::kernels::To;
 use crate::kernels::in_weight::InWeight;
 use crate::kernels::low_rank::{Block, gather_add, spread};
-use crate::kernels::low_rank::{gradient_blocks, gradient_rows, project_blocks, project_rows};
+use crate::kernels::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients, project_blocks, project_rows};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::parts::Sums;
 use crate::kernels::sparse::{SddmmWay, sddmm, sddmm_by};
@@ -22,13 +22,12 @@ struct Shape {
     out: usize,
     inn: usize,
     /// What the input is made of, and the gradient of the output.
-    x: Element,
-    dy: Element,
+    element: Element,
 }
 
 /// With operands of f32.
 const fn plain(tokens: usize, out: usize, inn: usize) -> Shape {
-    Shape { tokens, out, inn, x: Element::F32, dy: Element::F32 }
+    Shape { tokens, out, inn, element: Element::F32 }
 }
 
 /// What is added to a fused linear.
@@ -93,10 +92,7 @@ fn linears(c: &ModelConfig, sizes: &SpeedSizes) -> [(Shape, Vec<usize>); 4] {
     let (hidden, inner) = (c.hidden_size, c.intermediate_size);
     let linear = |modules: &[usize], inn| {
         let out = modules.iter().sum();
-        let x = sizes.operands(out, inn);
-        // that of a linear behind which the residual stream comes is the stream's
-        let dy = if modules.len() > 1 { x } else { Element::F32 };
-        (Shape { tokens: sizes.tokens, out, inn, x, dy }, modules.to_vec())
+        (Shape { tokens: sizes.tokens, out, inn, element: sizes.operands(out, inn) }, modules.to_vec())
     };
     [linear(&[q, kv, kv], hidden), linear(&[hidden], q), linear(&[inner, inner], hidden), linear(&[hidden], inner)]
 }
@@ -129,31 +125,45 @@ fn thin(model: &str, s: Shape, modules: &[usize], rank: usize) -> Vec<Speed> {
         bytes: (wide.bytes() * tokens * features) as f64 + words(tokens * ranks + terms),
     };
     let (a, b) = (ranks * inn, rank * out);
-    let (for_v, for_db, for_gather) = (blocks.clone(), blocks.clone(), blocks.clone());
+    let [for_v, for_db, for_both, for_gather] = [(); 4].map(|()| blocks.clone());
+    let (first, second) = (floor(s.element, out, b), floor(s.element, inn, a));
+    let both = Cost { flops: first.flops + second.flops, bytes: first.bytes + second.bytes };
     let mut rows = vec![
-        speed("low_rank_project", what("U"), floor(s.x, inn, a), move |f| {
-            let (x, a, u) = (f.tensor_of(s.x, &[tokens, inn])?, f.tensor(&[ranks, inn])?, f.tensor(&[tokens, ranks])?);
+        speed("low_rank_project", what("U"), floor(s.element, inn, a), move |f| {
+            let (x, a, u) =
+                (f.tensor_of(s.element, &[tokens, inn])?, f.tensor(&[ranks, inn])?, f.tensor(&[tokens, ranks])?);
             Ok(Box::new(move || project_rows(&x, &a, 2.0, To::Into(&u)).map(drop)))
         }),
-        speed("low_rank_project", what("V"), floor(s.dy, out, b), move |f| {
-            let (dy, b, v) = (f.tensor_of(s.dy, &[tokens, out])?, f.tensor(&[b])?, f.tensor(&[tokens, ranks])?);
+        speed("low_rank_project", what("V"), floor(s.element, out, b), move |f| {
+            let (dy, b, v) = (f.tensor_of(s.element, &[tokens, out])?, f.tensor(&[b])?, f.tensor(&[tokens, ranks])?);
             let blocks = for_v.clone();
             Ok(Box::new(move || project_blocks(&dy, &b, &blocks, To::Into(&v)).map(drop)))
         }),
-        speed("low_rank_gradient", what("dA"), floor(s.x, inn, a), move |f| {
-            let (v, x, da) = (f.tensor(&[tokens, ranks])?, f.tensor_of(s.x, &[tokens, inn])?, f.tensor(&[ranks, inn])?);
+        speed("low_rank_gradient", what("dA"), floor(s.element, inn, a), move |f| {
+            let (v, x, da) =
+                (f.tensor(&[tokens, ranks])?, f.tensor_of(s.element, &[tokens, inn])?, f.tensor(&[ranks, inn])?);
             Ok(Box::new(move || {
                 let mut sums = Sums::default();
                 gradient_rows(&v, &x, &da, &mut sums)?;
                 sums.finish()
             }))
         }),
-        speed("low_rank_gradient", what("dB"), floor(s.dy, out, b), move |f| {
-            let (dy, u, db) = (f.tensor_of(s.dy, &[tokens, out])?, f.tensor(&[tokens, ranks])?, f.tensor(&[b])?);
+        speed("low_rank_gradient", what("dB"), floor(s.element, out, b), move |f| {
+            let (dy, u, db) = (f.tensor_of(s.element, &[tokens, out])?, f.tensor(&[tokens, ranks])?, f.tensor(&[b])?);
             let blocks = for_db.clone();
             Ok(Box::new(move || {
                 let mut sums = Sums::default();
                 gradient_blocks(&dy, &u, &blocks, &db, &mut sums)?;
+                sums.finish()
+            }))
+        }),
+        speed("low_rank_gradients", what("dB and dA"), both, move |f| {
+            let (dy, x) = (f.tensor_of(s.element, &[tokens, out])?, f.tensor_of(s.element, &[tokens, inn])?);
+            let (u, v) = (f.tensor(&[tokens, ranks])?, f.tensor(&[tokens, ranks])?);
+            let (db, da, blocks) = (f.tensor(&[b])?, f.tensor(&[ranks, inn])?, for_both.clone());
+            Ok(Box::new(move || {
+                let mut sums = Sums::default();
+                gradients(Gradients { dy: &dy, u: &u, blocks: &blocks, x: &x, v: &v }, &db, &da, &mut sums)?;
                 sums.finish()
             }))
         }),
@@ -203,17 +213,17 @@ fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> S
     let rank = parts.rank;
     let weight = WeightFormat::of(dtype).bytes((out * inn) as u64) as f64;
     let entries = parts.sparse.map_or(0.0, |(_, density)| 6.0 * density * (out * inn) as f64);
-    let (x_cols, y_cols, x_of) = if layout == Layout::Nt { (inn, out, s.x) } else { (out, inn, s.dy) };
+    let (x_cols, y_cols) = if layout == Layout::Nt { (inn, out) } else { (out, inn) };
     let floor = Cost {
         flops: 2.0 * tokens as f64 * y_cols as f64 * (x_cols + rank) as f64,
         bytes: weight
             + entries
-            + (x_of.bytes() * tokens * x_cols) as f64
+            + (s.element.bytes() * tokens * x_cols) as f64
             + words(tokens * (y_cols + rank) + y_cols * rank),
     };
     speed("rosa_linear", fused_name(model, layout, s, dtype, parts), floor, move |f| {
         let w = f.matrix(dtype, out, inn)?;
-        let (x, y) = (f.tensor_of(x_of, &[tokens, x_cols])?, f.tensor(&[tokens, y_cols])?);
+        let (x, y) = (f.tensor_of(s.element, &[tokens, x_cols])?, f.tensor(&[tokens, y_cols])?);
         let mask = parts.sparse.map(|(kind, density)| f.mask(kind, out, inn, density)).transpose()?;
         let right = if layout == Layout::Nt { [out, rank] } else { [rank, inn] };
         let low_rank = if rank > 0 { Some((f.tensor(&[tokens, rank])?, f.tensor(&right)?)) } else { None };
@@ -246,12 +256,12 @@ fn in_weight(model: &str, s: Shape, dtype: DType, density: f64) -> Speed {
 fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Speed; 3] {
     let Shape { tokens, out, inn, .. } = s;
     let entries = density * (out * inn) as f64;
-    let operands = (tokens * (s.dy.bytes() * out + s.x.bytes() * inn)) as f64;
+    let operands = (tokens * (s.element.bytes() * (out + inn))) as f64;
     let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: operands + 10.0 * entries };
     [(Some(SddmmWay::Sampled), "sampled"), (Some(SddmmWay::Tile), "tile"), (None, "chosen")].map(|(way, name)| {
         let what = format!("{model} {name} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
         speed("sddmm", what, floor, move |f: &mut Filler| -> Result<Job> {
-            let (dy, x) = (f.tensor_of(s.dy, &[tokens, out])?, f.tensor_of(s.x, &[tokens, inn])?);
+            let (dy, x) = (f.tensor_of(s.element, &[tokens, out])?, f.tensor_of(s.element, &[tokens, inn])?);
             let (index, ds) = f.mask(kind, out, inn, density)?;
             Ok(Box::new(move || match way {
                 Some(way) => sddmm_by(way, &dy, &x, &index, &ds),
