@@ -240,7 +240,7 @@ pub struct Gradients<'a> {
 /// As theirs.
 pub fn gradients(of: Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) -> Result<()> {
     let Gradients { dy, u, blocks, x, v } = of;
-    if !on_units(&of, db, da, sums)? {
+    if !in_one_launch(&of, db, da, sums)? {
         gradient_blocks(dy, u, blocks, db, sums)?;
         gradient_rows(v, x, da, sums)?;
     }
@@ -248,12 +248,13 @@ pub fn gradients(of: Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) -
 }
 
 /// Both gradients in one launch on matrix units; false if that cannot be.
-fn on_units(of: &Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) -> Result<bool> {
+fn in_one_launch(of: &Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) -> Result<bool> {
     let Gradients { dy, u, blocks, x, v } = of;
     let ((tokens, out), (_, inn), (_, rank)) = (dy.dims2("low_rank")?, x.dims2("low_rank")?, v.dims2("low_rank")?);
     let (b, a) = (params(blocks, tokens, out)?, params(&[whole(inn, rank, 1.0)], tokens, inn)?);
     let shape = |d: &Tensor, p: &BlocksParams| low_rank_coop::Shape::of(d, p, true);
-    let Some(shape) = shape(dy, &b).zip(shape(x, &a)).and_then(|(b, a)| b.both(a)) else { return Ok(false) };
+    let both = shape(dy, &b).zip(shape(x, &a)).and_then(|(of_b, of_a)| of_b.both(&b, (of_a, &a)));
+    let Some((shape, tiles)) = both else { return Ok(false) };
     u.expect_shape("low_rank", "U", &[tokens, b.rank as usize])?;
     v.expect_shape("low_rank", "V", &[tokens, rank])?;
     x.expect_shape("low_rank", "X", &[tokens, inn])?;
@@ -261,7 +262,6 @@ fn on_units(of: &Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) -> Re
     da.expect_shape("low_rank", "dA", &[rank, inn])?;
     distinct("low_rank", &[dy, u, x, v], &[db, da])?;
 
-    let tiles = [shape.tiles(&b), shape.tiles(&a)];
     let parts = shape.parts(&b, tiles.iter().sum());
     let params = BothParams::new(BlocksParams { splits: parts as u32, ..b }, &a, tiles[0] * parts);
     let (c, d) = (cost(dy, &b, u.len() + parts * db.len()), cost(x, &a, v.len() + parts * da.len()));

@@ -87,10 +87,15 @@ impl Shape {
         }
     }
 
-    /// The shape in which one launch makes both these gradients, if one does.
-    pub fn both(self, other: Shape) -> Option<Shape> {
+    /// The shape in which one launch makes the gradients of `p` and of `other`, with the workgroups of each for one part of the
+    /// sum. None where either would keep the GPU busy by itself: then nothing is gained, and the last workgroups run alone.
+    pub fn both(self, p: &BlocksParams, other: (Shape, &BlocksParams)) -> Option<(Shape, [usize; 2])> {
+        let (other, q) = other;
+        // fewer columns in more pieces: pieces read the same features, out of a cache, and more workgroups run at once
+        let shape = Shape { columns: self.columns.min(other.columns), ..self };
+        let tiles = [shape.tiles(p), shape.tiles(q)];
         let alike = self.gradient && other.gradient && (self.half, self.fours) == (other.half, other.fours);
-        alike.then_some(Shape { columns: self.columns.max(other.columns), ..self })
+        (alike && tiles.iter().sum::<usize>() <= FILL).then_some((shape, tiles))
     }
 
     /// Workgroups for one part of the sum, and its parts.
