@@ -30,14 +30,17 @@ pub use masks::{MaskKind, random_mask};
 pub use support::{EPS, Exact, Guarded, Near, random, random_pattern, stored};
 pub use topk::scores as topk_scores;
 
-use crate::device::{Device, Kernel};
+use crate::device::dry::DryBackend;
+use crate::device::{Device, Kernel, KernelSpec};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::tensor::{Element, Tensor};
 use bytemuck::Pod;
 use half::f16;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Every format that frozen weights are stored in.
 pub const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
@@ -141,12 +144,42 @@ impl Row {
         Ok(trial.outcome)
     }
 
+    /// What it launches, found out on a device that only counts.
+    fn launches(&self, counting: &Device) -> Vec<KernelSpec> {
+        let rng = Rng::named(1, &format!("{} {}", self.op, self.what));
+        counting.note_launches(true);
+        // nothing is computed there, so that results are of no interest
+        let _ = (self.run)(&mut Trial { device: counting, rng, outcome: Outcome::default() });
+        counting.note_launches(false)
+    }
+
     /// The row's kernels among those launched, for a message: what may be wrong.
     pub fn suspects(&self, outcome: &Outcome) -> String {
         let all: Vec<&str> = self.kernels.iter().map(|k| k.name).collect();
         let launched: Vec<&str> = all.iter().copied().filter(|k| outcome.launched.contains(k)).collect();
         if launched.is_empty() { all.join(", ") } else { launched.join(", ") }
     }
+}
+
+/// What `rows` launch on `device`, each specialisation once, to be compiled ahead: found out on all cores, on devices that only
+/// count.
+pub fn launches(device: &Device, rows: &[Row]) -> Vec<KernelSpec> {
+    let (next, seen) = (AtomicUsize::new(0), Mutex::new(HashSet::new()));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(rows.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
+                counting.set_precision(device.precision());
+                counting.set_tiles(device.tiles());
+                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let launched = row.launches(&counting);
+                    seen.lock().unwrap_or_else(|e| e.into_inner()).extend(launched);
+                }
+            });
+        }
+    });
+    seen.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().collect()
 }
 
 impl Trial<'_> {

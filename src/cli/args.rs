@@ -6,7 +6,7 @@ pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, Wei
 
 use crate::data::DataOptions;
 use crate::error::{Error, Result};
-use crate::train::config::{DataFormat, PartialConfig, TooLong, TrainConfig, default, defaults};
+use crate::train::config::{DataFormat, PartialConfig, PrecisionOption, TooLong, TrainConfig, default, defaults};
 use crate::train::output::CONFIG_FILE;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -117,6 +117,9 @@ pub struct ModelArgs {
     /// An adapter for it, as `rugosa train` writes them
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// What the operands of products are rounded to
+    #[arg(long, value_enum, default_value_t = PrecisionOption::F32)]
+    pub precision: PrecisionOption,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

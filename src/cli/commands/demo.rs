@@ -1,8 +1,8 @@
 //! `rugosa demo`: the built-in model learns a task before the user's eyes.
 
-use super::model::Ready;
+use super::model::{self, Ready};
 use super::train::Watch;
-use crate::adapters::{AdapterSet, Training, module_shapes};
+use crate::adapters::module_shapes;
 use crate::cli::args::{DemoArgs, ModelArgs};
 use crate::cli::demo::records::{KNOWN, Names, Row, TAUGHT, rows, to_jsonl};
 use crate::cli::demo::unpack;
@@ -10,9 +10,8 @@ use crate::cli::plot::curve;
 use crate::cli::signal;
 use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
-use crate::io::adapter::AdapterFolder;
 use crate::io::atomic::write_atomic;
-use crate::train::config::{Method, PartialConfig, TrainConfig};
+use crate::train::config::{Method, PartialConfig, PrecisionOption, TrainConfig};
 use crate::train::metrics::StepMetrics;
 use crate::train::phase::Schedule;
 use crate::train::warm::Compiled;
@@ -91,7 +90,7 @@ fn run_in(folder: &Path, args: &DemoArgs) -> Result<()> {
     }
 
     let config = config(args, &model, &data, &adapter)?;
-    let model_args = ModelArgs { model, adapter: None, device: args.device.clone() };
+    let model_args = ModelArgs { model, adapter: None, precision: PrecisionOption::F32, device: args.device.clone() };
     let ready = Ready::open(&model_args, SEQ_LEN)?;
     let parameters = parameters(&ready);
     eprintln!("{}", plan(&config, parameters, ready.device.caps().name.as_str()));
@@ -211,11 +210,8 @@ fn matched(answers: &[String], rows: &[Row]) -> usize {
 
 /// Puts the trained adapter on the model; the number of its values.
 fn attach(ready: &Ready, adapter: &Path) -> Result<usize> {
-    let shapes = module_shapes(&ready.model);
-    let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
-    let folder = AdapterFolder::read(adapter, shape_of)?;
-    let set = AdapterSet::from_folder(&ready.device, &ready.model, &folder)?;
-    set.attach(&ready.model, Training { low_rank: false, sparse: false }, None)?;
+    let folder = model::read_adapter(adapter, &ready.model)?;
+    model::attach(&ready.device, &ready.model, &folder)?;
     let dense = |m: &Option<crate::io::adapter::Matrix>| m.as_ref().map_or(0, |m| m.data.len());
     let sparse = |m: &crate::io::adapter::ModuleTensors| m.sparse.as_ref().map_or(0, |s| s.pattern.nnz());
     Ok(folder.modules.values().map(|m| dense(&m.a) + dense(&m.b) + sparse(m)).sum())

@@ -1,6 +1,6 @@
 //! `rugosa eval`: loss and exact match on a file of rows.
 
-use super::model::Ready;
+use super::model::{REHEARSED, Ready, Source};
 use crate::autograd::Tape;
 use crate::autograd::ops::head_nll;
 use crate::cli::args::{EvalArgs, Metric};
@@ -34,10 +34,27 @@ pub fn run(args: EvalArgs) -> Result<()> {
     signal::install()?;
     let wants = |m| args.metric.contains(&m);
     let room = if wants(Metric::ExactMatch) { args.max_new_tokens } else { 0 };
-    let ready = Ready::open(&args.model, args.rows.seq_len + room)?;
+    let source = Source::open(&args.model)?;
     let options = args.rows.data_options();
-    let dataset = Dataset::open(&args.rows.data, &options, ready.tokenizer.as_ref(), ready.model.config.vocab_size)?;
+    let dataset = Dataset::open(&args.rows.data, &options, source.tokenizer.as_ref(), source.config().vocab_size)?;
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
+    let ready = source.ready(args.rows.seq_len + room, |ready| {
+        // the smallest and the largest of what comes: kernels go by sizes
+        let by = |size: fn(&ExampleRef<'_>) -> usize| {
+            let mut sorted = examples.clone();
+            sorted.sort_by_key(size);
+            let batch = args.batch_size.min(sorted.len());
+            [sorted[..batch].to_vec(), sorted[sorted.len() - batch..].to_vec()]
+        };
+        if wants(Metric::Loss) {
+            by(|e| e.ids.len()).iter().try_for_each(|rows| token_nll(ready, rows, args.batch_size).map(drop))?;
+        }
+        if wants(Metric::ExactMatch) {
+            let answer = |rows: &Vec<_>| exact_match(ready, None, rows, args.batch_size, REHEARSED).map(drop);
+            by(|e| e.prompt_len()).iter().try_for_each(answer)?;
+        }
+        Ok(())
+    })?;
     let positions = ready.model.rope.positions();
     if let Some(long) = examples.iter().find(|e| e.ids.len() > positions) {
         let reason =

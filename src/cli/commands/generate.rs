@@ -1,6 +1,6 @@
 //! `rugosa generate`.
 
-use super::model::Ready;
+use super::model::{REHEARSED, Source};
 use crate::cli::args::GenerateArgs;
 use crate::cli::signal;
 use crate::data::{ChatTemplate, Message};
@@ -9,9 +9,8 @@ use crate::generate::{Request, Sampling, generate};
 
 pub fn run(args: GenerateArgs) -> Result<()> {
     signal::install()?;
-    // the rotary tables are small beside the model: as long as it takes, up to 32,768 positions
-    let ready = Ready::open(&args.model, 32_768.max(args.max_new_tokens))?;
-    let tokenizer = ready.tokenizer(&args.model)?;
+    let source = Source::open(&args.model)?;
+    let tokenizer = source.tokenizer()?;
     let prompt = match (&args.input.prompt, &args.input.chat) {
         (Some(text), _) => tokenizer.encode(text, true)?,
         (None, Some(text)) => {
@@ -20,12 +19,16 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         }
         (None, None) => return Err(Error::invalid("--prompt", "give --prompt or --chat")),
     };
+    // the rotary tables are small beside the model: as long as it takes, up to 32,768 positions
+    let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
+    let prompts = [prompt];
+    let ready = source.ready(32_768.max(args.max_new_tokens), |ready| {
+        let request = Request { max_new_tokens: REHEARSED, stop: &[], sampling };
+        generate(&ready.device, &ready.model, &prompts, &request, |_, _| true).map(drop)
+    })?;
+    let tokenizer = ready.tokenizer(&args.model)?;
     let stop = ready.stop_tokens();
-    let request = Request {
-        max_new_tokens: args.max_new_tokens,
-        stop: &stop,
-        sampling: Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed },
-    };
+    let request = Request { max_new_tokens: args.max_new_tokens, stop: &stop, sampling };
     let mut stream = tokenizer.stream(true);
     let mut failed = None;
     let mut show = |text: Result<String>| match text {
@@ -35,7 +38,6 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         Ok(_) => {}
         Err(e) => failed = Some(e),
     };
-    let prompts = [prompt];
     let ids = generate(&ready.device, &ready.model, &prompts, &request, |_, token| {
         show(stream.push(token));
         !signal::interrupted()

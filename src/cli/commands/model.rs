@@ -3,12 +3,29 @@
 use crate::adapters::{AdapterSet, Training, module_shapes};
 use crate::cli::args::ModelArgs;
 use crate::data::Tokenizer;
-use crate::device::{Device, DeviceOptions};
+use crate::device::dry::DryBackend;
+use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::checkpoint::Checkpoint;
+use crate::io::config::ModelConfig;
+use crate::kernels::coop;
 use crate::nn::Decoder;
-use crate::nn::loader::{LoadOptions, load};
+use crate::nn::loader::{LoadOptions, load, load_shapes};
+use crate::train::config::PrecisionOption;
+use crate::train::warm::compile_while;
+use std::collections::HashSet;
+use std::path::Path;
+
+/// Tokens that a rehearsal generates: the first comes out of the prompt's pass, later ones one by one.
+pub const REHEARSED: usize = 2;
+
+/// A model's files, read as far as their headers.
+pub struct Source<'a> {
+    args: &'a ModelArgs,
+    checkpoint: Checkpoint,
+    pub tokenizer: Option<Tokenizer>,
+}
 
 /// A model that is ready to run.
 pub struct Ready {
@@ -17,22 +34,80 @@ pub struct Ready {
     pub tokenizer: Option<Tokenizer>,
 }
 
-impl Ready {
-    /// Opens the model for sequences of up to `positions` tokens, or as many as it takes.
-    pub fn open(args: &ModelArgs, positions: usize) -> Result<Ready> {
+impl<'a> Source<'a> {
+    pub fn open(args: &'a ModelArgs) -> Result<Self> {
         let checkpoint = Checkpoint::open(&args.model)?;
-        let tokenizer = Tokenizer::of_model(&checkpoint)?;
+        Ok(Source { args, tokenizer: Tokenizer::of_model(&checkpoint)?, checkpoint })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the model has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        required(self.tokenizer.as_ref(), self.args)
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.checkpoint.config
+    }
+
+    /// The model on a device, for sequences of up to `positions` tokens, or as many as it takes. `rehearse` does what is to be
+    /// done, on a device that only counts: the kernels that it launches are compiled while the weights are read.
+    pub fn ready(self, positions: usize, rehearse: impl FnOnce(&Ready) -> Result<()>) -> Result<Ready> {
+        let Source { args, checkpoint, tokenizer } = self;
         let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
         device.load_tiles();
-        let positions = positions.min(checkpoint.config.max_position_embeddings);
-        let model = load(&device, &checkpoint, LoadOptions { trainable: false, stacked: true, positions })?;
-        if let Some(folder) = &args.adapter {
-            let shapes = module_shapes(&model);
-            let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
-            let set = AdapterSet::from_folder(&device, &model, &AdapterFolder::read(folder, shape_of)?)?;
-            set.attach(&model, Training { low_rank: false, sparse: false }, None)?;
+        if args.precision == PrecisionOption::F16 && coop::enable(&device)? == Precision::F32 {
+            eprintln!("this device has no matrix units that can be used; products run in f32");
         }
+        let positions = positions.min(checkpoint.config.max_position_embeddings);
+        let options = LoadOptions { trainable: false, stacked: true, positions };
+
+        let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
+        counting.set_precision(device.precision());
+        counting.set_tiles(device.tiles());
+        let model = load_shapes(&counting, &checkpoint, options.clone())?;
+        let adapter = args.adapter.as_ref().map(|folder| read_adapter(folder, &model)).transpose()?;
+        adapter.as_ref().map_or(Ok(()), |adapter| attach(&counting, &model, adapter))?;
+        counting.note_launches(true);
+        // what goes wrong in a rehearsal goes wrong again where it counts
+        let _ = rehearse(&Ready { device: counting.clone(), model, tokenizer: None });
+        let mut seen = HashSet::new();
+        let mut kernels = counting.note_launches(false);
+        kernels.retain(|spec| seen.insert(spec.clone()));
+
+        let loading = || {
+            let model = load(&device, &checkpoint, options)?;
+            adapter.as_ref().map_or(Ok(()), |adapter| attach(&device, &model, adapter))?;
+            Ok(model)
+        };
+        let (model, _) = compile_while(&device, &kernels, loading, &mut |_| {})?;
         Ok(Ready { device, model, tokenizer })
+    }
+}
+
+fn required<'t>(tokenizer: Option<&'t Tokenizer>, args: &ModelArgs) -> Result<&'t Tokenizer> {
+    tokenizer.ok_or_else(|| Error::file(&args.model, "tokenizer.json", "is missing; text needs the model's tokenizer"))
+}
+
+/// Reads an adapter for `model`.
+pub fn read_adapter(folder: &Path, model: &Decoder) -> Result<AdapterFolder> {
+    let shapes = module_shapes(model);
+    let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
+    AdapterFolder::read(folder, shape_of)
+}
+
+/// Puts an adapter on `model`, for use as it is.
+pub fn attach(device: &Device, model: &Decoder, adapter: &AdapterFolder) -> Result<()> {
+    let set = AdapterSet::from_folder(device, model, adapter)?;
+    set.attach(model, Training { low_rank: false, sparse: false }, None)
+}
+
+impl Ready {
+    /// Without a rehearsal: kernels are compiled where they are launched first.
+    pub fn open(args: &ModelArgs, positions: usize) -> Result<Ready> {
+        Source::open(args)?.ready(positions, |_| Ok(()))
     }
 
     /// The tokenizer.
@@ -40,8 +115,7 @@ impl Ready {
     /// # Errors
     /// [`Error::File`] if the model has none.
     pub fn tokenizer(&self, args: &ModelArgs) -> Result<&Tokenizer> {
-        let missing = || Error::file(&args.model, "tokenizer.json", "is missing; text needs the model's tokenizer");
-        self.tokenizer.as_ref().ok_or_else(missing)
+        required(self.tokenizer.as_ref(), args)
     }
 
     /// Tokens that end an answer.

@@ -1,10 +1,10 @@
 //! `rugosa selftest`: the case table on the device at hand.
 
 use super::print;
-use crate::cases::{Level, Outcome, Row, table};
+use crate::cases::{Level, Outcome, Row, launches, table};
 use crate::cli::args::SelftestArgs;
 use crate::cli::signal;
-use crate::device::{Caps, Device, DeviceOptions, Feature, Precision};
+use crate::device::{Caps, Device, DeviceClass, DeviceOptions, Feature, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::{KERNELS, coop};
 use serde_json::json;
@@ -18,6 +18,7 @@ pub fn run(args: &SelftestArgs) -> Result<()> {
     let start = Instant::now();
     let mut done = Vec::new();
     let mut run_all = |rows: Vec<Row>| {
+        compile_ahead(&device, &rows);
         for row in rows {
             if signal::interrupted() {
                 return Err(Error::Interrupted);
@@ -36,6 +37,15 @@ pub fn run(args: &SelftestArgs) -> Result<()> {
     let report = Report { caps: device.caps(), done, seconds: start.elapsed().as_secs_f64() };
     print(&if args.json { report.json() } else { report.text() })?;
     report.verdict()
+}
+
+/// Compiles what `rows` launch on all cores, where drivers take long for it. Software renderers compile at the first launch
+/// whatever is done here.
+fn compile_ahead(device: &Device, rows: &[Row]) {
+    if device.caps().class != DeviceClass::Software {
+        // a kernel that the driver refuses is a fault of its rows
+        let _ = device.prepare(&launches(device, rows), &|| !signal::interrupted());
+    }
 }
 
 /// What came out of the rows.
