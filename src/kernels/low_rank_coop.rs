@@ -41,7 +41,8 @@ kernel!(
 const MOST: u32 = 3;
 /// Workgroups that keep a large GPU busy: one for each of its processors, and some more.
 const FILL: usize = 144;
-/// [`Shape::rows`] on GPUs. Software renderers compile as long as a kernel's text is, and have one fragment of them.
+/// [`Shape::rows`] of the gradient on GPUs; the projection has one fragment of them, and twice as many workgroups. Software
+/// renderers compile as long as a kernel's text is.
 const ROWS: u32 = 32;
 
 /// What a workgroup does.
@@ -74,16 +75,15 @@ impl Shape {
 
     /// Tokens of a workgroup of the projection, features of one of the gradient.
     fn rows(&self) -> u32 {
-        if self.units.lanes == 8 { self.units.fragment } else { ROWS }
+        if self.gradient && self.units.lanes > 8 { ROWS } else { self.units.fragment }
     }
 
     /// Subgroups of a workgroup, and their fragments in a piece of the sum: as many as workgroup memory allows.
     fn subgroups(&self) -> (u32, u32) {
-        match (self.gradient, self.columns) {
-            (gradient, _) if self.units.lanes == 8 => (if gradient { 4 } else { 8 }, 1),
+        match (self.gradient, self.units.lanes) {
+            (true, 8) => (4, 1),
             (true, _) => (4, 2),
-            (false, MOST) => (8, 1),
-            (false, _) => (8, 2),
+            (false, _) => (8, 1),
         }
     }
 

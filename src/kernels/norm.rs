@@ -90,6 +90,7 @@ enum Lanes {
 
 const SOFTWARE: Lanes = Lanes::Threads { row: 8, workgroup: 64 };
 const NARROW: Lanes = Lanes::Threads { row: 32, workgroup: 128 };
+const MIDDLE: Lanes = Lanes::Threads { row: 64, workgroup: 256 };
 const WIDE: Lanes = Lanes::Threads { row: 256, workgroup: 256 };
 /// Rows of a subgroup: each pair of w is loaded once for them.
 const ROWS: u32 = 4;
@@ -99,6 +100,7 @@ fn lanes(caps: &Caps, cols: usize, half: bool) -> Lanes {
         (_, Some(lanes)) if !half && cols.is_multiple_of(2) => Lanes::Subgroup(lanes),
         (DeviceClass::Software, _) => SOFTWARE,
         _ if cols <= 256 => NARROW,
+        _ if cols <= 1024 => MIDDLE,
         _ => WIDE,
     }
 }
@@ -310,7 +312,9 @@ pub fn variants() -> Vec<KernelSpec> {
     for vec in flags {
         all.push(weight_spec(vec));
         let subgroups = simd::LANES.map(Lanes::Subgroup).into_iter().filter(|_| vec);
-        for (lanes, unit) in [SOFTWARE, NARROW, WIDE].into_iter().chain(subgroups).flat_map(|l| flags.map(|u| (l, u))) {
+        for (lanes, unit) in
+            [SOFTWARE, NARROW, MIDDLE, WIDE].into_iter().chain(subgroups).flat_map(|l| flags.map(|u| (l, u)))
+        {
             // f16 comes four at a time, from threads
             let halves = || flags.into_iter().filter(|half| !half || (vec && !matches!(lanes, Lanes::Subgroup(_))));
             for other in flags {
