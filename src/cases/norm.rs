@@ -125,9 +125,10 @@ fn run(t: &Trial<'_>, d: &Data, dx: To<'_>, rounded: Option<To<'_>>, dw: Option<
     let shape = [d.rows, d.cols];
     let (tx, tdy) = (t.up(&shape, &d.x)?, t.up(&shape, &d.dy)?);
     let (tw, rstd) = (t.up(&[d.cols], &d.w)?, t.up(&[d.rows], &d.rstd)?);
+    let operands = [&tdy, &tx, &tw, &rstd];
     match rounded {
-        None => rmsnorm_backward(&tdy, &tx, &tw, &rstd, d.norm, dx, dw).map(drop),
-        Some(rounded) => rmsnorm_backward_round([&tdy, &tx, &tw, &rstd], d.norm, dx, rounded, dw).map(drop),
+        None => rmsnorm_backward(operands, d.norm, dx, dw).map(drop),
+        Some(rounded) => rmsnorm_backward_round(operands, d.norm, dx, rounded, dw).map(drop),
     }
 }
 

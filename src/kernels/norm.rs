@@ -158,24 +158,16 @@ fn forward<const N: usize>(
     Ok([x.unwrap_or_else(|| first.clone()), y, rstd])
 }
 
-/// `dx` of dy and x `[rows, cols]`, w `[cols]` and the forward's `rstd [rows]`; adds the gradient of w to `dw [cols]`
-/// if there is one.
+/// `dx` of `[dy, x, w, rstd]`: dy and x `[rows, cols]`, w `[cols]` and the forward's rstd `[rows]`. Adds the gradient of w to
+/// `dw [cols]` if there is one.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
-pub fn rmsnorm_backward(
-    dy: &Tensor,
-    x: &Tensor,
-    w: &Tensor,
-    rstd: &Tensor,
-    norm: RmsNorm,
-    dx: To<'_>,
-    dw: Option<&Tensor>,
-) -> Result<Tensor> {
-    backward([dy, x, w, rstd], norm, dx, None, dw).map(|(dx, _)| dx)
+pub fn rmsnorm_backward(operands: [&Tensor; 4], norm: RmsNorm, dx: To<'_>, dw: Option<&Tensor>) -> Result<Tensor> {
+    backward(operands, norm, dx, None, dw).map(|(dx, _)| dx)
 }
 
-/// [`rmsnorm_backward`] that leaves what dx is then in f16 as well, where cols is a multiple of 4; operands are dy, x, w and rstd.
+/// [`rmsnorm_backward`] that leaves what dx is then in f16 as well, where cols is a multiple of 4: both.
 ///
 /// # Errors
 /// As [`rmsnorm_backward`].

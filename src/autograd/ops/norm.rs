@@ -30,7 +30,7 @@ pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm, y: Element) -> Result<Var>
     Ok(tape.record(y, needed, move |grads, dy| {
         let dy = dy.reshape(flat.shape())?;
         let backward =
-            |dx: To<'_>| rmsnorm_backward(&dy, &flat, &w.value, &rstd, kernel, dx, w.grad.as_ref())?.reshape(&shape);
+            |dx: To<'_>| rmsnorm_backward([&dy, &flat, &w.value, &rstd], kernel, dx, w.grad.as_ref())?.reshape(&shape);
         if !x.is_tracked() {
             return backward(To::default()).map(|_| ());
         }
@@ -63,8 +63,7 @@ pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, y: Element, 
                     let (dx, rounded) = rmsnorm_backward_round(operands, kernel, to, To::Half("activations"), dw)?;
                     (dx, Some(rounded))
                 } else {
-                    let [dy, x, w, rstd] = operands;
-                    (rmsnorm_backward(dy, x, w, rstd, kernel, to, dw)?, None)
+                    (rmsnorm_backward(operands, kernel, to, dw)?, None)
                 }
             }
         };

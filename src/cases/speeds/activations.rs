@@ -212,7 +212,7 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
         let ((dy, x), dx) = (pair(f)?, f.tensor(&[tokens, hidden])?);
         let (w, rstd, dw) = (f.tensor(&[hidden])?, f.tensor(&[tokens])?, f.tensor(&[hidden])?);
         Ok(Box::new(move || {
-            rmsnorm_backward(&dy, &x, &w, &rstd, constants, To::Into(&dx), weight.then_some(&dw)).map(drop)
+            rmsnorm_backward([&dy, &x, &w, &rstd], constants, To::Into(&dx), weight.then_some(&dw)).map(drop)
         }))
     };
     let table = move |f: &Filler| RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0);
