@@ -78,7 +78,7 @@ impl Shape {
         if self.gradient && self.units.lanes > 8 { ROWS } else { self.units.fragment }
     }
 
-    /// Subgroups of a workgroup, and their fragments in a piece of the sum: as many as workgroup memory allows.
+    /// Subgroups of a workgroup, and their fragments in a piece of the sum: short pieces leave room for more workgroups at once.
     fn subgroups(&self) -> (u32, u32) {
         match (self.gradient, self.units.lanes) {
             (true, 8) => (4, 1),
