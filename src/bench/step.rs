@@ -276,7 +276,9 @@ struct Bench {
     rates: Rates,
     scale: LossScale,
     parameters: usize,
+    /// Recorded, and of these waited for.
     steps: u64,
+    finished: u64,
     loss: f64,
 }
 
@@ -321,13 +323,14 @@ impl Bench {
             scale: if precision == Precision::F16 { LossScale::dynamic() } else { LossScale::off() },
             parameters,
             steps: 0,
+            finished: 0,
             loss: f64::NAN,
         })
     }
 
     /// Records a step.
     fn step(&mut self, recorded: impl FnMut(Part) -> Result<()>) -> Result<StepResult> {
-        let turn = Turn { step: self.steps, rates: self.rates, loss_scale: self.scale.factor() };
+        let turn = Turn { step: self.steps, rates: self.rates, loss_scale: self.scale.factor(self.steps) };
         self.steps += 1;
         self.stepper.run_in_parts(&self.model, &self.window, self.adapters.blocks(), turn, None, recorded)
     }
@@ -335,7 +338,8 @@ impl Bench {
     /// Waits for a step; its loss.
     fn finish(&mut self, result: StepResult) -> Result<f64> {
         let (loss, norm) = result.wait()?;
-        self.scale.update(loss.is_finite() && norm.is_finite());
+        self.scale.note(self.finished, loss.is_finite() && norm.is_finite());
+        self.finished += 1;
         self.loss = loss;
         if loss.is_finite() {
             return Ok(loss);

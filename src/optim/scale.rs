@@ -10,25 +10,35 @@ pub struct LossScale {
     /// Steps with a finite gradient since the factor changed.
     good: u32,
     adapts: bool,
+    /// The last step that was noted, and whether its gradient was finite: not yet part of `factor`.
+    #[serde(default)]
+    held: Option<(u64, bool)>,
 }
 
 /// Steps without overflow after which the factor doubles.
 const PATIENCE: u32 = 200;
 const START: f32 = 1024.0;
 const LARGEST: f32 = 65536.0;
+/// The first step that a gradient has an effect on is so many behind its own: the host records one while the device computes the one
+/// before. It stays so where the host has waited, or a run that saves its state would go another way than one that does not.
+const LAG: u64 = 2;
 
 impl LossScale {
     /// No scaling, for gradients in f32.
     pub fn off() -> Self {
-        LossScale { factor: 1.0, good: 0, adapts: false }
+        LossScale { factor: 1.0, good: 0, adapts: false, held: None }
     }
 
     /// Halves at an overflow, doubles after a while without one.
     pub fn dynamic() -> Self {
-        LossScale { factor: START, good: 0, adapts: true }
+        LossScale { factor: START, good: 0, adapts: true, held: None }
     }
 
-    pub fn factor(&self) -> f32 {
+    /// The factor of a step, all up to [`LAG`] before which have been noted.
+    pub fn factor(&mut self, step: u64) -> f32 {
+        if self.held.is_some_and(|(held, _)| held + LAG <= step) {
+            self.settle();
+        }
         self.factor
     }
 
@@ -37,11 +47,16 @@ impl LossScale {
         self.adapts
     }
 
-    /// Takes note of a step whose gradient was `finite` or not.
-    pub fn update(&mut self, finite: bool) {
-        if !self.adapts {
-            return;
+    /// Takes note of a step whose gradient was `finite` or not; steps come in order.
+    pub fn note(&mut self, step: u64, finite: bool) {
+        if self.adapts {
+            self.settle();
+            self.held = Some((step, finite));
         }
+    }
+
+    fn settle(&mut self) {
+        let Some((_, finite)) = self.held.take() else { return };
         self.good = if finite { self.good + 1 } else { 0 };
         if !finite {
             self.factor = (self.factor / 2.0).max(1.0);
@@ -58,16 +73,41 @@ mod tests {
     #[test]
     fn it_falls_at_once_and_rises_slowly() {
         let mut s = LossScale::dynamic();
-        s.update(false);
-        assert_eq!(s.factor(), 512.0);
-        (0..PATIENCE - 1).for_each(|_| s.update(true));
-        assert_eq!(s.factor(), 512.0);
-        s.update(true);
-        assert_eq!(s.factor(), 1024.0);
-        (0..40).for_each(|_| s.update(false));
-        assert_eq!(s.factor(), 1.0);
+        s.note(0, false);
+        assert_eq!((s.factor(1), s.factor(2)), (1024.0, 512.0));
+        let patience = u64::from(PATIENCE);
+        (1..patience).for_each(|step| s.note(step, true));
+        assert_eq!(s.factor(patience + 1), 512.0);
+        s.note(patience, true);
+        assert_eq!(s.factor(patience + 2), 1024.0);
+        (0..40).for_each(|step| s.note(patience + 1 + step, false));
+        assert_eq!(s.factor(patience + 99), 1.0);
         let mut off = LossScale::off();
-        off.update(false);
-        assert_eq!(off.factor(), 1.0);
+        off.note(0, false);
+        assert_eq!(off.factor(9), 1.0);
+    }
+
+    #[test]
+    fn when_a_step_is_noted_makes_no_difference() {
+        let finite = |step: u64| !step.is_multiple_of(7) || step > 60;
+        // a step is noted behind the next, or at once where the host waits, and some host saves and goes on from there
+        let factors = |waits: fn(u64) -> bool| {
+            let (mut s, mut noted, mut factors) = (LossScale::dynamic(), 0, Vec::new());
+            for step in 0..600 {
+                factors.push(s.factor(step));
+                let known = if waits(step) { step + 1 } else { step };
+                (noted..known).for_each(|step| s.note(step, finite(step)));
+                noted = known;
+                if waits(step) {
+                    let saved = serde_json::to_string(&s).unwrap();
+                    s = serde_json::from_str(&saved).unwrap();
+                }
+            }
+            factors
+        };
+        let late = factors(|_| false);
+        assert!(late.contains(&2.0) && late.contains(&8.0), "{late:?}");
+        assert_eq!(late, factors(|_| true));
+        assert_eq!(late, factors(|step| step % 5 == 0));
     }
 }

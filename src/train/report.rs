@@ -101,7 +101,7 @@ impl<'a> Reports<'a> {
     ) -> Result<()> {
         (metrics.loss, metrics.grad_norm) = result.wait()?;
         metrics.skipped = !(metrics.loss.is_finite() && metrics.grad_norm.is_finite());
-        self.scale.update(!metrics.skipped);
+        self.scale.note(metrics.step, !metrics.skipped);
         self.last_loss = metrics.loss;
         self.log.append(&metrics)?;
         observer.step(&metrics);

@@ -286,7 +286,7 @@ impl Session {
             let window = now.batches.next_window()?;
             let rates = rates(config, &plan);
             let collector = now.collector.as_ref().filter(|_| plan.collect);
-            let turn = Turn { step, rates, loss_scale: reports.scale.factor() };
+            let turn = Turn { step, rates, loss_scale: reports.scale.factor(step) };
             let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
             let metrics = StepMetrics {
                 step,
