@@ -33,6 +33,17 @@ fn rows_are_shown_as_the_model_sees_them() {
     assert!(stderr.starts_with("3 rows, 0 truncated and 0 dropped at --seq-len "), "{stderr}");
 }
 
+/// What nobody can read is no reason to end: `eprintln!` would panic here.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_error_that_takes_nothing_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = preview(folder.path(), ROWS, "").stderr(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("third"));
+}
+
 #[test]
 fn rows_as_json_hold_text_ids_and_labels() {
     let folder = tempfile::tempdir().unwrap();

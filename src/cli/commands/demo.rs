@@ -93,9 +93,9 @@ fn run_in(folder: &Path, args: &DemoArgs) -> Result<()> {
     let model_args = ModelArgs { model, adapter: None, precision: PrecisionOption::F32, device: args.device.clone() };
     let ready = Ready::open(&model_args, SEQ_LEN)?;
     let parameters = parameters(&ready);
-    eprintln!("{}", plan(&config, parameters, ready.device.caps().name.as_str()));
+    super::tell(&plan(&config, parameters, ready.device.caps().name.as_str()));
     let before = answers(&ready, &model_args, &held_out)?;
-    eprintln!("before: {}", score(matched(&before, &held_out), held_out.len()));
+    super::tell(&format!("before: {}", score(matched(&before, &held_out), held_out.len())));
 
     let mut watch = Recorder { watch: Watch::new(config.log_steps), losses: Vec::new() };
     let outcome = Session::prepare(config, &mut watch).and_then(|s| s.run(&mut watch));

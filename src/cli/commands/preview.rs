@@ -25,7 +25,7 @@ pub fn run(args: &PreviewArgs) -> Result<()> {
     }
     print(&text)?;
     let all = dataset.report();
-    anstream::eprintln!(
+    super::tell(&format!(
         "{} rows, {} truncated and {} dropped at --seq-len {}; {} tokens, {} of them learnt",
         all.rows,
         all.truncated,
@@ -33,7 +33,7 @@ pub fn run(args: &PreviewArgs) -> Result<()> {
         dataset.seq_len(),
         all.tokens,
         all.supervised
-    );
+    ));
     Ok(())
 }
 
