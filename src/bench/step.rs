@@ -10,7 +10,6 @@ use crate::cases::startup;
 use crate::cases::{MaskKind, random_mask};
 use crate::csr::CsrPattern;
 use crate::data::{Batch, ExampleRef};
-use crate::device::dry::DryBackend;
 use crate::device::tiles::Product;
 use crate::device::{Caps, Counters, Device, DeviceOptions, Feature, KernelSpec, Precision};
 use crate::dtype::DType;
@@ -27,7 +26,7 @@ use crate::train::step::{Part, StepResult, Stepper, Turn};
 use crate::train::tune::{Tuning, tune};
 use crate::train::warm::{Compilation, compile_while};
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Which halves of the adapter train.
@@ -230,16 +229,13 @@ struct Rehearsal {
 
 /// A step of `case` on a device that only counts.
 fn rehearse(case: &StepCase, device: &Device, precision: Precision) -> Result<Rehearsal> {
-    let dry = Device::new(Box::new(DryBackend::new(device.caps().clone())));
+    let dry = device.counting();
     dry.set_precision(precision);
-    dry.set_tiles(device.tiles());
     dry.note_launches(true);
     dry.note_products(true);
     let mut bench = Bench::new(case, &dry, precision, Purpose::Rehearsal)?;
     bench.step(|_| Ok(()))?;
-    let mut seen = HashSet::new();
-    let mut kernels = dry.note_launches(false);
-    kernels.retain(|spec| seen.insert(spec.clone()));
+    let kernels = dry.launched_kernels();
     let products = dry.note_products(false);
     Ok(Rehearsal { kernels, products, record: bench.recorded(3)? })
 }

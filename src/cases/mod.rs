@@ -30,7 +30,6 @@ pub use masks::{MaskKind, random_mask};
 pub use support::{EPS, Exact, Guarded, Near, random, random_pattern, stored};
 pub use topk::scores as topk_scores;
 
-use crate::device::dry::DryBackend;
 use crate::device::{Device, Kernel, KernelSpec};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -129,8 +128,7 @@ impl Row {
     /// # Errors
     /// Those of the device, but for a kernel that it rejects: that is a fault of the outcome.
     pub fn run(&self, device: &Device) -> Result<Outcome> {
-        let rng = Rng::named(1, &format!("{} {}", self.op, self.what));
-        let mut trial = Trial { device, rng, outcome: Outcome::default() };
+        let mut trial = self.trial(device);
         device.note_launches(true);
         let result = (self.run)(&mut trial);
         trial.outcome.launched = device.note_launches(false).iter().map(|s| s.kernel.name).collect();
@@ -146,11 +144,15 @@ impl Row {
 
     /// What it launches, found out on a device that only counts.
     fn launches(&self, counting: &Device) -> Vec<KernelSpec> {
-        let rng = Rng::named(1, &format!("{} {}", self.op, self.what));
         counting.note_launches(true);
         // nothing is computed there, so that results are of no interest
-        let _ = (self.run)(&mut Trial { device: counting, rng, outcome: Outcome::default() });
+        let _ = (self.run)(&mut self.trial(counting));
         counting.note_launches(false)
+    }
+
+    fn trial<'a>(&self, device: &'a Device) -> Trial<'a> {
+        let rng = Rng::named(1, &format!("{} {}", self.op, self.what));
+        Trial { device, rng, outcome: Outcome::default() }
     }
 
     /// The row's kernels among those launched, for a message: what may be wrong.
@@ -169,9 +171,7 @@ pub fn launches(device: &Device, rows: &[Row]) -> Vec<KernelSpec> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
-                counting.set_precision(device.precision());
-                counting.set_tiles(device.tiles());
+                let counting = device.counting();
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let launched = row.launches(&counting);
                     seen.lock().unwrap_or_else(|e| e.into_inner()).extend(launched);

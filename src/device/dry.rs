@@ -2,7 +2,7 @@
 //! one of its steps on it, with the very code that runs on the real device.
 
 use super::profile::KernelTime;
-use super::{AllocError, Backend, Caps, Counters, KernelSpec, Launch, Pending, RawBuffer, Slice};
+use super::{AllocError, Backend, Caps, Counters, Device, KernelSpec, Launch, Pending, RawBuffer, Slice};
 use crate::error::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,16 @@ pub struct DryBackend {
     budget: u64,
     taken: AtomicU64,
     next_id: AtomicU64,
+}
+
+impl Device {
+    /// A device that only counts and takes the kernels that this one takes: it has its limits, its precision and its tiles.
+    pub fn counting(&self) -> Device {
+        let counting = Device::new(Box::new(DryBackend::new(self.caps().clone())));
+        counting.set_precision(self.precision());
+        counting.set_tiles(self.tiles());
+        counting
+    }
 }
 
 impl DryBackend {

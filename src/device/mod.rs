@@ -22,7 +22,7 @@ pub use watch::Watch;
 use crate::error::{Error, Result};
 use pool::Pool;
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::thread::ThreadId;
@@ -311,6 +311,15 @@ impl Device {
         }
         self.0.is_noted.store(!launched.is_empty(), Ordering::Relaxed);
         before
+    }
+
+    /// Ends the list that [`Device::note_launches`] began: each specialisation once, in the order of their first launches, for
+    /// [`Device::prepare`].
+    pub fn launched_kernels(&self) -> Vec<KernelSpec> {
+        let mut seen = HashSet::new();
+        let mut kernels = self.note_launches(false);
+        kernels.retain(|spec| seen.insert(spec.clone()));
+        kernels
     }
 
     fn launched(&self) -> MutexGuard<'_, HashMap<ThreadId, Vec<KernelSpec>>> {

@@ -338,10 +338,7 @@ fn tested_kernels(caps: &Caps) -> Result<Vec<KernelSpec>> {
     for test in SELF_TESTS {
         test(&device)?;
     }
-    let mut seen = HashSet::new();
-    let mut kernels = device.note_launches(false);
-    kernels.retain(|spec| seen.insert(spec.clone()));
-    Ok(kernels)
+    Ok(device.launched_kernels())
 }
 
 /// Compares with the f32 kernels on operands that are exact in f16; says what departs.

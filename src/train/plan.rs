@@ -15,7 +15,7 @@ use crate::device::{Caps, Device, KernelSpec, Ledger, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::loader::load_shapes;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a run is, as far as its plan is concerned.
@@ -207,9 +207,7 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
             set.reserve_masks()?;
         }
     }
-    let mut seen = HashSet::new();
-    let mut kernels = device.note_launches(false);
-    kernels.retain(|spec| seen.insert(spec.clone()));
+    let kernels = device.launched_kernels();
     let products = device.note_products(false);
     Ok(RunPlan { memory: MemoryPlan::of(&device.ledger()), kernels, products })
 }

@@ -14,7 +14,6 @@ use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
 use crate::csr::CsrPattern;
 use crate::data::{Batches, Dataset, Position, Tokenizer};
-use crate::device::dry::DryBackend;
 use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
@@ -123,8 +122,7 @@ impl Session {
         }
 
         let options = load_options(&config);
-        let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
-        let shapes = module_shapes(&load_shapes(&counting, &checkpoint, options.clone())?);
+        let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, options.clone())?);
         let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
         let init = config.init_adapter.as_ref().map(|f| AdapterFolder::read(f, shape_of)).transpose()?;
         let given = given_masks(&config, init.as_ref(), shape_of)?;

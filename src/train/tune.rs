@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::kernels::coop::{self, Operand};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::tensor::{Element, Tensor, Weight, WeightFormat};
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -134,10 +133,7 @@ fn kernels(dry: &mut Filler, products: &[&Product]) -> Result<Vec<KernelSpec>> {
             job()?;
         }
     }
-    let mut seen = HashSet::new();
-    let mut kernels = device.note_launches(false);
-    kernels.retain(|spec| seen.insert(spec.clone()));
-    Ok(kernels)
+    Ok(device.launched_kernels())
 }
 
 fn only(key: ProductKey, tile: TileId) -> TileTable {

@@ -3,7 +3,6 @@
 use crate::adapters::{AdapterSet, Training, module_shapes};
 use crate::cli::args::ModelArgs;
 use crate::data::Tokenizer;
-use crate::device::dry::DryBackend;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
@@ -14,7 +13,6 @@ use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
 use crate::train::config::PrecisionOption;
 use crate::train::warm::compile_while;
-use std::collections::HashSet;
 use std::path::Path;
 
 /// Tokens that a rehearsal generates: the first comes out of the prompt's pass, later ones one by one.
@@ -59,23 +57,19 @@ impl<'a> Source<'a> {
         let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
         device.load_tiles();
         if args.precision == PrecisionOption::F16 && coop::enable(&device)? == Precision::F32 {
-            eprintln!("this device has no matrix units that can be used; products run in f32");
+            super::tell("this device has no matrix units that can be used; products run in f32");
         }
         let positions = positions.min(checkpoint.config.max_position_embeddings);
         let options = LoadOptions { trainable: false, stacked: true, positions };
 
-        let counting = Device::new(Box::new(DryBackend::new(device.caps().clone())));
-        counting.set_precision(device.precision());
-        counting.set_tiles(device.tiles());
+        let counting = device.counting();
         let model = load_shapes(&counting, &checkpoint, options.clone())?;
         let adapter = args.adapter.as_ref().map(|folder| read_adapter(folder, &model)).transpose()?;
         adapter.as_ref().map_or(Ok(()), |adapter| attach(&counting, &model, adapter))?;
         counting.note_launches(true);
         // what goes wrong in a rehearsal goes wrong again where it counts
         let _ = rehearse(&Ready { device: counting.clone(), model, tokenizer: None });
-        let mut seen = HashSet::new();
-        let mut kernels = counting.note_launches(false);
-        kernels.retain(|spec| seen.insert(spec.clone()));
+        let kernels = counting.launched_kernels();
 
         let loading = || {
             let model = load(&device, &checkpoint, options)?;
