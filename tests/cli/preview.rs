@@ -28,7 +28,7 @@ fn rows_are_shown_as_the_model_sees_them() {
     let chat = "<|im_start|>user\nRose?<|im_end|>\n<|im_start|>assistant\n‹Bite\\u{1b} me<|im_end|>›";
     assert!(stdout.starts_with(chat), "{stdout}");
     assert!(stdout.contains("2+2=‹4<|im_end|>›\nline 2: 6 tokens, 2 learnt\n"), "{stdout}");
-    assert!(!stdout.contains("third"), "{stdout}");
+    assert!(!stdout.contains("\nline 3: "), "{stdout}");
     assert_eq!(stderr.lines().count(), 1);
     assert!(stderr.starts_with("3 rows, 0 truncated and 0 dropped at --seq-len "), "{stderr}");
 }
@@ -41,7 +41,7 @@ fn a_standard_error_that_takes_nothing_is_no_error() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = preview(folder.path(), ROWS, "").stderr(full).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8(output.stdout).unwrap().contains("third"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\nline 3: "));
 }
 
 #[test]
