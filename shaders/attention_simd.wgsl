@@ -11,6 +11,7 @@
 // such a row, and a column that a row does not see counts 0 for it. Queries are numbered as in attention.wgsl.
 {% include "lib/grid.wgsl" %}
 {% include "lib/pair.wgsl" %}
+{% from "lib/image.wgsl" import four %}
 {% if SOFTCAP %}
 {% include "lib/softcap.wgsl" %}
 {% endif %}
@@ -35,13 +36,22 @@ fn key_at(row: u32, kv_head: u32) -> u32 {
     return min(row, p.kv_rows - 1u) * p.kv_heads + kv_head;
 }
 
-{# the elements of a row of `buffer`, whose first pair is at `at` #}
+{# the elements of row `at` of `buffer` #}
 {% macro load(name, buffer, at) %}
+{% if IMAGES %}
+{% for d in range(0, HEAD_DIM, 4) %}
+    let {{ name }}v{{ d }} = {{ four(buffer, at ~ " * " ~ HEAD_DIM // 4 ~ "u + " ~ d // 4 ~ "u") }};
+{% for i in range(4) %}
+    let {{ name }}{{ d + i }} = {{ name }}v{{ d }}[{{ i }}];
+{% endfor %}
+{% endfor %}
+{% else %}
 {% for d in range(0, HEAD_DIM, 2) %}
-    let {{ name }}p{{ d }} = {{ buffer }}[{{ at }} + {{ d // 2 }}u];
+    let {{ name }}p{{ d }} = {{ buffer }}[{{ at }} * {{ D2 }}u + {{ d // 2 }}u];
     let {{ name }}{{ d }} = low({{ name }}p{{ d }});
     let {{ name }}{{ d + 1 }} = high({{ name }}p{{ d }});
 {% endfor %}
+{% endif %}
 {% endmacro %}
 
 {# acc_r_c = row r · column c #}
@@ -148,16 +158,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         first_column = min(first_column, start{{ r }});
         last_column = max(last_column, end{{ r }});
     }
-{% for d in range(0, HEAD_DIM, 2) %}
-    let {{ "kp" if PASS == 2 else "qp" }}{{ r }}_{{ d }} = {{ "k" if PASS == 2 else "q" }}[at{{ r }} * {{ D2 }}u + {{ d // 2 }}u];
-    let a{{ r }}_{{ d }} = low({{ "kp" if PASS == 2 else "qp" }}{{ r }}_{{ d }});
-    let a{{ r }}_{{ d + 1 }} = high({{ "kp" if PASS == 2 else "qp" }}{{ r }}_{{ d }});
+{{ load("a" ~ r ~ "_", "k" if PASS == 2 else "q", "at" ~ r) }}
 {% if PASS > 0 %}
-    let bp{{ r }}_{{ d }} = {{ "v" if PASS == 2 else "d_out" }}[at{{ r }} * {{ D2 }}u + {{ d // 2 }}u];
-    let b{{ r }}_{{ d }} = low(bp{{ r }}_{{ d }});
-    let b{{ r }}_{{ d + 1 }} = high(bp{{ r }}_{{ d }});
+{{ load("b" ~ r ~ "_", "v" if PASS == 2 else "d_out", "at" ~ r) }}
 {% endif %}
-{% endfor %}
 {% if PASS == 0 %}
     var most{{ r }} = LOWEST;
     var sum{{ r }} = 0.0;
@@ -177,15 +181,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         let own_delta = high(numbers);
         let own_start = u32(range);
         let own_end = select(0u, u32(range >> 32u), col0 + lane < end_column);
-{{ load("x", "q", "at * " ~ D2 ~ "u") }}
-{{ load("y", "d_out", "at * " ~ D2 ~ "u") }}
+{{ load("x", "q", "at") }}
+{{ load("y", "d_out", "at") }}
 {% else %}
 {{ declare("o") }}
     let end_column = to_column;
     for (var col0 = from_column; col0 < end_column; col0 += {{ SG }}u) {
         let at = key_at(min(col0 + lane, end_column - 1u), kv_head);
-{{ load("x", "k", "at * " ~ D2 ~ "u") }}
-{{ load("y", "v", "at * " ~ D2 ~ "u") }}
+{{ load("x", "k", "at") }}
+{{ load("y", "v", "at") }}
 {% endif %}
 {{ scores("s", "a", "x") }}
 {{ finish() }}

@@ -4,7 +4,8 @@
 //
 //   - lanes of an A vector are rows of A, lanes of a B vector columns of C; every load brings SG different values, and
 //     a row's value reaches the other lanes by subgroupBroadcast;
-//   - f32 operands are loaded in pairs, as u64: twice the values for one walk;
+//   - f32 operands are loaded in fours, from images (A_IMAGE, W_IMAGE), whose texels reach all lanes without a walk, or in pairs,
+//     as u64: twice the values for one walk;
 //   - weights are loaded as packed words: a word of Q4 is eight values;
 //   - nothing goes through workgroup memory, and there is no barrier.
 //
@@ -14,12 +15,13 @@
 {% include "lib/grid.wgsl" %}
 {% set G = BM // SG %}
 {% set NV = BN // SG %}
+{% set PACKED = FUSED and WFMT > 0 %}
 // Neighbours that a lane owns: rows of A (RP) and columns of C (CP).
-{% set RP = 2 if LAYOUT == 2 and VEC and G % 2 == 0 else 1 %}
+{% set RP = 4 if LAYOUT == 2 and A_IMAGE else 2 if LAYOUT == 2 and VEC and G % 2 == 0 else 1 %}
 {% if FUSED and LAYOUT == 1 and VEC and WFMT >= 3 %}
 {% set CP = 4 if WFMT == 3 else 8 %}
 {% else %}
-{% set CP = 2 if VEC and NV % 2 == 0 else 1 %}
+{% set CP = 4 if LAYOUT != 0 and W_IMAGE and not PACKED else 2 if VEC and NV % 2 == 0 else 1 %}
 {% endif %}
 {% set A64 = VEC and (LAYOUT != 2 or RP == 2) %}
 {% set B64 = VEC and (LAYOUT == 0 or CP == 2) %}
@@ -33,17 +35,20 @@
 
 {% include "lib/product.wgsl" %}
 {% include "lib/pair.wgsl" %}
+{% from "lib/image.wgsl" import var_image, four %}
 
-@group(0) @binding(0) var<storage, read> a: array<{{ "u64" if A64 else "f32" }}>; // [m, k], TN: [k, m]
+// [m, k], TN: [k, m]
+@group(0) @binding(0) {{ var_image("a") if A_IMAGE else "var<storage, read> a: array<" ~ ("u64" if A64 else "f32") ~ ">;" }}
+// NT: [n, k]; NN and TN: [k, n]
+{% set W_TYPE = "u32" if FUSED and WFMT else "u64" if B64 else "f32" %}
+@group(0) @binding(1) {{ var_image("w") if W_IMAGE else "var<storage, read> w: array<" ~ W_TYPE ~ ">;" }}
 {% if FUSED %}
-@group(0) @binding(1) var<storage, read> w: array<{{ "u32" if WFMT else "u64" if B64 else "f32" }}>; // [w_rows, w_cols]
 @group(0) @binding(2) var<storage, read> u: array<{{ "u64" if THIN else "f32" }}>; // [m, u_stride]: U or V
 @group(0) @binding(3) var<storage, read> v: array<{{ "u64" if V64 else "f32" }}>; // NT: B [n, rank]; NN: A [rank, n]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;     // [n]
 @group(0) @binding(5) var<storage, read_write> c: array<{{ "u64" if C64 else "f32" }}>; // [m, c_stride]
 @group(0) @binding(6) var<uniform> p: Params;
 {% else %}
-@group(0) @binding(1) var<storage, read> w: array<{{ "u64" if B64 else "f32" }}>; // NT: [n, k]; NN and TN: [k, n]
 @group(0) @binding(2) var<storage, read_write> c: array<{{ "u64" if C64 else "f32" }}>; // [splits, m, c_stride]
 @group(0) @binding(3) var<uniform> p: Params;
 {% endif %}
@@ -83,10 +88,18 @@
 {% endfor %}
 {% endmacro %}
 
+// Element i of W as it is stored: a pair of f32, or a packed word.
+{% macro w_at(i) %}{{ "w_word(" ~ i ~ ")" if PACKED and W_IMAGE else "w[" ~ i ~ "]" }}{% endmacro %}
+
 // A at k .. k + KS
 {% macro load_a() %}
 {% for g in range(G) %}
-{% if LAYOUT != 2 and VEC %}
+{% if LAYOUT != 2 and A_IMAGE %}
+            let av{{ g }} = {{ four("a", "ia" ~ g ~ " + (k >> 2u)") }};
+{% for q in range(KS) %}
+            let a{{ g }}_{{ q }} = av{{ g }}[{{ q }}];
+{% endfor %}
+{% elif LAYOUT != 2 and VEC %}
 {% for q in range(0, KS, 2) %}
             let ap{{ g }}_{{ q }} = a[ia{{ g }} + ((k + {{ q }}u) >> 1u)];
             let a{{ g }}_{{ q }} = low(ap{{ g }}_{{ q }});
@@ -94,6 +107,11 @@
 {% endfor %}
 {% elif LAYOUT != 2 %}
             let a{{ g }}_0 = a[ia{{ g }} + k];
+{% elif RP == 4 and g % 4 == 0 %}
+            let av{{ g }} = {{ four("a", "(k * p.m + ia" ~ g ~ ") >> 2u") }};
+{% for i in range(4) %}
+            let a{{ g + i }}_0 = av{{ g }}[{{ i }}];
+{% endfor %}
 {% elif RP == 2 and g % 2 == 0 %}
             let ap{{ g }} = a[(k * p.m + ia{{ g }}) >> 1u];
             let a{{ g }}_0 = low(ap{{ g }});
@@ -109,17 +127,29 @@
 {% for j in range(NV) %}
 {% if FUSED and WFMT in [1, 2] and not VEC %}
             let b{{ j }}_0 = {% if LAYOUT == 0 %}half_at(ib{{ j }} + k){% else %}half_at(k * p.n + ib{{ j }}){% endif %};
+{% elif LAYOUT == 0 and W_IMAGE and not PACKED %}
+            let bv{{ j }} = {{ four("w", "ib" ~ j ~ " + (k >> 2u)") }};
+{% for q in range(KS) %}
+            let b{{ j }}_{{ q }} = bv{{ j }}[{{ q }}];
+{% endfor %}
 {% elif LAYOUT == 0 and VEC %}
 {% for q in range(0, KS, 2) %}
-            let bp{{ j }}_{{ q }} = w[ib{{ j }} + ((k + {{ q }}u) >> 1u)];
+            let bp{{ j }}_{{ q }} = {{ w_at("ib" ~ j ~ " + ((k + " ~ q ~ "u) >> 1u)") }};
             let b{{ j }}_{{ q }} = {{ "low" if not FUSED or WFMT == 0 else "low_half" }}(bp{{ j }}_{{ q }});
             let b{{ j }}_{{ q + 1 }} = {{ "high" if not FUSED or WFMT == 0 else "high_half" }}(bp{{ j }}_{{ q }});
 {% endfor %}
 {% elif LAYOUT == 0 %}
             let b{{ j }}_0 = w[ib{{ j }} + k];
+{% elif CP == 4 and j % 4 == 0 %}
+{% for q in range(KS) %}
+            let bv{{ j }}_{{ q }} = {{ four("w", "((k + " ~ q ~ "u) * p.n + ib" ~ j ~ ") >> 2u") }};
+{% for i in range(4) %}
+            let b{{ j + i }}_{{ q }} = bv{{ j }}_{{ q }}[{{ i }}];
+{% endfor %}
+{% endfor %}
 {% elif CP == 2 and j % 2 == 0 %}
 {% for q in range(KS) %}
-            let bp{{ j }}_{{ q }} = w[((k + {{ q }}u) * p.n + ib{{ j }}) >> 1u];
+            let bp{{ j }}_{{ q }} = {{ w_at("((k + " ~ q ~ "u) * p.n + ib" ~ j ~ ") >> 1u") }};
             let b{{ j }}_{{ q }} = {{ "low" if not FUSED or WFMT == 0 else "low_half" }}(bp{{ j }}_{{ q }});
             let b{{ j + 1 }}_{{ q }} = {{ "high" if not FUSED or WFMT == 0 else "high_half" }}(bp{{ j }}_{{ q }});
 {% endfor %}
@@ -135,6 +165,9 @@
 {% endfor %}
 {% endmacro %}
 
+{% if PACKED and W_IMAGE %}
+fn w_word(i: u32) -> u32 { return bitcast<u32>({{ four("w", "i >> 2u") }}[i & 3u]); }
+{% endif %}
 {% if FUSED and WFMT == 1 %}
 fn low_half(x: u32) -> f32 { return unpack2x16float(x).x; }
 fn high_half(x: u32) -> f32 { return unpack2x16float(x).y; }
@@ -144,19 +177,19 @@ fn high_half(x: u32) -> f32 { return bitcast<f32>(x & 0xffff0000u); }
 {% endif %}
 {% if FUSED and WFMT in [1, 2] %}
 fn half_at(i: u32) -> f32 {
-    let x = w[i >> 1u];
+    let x = {{ w_at("i >> 1u") }};
     return select(low_half(x), high_half(x), (i & 1u) == 1u);
 }
 {% elif QUANT and WFMT == 3 %}
 // scale and minimum of the block that holds element i
 fn scale_of(i: u32) -> vec2<f32> {
     let block = i >> 5u;
-    let both = unpack2x16float(w[p.w_scales + (block >> 1u)]);
+    let both = unpack2x16float({{ w_at("p.w_scales + (block >> 1u)") }});
     return vec2<f32>(select(both.x, both.y, (block & 1u) == 1u), 0.0);
 }
 fn code(x: u32, i: u32) -> f32 { return f32(bitcast<i32>(x << (24u - 8u * i)) >> 24u); }
 {% elif QUANT %}
-fn scale_of(i: u32) -> vec2<f32> { return unpack2x16float(w[p.w_scales + (i >> 5u)]); }
+fn scale_of(i: u32) -> vec2<f32> { return unpack2x16float({{ w_at("p.w_scales + (i >> 5u)") }}); }
 fn code(x: u32, i: u32) -> f32 { return f32((x >> (4u * i)) & 15u); }
 {% endif %}
 
@@ -178,11 +211,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     // Lanes outside of the matrix read its last row or columns and store nothing.
 {% for g in range(G) %}
     let row{{ g }} = min(m0 + {{ (g // RP) * RP * SG + g % RP }}u + {{ RP }}u * lane, p.m - 1u);
-    let ia{{ g }} = row{{ g }}{% if LAYOUT != 2 %} * {{ "(p.k >> 1u)" if VEC else "p.k" }}{% endif %};
+    let ia{{ g }} = row{{ g }}{% if LAYOUT != 2 %} * {{ "(p.k >> 2u)" if A_IMAGE else "(p.k >> 1u)" if VEC else "p.k" }}{% endif %};
 {% endfor %}
 {% for j in range(NV) %}
     let col{{ j }} = min(n0 + {{ (j // CP) * CP * SG + j % CP }}u + {{ CP }}u * lane, p.n - 1u);
-    let ib{{ j }} = {% if LAYOUT == 0 %}col{{ j }} * {{ "(p.k >> 1u)" if VEC and not QUANT else "p.k" }}{% else %}col{{ j }}{% endif %};
+    let ib{{ j }} = {% if LAYOUT == 0 %}col{{ j }} * {{ "(p.k >> 2u)" if W_IMAGE and not PACKED else "(p.k >> 1u)" if VEC and not QUANT else "p.k" }}{% else %}col{{ j }}{% endif %};
 {% endfor %}
 {% for r in range(BM) %}
 {% for j in range(NV) %}
@@ -198,12 +231,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if WFMT == 3 %}
         for (var k = block; k < block + 32u; k += 4u) {
 {% for j in range(NV) %}
-            let word{{ j }} = w[(ib{{ j }} + k) >> 2u];
+            let word{{ j }} = {{ w_at("(ib" ~ j ~ " + k) >> 2u") }};
 {% endfor %}
 {% else %}
         for (var at = block; at < block + 32u; at += 8u) {
 {% for j in range(NV) %}
-            var word{{ j }} = w[(ib{{ j }} + at) >> 3u];
+            var word{{ j }} = {{ w_at("(ib" ~ j ~ " + at) >> 3u") }};
 {% endfor %}
             for (var k = at; k < at + 8u; k += 4u) {
 {% endif %}
@@ -229,7 +262,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% for j in range(0, NV, CP) %}
             let at{{ j }}_{{ q }} = (k + {{ q }}u) * p.n + ib{{ j }};
             let sm{{ j }}_{{ q }} = scale_of(at{{ j }}_{{ q }});
-            let word{{ j }}_{{ q }} = w[at{{ j }}_{{ q }} >> {{ 2 if WFMT == 3 else 3 }}u];
+            let word{{ j }}_{{ q }} = {{ w_at("at" ~ j ~ "_" ~ q ~ " >> " ~ (2 if WFMT == 3 else 3) ~ "u") }};
 {% for i in range(CP) %}
             let b{{ j + i }}_{{ q }} = fma(sm{{ j }}_{{ q }}.x, code(word{{ j }}_{{ q }}, {{ i }}u), sm{{ j }}_{{ q }}.y);
 {% endfor %}

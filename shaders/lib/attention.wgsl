@@ -1,6 +1,8 @@
 // What attention's kernels are given, all three forms of them. PASS 0: forward, 1: dQ, 2: dK and dV. Where PAIRS is defined,
 // they read and write words of 64 bits; where FRAG is, q, k, v and d_out are f16, eight a vector, and d_out lies behind the
-// statistics.
+// statistics. Where IMAGES is 1, q, k, v and d_out are images.
+{% from "lib/image.wgsl" import var_image %}
+{% set AS_IMAGE = IMAGES is defined and IMAGES %}
 {% set V = "u64" if PAIRS is defined else "vec4<f32>" %}
 {% set U = "u64" if PAIRS is defined else "vec4<u32>" %}
 {% set IN = "vec4<u32>" if FRAG is defined else V %}
@@ -14,9 +16,10 @@ struct Params {
     first: u32, end: u32, // the keys, in pass 2 the tokens, that this launch is about
 }
 
-@group(0) @binding(0) var<storage, read> q: array<{{ IN }}>; // [tokens, heads * head_dim]
-@group(0) @binding(1) var<storage, read> k: array<{{ IN }}>; // [kv_rows, kv_heads * head_dim]
-@group(0) @binding(2) var<storage, read> v: array<{{ IN }}>; // [kv_rows, kv_heads * head_dim]
+// q [tokens, heads * head_dim], k and v [kv_rows, kv_heads * head_dim]
+{% for name in ["q", "k", "v"] %}
+@group(0) @binding({{ loop.index0 }}) {{ var_image(name) if AS_IMAGE else "var<storage, read> " ~ name ~ ": array<" ~ IN ~ ">;" }}
+{% endfor %}
 {% if PASS == 0 %}
 @group(0) @binding(3) var<storage, read> kv_start: array<u32>;          // [tokens]
 @group(0) @binding(4) var<storage, read> kv_end: array<u32>;            // [tokens]
@@ -25,7 +28,8 @@ struct Params {
 @group(0) @binding(7) var<uniform> p: Params;
 {% else %}
 {% if FRAG is not defined %}
-@group(0) @binding(3) var<storage, read> d_out: array<{{ V }}>;       // [tokens, heads * head_dim]
+// [tokens, heads * head_dim]
+@group(0) @binding(3) {{ var_image("d_out") if AS_IMAGE else "var<storage, read> d_out: array<" ~ V ~ ">;" }}
 {% endif %}
 @group(0) @binding({{ NEXT }}) var<storage, read> stats: array<{{ U }}>;       // see attention_delta.wgsl
 {% if PASS == 1 %}

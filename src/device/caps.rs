@@ -22,12 +22,14 @@ pub enum Feature {
     Timestamps,
     /// 64-bit integers: on a software renderer one load of them brings two f32.
     Int64,
+    /// [Images](super::image), through which software renderers load faster than from buffers.
+    Images,
 }
 
 impl Feature {
     /// All, in the order in which tables show them.
-    pub const ALL: [Feature; 5] =
-        [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps, Feature::Int64];
+    pub const ALL: [Feature; 6] =
+        [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps, Feature::Int64, Feature::Images];
 }
 
 impl fmt::Display for Feature {
@@ -38,6 +40,7 @@ impl fmt::Display for Feature {
             Feature::CoopMatrix => "coop",
             Feature::Timestamps => "timestamps",
             Feature::Int64 => "int64",
+            Feature::Images => "images",
         })
     }
 }
@@ -103,7 +106,7 @@ pub struct DeviceOptions {
 
 impl DeviceOptions {
     /// `selector`, and what the environment says: `RUGOSA_DEVICE`, `RUGOSA_DISABLE` (a list of `f16`, `subgroup`,
-    /// `coop`, `timestamps`, `int64`), `RUGOSA_LIMITS=default`, `RUGOSA_CLASS` (`software`,
+    /// `coop`, `timestamps`, `int64`, `images`), `RUGOSA_LIMITS=default`, `RUGOSA_CLASS` (`software`,
     /// `integrated`, `discrete`).
     pub fn from_env(selector: Option<String>) -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());

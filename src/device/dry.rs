@@ -79,6 +79,14 @@ impl Backend for DryBackend {
         Ok(RawBuffer { id, size: bytes, handle: Arc::new(()) })
     }
 
+    fn image(&self, bytes: u64) -> Result<RawBuffer, AllocError> {
+        self.alloc(bytes)
+    }
+
+    fn copy_to_image(&self, _: &Slice, _: &RawBuffer) -> Result<()> {
+        Ok(())
+    }
+
     fn forget(&self, raw: &[RawBuffer]) {
         self.taken.fetch_sub(raw.iter().map(|r| r.size).sum(), Ordering::Relaxed);
     }

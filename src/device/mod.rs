@@ -5,6 +5,7 @@
 
 mod caps;
 pub mod dry;
+pub mod image;
 mod ledger;
 mod pool;
 pub mod profile;
@@ -59,6 +60,10 @@ pub trait Backend: Send + Sync {
     fn caps(&self) -> &Caps;
     /// Zeroed memory. The size is a multiple of 4 bytes.
     fn alloc(&self, bytes: u64) -> Result<RawBuffer, AllocError>;
+    /// An [image]; the size is a multiple of a row. What it holds is unspecified.
+    fn image(&self, bytes: u64) -> Result<RawBuffer, AllocError>;
+    /// Copies a slice to the front of an image that is as large at least.
+    fn copy_to_image(&self, from: &Slice, to: &RawBuffer) -> Result<()>;
     /// Called before memory is given back, so that caches let go of it.
     fn forget(&self, raw: &[RawBuffer]);
     fn upload(&self, to: &Slice, data: &[u8]) -> Result<()>;
@@ -109,6 +114,7 @@ pub struct Device(Arc<Inner>);
 struct Inner {
     backend: Box<dyn Backend>,
     pool: Mutex<Pool>,
+    images: image::Images,
     dummy: OnceLock<Buffer>,
     /// The specialisations launched so far by threads that ask for them.
     launched: Mutex<HashMap<ThreadId, Vec<KernelSpec>>>,
@@ -147,6 +153,7 @@ impl Device {
         Device(Arc::new(Inner {
             backend,
             pool: Mutex::new(Pool::default()),
+            images: image::Images::default(),
             dummy: OnceLock::new(),
             launched: Mutex::default(),
             is_noted: AtomicBool::new(false),
@@ -197,7 +204,7 @@ impl Device {
                 if !idle.is_empty() {
                     self.0.backend.forget(&idle);
                 }
-                self.alloc_fresh(&mut pool, class, what)?
+                self.take(&mut pool, class, what, |bytes| self.0.backend.alloc(bytes))?
             }
         };
         pool.ledger.add(what, class);
@@ -210,14 +217,21 @@ impl Device {
         Ok(buffer)
     }
 
-    fn alloc_fresh(&self, pool: &mut MutexGuard<'_, Pool>, class: u64, what: &'static str) -> Result<RawBuffer> {
+    /// Memory that `alloc` takes from the device for `what`.
+    fn take(
+        &self,
+        pool: &mut MutexGuard<'_, Pool>,
+        class: u64,
+        what: &'static str,
+        alloc: impl Fn(u64) -> Result<RawBuffer, AllocError>,
+    ) -> Result<RawBuffer> {
         let backend = &self.0.backend;
-        let raw = match backend.alloc(class) {
+        let raw = match alloc(class) {
             Err(AllocError::OutOfMemory) => {
                 // free what is only kept for reuse, then try once more
                 backend.forget(&pool.drain());
                 backend.wait()?;
-                backend.alloc(class)
+                alloc(class)
             }
             other => other,
         };
@@ -250,6 +264,7 @@ impl Device {
     }
 
     pub fn upload(&self, to: &Slice, data: &[u8]) -> Result<()> {
+        self.note_write(to);
         self.0.backend.upload(to, data)
     }
 
@@ -263,10 +278,12 @@ impl Device {
     }
 
     pub fn copy(&self, from: &Slice, to: &Slice) -> Result<()> {
+        self.note_write(to);
         self.0.backend.copy(from, to)
     }
 
     pub fn clear(&self, to: &Slice) -> Result<()> {
+        self.note_write(to);
         self.0.backend.clear(to)
     }
 
@@ -280,7 +297,12 @@ impl Device {
         {
             noted.push(launch.spec.clone());
         }
-        self.0.backend.launch(launch)?;
+        if (0..launch.bindings.len()).any(|i| launch.spec.reads_image(i)) {
+            self.launch_with_images(launch)?;
+        } else {
+            self.0.backend.launch(launch)?;
+        }
+        self.note_writes(launch);
         match self.watched() {
             Some(watch) => watch.look(&*self.0.backend, launch, self.0.dummy.get().map(|b| b.slice().raw.id)),
             None => Ok(()),
@@ -363,6 +385,7 @@ impl Device {
 
     /// Gives memory that is kept for reuse back to the device.
     pub fn trim(&self) -> Result<()> {
+        self.trim_images();
         let free = self.pool().drain();
         self.0.backend.forget(&free);
         drop(free);

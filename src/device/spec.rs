@@ -11,29 +11,36 @@ pub enum Access {
     ReadWrite,
 }
 
-/// One storage buffer of a kernel, in the order of `@binding`.
+/// One operand of a kernel, in the order of `@binding`: a storage buffer, or an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Binding {
     pub name: &'static str,
     pub access: Access,
     /// The constant that is 1 in variants to which this binding is pairs of f16; without one it is words in all.
     pub half: Option<&'static str>,
+    /// The constant that is 1 in variants which read this binding as an [image](super::image).
+    pub image: Option<&'static str>,
 }
 
 /// A binding that is only read.
 pub const fn read(name: &'static str) -> Binding {
-    Binding { name, access: Access::Read, half: None }
+    Binding { name, access: Access::Read, half: None, image: None }
 }
 
 /// A binding that is written, and may be read.
 pub const fn write(name: &'static str) -> Binding {
-    Binding { name, access: Access::ReadWrite, half: None }
+    Binding { name, access: Access::ReadWrite, half: None, image: None }
 }
 
 impl Binding {
     /// Pairs of f16 where `constant` is 1.
     pub const fn half_if(self, constant: &'static str) -> Binding {
         Binding { half: Some(constant), ..self }
+    }
+
+    /// An image of f32 in fours where `constant` is 1.
+    pub const fn image_if(self, constant: &'static str) -> Binding {
+        Binding { image: Some(constant), ..self }
     }
 }
 
@@ -86,6 +93,12 @@ impl KernelSpec {
     pub fn needs(&self) -> Vec<Feature> {
         let pairs = (self.get("PAIRS") == Some(1)).then_some(Feature::Int64);
         self.kernel.needs.iter().copied().chain(pairs).collect()
+    }
+
+    /// Whether the variant reads binding `i` as an image.
+    pub fn reads_image(&self, i: usize) -> bool {
+        let constant = self.kernel.bindings.get(i).and_then(|b| b.image);
+        constant.is_some_and(|name| self.get(name) == Some(1))
     }
 
     /// The value of a constant.

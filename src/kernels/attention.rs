@@ -332,13 +332,17 @@ impl Sizes {
         let class = device.caps().class;
         let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
         let softcap = s.softcap.is_some();
+        let slices: Vec<_> = bindings.iter().map(|t| t.slice()).collect();
         let coop = attention_coop::choose(device, pass, s.head_dim);
         let (spec, of_block) = match (coop, attention_simd::choose(device.caps(), s.head_dim)) {
             (Some(block), _) => {
                 let out16 = pass == Pass::Forward && bindings[OUT].element() == Element::F16;
                 (attention_coop::spec(block, pass, s.head_dim, softcap, out16), block.rows())
             }
-            (None, Some(block)) => (attention_simd::spec(block, pass, s.head_dim, softcap), block.rows()),
+            (None, Some(block)) => {
+                let images = attention_simd::loads_images(device, pass, &slices);
+                (attention_simd::spec(block, pass, s.head_dim, softcap, images), block.rows())
+            }
             (None, None) => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
         };
         let blocks = rows.div_ceil(of_block);
@@ -360,7 +364,6 @@ impl Sizes {
             Pass::Query => 3,
             Pass::KeyValue => 4,
         };
-        let slices: Vec<_> = bindings.iter().map(|t| t.slice()).collect();
         let groups = (blocks * s.kv_heads) as u64;
         launch(device, &spec, &slices, &params, groups, self.cost(products, bindings))
     }

@@ -7,24 +7,31 @@
 use super::attention::{Pass, TileParams};
 use super::{kernel, simd};
 use crate::device::spec::{read, write};
-use crate::device::{Caps, Kernel, KernelSpec};
+use crate::device::{Binding, Caps, Device, Kernel, KernelSpec, Slice};
+
+/// What may come as images, all of it or none.
+const IMAGES: [Binding; 4] = [image("q"), image("k"), image("v"), image("d_out")];
+
+const fn image(name: &'static str) -> Binding {
+    read(name).image_if("IMAGES")
+}
 
 kernel!(
     /// [`super::attention::FORWARD`] in registers.
     FORWARD_SIMD, "attention_forward_simd", "attention_simd.wgsl", TileParams,
-    [read("q"), read("k"), read("v"), read("kv_start"), read("kv_end"), write("out"), write("lse")],
+    [IMAGES[0], IMAGES[1], IMAGES[2], read("kv_start"), read("kv_end"), write("out"), write("lse")],
     needs Subgroup Int64
 );
 kernel!(
     /// [`super::attention::BACKWARD_Q`] in registers.
     BACKWARD_Q_SIMD, "attention_backward_q_simd", "attention_simd.wgsl", TileParams,
-    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dq")],
+    [IMAGES[0], IMAGES[1], IMAGES[2], IMAGES[3], read("stats"), write("dq")],
     needs Subgroup Int64
 );
 kernel!(
     /// [`super::attention::BACKWARD_KV`] in registers.
     BACKWARD_KV_SIMD, "attention_backward_kv_simd", "attention_simd.wgsl", TileParams,
-    [read("q"), read("k"), read("v"), read("d_out"), read("stats"), write("dk"), write("dv")],
+    [IMAGES[0], IMAGES[1], IMAGES[2], IMAGES[3], read("stats"), write("dk"), write("dv")],
     needs Subgroup Int64
 );
 
@@ -73,7 +80,13 @@ fn kernel(pass: Pass) -> &'static Kernel {
     }
 }
 
-pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool) -> KernelSpec {
+/// Whether a pass reads its operands as images; `bindings` are its kernel's.
+pub(super) fn loads_images(device: &Device, pass: Pass, bindings: &[Slice]) -> bool {
+    let count = kernel(pass).bindings.iter().filter(|b| b.image.is_some()).count();
+    bindings.iter().take(count).all(|operand| device.loads_image(operand))
+}
+
+pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool, images: bool) -> KernelSpec {
     KernelSpec::new(
         kernel(pass),
         [
@@ -82,6 +95,7 @@ pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool) -> 
             ("SOFTCAP", softcap.into()),
             ("SG", block.lanes),
             ("ROWS", block.rows),
+            ("IMAGES", images.into()),
             ("PAIRS", 1),
         ],
     )
@@ -92,7 +106,9 @@ pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=WIDEST).step_by(8) {
         for (lanes, pass) in simd::LANES.iter().flat_map(|&l| Pass::ALL.map(|p| (l, p))) {
-            all.extend([false, true].map(|softcap| spec(Block::of(lanes, head_dim), pass, head_dim, softcap)));
+            let block = Block::of(lanes, head_dim);
+            let flags = [(false, false), (false, true), (true, false), (true, true)];
+            all.extend(flags.map(|(softcap, images)| spec(block, pass, head_dim, softcap, images)));
         }
     }
     all

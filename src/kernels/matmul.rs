@@ -172,7 +172,11 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let groups = tile.groups(m, n) * splits as u64;
     let run = |accumulate: bool, to: &Tensor| {
         let spec = match lanes {
-            Some(lanes) => simd::matmul_spec(lanes, layout, vec, accumulate, even(n, stride, column), tile),
+            Some(lanes) => {
+                let w = (&b.slice(), WeightFormat::F32);
+                let loads = simd::Loads::choose((device, lanes), (layout, tile), vec, &a.slice(), w);
+                simd::matmul_spec(loads, layout, accumulate, even(n, stride, column), tile)
+            }
             None => matmul_spec(layout, vec, accumulate, tile),
         };
         launch(device, &spec, &[a.slice(), b.slice(), to.slice()], &params, groups, cost)
@@ -362,7 +366,9 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let groups = tile.groups(m, n);
     if let Some(lanes) = lanes {
         let thin = low_rank_even(&params);
-        let spec = simd::rosa_spec(lanes, &variant, even(n, stride, column), thin);
+        let from = (&w.slice(), w.format());
+        let loads = simd::Loads::choose((device, lanes), (layout, tile), vec, &x.slice(), from);
+        let spec = simd::rosa_spec(loads, &variant, even(n, stride, column), thin);
         let bindings = [x.slice(), w.slice(), u_slice, v_slice, bias_slice, c.slice()];
         launch(device, &spec, &bindings, &params, groups, cost)?;
         return Ok(c);

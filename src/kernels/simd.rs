@@ -9,20 +9,22 @@ use super::sparse::SparseIndex;
 use super::tile::Tile;
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
-use crate::device::{Caps, Cost, Device, DeviceClass, Feature, Grid, KernelSpec};
+use crate::device::{Caps, Cost, Device, DeviceClass, Feature, Grid, KernelSpec, Slice};
 use crate::error::Result;
 use crate::tensor::{Tensor, Weight, WeightFormat};
 use bytemuck::{Pod, Zeroable};
 
 kernel!(
     /// [`super::matmul::MATMUL`] in registers.
-    MATMUL_SIMD, "matmul_simd", "matmul_simd.wgsl", MatmulParams, [read("a"), read("w"), write("c")],
+    MATMUL_SIMD, "matmul_simd", "matmul_simd.wgsl", MatmulParams,
+    [read("a").image_if("A_IMAGE"), read("w").image_if("W_IMAGE"), write("c")],
     needs Subgroup Int64
 );
 kernel!(
     /// [`super::matmul::ROSA_LINEAR`] in registers, without the sparse part.
     ROSA_LINEAR_SIMD, "rosa_linear_simd", "matmul_simd.wgsl", MatmulParams,
-    [read("a"), read("w"), read("u"), read("v"), read("bias"), write("c")], needs Subgroup Int64
+    [read("a").image_if("A_IMAGE"), read("w").image_if("W_IMAGE"), read("u"), read("v"), read("bias"), write("c")],
+    needs Subgroup Int64
 );
 kernel!(
     /// A weight as f32.
@@ -89,34 +91,65 @@ pub(super) fn choose(layout: Layout, format: Option<WeightFormat>, m: usize, n: 
     }
 }
 
-pub(super) fn matmul_spec(
+/// How a product loads its operands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Loads {
     lanes: u32,
-    layout: Layout,
+    /// Rows of A and of W can be read four elements at a time.
     vec: bool,
-    accumulate: bool,
-    pair: bool,
-    tile: Tile,
-) -> KernelSpec {
-    let mut consts = consts(lanes, layout, vec, accumulate, pair, tile);
+    a_image: bool,
+    w_image: bool,
+}
+
+impl Loads {
+    /// Images wherever the device has them and a lane of the tile owns whole texels of the operand. A packed weight is read word by
+    /// word.
+    pub fn choose(
+        (device, lanes): (&Device, u32),
+        (layout, tile): (Layout, Tile),
+        vec: bool,
+        a: &Slice,
+        (w, format): (&Slice, WeightFormat),
+    ) -> Loads {
+        let (a_suits, w_suits) = images(lanes, layout, tile);
+        Loads {
+            lanes,
+            vec,
+            a_image: vec && a_suits && device.loads_image(a),
+            w_image: vec && (w_suits || format != WeightFormat::F32) && device.loads_image(w),
+        }
+    }
+}
+
+/// Whether the lanes of a tile own whole texels of A and of W.
+fn images(lanes: u32, layout: Layout, tile: Tile) -> (bool, bool) {
+    let fours = |edge: u32| edge.is_multiple_of(4 * lanes);
+    (layout != Layout::Tn || fours(tile.bm), layout == Layout::Nt || fours(tile.bn))
+}
+
+pub(super) fn matmul_spec(loads: Loads, layout: Layout, accumulate: bool, pair: bool, tile: Tile) -> KernelSpec {
+    let mut consts = consts(loads, layout, accumulate, pair, tile);
     consts.push(("FUSED", 0));
     KernelSpec::new(&MATMUL_SIMD, consts)
 }
 
 /// `thin`: rows of U, V, A and B can be read two elements at a time.
-pub(super) fn rosa_spec(lanes: u32, v: &RosaVariant, pair: bool, thin: bool) -> KernelSpec {
-    let mut consts = consts(lanes, v.layout, v.vec, v.accumulate, pair, v.tile);
+pub(super) fn rosa_spec(loads: Loads, v: &RosaVariant, pair: bool, thin: bool) -> KernelSpec {
+    let mut consts = consts(loads, v.layout, v.accumulate, pair, v.tile);
     consts.extend([("FUSED", 1), ("WFMT", v.format as u32), ("LOWRANK", v.low_rank.into()), ("BIAS", v.bias.into())]);
     consts.push(("THIN", thin.into()));
     KernelSpec::new(&ROSA_LINEAR_SIMD, consts)
 }
 
-fn consts(lanes: u32, layout: Layout, vec: bool, accumulate: bool, pair: bool, tile: Tile) -> Vec<(&'static str, u32)> {
+fn consts(loads: Loads, layout: Layout, accumulate: bool, pair: bool, tile: Tile) -> Vec<(&'static str, u32)> {
     vec![
-        ("SG", lanes),
+        ("SG", loads.lanes),
         ("BM", tile.bm),
         ("BN", tile.bn),
         ("LAYOUT", layout as u32),
-        ("VEC", vec.into()),
+        ("VEC", loads.vec.into()),
+        ("A_IMAGE", loads.a_image.into()),
+        ("W_IMAGE", loads.w_image.into()),
         ("ACCUMULATE", accumulate.into()),
         ("PAIR", pair.into()),
     ]
@@ -157,7 +190,15 @@ pub fn variants() -> Vec<KernelSpec> {
     let mut all = vec![sparse_add_spec()];
     all.extend(WeightFormat::ALL.into_iter().filter(|f| *f != WeightFormat::F32).map(densify_spec));
     let tiles = [SQUARE, SMALL, NARROW, NARROW_16, FLAT, FLAT_16];
-    for (lanes, tile, vec) in LANES.iter().flat_map(|&l| tiles.iter().flat_map(move |&t| flags.map(|v| (l, t, v)))) {
+    // single elements, pairs, and images
+    let ways = [(false, false), (true, false), (true, true)];
+    for (lanes, tile, (vec, is_image)) in
+        LANES.iter().flat_map(|&l| tiles.iter().flat_map(move |&t| ways.map(|v| (l, t, v))))
+    {
+        let loads = |layout, format| {
+            let (a, w) = images(lanes, layout, tile);
+            Loads { lanes, vec, a_image: is_image && a, w_image: is_image && (w || format != WeightFormat::F32) }
+        };
         let mut turn = 0u32;
         let mut store = || {
             turn += 1;
@@ -165,7 +206,7 @@ pub fn variants() -> Vec<KernelSpec> {
         };
         for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
             let [accumulate, pair, _] = store();
-            all.push(matmul_spec(lanes, layout, vec, accumulate, pair, tile));
+            all.push(matmul_spec(loads(layout, WeightFormat::F32), layout, accumulate, pair, tile));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
             if format.is_quantised() && (!vec || layout == Layout::Nn && !decodes_in(format, tile)) {
@@ -176,9 +217,9 @@ pub fn variants() -> Vec<KernelSpec> {
                 let bias = bias && layout == Layout::Nt;
                 let variant =
                     RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, thin4: false, bias, tile };
-                all.push(rosa_spec(lanes, &variant, pair, false));
+                all.push(rosa_spec(loads(layout, format), &variant, pair, false));
                 if low_rank {
-                    all.push(rosa_spec(lanes, &variant, pair, true));
+                    all.push(rosa_spec(loads(layout, format), &variant, pair, true));
                 }
             }
         }

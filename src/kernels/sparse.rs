@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 kernel!(
     /// `dS[e] = Σ_t dY[t, row(e)] · X[t, col(e)]`.
     SAMPLED, "sddmm_sampled", "sddmm_sampled.wgsl", SampledParams,
-    [read("dy"), read("x"), read("coords"), write("ds")]
+    [read("dy").image_if("DY_IMAGE"), read("x").image_if("X_IMAGE"), read("coords"), write("ds")]
 );
 
 #[repr(C)]
@@ -285,19 +285,23 @@ fn sampled(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<
     let work = index.nnz() as f64 * tokens as f64;
     let cost = Cost { flops: 2.0 * work, bytes: 8.0 * work };
     let bindings = [dy.slice(), x.slice(), index.coords()?.slice(), ds.slice()];
-    launch(ds.device(), &sampled_spec(), &bindings, &params, index.nnz().div_ceil(SAMPLED_ENTRIES) as u64, cost)
+    let spec = sampled_spec([&bindings[0], &bindings[1]].map(|operand| ds.device().loads_image(operand)));
+    launch(ds.device(), &spec, &bindings, &params, index.nnz().div_ceil(SAMPLED_ENTRIES) as u64, cost)
 }
 
 /// Entries a workgroup.
 const SAMPLED_ENTRIES: usize = 64;
 
-fn sampled_spec() -> KernelSpec {
-    KernelSpec::new(&SAMPLED, [("ENTRIES", SAMPLED_ENTRIES as u32)])
+/// `images`: dY and X.
+fn sampled_spec(images: [bool; 2]) -> KernelSpec {
+    let [dy, x] = images.map(u32::from);
+    KernelSpec::new(&SAMPLED, [("ENTRIES", SAMPLED_ENTRIES as u32), ("DY_IMAGE", dy), ("X_IMAGE", x)])
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
-    vec![sampled_spec()]
+    let flags = [false, true];
+    flags.iter().flat_map(|&dy| flags.map(|x| sampled_spec([dy, x]))).collect()
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ fn check(spec: &KernelSpec) -> Result<(), String> {
     let capabilities = CAPABILITIES | spec.needs().into_iter().map(capabilities).collect();
     let info =
         Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(&text))?;
-    check_interface(spec.kernel, &module, &info)?;
+    check_interface(spec, &module, &info)?;
     if spec.needs().is_empty() { translate(&module, &info) } else { to_spirv(&module, &info) }
 }
 
@@ -169,12 +169,14 @@ fn capabilities(feature: Feature) -> Capabilities {
             Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP_BARRIER
         }
         Feature::Int64 => Capabilities::SHADER_INT64,
-        Feature::Timestamps => Capabilities::empty(),
+        // storage images that are only read are part of WebGPU
+        Feature::Timestamps | Feature::Images => Capabilities::empty(),
     }
 }
 
 /// Entry point, workgroup, bindings and parameters.
-fn check_interface(kernel: &Kernel, module: &Module, info: &ModuleInfo) -> Result<(), String> {
+fn check_interface(spec: &KernelSpec, module: &Module, info: &ModuleInfo) -> Result<(), String> {
+    let kernel = spec.kernel;
     let [entry] = module.entry_points.as_slice() else {
         return Err(format!("{} entry points", module.entry_points.len()));
     };
@@ -196,7 +198,7 @@ fn check_interface(kernel: &Kernel, module: &Module, info: &ModuleInfo) -> Resul
                 shared += module.types[global.ty].inner.size(context).next_multiple_of(16);
             }
             AddressSpace::WorkGroup | AddressSpace::Private => {}
-            AddressSpace::Storage { .. } | AddressSpace::Uniform => {
+            AddressSpace::Storage { .. } | AddressSpace::Uniform | AddressSpace::Handle => {
                 let at = global.binding.ok_or_else(|| format!("{name} has no binding"))?;
                 if at.group != 0 {
                     return Err(format!("{name} is in group {}", at.group));
@@ -220,8 +222,14 @@ fn check_interface(kernel: &Kernel, module: &Module, info: &ModuleInfo) -> Resul
         return Err(format!("{} storage buffers", kernel.bindings.len()));
     }
     for (binding, (at, name, global)) in kernel.bindings.iter().zip(&bound) {
-        let AddressSpace::Storage { access } = global.space else {
-            return Err(format!("binding {at}, {name}, is no storage buffer"));
+        let access = match (global.space, &module.types[global.ty].inner) {
+            (AddressSpace::Storage { access }, _) if !spec.reads_image(*at) => access,
+            (AddressSpace::Handle, TypeInner::Image { class: naga::ImageClass::Storage { format, access }, .. })
+                if spec.reads_image(*at) && *format == naga::StorageFormat::Rgba32Float =>
+            {
+                *access
+            }
+            (space, _) => return Err(format!("binding {at}, {name}, is in {space:?}")),
         };
         let access = if access.contains(StorageAccess::STORE) { Access::ReadWrite } else { Access::Read };
         if (binding.name, binding.access) != (*name, access) {

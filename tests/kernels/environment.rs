@@ -27,9 +27,16 @@ fn within_default_limits() {
     again(&[("RUGOSA_LIMITS", "default")], &[&filters[..], &["norm", "optimizer", "reduce", "rope", "topk"]].concat());
 }
 
+/// Operands of software renderers that come from buffers, as those too large for an image do.
+#[test]
+fn without_images() {
+    let filters = ["matmul::products", "matmul::the_fused", "attention::forward", "sparse::every_way"];
+    again(&[("RUGOSA_DISABLE", "images")], &filters);
+}
+
 /// Fast paths are of products alone.
 #[test]
 fn without_optional_features() {
     let filters = ["matmul::products", "matmul::the_fused", "matmul::sums"];
-    again(&[("RUGOSA_DISABLE", "f16,subgroup,coop,timestamps")], &filters);
+    again(&[("RUGOSA_DISABLE", "f16,subgroup,coop,timestamps,images")], &filters);
 }

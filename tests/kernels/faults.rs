@@ -40,6 +40,12 @@ impl Backend for Backdoor {
     fn alloc(&self, bytes: u64) -> Result<RawBuffer, AllocError> {
         self.inner.alloc(bytes)
     }
+    fn image(&self, bytes: u64) -> Result<RawBuffer, AllocError> {
+        self.inner.image(bytes)
+    }
+    fn copy_to_image(&self, from: &Slice, to: &RawBuffer) -> Result<()> {
+        self.inner.copy_to_image(from, to)
+    }
     fn forget(&self, raw: &[RawBuffer]) {
         self.inner.forget(raw)
     }

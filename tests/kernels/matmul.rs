@@ -61,6 +61,32 @@ fn a_product_repeats_bit_for_bit() {
     assert!((0..5).all(|_| run() == first));
 }
 
+/// Software renderers keep copies of operands; none outlives what it is a copy of.
+#[test]
+fn an_operand_is_read_as_it_is_now() {
+    let dev = device();
+    let (m, n, k) = (33, 40, 64);
+    let mut rng = Rng::named(5, "changes");
+    let up = |data: &[f32], shape: [usize; 2]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
+    let b = random(&mut rng, n * k);
+    let (other, a, tb) = (random(&mut rng, m * k), up(&random(&mut rng, m * k), [m, k]), up(&b, [n, k]));
+    let expect = |what: &str, data: &[f32]| {
+        let c = Guarded::new(dev, &[m, n]);
+        matmul(Layout::Nt, &a, &tb, Out::into(&c.tensor)).unwrap();
+        assert_close(what, &c.read(what), &reference(Layout::Nt, (m, n, k), data, &b));
+    };
+    let _ = matmul(Layout::Nt, &a, &tb, Out::default()).unwrap();
+    dev.upload(&a.slice(), bytemuck::cast_slice(&other)).unwrap();
+    expect("uploaded", &other);
+    dev.clear(&a.slice()).unwrap();
+    expect("cleared", &vec![0.0; m * k]);
+    dev.copy(&up(&other, [m, k]).slice(), &a.slice()).unwrap();
+    expect("copied", &other);
+    rugosa::kernels::elementwise::add_into(&a, &up(&other, [m, k]), 1.0).unwrap();
+    let twice: Vec<f32> = other.iter().map(|x| x + x).collect();
+    expect("added to", &twice);
+}
+
 /// The same device, with the kernels and tiles of a GPU.
 pub fn as_gpu() -> Device {
     let disable = vec![Feature::Subgroup, Feature::CoopMatrix];

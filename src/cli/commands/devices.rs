@@ -16,15 +16,19 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
 
 /// What of the optional features `row` offers would be used: those with code that asks for them, unless switched off.
 fn used(row: &AdapterRow, options: &DeviceOptions) -> Vec<Feature> {
+    let has = |f: &Feature| row.features.contains(f) && !options.disable.contains(f);
+    // with `--precision f16`, see kernels/coop.rs
+    let units = [Feature::F16, Feature::CoopMatrix].iter().all(has);
+    // products in registers, see kernels/simd.rs
+    let is_software = row.class == DeviceClass::Software;
     let asked_for = |f: &Feature| match f {
         // the profile of kernels
         Feature::Timestamps => true,
-        // products in registers, see kernels/simd.rs
-        Feature::Subgroup | Feature::Int64 => row.class == DeviceClass::Software,
-        // no kernel has a fast path yet
-        Feature::F16 | Feature::CoopMatrix => false,
+        Feature::F16 | Feature::CoopMatrix => units,
+        Feature::Subgroup => units || is_software,
+        Feature::Int64 | Feature::Images => is_software,
     };
-    row.features.iter().copied().filter(|f| asked_for(f) && !options.disable.contains(f)).collect()
+    row.features.iter().copied().filter(|f| has(f) && asked_for(f)).collect()
 }
 
 fn json(rows: &[AdapterRow], options: &DeviceOptions) -> String {
@@ -151,6 +155,18 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&json(&[row()], &off)).unwrap();
         assert_eq!((&value[0]["features"], &value[0]["used"]), (&json!(["f16", "timestamps"]), &json!([])));
         assert_eq!((&value[0]["chosen"], &value[0]["max_buffer_bytes"]), (&json!(true), &json!(128 << 20)));
+    }
+
+    #[test]
+    fn matrix_units_are_used_with_f16_alone() {
+        let units = [Feature::F16, Feature::Subgroup, Feature::CoopMatrix];
+        let row = AdapterRow { features: units.to_vec(), ..row() };
+        let without = |f| used(&row, &DeviceOptions { disable: vec![f], ..Default::default() });
+        assert_eq!(used(&row, &DeviceOptions::default()), units);
+        assert!(without(Feature::F16).is_empty() && without(Feature::CoopMatrix).is_empty());
+        assert_eq!(without(Feature::Subgroup), [Feature::F16, Feature::CoopMatrix]);
+        let software = AdapterRow { class: DeviceClass::Software, features: Feature::ALL.to_vec(), ..row };
+        assert_eq!(used(&software, &DeviceOptions::default()), Feature::ALL);
     }
 
     #[test]

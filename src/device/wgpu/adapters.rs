@@ -46,7 +46,7 @@ fn row(index: usize, adapter: &wgpu::Adapter, chosen: bool) -> AdapterRow {
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         max_workgroup_memory: limits.max_compute_workgroup_storage_size,
-        features: features(offered(adapter)),
+        features: features(offered(adapter), class(&info)),
         chosen,
     }
 }
@@ -85,7 +85,9 @@ pub(super) fn fragment(adapter: &wgpu::Adapter) -> Option<u32> {
     })
 }
 
-pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {
+/// What the API offers, and images where they are loaded faster than buffers.
+pub(super) fn features(f: wgpu::Features, class: DeviceClass) -> Vec<Feature> {
+    let images = (class == DeviceClass::Software).then_some(Feature::Images);
     [
         (wgpu::Features::SHADER_F16, Feature::F16),
         (wgpu::Features::SUBGROUP, Feature::Subgroup),
@@ -96,6 +98,7 @@ pub(super) fn features(f: wgpu::Features) -> Vec<Feature> {
     .into_iter()
     .filter(|(flag, _)| f.contains(*flag))
     .map(|(_, feature)| feature)
+    .chain(images)
     .collect()
 }
 

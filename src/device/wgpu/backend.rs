@@ -2,6 +2,7 @@
 
 use super::adapters;
 use super::cache::PipelineCache;
+use super::image::Image;
 use super::pipelines::{self, BindGroups, Layout, Pipeline, Pipelines, one_line, raw};
 use super::poll::poll;
 use super::queue::{Queue, staging};
@@ -108,7 +109,10 @@ impl WgpuBackend {
             max_workgroup_size: limits.max_compute_invocations_per_workgroup,
             max_groups_per_dimension: limits.max_compute_workgroups_per_dimension,
             storage_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
-            features: adapters::features(features),
+            features: adapters::features(features, class)
+                .into_iter()
+                .filter(|f| !options.disable.contains(f))
+                .collect(),
             fragment: adapters::fragment(&adapter)
                 .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         };
@@ -153,7 +157,7 @@ impl WgpuBackend {
         if let Some(found) = state.pipelines.get(spec) {
             return Ok(found);
         }
-        let layout = state.pipelines.layout(&self.device, spec.kernel);
+        let layout = state.pipelines.layout(&self.device, spec);
         let pipeline = self.compile(layout, spec)?;
         Ok(state.pipelines.insert(spec.clone(), pipeline))
     }
@@ -161,6 +165,25 @@ impl WgpuBackend {
     fn compile(&self, layout: Arc<Layout>, spec: &KernelSpec) -> Result<Pipeline> {
         self.counts.pipelines.fetch_add(1, Ordering::Relaxed);
         pipelines::compile(&self.device, self.cache.as_ref().map(PipelineCache::handle), layout, spec)
+    }
+
+    /// `bytes` bytes of memory, in what `create` makes of the device's.
+    fn take<T: Send + Sync + 'static>(&self, bytes: u64, create: impl FnOnce() -> T) -> Result<RawBuffer, AllocError> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let created = create();
+        let invalid = pollster::block_on(validation.pop());
+        if pollster::block_on(memory.pop()).is_some() {
+            return Err(AllocError::OutOfMemory);
+        }
+        if let Some(e) = invalid {
+            return Err(AllocError::Other(Error::invalid("device memory", one_line(&e))));
+        }
+        // a lost device reports nothing to scopes
+        self.check().map_err(AllocError::Other)?;
+        self.counts.allocations.fetch_add(1, Ordering::Relaxed);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(RawBuffer { id, size: bytes, handle: Arc::new(created) })
     }
 
     /// Keeps what the driver has compiled for the next process.
@@ -196,26 +219,25 @@ impl Backend for WgpuBackend {
     }
 
     fn alloc(&self, bytes: u64) -> Result<RawBuffer, AllocError> {
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: bytes,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let invalid = pollster::block_on(validation.pop());
-        if pollster::block_on(memory.pop()).is_some() {
-            return Err(AllocError::OutOfMemory);
-        }
-        if let Some(e) = invalid {
-            return Err(AllocError::Other(Error::invalid("device memory", one_line(&e))));
-        }
-        // a lost device reports nothing to scopes
-        self.check().map_err(AllocError::Other)?;
-        self.counts.allocations.fetch_add(1, Ordering::Relaxed);
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(RawBuffer { id, size: bytes, handle: Arc::new(buffer) })
+        self.take(bytes, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: bytes,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    fn image(&self, bytes: u64) -> Result<RawBuffer, AllocError> {
+        self.take(bytes, || Image::new(&self.device, bytes))
+    }
+
+    fn copy_to_image(&self, from: &Slice, to: &RawBuffer) -> Result<()> {
+        let image =
+            to.handle.downcast_ref::<Image>().ok_or_else(|| Error::shape("device", "no image of this backend"))?;
+        image.copy_from(self.state().queue.encoder(), raw(from)?, from.offset, from.len);
+        Ok(())
     }
 
     fn forget(&self, raw: &[RawBuffer]) {
@@ -335,7 +357,7 @@ impl Backend for WgpuBackend {
                 let layout = {
                     let mut state = self.state();
                     let missing = state.pipelines.get(spec).is_none();
-                    missing.then(|| state.pipelines.layout(&self.device, spec.kernel))
+                    missing.then(|| state.pipelines.layout(&self.device, spec))
                 };
                 if let Some(layout) = layout {
                     let pipeline = self.compile(layout, spec)?;

@@ -4,6 +4,7 @@ mod adapters;
 mod backend;
 mod cache;
 mod hash;
+mod image;
 mod pipelines;
 mod poll;
 mod queue;

@@ -1,6 +1,7 @@
 //! Pipelines by specialisation, and the bind groups that go with them.
 
 use super::hash::FastMap;
+use super::image::Image;
 use crate::device::{Access, Kernel, KernelSpec, RawBuffer, Slice, shader};
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
@@ -21,7 +22,8 @@ pub(super) struct Layout {
 
 #[derive(Default)]
 pub(super) struct Pipelines {
-    layouts: HashMap<&'static str, Arc<Layout>>,
+    /// By kernel and which of its bindings are images.
+    layouts: HashMap<(&'static str, [bool; BINDINGS]), Arc<Layout>>,
     compiled: FastMap<KernelSpec, Arc<Pipeline>>,
 }
 
@@ -34,26 +36,35 @@ impl Pipelines {
         self.compiled.entry(spec).or_insert_with(|| Arc::new(pipeline)).clone()
     }
 
-    /// The kernel's layout: its storage bindings in order, then the parameters at a dynamic offset.
-    pub fn layout(&mut self, device: &wgpu::Device, kernel: &'static Kernel) -> Arc<Layout> {
-        self.layouts.entry(kernel.name).or_insert_with(|| Arc::new(make_layout(device, kernel))).clone()
+    /// The kernel's layout: its operands in order, then the parameters at a dynamic offset.
+    pub fn layout(&mut self, device: &wgpu::Device, spec: &KernelSpec) -> Arc<Layout> {
+        let images = std::array::from_fn(|i| spec.reads_image(i));
+        let key = (spec.kernel.name, images);
+        self.layouts.entry(key).or_insert_with(|| Arc::new(make_layout(device, spec.kernel, images))).clone()
     }
 }
 
-fn make_layout(device: &wgpu::Device, kernel: &'static Kernel) -> Layout {
-    let entry = |binding: usize, ty, dynamic| wgpu::BindGroupLayoutEntry {
+fn make_layout(device: &wgpu::Device, kernel: &'static Kernel, images: [bool; BINDINGS]) -> Layout {
+    let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
         binding: binding as u32,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None },
+        ty,
         count: None,
     };
-    let mut entries: Vec<_> = (kernel.bindings.iter().enumerate())
-        .map(|(i, b)| {
+    let buffer = |ty, dynamic| wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None };
+    let image = wgpu::BindingType::StorageTexture {
+        access: wgpu::StorageTextureAccess::ReadOnly,
+        format: wgpu::TextureFormat::Rgba32Float,
+        view_dimension: wgpu::TextureViewDimension::D2,
+    };
+    let mut entries: Vec<_> = (kernel.bindings.iter().zip(images).enumerate())
+        .map(|(i, (b, is_image))| {
             let read_only = b.access == Access::Read;
-            entry(i, wgpu::BufferBindingType::Storage { read_only }, false)
+            let storage = buffer(wgpu::BufferBindingType::Storage { read_only }, false);
+            entry(i, if is_image { image } else { storage })
         })
         .collect();
-    entries.push(entry(kernel.bindings.len(), wgpu::BufferBindingType::Uniform, true));
+    entries.push(entry(kernel.bindings.len(), buffer(wgpu::BufferBindingType::Uniform, true)));
     let groups = device
         .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
     let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -157,9 +168,10 @@ impl BindGroups {
         }
         let mut entries = Vec::with_capacity(slices.len() + 1);
         for (i, s) in slices.iter().enumerate() {
-            entries.push(entry(i, raw(s)?, s.offset, s.len));
+            entries.push(wgpu::BindGroupEntry { binding: i as u32, resource: resource(s)? });
         }
-        entries.push(entry(slices.len(), params, 0, params_bytes));
+        let params = range(params, 0, params_bytes);
+        entries.push(wgpu::BindGroupEntry { binding: slices.len() as u32, resource: params });
         let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(layout.kernel),
             layout: &layout.groups,
@@ -177,14 +189,15 @@ impl BindGroups {
     }
 }
 
-fn entry(binding: usize, buffer: &wgpu::Buffer, offset: u64, len: u64) -> wgpu::BindGroupEntry<'_> {
-    wgpu::BindGroupEntry {
-        binding: binding as u32,
-        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer,
-            offset,
-            size: wgpu::BufferSize::new(len),
-        }),
+fn range(buffer: &wgpu::Buffer, offset: u64, len: u64) -> wgpu::BindingResource<'_> {
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(len) })
+}
+
+/// What a launch binds for a slice: a range of a buffer, or a whole image.
+fn resource(slice: &Slice) -> Result<wgpu::BindingResource<'_>> {
+    match slice.raw.handle.downcast_ref::<Image>() {
+        Some(image) => Ok(wgpu::BindingResource::TextureView(image.view())),
+        None => Ok(range(raw(slice)?, slice.offset, slice.len)),
     }
 }
 
