@@ -16,9 +16,6 @@ pub const TEXEL: u64 = 16;
 pub const ROW: u64 = 1024;
 /// Bytes of an operand that is read as an image, at most. WebGPU grants twice as many rows.
 pub const MOST: u64 = 4096 * ROW * TEXEL;
-/// Images of a device, at most: more than a launch has, so that an input stays for the products that share it while a few
-/// weights pass by.
-const COUNT: usize = 6;
 /// Their row of the ledger.
 const WHAT: &str = "images";
 
@@ -27,8 +24,9 @@ const WHAT: &str = "images";
 pub(super) struct Images {
     /// Whether there is one: asked at every launch, so without the lock.
     exist: AtomicBool,
-    /// Those used last stand last.
-    held: Mutex<Vec<Image>>,
+    /// One for each binding: steps that launch the same get the same images, and with them the same bind groups. An input
+    /// that several launches in a row read in one place is copied once.
+    held: Mutex<Vec<Option<Image>>>,
 }
 
 struct Image {
@@ -38,7 +36,7 @@ struct Image {
 }
 
 impl Images {
-    fn held(&self) -> MutexGuard<'_, Vec<Image>> {
+    fn held(&self) -> MutexGuard<'_, Vec<Option<Image>>> {
         self.held.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -63,28 +61,24 @@ impl Device {
         // held until the launch is recorded: another thread's copy must not come between
         let mut held = self.0.images.held();
         let mut bindings = launch.bindings.to_vec();
-        for i in (0..bindings.len()).filter(|&i| launch.spec.reads_image(i)) {
-            let raw = self.image_of(&mut held, &bindings[..i], &bindings[i])?;
-            bindings[i] = Slice { offset: 0, len: raw.size, raw, half: false };
+        for (i, binding) in bindings.iter_mut().enumerate().filter(|(i, _)| launch.spec.reads_image(*i)) {
+            if held.len() <= i {
+                held.resize_with(i + 1, || None);
+            }
+            let raw = self.image_of(&mut held[i], binding)?;
+            *binding = Slice { offset: 0, len: raw.size, raw, half: false };
         }
         self.0.images.exist.store(true, Ordering::Relaxed);
         self.0.backend.launch(&Launch { bindings: &bindings, ..*launch })
     }
 
-    /// An image that holds `operand`. Those among `taken` are this launch's already.
-    fn image_of(&self, held: &mut Vec<Image>, taken: &[Slice], operand: &Slice) -> Result<RawBuffer> {
+    /// The image in `place`, which holds `operand` from now on.
+    fn image_of(&self, place: &mut Option<Image>, operand: &Slice) -> Result<RawBuffer> {
         let of = Some((operand.raw.id, operand.offset, operand.len));
-        let raw = match held.iter().position(|image| image.of == of) {
-            Some(place) => held.remove(place).raw,
-            None => {
-                let is_free = |image: &Image| taken.iter().all(|slice| slice.raw.id != image.raw.id);
-                let suits = |image: &Image| is_free(image) && image.raw.size >= operand.len;
-                // of those that are large enough the one used first; else any makes room for a larger one
-                let place = match held.iter().position(suits) {
-                    None if held.len() >= COUNT => held.iter().position(is_free),
-                    found => found,
-                };
-                let raw = match place.map(|place| held.remove(place).raw) {
+        let raw = match place.take() {
+            Some(image) if image.of == of => image.raw,
+            held => {
+                let raw = match held.map(|image| image.raw) {
                     Some(raw) if raw.size >= operand.len => raw,
                     small => {
                         self.free_images(small);
@@ -95,7 +89,7 @@ impl Device {
                 raw
             }
         };
-        held.push(Image { raw: raw.clone(), of });
+        *place = Some(Image { raw: raw.clone(), of });
         Ok(raw)
     }
 
@@ -104,7 +98,7 @@ impl Device {
         if self.0.images.exist.load(Ordering::Relaxed) {
             let mut held = self.0.images.held();
             let stale = |image: &&mut Image| image.of.is_some_and(|(id, ..)| id == slice.raw.id);
-            held.iter_mut().filter(stale).for_each(|image| image.of = None);
+            held.iter_mut().flatten().filter(stale).for_each(|image| image.of = None);
         }
     }
 
@@ -130,7 +124,7 @@ impl Device {
     /// Gives the memory of all images back.
     pub(super) fn trim_images(&self) {
         let images = std::mem::take(&mut *self.0.images.held());
-        self.free_images(images.into_iter().map(|image| image.raw));
+        self.free_images(images.into_iter().flatten().map(|image| image.raw));
     }
 
     fn free_images(&self, images: impl IntoIterator<Item = RawBuffer>) {
@@ -173,7 +167,7 @@ mod tests {
     /// The image of a buffer's newest bytes, if there is one.
     fn image(device: &Device, buffer: &Buffer) -> Option<u64> {
         let held = device.0.images.held();
-        held.iter().find(|i| i.of.is_some_and(|(id, ..)| id == buffer.slice().raw.id)).map(|i| i.raw.id)
+        held.iter().flatten().find(|i| i.of.is_some_and(|(id, ..)| id == buffer.slice().raw.id)).map(|i| i.raw.id)
     }
 
     #[test]
@@ -206,23 +200,31 @@ mod tests {
     }
 
     #[test]
-    fn images_are_few_and_the_ledger_knows_them() {
+    fn equal_steps_get_equal_images_and_the_ledger_knows_them() {
         let device = with_images();
         let out = device.alloc(64, "test").unwrap();
         let operands: Vec<Buffer> = (1..20).map(|i| device.alloc(i << 16, "test").unwrap()).collect();
-        for pair in operands.windows(2) {
-            launch(&device, [1, 1], [&pair[0], &pair[1], &out]);
-            assert!(image(&device, &pair[0]).is_some() && image(&device, &pair[1]).is_some());
-        }
-        // one operand twice is one image
-        launch(&device, [1, 1], [&operands[7], &operands[7], &out]);
-        let sizes: Vec<u64> = device.0.images.held().iter().map(|i| i.raw.size).collect();
+        let held =
+            || -> Vec<(u64, u64)> { device.0.images.held().iter().flatten().map(|i| (i.raw.id, i.raw.size)).collect() };
+        let step = || -> Vec<_> {
+            let pairs = operands.windows(2).map(|pair| {
+                launch(&device, [1, 1], [&pair[0], &pair[1], &out]);
+                held()
+            });
+            pairs.collect()
+        };
+        step();
+        let second = step();
+        assert_eq!(second, step());
+        // one operand twice
+        launch(&device, [1, 1], [&operands[18], &operands[18], &out]);
+        let sizes: Vec<u64> = held().iter().map(|(_, size)| *size).collect();
         let row = |device: &Device| device.ledger().rows().find(|(what, _)| *what == WHAT).unwrap().1;
-        assert!(sizes.len() <= COUNT && sizes.iter().all(|size| size.is_multiple_of(ROW * TEXEL)), "{sizes:?}");
+        assert!(sizes.len() == 2 && sizes.iter().all(|size| size.is_multiple_of(ROW * TEXEL)), "{sizes:?}");
         assert_eq!(row(&device).in_use, sizes.iter().sum::<u64>());
         let reserved = device.ledger().reserved();
         device.trim().unwrap();
-        assert_eq!((row(&device).in_use, device.0.images.held().len()), (0, 0));
+        assert_eq!((row(&device).in_use, held().len()), (0, 0));
         assert_eq!(device.ledger().reserved(), reserved - sizes.iter().sum::<u64>());
     }
 

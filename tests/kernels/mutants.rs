@@ -72,12 +72,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("sddmm_tile", "barrier", "workgroupBarrier();\n        keep_masked", "keep_masked"),
     Mutant("columns_add", "sign", "x[at] += y[i]", "x[at] -= y[i]"),
     Mutant("sddmm_sampled", "range", "for (; t < p.tokens; t++)", "for (; t + 1u < p.tokens; t++)"),
-    Mutant(
-        "sddmm_sampled",
-        "index",
-        "four(\"x\", \"i >> 2u\") ~ \"[i & 3u]\"",
-        "four(\"x\", \"i >> 2u\") ~ \"[i & 1u]\"",
-    ),
+    Mutant("sddmm_sampled", "index", "x_at(col + p.cols)", "x_at(col)"),
     Mutant("sddmm_sampled", "sign", "ds[e] +=", "ds[e] ="),
     Mutant("sddmm_rows", "sign", "(entry & 1023u)] += sum", "(entry & 1023u)] = sum"),
     Mutant("sddmm_rows", "range", "for (; i < p.steps; i", "for (; i + 1u < p.steps; i"),
