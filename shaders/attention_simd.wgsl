@@ -1,7 +1,7 @@
 // Attention of attention.wgsl for software renderers, in the way of matmul_simd.wgsl: one subgroup is a workgroup, a lane
 // owns ROWS rows with their operands and sums in registers, and nothing goes through workgroup memory. SG columns at a time
-// come in, each lane loading one of them, and reach the other lanes by subgroupBroadcast: a load costs a walk over the
-// lanes, a broadcast an instruction.
+// come in, each lane loading one of them, and reach the other lanes by subgroupBroadcast: a load from a buffer costs a walk
+// over the lanes, a broadcast an instruction. Where IMAGES is 1, rows come in as texels, without a walk.
 //
 //   PASS 0  forward   rows are queries, columns keys:  O += P·V, with a running maximum and sum
 //   PASS 1  dQ        rows are queries, columns keys:  dQ += dS·K

@@ -4,8 +4,8 @@
 //
 //   - lanes of an A vector are rows of A, lanes of a B vector columns of C; every load brings SG different values, and
 //     a row's value reaches the other lanes by subgroupBroadcast;
-//   - f32 operands are loaded in fours, from images (A_IMAGE, W_IMAGE), whose texels reach all lanes without a walk, or in pairs,
-//     as u64: twice the values for one walk;
+//   - operands are loaded from images (A_IMAGE, W_IMAGE), whose texels of four f32 reach all lanes without a walk; or else
+//     f32 in pairs, as u64: twice the values for one walk;
 //   - weights are loaded as packed words: a word of Q4 is eight values;
 //   - nothing goes through workgroup memory, and there is no barrier.
 //
@@ -40,7 +40,7 @@
 // [m, k], TN: [k, m]
 @group(0) @binding(0) {{ var_image("a") if A_IMAGE else "var<storage, read> a: array<" ~ ("u64" if A64 else "f32") ~ ">;" }}
 // NT: [n, k]; NN and TN: [k, n]
-{% set W_TYPE = "u32" if FUSED and WFMT else "u64" if B64 else "f32" %}
+{% set W_TYPE = "u32" if PACKED else "u64" if B64 else "f32" %}
 @group(0) @binding(1) {{ var_image("w") if W_IMAGE else "var<storage, read> w: array<" ~ W_TYPE ~ ">;" }}
 {% if FUSED %}
 @group(0) @binding(2) var<storage, read> u: array<{{ "u64" if THIN else "f32" }}>; // [m, u_stride]: U or V

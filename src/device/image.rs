@@ -1,9 +1,9 @@
 //! Images: copies of operands, from which a kernel loads four f32 at once.
 //!
 //! Software renderers walk over the lanes of a vector for each load from a buffer, but fetch texels for all of them
-//! together: there a product that reads its operands through images is up to three times as fast (see BENCHMARKS.md). A kernel
-//! says which of its bindings a variant reads so ([`Binding::image_if`](super::Binding::image_if)). Such an operand is copied to scratch memory in front of the
-//! launch, unless a copy of it as it is now is there already.
+//! together: there a product that reads its operands through images is up to three times as fast (see BENCHMARKS.md).
+//! A kernel says which of its bindings a variant reads so ([`Binding::image_if`](super::Binding::image_if)). Such an
+//! operand is copied to scratch memory in front of the launch, unless a copy of it as it is now is there already.
 
 use super::{Access, Device, Feature, Launch, RawBuffer, Slice};
 use crate::error::Result;
@@ -12,7 +12,8 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Bytes of a texel: four f32.
 pub const TEXEL: u64 = 16;
-/// Texels in a row of an image. Texel i of the operand is at column `i % ROW` of row `i / ROW`.
+/// Texels in a row of an image. Texel i of the operand is at column `i % ROW` of row `i / ROW`, which shaders find with
+/// `lib/image.wgsl`.
 pub const ROW: u64 = 1024;
 /// Bytes of an operand that is read as an image, at most. WebGPU grants twice as many rows.
 pub const MOST: u64 = 4096 * ROW * TEXEL;
@@ -105,9 +106,9 @@ impl Device {
     /// Notes what `launch` writes.
     pub(super) fn note_writes(&self, launch: &Launch<'_>) {
         if self.0.images.exist.load(Ordering::Relaxed) {
-            let written = |(binding, _): &(&super::Binding, &Slice)| binding.access == Access::ReadWrite;
             let bindings = launch.spec.kernel.bindings.iter().zip(launch.bindings);
-            bindings.filter(written).for_each(|(_, slice)| self.note_write(slice));
+            let written = bindings.filter(|(binding, _)| binding.access == Access::ReadWrite);
+            written.for_each(|(_, slice)| self.note_write(slice));
         }
     }
 

@@ -102,8 +102,8 @@ pub(super) struct Loads {
 }
 
 impl Loads {
-    /// Images wherever the device has them and a lane of the tile owns whole texels of the operand. A packed weight is read word by
-    /// word.
+    /// Images wherever the device has them and a lane of the tile owns whole texels of the operand. A packed weight is
+    /// read word by word.
     pub fn choose(
         (device, lanes): (&Device, u32),
         (layout, tile): (Layout, Tile),
