@@ -468,6 +468,7 @@ mod tests {
         let whole = |raw: &RawBuffer| Slice { raw: raw.clone(), offset: 0, len: raw.size, half: false };
         let (a, b) = (whole(&backend.alloc(1024).unwrap()), whole(&backend.alloc(1024).unwrap()));
         backend.upload(&a, &[1; 1024]).unwrap();
+        let image = backend.image(1 << 14).unwrap();
         let under_way = backend.download(&a).unwrap();
         backend.device.destroy();
         drop(under_way.wait()); // either way it ends
@@ -483,13 +484,16 @@ mod tests {
         };
         lost(backend.upload(&a, &[1; 4]));
         let _ = backend.copy(&a, &b).and_then(|()| backend.clear(&b)); // recorded only
+        let _ = backend.copy_to_image(&a, &image);
         lost(backend.submit());
         lost(backend.wait());
         lost(backend.download(&a).and_then(|p| p.wait()).map(drop));
-        lost(backend.alloc(1024).map(drop).map_err(|e| match e {
-            AllocError::Other(e) => e,
-            AllocError::OutOfMemory => panic!("not lost"),
-        }));
+        for taken in [backend.alloc(1024), backend.image(1 << 14)] {
+            lost(taken.map(drop).map_err(|e| match e {
+                AllocError::Other(e) => e,
+                AllocError::OutOfMemory => panic!("not lost"),
+            }));
+        }
         lost(backend.profile(false).map(drop));
     }
 }
