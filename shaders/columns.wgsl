@@ -1,17 +1,9 @@
-// Some columns of a matrix as a matrix of their own, and the gradient's way back:
-//
-//   forward   y[i, j] = x[i, first + j]
-//   ADD = 1   x[i, first + j] += y[i, j]
+// Some columns of a matrix as a matrix of their own: y[i, j] = x[i, first + j].
 {% include "lib/grid.wgsl" %}
 struct Params { base: u32, groups: u32, n: u32, x_cols: u32, first: u32, cols: u32, }
 
-{% if ADD %}
-@group(0) @binding(0) var<storage, read> y: array<f32>;       // [n, cols]
-@group(0) @binding(1) var<storage, read_write> x: array<f32>; // [n, x_cols]
-{% else %}
 @group(0) @binding(0) var<storage, read> x: array<f32>;       // [n, x_cols]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>; // [n, cols]
-{% endif %}
 @group(0) @binding(2) var<uniform> p: Params;
 
 @compute @workgroup_size(256)
@@ -21,10 +13,5 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let i = group * 256u + lid;
     if (group >= p.groups || i >= p.n * p.cols) { return; }
     let row = i / p.cols;
-    let at = row * p.x_cols + p.first + (i - row * p.cols);
-{% if ADD %}
-    x[at] += y[i];
-{% else %}
-    y[i] = x[at];
-{% endif %}
+    y[i] = x[row * p.x_cols + p.first + (i - row * p.cols)];
 }

@@ -1,5 +1,5 @@
 // Rotary position embedding, half-split as in Hugging Face's models: element j of the first half of a head turns with
-// element j of the second half by the angle of (position, j), read from tables. p.sign = −1 turns back: the backward.
+// element j of the second half by the angle of (position, j), read from a table. p.sign = −1 turns back: the backward.
 // INPLACE = 1: x is turned where it lies. VEC = 1: half is a multiple of 4. OUT16 = 1: y is f16, VEC is 1.
 {% include "lib/grid.wgsl" %}
 {% if OUT16 %}
@@ -8,22 +8,21 @@
 struct Params {
     base: u32, groups: u32,
     tokens: u32, heads: u32, half: u32,
-    // rows of the tables
+    // rows of the table
     positions: u32,
     sign: f32,
 }
 alias V = {{ "vec4<f32>" if VEC else "f32" }};
 
-@group(0) @binding(0) var<storage, read> cosines: array<V>; // [p.positions, half]
-@group(0) @binding(1) var<storage, read> sines: array<V>;   // [p.positions, half]
-@group(0) @binding(2) var<storage, read> at: array<u32>;    // [tokens]
+@group(0) @binding(0) var<storage, read> angles: array<V>;  // [p.positions, 2 · half]: cosines, then sines
+@group(0) @binding(1) var<storage, read> at: array<u32>;    // [tokens]
 {% if INPLACE %}
-@group(0) @binding(3) var<storage, read_write> x: array<V>; // [tokens, heads · 2 · half]
-@group(0) @binding(4) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read_write> x: array<V>; // [tokens, heads · 2 · half]
+@group(0) @binding(3) var<uniform> p: Params;
 {% else %}
-@group(0) @binding(3) var<storage, read> x: array<V>;       // [tokens, heads · 2 · half]
-@group(0) @binding(4) var<storage, read_write> y: array<{{ "vec2<u32>" if OUT16 else "V" }}>; // [tokens, heads · 2 · half]
-@group(0) @binding(5) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read> x: array<V>;       // [tokens, heads · 2 · half]
+@group(0) @binding(3) var<storage, read_write> y: array<{{ "vec2<u32>" if OUT16 else "V" }}>; // [tokens, heads · 2 · half]
+@group(0) @binding(4) var<uniform> p: Params;
 {% endif %}
 {% set OUT = "x" if INPLACE else "y" %}
 
@@ -36,9 +35,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     if (group >= p.groups || i >= p.tokens * p.heads * half) { return; }
     let head = i / half; // of all tokens
     let j = i - head * half;
-    let row = min(at[head / p.heads], p.positions - 1u) * half + j;
-    let c = cosines[row];
-    let s = sines[row] * p.sign;
+    let row = min(at[head / p.heads], p.positions - 1u) * 2u * half + j;
+    let c = angles[row];
+    let s = angles[row + half] * p.sign;
     let first = head * 2u * half + j;
     let a = x[first];
     let b = x[first + half];

@@ -5,8 +5,8 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::embedding::{
-    COLUMNS, COLUMNS_ADD, GATHER, SCATTER_ADD, TokenOrder, columns, columns_add, embedding_backward, embedding_forward,
-    gather_rows, scatter_rows_add,
+    COLUMNS, GATHER, SCATTER_ADD, TokenOrder, columns, embedding_backward, embedding_forward, gather_rows,
+    scatter_rows_add,
 };
 use crate::tensor::Weight;
 
@@ -24,7 +24,6 @@ const SCATTER: Op = Op {
 const GATHER_OP: Op = Op { name: "gather_rows", kernels: &[&GATHER], why: "copies are exact" };
 const SCATTER_ROWS: Op = Op { name: "scatter_rows_add", kernels: &[&SCATTER_ADD], why: "one addition" };
 const COLUMNS_OP: Op = Op { name: "columns", kernels: &[&COLUMNS], why: "copies are exact" };
-const COLUMNS_ADD_OP: Op = Op { name: "columns_add", kernels: &[&COLUMNS_ADD], why: "one addition" };
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -48,16 +47,6 @@ pub(super) fn rows() -> Vec<Row> {
     }
     for (n, x_cols, first, cols) in [(1, 1, 0, 1), (7, 5, 2, 3), (33, 65, 31, 33), (129, 24, 8, 16)] {
         let what = format!("{first}..{} of [{n}, {x_cols}]", first + cols);
-        rows.push(COLUMNS_ADD_OP.row(Level::Quick, &what, move |t| {
-            let (start, y) = (t.random(n * x_cols), t.random(n * cols));
-            let x = t.holding(&[n, x_cols], &start)?;
-            columns_add(&x.tensor, first, &t.up(&[n, cols], &y)?)?;
-            let mut want = start;
-            for (i, y) in y.iter().enumerate() {
-                want[i / cols * x_cols + first + i % cols] += y;
-            }
-            t.compare_exactly("x", &x, &want)
-        }));
         rows.push(COLUMNS_OP.row(Level::Quick, what, move |t| {
             let x = t.random(n * x_cols);
             let y = t.out(&[n, cols])?;

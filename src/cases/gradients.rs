@@ -10,8 +10,8 @@ use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
     attention, attention_coop, attention_decode, attention_simd, coop, dropout, elementwise, elementwise::Activation,
-    embedding, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, parts, reduce, rope, sampled, simd,
-    sparse, topk,
+    embedding, heads, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, parts, reduce, rope, sampled,
+    simd, sparse, topk,
 };
 use crate::tensor::Element;
 
@@ -79,6 +79,8 @@ pub enum Shape {
         heads: usize,
         kv_heads: usize,
         head_dim: usize,
+        /// Heads of q and k are normed, by `1 + w` or by `w`.
+        unit_offset: Option<bool>,
         /// Of the gradient of the one matrix.
         element: Element,
     },
@@ -98,13 +100,6 @@ pub enum Shape {
     Bias {
         rows: usize,
         cols: usize,
-    },
-    /// Columns `first .. first + width` of `[rows, cols]`, and others beside them.
-    Columns {
-        rows: usize,
-        cols: usize,
-        first: usize,
-        width: usize,
     },
     /// A table `[vocab, hidden]`, its rows times `scale`.
     Embedding {
@@ -206,7 +201,8 @@ const ADD_NORM: &[&Kernel] = &[
     &parts::SUM_PARTS,
     &elementwise::ROUND,
 ];
-const ROPE: &[&Kernel] = &[&rope::ROPE, &rope::ROPE_SPLIT, &rope::ROPE_MERGE];
+const ROPE: &[&Kernel] = &[&rope::ROPE];
+const SPLIT: &[&Kernel] = &[&heads::ROPE_SPLIT, &heads::ROPE_MERGE, &heads::NORM_SPLIT, &heads::NORM_MERGE];
 const MLP: &[&Kernel] = &[
     &elementwise::GLU,
     &elementwise::GLU_BACKWARD,
@@ -217,7 +213,6 @@ const MLP: &[&Kernel] = &[
 const RESIDUAL: &[&Kernel] =
     &[&elementwise::ADD, &elementwise::ADD_INTO, &elementwise::GLU, &elementwise::GLU_BACKWARD];
 const BIAS: &[&Kernel] = &[&parts::SUM_PARTS];
-const COLUMNS: &[&Kernel] = &[&embedding::COLUMNS, &embedding::COLUMNS_ADD];
 const EMBEDDING: &[&Kernel] = &[&embedding::GATHER, &embedding::SCATTER_ADD];
 
 /// Odd sizes, and such that rows are read four at a time; more inputs than outputs and fewer.
@@ -274,7 +269,9 @@ pub fn gradients() -> Vec<Gradient> {
     }
     for (tokens, heads, kv_heads, head_dim) in [(5, 3, 2, 6), (4, 2, 1, 8)] {
         for element in elements(head_dim / 2) {
-            put("rope", ROPE, Shape::Split { tokens, heads, kv_heads, head_dim, element });
+            for unit_offset in [None, Some(false), Some(true)] {
+                put("rope", SPLIT, Shape::Split { tokens, heads, kv_heads, head_dim, unit_offset, element });
+            }
         }
     }
     for (rows, cols, both) in [(7, 9, false), (3, 64, false), (3, 5, true), (2, 8, true)] {
@@ -287,9 +284,6 @@ pub fn gradients() -> Vec<Gradient> {
     put("residual", RESIDUAL, Shape::Residual { rows: 5, cols: 7 });
     for (rows, cols) in [(9, 5), (3, 64)] {
         put("bias", BIAS, Shape::Bias { rows, cols });
-    }
-    for (cols, first, width) in [(11, 3, 5), (16, 4, 8)] {
-        put("columns", COLUMNS, Shape::Columns { rows: 5, cols, first, width });
     }
     put("embedding", EMBEDDING, Shape::Embedding { vocab: 33, hidden: 12, scale: 1.5 });
     rows

@@ -11,6 +11,7 @@ mod elementwise;
 mod embedding;
 mod filler;
 pub mod gradients;
+mod heads;
 mod in_weight;
 mod loss;
 mod low_rank;
@@ -281,6 +282,7 @@ impl Trial<'_> {
 pub fn table() -> Vec<Row> {
     [
         products::rows(),
+        heads::rows(),
         in_weight::rows(),
         attention::rows(),
         norm::rows(),

@@ -3,8 +3,7 @@
 use super::{Exact, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, ROPE_MERGE, ROPE_SPLIT, RopeTable, Turn};
-use crate::kernels::rope::{inverse_frequencies, rope, rope_in_place, rope_merge, rope_split};
+use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeTable, Turn, inverse_frequencies, rope, rope_in_place};
 use crate::tensor::Element;
 
 const COPY: Op = Op {
@@ -14,9 +13,6 @@ const COPY: Op = Op {
           of an f16",
 };
 const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
-
-const SPLIT: Op = Op { name: "rope_split", kernels: &[&ROPE_SPLIT], why: COPY.why };
-const MERGE: Op = Op { name: "rope_merge", kernels: &[&ROPE_MERGE], why: COPY.why };
 
 /// Tokens, heads, elements of a head, largest position.
 const SIZES: &[(usize, usize, usize, u32)] =
@@ -36,58 +32,7 @@ pub(super) fn rows() -> Vec<Row> {
             rows.push(IN_PLACE.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, None)));
         }
     }
-    for (i, size) in [(1, 1, 1, 2), (7, 3, 1, 8), (33, 4, 2, 10), (65, 9, 3, 64)].into_iter().enumerate() {
-        let (tokens, heads, kv_heads, head_dim) = size;
-        let what = format!("{tokens} tokens, {heads} and {kv_heads} heads of {head_dim}");
-        let level = quick_at(i, &[1, 2, 3]);
-        for (made, to) in elements(head_dim / 2) {
-            rows.push(SPLIT.row(level, format!("{what}{to}"), move |t| split(t, size, false, made)));
-            rows.push(MERGE.row(level, format!("{what}{to}"), move |t| split(t, size, true, made)));
-        }
-    }
     rows
-}
-
-/// Tokens, heads, heads of keys, elements of a head; whether it is the other way round; what is written is made of `element`s.
-fn split(t: &mut Trial<'_>, size: (usize, usize, usize, usize), merge: bool, element: Element) -> Result<()> {
-    let (tokens, heads, kv_heads, head_dim) = size;
-    let inv_freq = inverse_frequencies(head_dim, 10_000.0);
-    let positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(500) as u32).collect();
-    let table = RopeTable::new(t.device, &inv_freq, 500, 1.0)?;
-    let at = t.up(&[tokens], &positions)?;
-    let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
-    let parts = widths.map(|w| t.random(tokens * w));
-    // turned by themselves, and side by side
-    let sign = if merge { -1.0 } else { 1.0 };
-    let turned = [
-        reference(&parts[0], &positions, &inv_freq, heads, 1.0, sign),
-        reference(&parts[1], &positions, &inv_freq, kv_heads, 1.0, sign),
-        parts[2].iter().map(|v| Exact::of(f64::from(*v))).collect(),
-    ];
-    let all_width: usize = widths.iter().sum();
-    if merge {
-        let [q, k, v] = [0, 1, 2].map(|i| t.up(&[tokens, widths[i]], &parts[i]));
-        let all = t.out_of(element, &[tokens, all_width])?;
-        rope_merge([&q?, &k?, &v?], &table, &at, heads, kv_heads, To::Into(&all.tensor))?;
-        let row = |token: usize| {
-            let part = |i: usize| turned[i][token * widths[i]..][..widths[i]].to_vec();
-            [part(0), part(1), part(2)].concat()
-        };
-        return t.compare("all", &all, (0..tokens).flat_map(row).collect::<Vec<_>>());
-    }
-    let row = |token: usize| {
-        let part = |i: usize| parts[i][token * widths[i]..][..widths[i]].to_vec();
-        [part(0), part(1), part(2)].concat()
-    };
-    let all: Vec<f32> = (0..tokens).flat_map(row).collect();
-    let out = |width: usize| t.out_of(element, &[tokens, width]);
-    let out = [out(widths[0])?, out(widths[1])?, out(widths[2])?];
-    let to = [To::Into(&out[0].tensor), To::Into(&out[1].tensor), To::Into(&out[2].tensor)];
-    rope_split(&t.up(&[tokens, all_width], &all)?, &table, &at, heads, kv_heads, to)?;
-    for ((name, out), want) in ["q", "k", "v"].into_iter().zip(&out).zip(turned) {
-        t.compare(name, out, want)?;
-    }
-    Ok(())
 }
 
 fn reference(x: &[f32], positions: &[u32], inv_freq: &[f64], heads: usize, factor: f64, sign: f64) -> Vec<Exact> {

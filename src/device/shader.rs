@@ -20,6 +20,7 @@ pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/fours.wgsl", include_str!("../../shaders/lib/fours.wgsl")),
     ("lib/grid.wgsl", include_str!("../../shaders/lib/grid.wgsl")),
     ("lib/halves.wgsl", include_str!("../../shaders/lib/halves.wgsl")),
+    ("lib/heads.wgsl", include_str!("../../shaders/lib/heads.wgsl")),
     ("lib/image.wgsl", include_str!("../../shaders/lib/image.wgsl")),
     ("lib/pair.wgsl", include_str!("../../shaders/lib/pair.wgsl")),
     ("lib/position.wgsl", include_str!("../../shaders/lib/position.wgsl")),

@@ -88,11 +88,12 @@ impl KernelSpec {
         KernelSpec { kernel, consts: consts.into() }
     }
 
-    /// Optional features that it is launched only with: the kernel's, and [`Feature::Int64`] where `PAIRS` is 1, the way in
-    /// which kernels with nothing else to ask for load two f32 at once.
+    /// Optional features that it is launched only with: the kernel's, and those of variants of kernels with nothing else to ask
+    /// for: [`Feature::Int64`] where `PAIRS` is 1 and two f32 are loaded at once, [`Feature::Subgroup`] where `SUBGROUP` is 1.
     pub fn needs(&self) -> Vec<Feature> {
-        let pairs = (self.get("PAIRS") == Some(1)).then_some(Feature::Int64);
-        self.kernel.needs.iter().copied().chain(pairs).collect()
+        let variant = [("PAIRS", Feature::Int64), ("SUBGROUP", Feature::Subgroup)];
+        let variant = variant.into_iter().filter(|(name, _)| self.get(name) == Some(1)).map(|(_, feature)| feature);
+        self.kernel.needs.iter().copied().chain(variant).collect()
     }
 
     /// Whether the variant reads binding `i` as an image.

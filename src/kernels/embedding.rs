@@ -22,10 +22,6 @@ kernel!(
     /// `y = x[:, first..first + cols]`.
     COLUMNS, "columns", "columns.wgsl", ColumnsParams, [read("x"), write("y")]
 );
-kernel!(
-    /// `x[:, first..first + cols] += y`.
-    COLUMNS_ADD, "columns_add", "columns.wgsl", ColumnsParams, [read("y"), write("x")]
-);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -141,43 +137,23 @@ pub fn scatter_rows_add(x: &Tensor, rows: &Tensor, dy: &Tensor) -> Result<()> {
 /// # Errors
 /// [`Error::Shape`] if x has no such columns or the output does not fit.
 pub fn columns(x: &Tensor, first: usize, cols: usize, y: To<'_>) -> Result<Tensor> {
-    let (n, x_cols) = x.dims2("columns")?;
+    let op = "columns";
+    let (n, x_cols) = x.dims2(op)?;
     if first + cols > x_cols {
-        return Err(Error::shape("columns", format!("{first}..{} of {:?}", first + cols, x.shape())));
+        return Err(Error::shape(op, format!("{first}..{} of {:?}", first + cols, x.shape())));
     }
-    let y = y.overwritten(x.device(), "columns", &[n, cols])?;
-    distinct("columns", &[x], &[&y])?;
-    launch_columns(false, x, first, &y)?;
-    Ok(y)
-}
-
-/// `x[:, first..first + cols] += y` for y `[n, cols]`: what the gradient of [`columns`] does.
-///
-/// # Errors
-/// [`Error::Shape`] if x has no such columns, or lies in the buffer of y.
-pub fn columns_add(x: &Tensor, first: usize, y: &Tensor) -> Result<()> {
-    let op = "columns_add";
-    let (n, cols) = y.dims2(op)?;
-    let (x_rows, x_cols) = x.dims2(op)?;
-    if x_rows != n || first + cols > x_cols {
-        return Err(Error::shape(op, format!("{:?} at {first} of {:?}", y.shape(), x.shape())));
-    }
-    distinct(op, &[y], &[x])?;
-    launch_columns(true, x, first, y)
-}
-
-fn launch_columns(add: bool, x: &Tensor, first: usize, y: &Tensor) -> Result<()> {
-    let (n, cols) = y.dims2("columns")?;
+    let y = y.overwritten(x.device(), op, &[n, cols])?;
+    distinct(op, &[x], &[&y])?;
     let params = ColumnsParams {
         n: n as u32,
-        x_cols: x.dims2("columns")?.1 as u32,
+        x_cols: x_cols as u32,
         first: first as u32,
         cols: cols as u32,
         ..Default::default()
     };
-    let bindings = if add { [y.slice(), x.slice()] } else { [x.slice(), y.slice()] };
-    let cost = streaming((2 + usize::from(add)) * y.len(), 1.0);
-    launch(x.device(), &columns_spec(add), &bindings, &params, y.len().div_ceil(256) as u64, cost)
+    let (bindings, cost) = ([x.slice(), y.slice()], streaming(2 * y.len(), 1.0));
+    launch(x.device(), &columns_spec(), &bindings, &params, y.len().div_ceil(256) as u64, cost)?;
+    Ok(y)
 }
 
 /// Where each distinct token of a sequence stands, sorted: the backward of an embedding walks it, so that each row of
@@ -271,8 +247,8 @@ fn gather_spec(format: WeightFormat, vec: bool, shard: bool) -> KernelSpec {
     KernelSpec::new(&GATHER, [("WFMT", format as u32), ("VEC", vec.into()), ("SHARD", shard.into())])
 }
 
-fn columns_spec(add: bool) -> KernelSpec {
-    KernelSpec::new(if add { &COLUMNS_ADD } else { &COLUMNS }, [("ADD", add.into())])
+fn columns_spec() -> KernelSpec {
+    KernelSpec::new(&COLUMNS, [])
 }
 
 fn scatter_spec(sorted: bool, vec: bool) -> KernelSpec {
@@ -287,7 +263,7 @@ pub fn variants() -> Vec<KernelSpec> {
         all.extend(WeightFormat::ALL.map(|f| gather_spec(f, true, shard)));
         all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::BF16].map(|f| gather_spec(f, false, shard)));
     }
-    all.extend(flags.map(columns_spec));
+    all.push(columns_spec());
     all.extend(flags.iter().flat_map(|&sorted| flags.map(|vec| scatter_spec(sorted, vec))));
     all
 }

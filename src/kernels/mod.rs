@@ -12,6 +12,7 @@ pub mod coop;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
+pub mod heads;
 pub mod in_weight;
 pub mod loss;
 pub mod low_rank;
@@ -51,9 +52,12 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::ROUND,
     &elementwise::SCALE,
     &embedding::COLUMNS,
-    &embedding::COLUMNS_ADD,
     &embedding::GATHER,
     &embedding::SCATTER_ADD,
+    &heads::ROPE_SPLIT,
+    &heads::ROPE_MERGE,
+    &heads::NORM_SPLIT,
+    &heads::NORM_MERGE,
     &in_weight::SPARSE_TAKE,
     &in_weight::SPARSE_WRITE,
     &in_weight::SPARSE_WRITE_BOTH,
@@ -85,8 +89,6 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
     &rope::ROPE_IN_PLACE,
-    &rope::ROPE_SPLIT,
-    &rope::ROPE_MERGE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &simd::DENSIFY,
@@ -125,6 +127,7 @@ pub fn variants() -> Vec<KernelSpec> {
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),
+        heads::variants(),
         in_weight::variants(),
         loss::variants(),
         low_rank::variants(),

@@ -1,13 +1,14 @@
 //! Self-attention: grouped queries, rotary positions, causal inside of a segment.
 
 use super::{Linear, linear};
-use crate::autograd::ops::{self, AttentionInputs, Norm};
+use crate::autograd::ops::{self, AttentionInputs, HeadNorms};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::attention::{
     self as kernel, AttentionShape, Ranges, attention_decode, attention_forward, kv_store,
 };
+use crate::kernels::heads::Heads;
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
 
@@ -16,7 +17,7 @@ pub struct Attention {
     pub qkv: Qkv,
     pub o_proj: Linear,
     /// Norms of each head of q and k, where the family has them.
-    pub qk_norm: Option<(Norm, Norm)>,
+    pub qk_norm: Option<HeadNorms>,
     pub shape: AttentionShape,
     pub rope: RopeTable,
     /// Whether the model's sliding window holds here.
@@ -101,43 +102,36 @@ impl Attention {
         positions: &Tensor,
         parts: Element,
     ) -> Result<(Var, Var, Var)> {
-        let heads = (self.shape.heads, self.shape.kv_heads);
-        if let (Qkv::Fused(linear), None) = (&self.qkv, &self.qk_norm) {
-            let all = linear.forward(tape, x)?;
-            tape.enter(|| self.o_proj.parent());
-            let gradient = linear.operands(tape, positions.len());
-            let [q, k, v] = ops::rope_split(tape, &all, &self.rope, positions, heads, parts, gradient)?;
-            return Ok((q, k, v));
+        let norms = self.qk_norm.as_ref();
+        match &self.qkv {
+            Qkv::Fused(linear) => {
+                let all = linear.forward(tape, x)?;
+                tape.enter(|| self.o_proj.parent());
+                let gradient = linear.operands(tape, positions.len());
+                let (heads, kv_heads) = (self.shape.heads, self.shape.kv_heads);
+                let heads = Heads { heads, kv_heads, table: &self.rope, positions };
+                let [q, k, v] = ops::split(tape, &all, norms, heads, parts, gradient)?;
+                Ok((q, k, v))
+            }
+            Qkv::Apart(linears) => {
+                let [q_proj, k_proj, v_proj] = &**linears;
+                let (q, k, v) = (q_proj.forward(tape, x)?, k_proj.forward(tape, x)?, v_proj.forward(tape, x)?);
+                tape.enter(|| self.o_proj.parent());
+                let (q, k) = match norms {
+                    None => (q, k),
+                    Some(n) => {
+                        (ops::rmsnorm(tape, &q, &n.q, Element::F32)?, ops::rmsnorm(tape, &k, &n.k, Element::F32)?)
+                    }
+                };
+                let q = ops::rope(tape, &q, &self.rope, positions, parts)?;
+                let k = ops::rope(tape, &k, &self.rope, positions, parts)?;
+                Ok((q, k, ops::made_of(tape, &v, parts)?))
+            }
         }
-        let (q, k, v) = self.qkv.forward(tape, x, &self.shape)?;
-        tape.enter(|| self.o_proj.parent());
-        let (q, k) = match &self.qk_norm {
-            None => (q, k),
-            Some((nq, nk)) => (ops::rmsnorm(tape, &q, nq, Element::F32)?, ops::rmsnorm(tape, &k, nk, Element::F32)?),
-        };
-        let q = ops::rope(tape, &q, &self.rope, positions, parts)?;
-        let k = ops::rope(tape, &k, &self.rope, positions, parts)?;
-        Ok((q, k, ops::made_of(tape, &v, parts)?))
     }
 }
 
 impl Qkv {
-    /// X `[tokens, hidden]` to q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]`.
-    fn forward(&self, tape: &mut Tape, x: &Var, shape: &AttentionShape) -> Result<(Var, Var, Var)> {
-        match self {
-            Qkv::Apart(linears) => {
-                let [q_proj, k_proj, v_proj] = &**linears;
-                Ok((q_proj.forward(tape, x)?, k_proj.forward(tape, x)?, v_proj.forward(tape, x)?))
-            }
-            Qkv::Fused(linear) => {
-                let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-                let all = linear.forward(tape, x)?;
-                let mut part = |first, cols| ops::columns(tape, &all, first, cols);
-                Ok((part(0, q)?, part(q, kv)?, part(q + kv, kv)?))
-            }
-        }
-    }
-
     /// What their input is best made of.
     pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
         linear::operands(self.linears(), tape, tokens)

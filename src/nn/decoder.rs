@@ -165,8 +165,8 @@ impl Layer {
                 ("post_feedforward_layernorm", mlp),
             ]),
         }
-        if let Some((q, k)) = &self.attention.qk_norm {
-            all.extend([("self_attn.q_norm", q), ("self_attn.k_norm", k)]);
+        if let Some(norms) = &self.attention.qk_norm {
+            all.extend([("self_attn.q_norm", &norms.q), ("self_attn.k_norm", &norms.k)]);
         }
         all
     }
@@ -178,8 +178,8 @@ impl Layer {
             None => all.push(&mut self.mlp_norm),
             Some((attention, mlp)) => all.extend([attention, &mut self.mlp_norm, mlp]),
         }
-        if let Some((q, k)) = &mut self.attention.qk_norm {
-            all.extend([q, k]);
+        if let Some(norms) = &mut self.attention.qk_norm {
+            all.extend([&mut norms.q, &mut norms.k]);
         }
         all
     }

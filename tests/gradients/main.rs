@@ -25,7 +25,7 @@ macro_rules! operations {
     };
 }
 
-operations! { attention bias columns embedding head linear mlp norm residual rope }
+operations! { attention bias embedding head linear mlp norm residual rope }
 
 #[test]
 fn every_row_has_a_test() {
@@ -63,8 +63,8 @@ fn check(row: &Gradient) -> BTreeSet<&'static str> {
         }
         Shape::AddNorm { rows, width, y, db } => pointwise::check_add_norm([rows, width], y, db),
         Shape::Rope { heads, head_dim } => pointwise::check_rope(heads, head_dim),
-        Shape::Split { tokens, heads, kv_heads, head_dim, element } => {
-            stacked::check_split(tokens, heads, kv_heads, head_dim, element)
+        Shape::Split { tokens, heads, kv_heads, head_dim, unit_offset, element } => {
+            stacked::check_split([tokens, heads, kv_heads, head_dim], unit_offset, element)
         }
         Shape::Gate { rows, cols, activation, both: true, element } => {
             stacked::check_both(rows, cols, activation, element)
@@ -74,7 +74,6 @@ fn check(row: &Gradient) -> BTreeSet<&'static str> {
         }
         Shape::Residual { rows, cols } => pointwise::check_residual([rows, cols]),
         Shape::Bias { rows, cols } => pointwise::check_bias([rows, cols]),
-        Shape::Columns { rows, cols, first, width } => pointwise::check_columns([rows, cols], first, width),
         Shape::Embedding { vocab, hidden, scale } => pointwise::check_embedding(vocab, hidden, scale),
     }
     let launched: BTreeSet<&'static str> = device.note_launches(false).iter().map(|s| s.kernel.name).collect();

@@ -4,7 +4,7 @@ use crate::common::random;
 use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{
-    Activation, EmbeddingTable, Norm, Stored, add, add_rmsnorm, bias_gradient, columns, embed, gated, rmsnorm, rope,
+    Activation, EmbeddingTable, Norm, Stored, add, add_rmsnorm, bias_gradient, embed, gated, rmsnorm, rope,
 };
 use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
 use rugosa::rng::Rng;
@@ -259,28 +259,4 @@ pub fn check_bias(shape: [usize; 2]) {
         assert_near("d bias", &added(&grad), &reference[1], rows, 4.0);
         assert_eq!(tape.take(&input).map(|t| t.read().unwrap()), tracked.then(|| dy.clone()));
     }
-}
-
-/// Two parts that overlap: the gradient of X is written by the first that comes back and added to by the other.
-pub fn check_columns(shape: [usize; 2], first: usize, width: usize) {
-    let rng = &mut Rng::named(7, "columns");
-    let [rows, cols] = shape;
-    let parts = [(first, width), (0, cols - 1)];
-    let x = random(rng, rows * cols);
-    let dy = parts.map(|(_, width)| random(rng, rows * width));
-    let part = |x: &[f64], (first, width): (usize, usize)| -> Vec<f64> {
-        x.chunks(cols).flat_map(|row| row[first..first + width].to_vec()).collect()
-    };
-    let forward = |at: &Inputs| parts.map(|p| part(&at[0], p)).concat();
-    let reference = differences(&vec![wide(&x)], &dy.concat(), forward);
-    let mut tape = Tape::new(None);
-    let x = input(&mut tape, &shape, &x, true);
-    for (p, dy) in parts.into_iter().zip(&dy) {
-        let y = columns(&mut tape, &x, p.0, p.1).unwrap();
-        let want: Vec<f32> = part(&wide(&x.value.read().unwrap()), p).iter().map(|v| *v as f32).collect();
-        assert_eq!(y.value.read::<f32>().unwrap(), want);
-        tape.seed(&y, up(&[rows, p.1], dy)).unwrap();
-    }
-    tape.backward().unwrap();
-    assert_near("dX", &arrived(&mut tape, &x), &reference[0], 2, 2.0);
 }

@@ -7,10 +7,11 @@ use rugosa::error::{Error, Result};
 use rugosa::kernels::To;
 use rugosa::kernels::elementwise::{Activation, add, add_into, glu_both, glu_forward};
 use rugosa::kernels::embedding::gather_rows;
+use rugosa::kernels::heads::{Heads, rope_merge};
 use rugosa::kernels::low_rank::project_rows;
 use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::norm::{RmsNorm, rmsnorm_forward};
-use rugosa::kernels::rope::{RopeTable, rope_merge};
+use rugosa::kernels::rope::RopeTable;
 use rugosa::kernels::sampled::Sampling;
 use rugosa::kernels::sparse::{SparseIndex, sddmm_sampled};
 use rugosa::tensor::{Element, Tensor, Weight, WeightFormat};
@@ -31,7 +32,8 @@ fn copied(device: &Device, values: &[f32; 8]) -> Result<Vec<f32>> {
     let position = Tensor::from_slice(device, &[1], &[0u32], "test")?;
     let zeros = Tensor::zeros(device, &[1, 8], "test")?;
     let v = floats(device, &[1, 8], values);
-    let all = rope_merge([&zeros, &zeros, &v], &table, &position, 1, 1, To::Half("test"))?;
+    let heads = Heads { heads: 1, kv_heads: 1, table: &table, positions: &position };
+    let all = rope_merge([&zeros, &zeros, &v], heads, To::Half("test"))?;
     assert_eq!((all.element(), all.shape(), all.slice().len), (Element::F16, &[1, 24][..], 48));
     Ok(all.read::<f16>()?[16..].iter().map(|h| h.to_f32()).collect())
 }

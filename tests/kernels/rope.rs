@@ -6,7 +6,7 @@ use rugosa::tensor::Tensor;
 
 #[test]
 fn turns_and_turns_back() {
-    run_rows(&["rope", "rope_in_place", "rope_split", "rope_merge"]);
+    run_rows(&["rope", "rope_in_place", "rope_split", "rope_merge", "norm_split", "norm_merge"]);
 }
 
 #[test]

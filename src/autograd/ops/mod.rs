@@ -2,7 +2,6 @@
 
 mod attention;
 mod bias;
-mod columns;
 mod embedding;
 mod head;
 mod linear;
@@ -13,11 +12,10 @@ mod rope;
 
 pub use attention::{AttentionInputs, attention, made_of};
 pub use bias::bias_gradient;
-pub use columns::columns;
 pub use embedding::{EmbeddingTable, embed};
 pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
 pub use linear::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 pub use mlp::{Activation, Stored, gated, gated_both};
-pub use norm::{Norm, add_rmsnorm, rmsnorm};
+pub use norm::{HeadNorms, Norm, add_rmsnorm, rmsnorm};
 pub use residual::add;
-pub use rope::{rope, rope_split};
+pub use rope::{rope, split};

@@ -4,6 +4,7 @@ use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::elementwise::round;
+use crate::kernels::heads::HeadNorm;
 use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
 use crate::tensor::{Element, Tensor};
 
@@ -15,6 +16,42 @@ pub struct Norm {
     pub eps: f32,
     /// Multiply by `1 + w`.
     pub unit_offset: bool,
+}
+
+/// The norms of each head of q and of k.
+#[derive(Clone, Debug)]
+pub struct HeadNorms {
+    pub q: Norm,
+    pub k: Norm,
+    /// `[2, stride]`: the memory in which the weights of both lie, for a kernel that reads them as one operand.
+    both: Tensor,
+}
+
+impl HeadNorms {
+    /// Of norms with the same constants, whose weights move into one piece of memory.
+    ///
+    /// # Errors
+    /// Those of an allocation and of a copy.
+    pub fn new(mut q: Norm, mut k: Norm) -> Result<HeadNorms> {
+        // each where a binding of f32 may start on any device
+        let stride = q.weight.value.len().next_multiple_of(64);
+        let both = Tensor::zeros(q.weight.value.device(), &[2, stride], "weights")?;
+        for (i, norm) in [&mut q, &mut k].into_iter().enumerate() {
+            let weight = both.view(i * stride, norm.weight.value.shape())?;
+            both.device().copy(&norm.weight.value.slice(), &weight.slice())?;
+            norm.weight.value = weight;
+        }
+        Ok(HeadNorms { q, k, both })
+    }
+
+    /// Whether gradients of the weights are wanted.
+    pub fn train(&self) -> bool {
+        self.q.weight.grad.is_some() || self.k.weight.grad.is_some()
+    }
+
+    pub(super) fn kernel(&self) -> HeadNorm<'_> {
+        HeadNorm { norm: RmsNorm { eps: self.q.eps, unit_offset: self.q.unit_offset }, weights: &self.both }
+    }
 }
 
 /// X `[rows, n · width]` normalised over each `width`: the whole row, or each head of it. `y`: the result's elements.

@@ -1,8 +1,10 @@
 //! Rotary positions, half-split as Hugging Face stores them. The backward pass rotates the other way.
 
+use super::HeadNorms;
 use crate::autograd::{Tape, Var};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::To;
+use crate::kernels::heads::{Heads, norm_merge, norm_split, rope_merge, rope_split};
 use crate::kernels::rope::{self as kernel, RopeTable, Turn};
 use crate::tensor::{Element, Tensor};
 
@@ -16,26 +18,43 @@ pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor, out
 }
 
 /// q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]` out of the rows `[q | k | v]` that one product
-/// leaves, q and k rotated. `out`: the elements that they are made of; `gradient`: those of the gradient of those rows.
-pub fn rope_split(
+/// leaves, q and k rotated, and normed before that where there are `norms`. `out`: the
+/// elements that they are made of; `gradient`: those of the gradient of those rows.
+pub fn split(
     tape: &mut Tape,
     all: &Var,
-    table: &RopeTable,
-    positions: &Tensor,
-    (heads, kv_heads): (usize, usize),
+    norms: Option<&HeadNorms>,
+    heads: Heads<'_>,
     out: Element,
     gradient: Element,
 ) -> Result<[Var; 3]> {
-    let parts = kernel::rope_split(&all.value, table, positions, heads, kv_heads, [To::activation(out); 3])?;
+    if norms.is_some_and(HeadNorms::train) {
+        return Err(Error::shape(
+            "norm_split",
+            "the weights of head norms get no gradient from what splits a stacked linear",
+        ));
+    }
+    let to = [To::activation(out); 3];
+    let parts = match norms {
+        None => rope_split(&all.value, heads, to)?,
+        Some(norms) => norm_split(&all.value, norms.kernel(), heads, to)?,
+    };
     let shapes = [0, 1, 2].map(|i: usize| parts[i].shape().to_vec());
-    let (all, table, positions) = (all.clone(), table.clone(), positions.clone());
+    let norms = norms.cloned();
+    let (all, table, positions) = (all.clone(), heads.table.clone(), heads.positions.clone());
+    let (heads, kv_heads) = (heads.heads, heads.kv_heads);
     Ok(tape.record_many(parts, all.is_tracked(), move |grads, d| {
+        let heads = Heads { heads, kv_heads, table: &table, positions: &positions };
         let mut whole = Vec::with_capacity(3);
         for (d, shape) in d.into_iter().zip(&shapes) {
             whole.push(d.map_or_else(|| Tensor::zeros(positions.device(), shape, "activations"), Ok)?);
         }
         let d = [&whole[0], &whole[1], &whole[2]];
         let to = To::activation(gradient);
-        grads.add(&all, kernel::rope_merge(d, &table, &positions, heads, kv_heads, to)?)
+        let merged = match &norms {
+            None => rope_merge(d, heads, to)?,
+            Some(norms) => norm_merge(d, &all.value, norms.kernel(), heads, to)?,
+        };
+        grads.add(&all, merged)
     }))
 }

@@ -14,14 +14,15 @@ use crate::kernels::elementwise::{
     Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_forward, round, scale,
 };
 use crate::kernels::embedding::{
-    TokenOrder, columns, columns_add, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
+    TokenOrder, columns, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
 };
+use crate::kernels::heads::{HeadNorm, Heads, norm_merge, norm_split, rope_merge, rope_split};
 use crate::kernels::loss::{Logits, argmax_rows, cross_entropy, cross_entropy_grad};
 use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
 use crate::kernels::optimizer::{AdamW, adamw_step};
 use crate::kernels::reduce::{sum, sum_of_squares};
 use crate::kernels::rope::{RopeTable, Turn, inverse_frequencies};
-use crate::kernels::rope::{rope as turn, rope_in_place, rope_merge, rope_split};
+use crate::kernels::rope::{rope as turn, rope_in_place};
 use crate::kernels::topk::{score_accumulate, topk_mask};
 use crate::tensor::Element;
 
@@ -270,10 +271,6 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             let (x, y) = (f.tensor(&[tokens, hidden])?, f.tensor(&[tokens, hidden / 2])?);
             Ok(Box::new(move || columns(&x, hidden / 4, hidden / 2, To::Into(&y)).map(drop)))
         }),
-        speed("columns_add", &what, moved(n + n / 2), move |f| {
-            let (x, y) = (f.tensor(&[tokens, hidden])?, f.tensor(&[tokens, hidden / 2])?);
-            Ok(Box::new(move || columns_add(&x, hidden / 4, &y)))
-        }),
         speed("dropout", &what, moved(2 * n), move |f| {
             let ((x, y), keys) = (pair(f)?, f.indices(tokens, |t| t)?);
             let some = Dropout { p: 0.1, seed: 1, stream: 2, step: 3 };
@@ -296,32 +293,48 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
     rows
 }
 
-/// Queries, keys and values out of one matrix, turned, and their gradients back into one of `element`s.
-fn turned(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> [Speed; 2] {
+/// Queries, keys and values out of one matrix, turned, normed too where so named, and their gradients back into one of `element`s.
+fn turned(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> [Speed; 4] {
     let (heads, kv_heads, head_dim, theta) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.rope_theta);
     let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
-    let all: usize = widths.iter().sum();
-    let (n, what) = (tokens * all, format!("{model} [{tokens}, {all}]"));
+    let width: usize = widths.iter().sum();
+    let (n, what) = (tokens * width, format!("{model} [{tokens}, {width}]"));
+    let norm = RmsNorm { eps: c.rms_norm_eps, unit_offset: false };
     let operands = move |f: &mut Filler| -> Result<_> {
         let table = RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0)?;
         let [q, k, v] = widths.map(|w| f.tensor(&[tokens, w]));
-        Ok((table, f.indices(tokens, |t| t)?, f.tensor(&[tokens, all])?, [q?, k?, v?]))
+        let weights = f.tensor(&[2, head_dim.next_multiple_of(64)])?;
+        Ok((table, f.indices(tokens, |t| t)?, weights, f.tensor(&[tokens, width])?, [q?, k?, v?]))
     };
+    let split = move |f: &mut Filler, normed: bool| -> Result<Job> {
+        let (table, positions, weights, all, [q, k, v]) = operands(f)?;
+        Ok(Box::new(move || {
+            let heads = Heads { heads, kv_heads, table: &table, positions: &positions };
+            let to = [&q, &k, &v].map(To::Into);
+            match normed {
+                false => rope_split(&all, heads, to).map(drop),
+                true => norm_split(&all, HeadNorm { norm, weights: &weights }, heads, to).map(drop),
+            }
+        }))
+    };
+    let merge = move |f: &mut Filler, normed: bool| -> Result<Job> {
+        let (table, positions, weights, all, [q, k, v]) = operands(f)?;
+        let merged = f.tensor_of(element, &[tokens, width])?;
+        Ok(Box::new(move || {
+            let heads = Heads { heads, kv_heads, table: &table, positions: &positions };
+            let (d, to) = ([&q, &k, &v], To::Into(&merged));
+            match normed {
+                false => rope_merge(d, heads, to).map(drop),
+                true => norm_merge(d, &all, HeadNorm { norm, weights: &weights }, heads, to).map(drop),
+            }
+        }))
+    };
+    let merged = |read: usize| Cost { flops: 0.0, bytes: words(read) + (element.bytes() * n) as f64 };
     [
-        speed("rope_split", &what, moved(2 * tokens * all), move |f| {
-            let (table, positions, all, [q, k, v]) = operands(f)?;
-            Ok(Box::new(move || {
-                let to = [To::Into(&q), To::Into(&k), To::Into(&v)];
-                rope_split(&all, &table, &positions, heads, kv_heads, to).map(drop)
-            }))
-        }),
-        speed("rope_merge", what, Cost { flops: 0.0, bytes: words(n) + (element.bytes() * n) as f64 }, move |f| {
-            let (table, positions, _, [q, k, v]) = operands(f)?;
-            let all = f.tensor_of(element, &[tokens, all])?;
-            Ok(Box::new(move || {
-                rope_merge([&q, &k, &v], &table, &positions, heads, kv_heads, To::Into(&all)).map(drop)
-            }))
-        }),
+        speed("rope_split", &what, moved(2 * n), move |f| split(f, false)),
+        speed("norm_split", &what, moved(2 * n), move |f| split(f, true)),
+        speed("rope_merge", &what, merged(n), move |f| merge(f, false)),
+        speed("norm_merge", &what, merged(2 * n), move |f| merge(f, true)),
     ]
 }
 

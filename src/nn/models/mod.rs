@@ -6,7 +6,7 @@ mod phi3;
 
 use super::loader::Loader;
 use super::{Attention, Decoder, GateUp, Layer, Linear, Mlp, Qkv};
-use crate::autograd::ops::{Activation, Norm};
+use crate::autograd::ops::{Activation, HeadNorms, Norm};
 use crate::error::Result;
 use crate::io::config::Family;
 use crate::kernels::attention::AttentionShape;
@@ -46,7 +46,7 @@ impl<'a> Parts<'a> {
         let c = self.loader.config();
         let window = c.window(i);
         let qk_norm = match c.family.has_qk_norm() {
-            true => Some((self.norm(i, "self_attn.q_norm")?, self.norm(i, "self_attn.k_norm")?)),
+            true => Some(HeadNorms::new(self.norm(i, "self_attn.q_norm")?, self.norm(i, "self_attn.k_norm")?)?),
             false => None,
         };
         let shape = AttentionShape {
