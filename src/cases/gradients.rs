@@ -9,9 +9,9 @@ use super::attention_reference::Case;
 use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
-    attention, attention_coop, attention_decode, attention_simd, coop, dropout, elementwise, elementwise::Activation,
-    embedding, heads, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer, parts, reduce, rope, sampled,
-    simd, sparse, topk,
+    attention, attention_coop, attention_decode, attention_simd, coop, decode, dropout, elementwise,
+    elementwise::Activation, embedding, heads, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer,
+    parts, reduce, rope, sampled, simd, sparse, topk,
 };
 use crate::tensor::Element;
 
@@ -126,6 +126,7 @@ pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
 ];
 
 const LINEAR: &[&Kernel] = &[
+    &decode::DECODE,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,

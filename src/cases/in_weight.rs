@@ -139,7 +139,7 @@ fn together(t: &mut Trial<'_>, dtype: DType) -> Result<()> {
 }
 
 /// The elements in words of a weight.
-fn elements(dtype: DType, words: &[u32]) -> Vec<f64> {
+pub(super) fn elements(dtype: DType, words: &[u32]) -> Vec<f64> {
     let both = |w: &u32| [*w as u16, (w >> 16) as u16].map(|h| f64::from(f16::from_bits(h)));
     match dtype {
         DType::F32 => words.iter().map(|w| f64::from(f32::from_bits(*w))).collect(),

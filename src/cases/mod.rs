@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod attention_reference;
+mod decode;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -289,6 +290,7 @@ pub fn table() -> Vec<Row> {
         rope::rows(),
         elementwise::rows(),
         embedding::rows(),
+        decode::rows(),
         dropout::rows(),
         loss::rows(),
         low_rank::rows(),

@@ -6,6 +6,7 @@ use crate::device::Precision;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP, operands};
+use crate::kernels::decode::DECODE;
 use crate::kernels::matmul::{Fused, Layout, MATMUL, Out, ROSA_LINEAR, SDDMM_TILE, matmul, rosa_linear};
 use crate::kernels::parts::SUM_PARTS;
 use crate::kernels::sampled::{SDDMM_ROWS, Sampling, TRANSPOSE};
@@ -21,7 +22,7 @@ const PRODUCT: Op = Op {
 };
 const FUSED: Op = Op {
     name: "rosa_linear",
-    kernels: &[&ROSA_LINEAR, &ROSA_LINEAR_SIMD, &ROSA_LINEAR_COOP, &DENSIFY, &SPARSE_ADD, &SUM_PARTS],
+    kernels: &[&ROSA_LINEAR, &ROSA_LINEAR_SIMD, &ROSA_LINEAR_COOP, &DECODE, &DENSIFY, &SPARSE_ADD, &SUM_PARTS],
     why: "a sum of k + rank products, the weight as its format stores it: 4√n + 2 units of the sum of magnitudes",
 };
 const SAMPLED_OP: Op = Op {
@@ -69,8 +70,11 @@ const LINEARS: &[Linear] = &[
     Linear { tokens: 5, out: 100, inn: 68, rank: 4, density: 1.0 },
 ];
 const QUICK_LINEARS: &[usize] = &[2, 3];
-/// An output of many tokens, whose columns fill tiles of 96 better than those of 128; see `kernels/coop.rs`.
-const NARROW: [(Layout, Linear); 2] = [
+/// Outputs whose columns fill tiles of 96 better than those of 128; see `kernels/coop.rs`. Of many tokens, for which quantised
+/// weights are decoded before the product, and of fewer, where the tile does it.
+const NARROW: [(Layout, Linear); 4] = [
+    (Layout::Nt, Linear { tokens: 700, out: 1720, inn: 32, rank: 8, density: 0.05 }),
+    (Layout::Nn, Linear { tokens: 700, out: 40, inn: 1728, rank: 8, density: 0.05 }),
     (Layout::Nt, Linear { tokens: 6104, out: 184, inn: 32, rank: 8, density: 0.05 }),
     (Layout::Nn, Linear { tokens: 6104, out: 40, inn: 192, rank: 8, density: 0.05 }),
 ];

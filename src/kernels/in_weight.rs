@@ -8,7 +8,7 @@
 //! - F16 where products run on matrix units, which get f16(w + s), as a tile has it. With fewer tokens than those take, W + S
 //!   is rounded here and is not in a tile.
 //!
-//! With BF16, Q8 and Q4 W + S would be rounded, or cannot be written at all; those take the tile's way.
+//! With BF16, Q8 and Q4 W + S would be rounded, or cannot be written at all; those take the tile's way, or that of [`super::decode`].
 
 use super::sparse::SparseIndex;
 use super::{coop, kernel, launch};
@@ -17,6 +17,7 @@ use crate::device::{Cost, Grid, KernelSpec, Slice};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Weight, WeightFormat};
 use bytemuck::{Pod, Zeroable};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 kernel!(
@@ -56,8 +57,14 @@ struct PartParams {
     cols: u32,
 }
 
-/// `apart` keeps S out of weights.
+/// `apart` keeps S out of weights, and out of copies of them.
 pub const SWITCH: &str = "RUGOSA_SPARSE";
+
+/// Whether every product should add S to its own tiles.
+pub(super) fn stays_apart() -> bool {
+    static APART: OnceLock<bool> = OnceLock::new();
+    *APART.get_or_init(|| std::env::var_os(SWITCH).is_some_and(|v| v == "apart"))
+}
 
 /// Formats that can be written.
 const FORMATS: [WeightFormat; 2] = [WeightFormat::F32, WeightFormat::F16];
@@ -83,7 +90,7 @@ impl InWeight {
             WeightFormat::F16 => coop::takes(weight),
             WeightFormat::BF16 | WeightFormat::Q8 | WeightFormat::Q4 => false,
         };
-        format && std::env::var_os(SWITCH).is_none_or(|v| v != "apart")
+        format && !stays_apart()
     }
 
     /// Sets W's numbers at the mask's positions aside. The weight is as it was, until [`InWeight::write`].

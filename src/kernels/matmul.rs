@@ -2,7 +2,7 @@
 
 use super::parts::in_parts;
 use super::tile::{DISCRETE, INTEGRATED, LONG_K, LONGEST_K, SOFTWARE, Tile, least_splits, splits, tiles};
-use super::{coop, kernel, launch, simd, tuned};
+use super::{coop, decode, kernel, launch, simd, tuned};
 
 use crate::device::spec::{read, write};
 use crate::device::tiles::{Family, Product};
@@ -298,11 +298,12 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         .filter(|_| vec || !w.format().is_quantised())
         .filter(|_| k <= 4 * LONGEST_K) // that shader does not split k, and takes fewer rounds for it
         .filter(|_| fused.sparse.is_none() || (vec && m > 16));
-    let merged = match (lanes, fused.sparse) {
-        (Some(_), Some((index, values))) => Some(simd::merged(device, w, index, values)?),
+    let merged = match fused.sparse {
+        Some((index, values)) if lanes.is_some() => Some(simd::merged(device, w, index, values)?),
+        sparse if units.is_some() && decode::pays(w, sparse, m) => Some(decode::decoded(w, sparse)?),
         _ => None,
     };
-    let w = merged.as_ref().unwrap_or(w);
+    let (w, sparse) = merged.as_ref().map_or((w, fused.sparse), |merged| (merged, None));
     let tile = match (lanes, units) {
         (Some(_), _) => simd::choose(layout, Some(w.format()), m, n),
         (None, Some((_, tile))) => tile,
@@ -316,7 +317,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         ..MatmulParams::of((m, n, k), (stride, column))
     };
     let (mut s_index, mut s_values) = (dummy.clone(), dummy.clone());
-    if let (Some((index, values)), None) = (fused.sparse, &merged) {
+    if let Some((index, values)) = sparse {
         params.bucket_cols = index.bucket_cols() as u32;
         params.s_positions = index.positions_at() as u32;
         (s_index, s_values) = (index.tensor().slice(), values.slice());
@@ -344,8 +345,8 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let tile = tuned::tile(device, others, tile, || {
         let formats = [coop::format(x), w.format() as u32];
         let mut product = tuned::product(family, layout, [m, n, k], formats, (stride, column), &out);
-        (product.key.sparse, product.key.low_rank) = (fused.sparse.is_some(), fused.low_rank.is_some());
-        let nnz = fused.sparse.map_or(0, |(index, _)| index.nnz());
+        (product.key.sparse, product.key.low_rank) = (sparse.is_some(), fused.low_rank.is_some());
+        let nnz = sparse.map_or(0, |(index, _)| index.nnz());
         Product { rank: params.rank as usize, nnz, bias: fused.bias.is_some(), ..product }
     });
     let variant = RosaVariant {
@@ -353,7 +354,7 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         vec,
         accumulate: out.accumulate,
         format: w.format(),
-        sparse: fused.sparse.is_some() && merged.is_none(),
+        sparse: sparse.is_some(),
         low_rank: fused.low_rank.is_some(),
         thin4: [params.rank, params.u_stride, params.u_column].iter().all(|x| x.is_multiple_of(4)),
         bias: fused.bias.is_some(),

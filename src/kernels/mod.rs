@@ -9,6 +9,7 @@ pub mod attention_coop;
 pub mod attention_decode;
 pub mod attention_simd;
 pub mod coop;
+pub mod decode;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
@@ -42,6 +43,7 @@ pub static KERNELS: &[&Kernel] = &[
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
     &coop::SDDMM_COOP,
+    &decode::DECODE,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,
@@ -124,6 +126,7 @@ pub fn variants() -> Vec<KernelSpec> {
         attention_decode::variants(),
         attention_simd::variants(),
         coop::variants(),
+        decode::variants(),
         dropout::variants(),
         elementwise::variants(),
         embedding::variants(),

@@ -6,15 +6,16 @@ use crate::matmul::as_gpu;
 use rugosa::cases::{random_pattern, stored};
 use rugosa::device::Device;
 use rugosa::dtype::DType;
+use rugosa::kernels::decode::decode;
 use rugosa::kernels::in_weight::InWeight;
 use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
 use rugosa::kernels::sparse::SparseIndex;
 use rugosa::rng::Rng;
-use rugosa::tensor::{Tensor, Weight};
+use rugosa::tensor::{Tensor, Weight, WeightFormat};
 
 #[test]
 fn there_and_back() {
-    run_rows(&["sparse_write"]);
+    run_rows(&["sparse_write", "decode"]);
 }
 
 /// X·(W+S)ᵀ or dY·(W+S) with S beside W, and with S in it.
@@ -71,6 +72,15 @@ fn what_cannot_be_written_is_refused() {
     for (dtype, name) in formats.into_iter().zip(["BF16", "Q8", "Q4"]) {
         let said = refused(dtype, (6, 32), &own, own.nnz());
         assert!(said.contains("sparse_write") && said.contains(name), "{said}");
+    }
+    // the other way round for what is decoded instead
+    let to = |rows| Weight::empty(dev, WeightFormat::F16, rows, 32, "test").unwrap();
+    let values = Tensor::zeros(dev, &[own.nnz()], "test").unwrap();
+    for (dtype, rows) in [(DType::F32, 6), (DType::Q8_0, 7)] {
+        let (bytes, _) = stored(dtype, &vec![0.0; 6 * 32]).unwrap();
+        let weight = Weight::upload(dev, dtype, 6, 32, &bytes).unwrap();
+        let said = decode(&weight, Some((&own, &values)), &to(rows)).unwrap_err().to_string();
+        assert!(said.contains("decode") && said.contains(&format!("({rows}, 32)")), "{said}");
     }
     let odd = index(6, 31);
     for said in [

@@ -7,13 +7,14 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::config::ModelConfig;
 use crate::kernels::To;
+use crate::kernels::decode::decode;
 use crate::kernels::in_weight::InWeight;
 use crate::kernels::low_rank::{Block, gather_add, spread};
 use crate::kernels::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients, project_blocks, project_rows};
 use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::parts::Sums;
 use crate::kernels::sparse::{SddmmWay, sddmm, sddmm_by};
-use crate::tensor::{Element, WeightFormat};
+use crate::tensor::{Element, Weight, WeightFormat};
 
 /// A linear's product: tokens, rows and columns of W.
 #[derive(Clone, Copy, PartialEq)]
@@ -57,6 +58,8 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
             for &dtype in &sizes.weights {
                 fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), rank);
             }
+            let quantised = sizes.weights.iter().filter(|dtype| dtype.is_quantised() && shape.inn.is_multiple_of(32));
+            rows.extend(quantised.map(|&dtype| decoded(model, shape, dtype, sizes.density)));
             rows.extend([DType::F32, DType::F16].map(|dtype| in_weight(model, shape, dtype, sizes.density)));
             rows.extend(thin(model, shape, &modules, sizes.rank));
             for mask in [MaskKind::Uniform, MaskKind::Clustered] {
@@ -235,6 +238,21 @@ fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> S
             };
             rosa_linear(layout, &x, &w, fused, Out::into(&y)).map(drop)
         }))
+    })
+}
+
+/// A quantised weight with S of a uniform mask as f16.
+fn decoded(model: &str, s: Shape, dtype: DType, density: f64) -> Speed {
+    let Shape { out, inn, .. } = s;
+    let elements = (out * inn) as f64;
+    let moved = WeightFormat::of(dtype).bytes((out * inn) as u64) as f64 + 2.0 * elements;
+    let floor = Cost { flops: elements, bytes: moved + 6.0 * density * elements };
+    let what = format!("{model} {dtype} W [{out}, {inn}] S {}", mask_name((MaskKind::Uniform, density)));
+    speed("decode", what, floor, move |f| {
+        let (weight, to) =
+            (f.matrix(dtype, out, inn)?, Weight::empty(f.device(), WeightFormat::F16, out, inn, "bench")?);
+        let (index, values) = f.mask(MaskKind::Uniform, out, inn, density)?;
+        Ok(Box::new(move || decode(&weight, Some((&index, &values)), &to)))
     })
 }
 

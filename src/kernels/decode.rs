@@ -1,0 +1,104 @@
+//! A quantised weight with its sparse adapter as f16, for one product on matrix units: `shaders/decode.wgsl`.
+//!
+//! A tile of a product decodes its part of W and adds the entries of S that fall into it, and so does each of the tiles that
+//! make other tokens' outputs: with 2,048 tokens sixteen times over, for a sixth of the time of the product. For many tokens
+//! W + S is decoded once instead, to scratch memory of one matrix, which the next product takes over.
+
+use super::in_weight;
+use super::sparse::SparseIndex;
+use super::{kernel, launch};
+use crate::device::spec::{read, write};
+use crate::device::{Cost, Grid, KernelSpec};
+use crate::error::{Error, Result};
+use crate::tensor::{Tensor, Weight, WeightFormat};
+use bytemuck::{Pod, Zeroable};
+
+kernel!(
+    /// W + S as f16.
+    DECODE, "decode", "decode.wgsl", DecodeParams, [read("w"), read("s_index"), read("s_values"), write("out")], needs F16
+);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct DecodeParams {
+    grid: Grid,
+    rows: u32,
+    cols: u32,
+    w_scales: u32,
+    bucket_cols: u32,
+    s_positions: u32,
+}
+
+/// Tokens from which on decoding once is faster, with S and without; see BENCHMARKS.md.
+const FROM: usize = 768;
+const FROM_ALONE: usize = 2048;
+/// Bytes of scratch memory at most: larger matrices are decoded in tiles.
+const MOST: usize = 384 << 20;
+/// Threads of a workgroup.
+const WG: u32 = 256;
+
+/// S, and its values in the order of buckets.
+type Sparse<'a> = (&'a SparseIndex, &'a Tensor);
+
+/// Whether a product of so many tokens on matrix units should have W, and S if there is one, decoded before it.
+pub(super) fn pays(w: &Weight, sparse: Option<Sparse<'_>>, tokens: usize) -> bool {
+    let from = if sparse.is_some() { FROM } else { FROM_ALONE };
+    let fits = 2 * w.rows() * w.cols() <= MOST;
+    w.format().is_quantised() && tokens >= from && fits && !in_weight::stays_apart()
+}
+
+/// [`decode`] to scratch memory.
+pub(super) fn decoded(w: &Weight, sparse: Option<Sparse<'_>>) -> Result<Weight> {
+    let out = Weight::empty(w.device(), WeightFormat::F16, w.rows(), w.cols(), "scratch")?;
+    decode(w, sparse, &out)?;
+    Ok(out)
+}
+
+/// A quantised W, with S added if there is one, to `out`, an f16 weight of the same shape.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together; those of a launch.
+pub fn decode(w: &Weight, sparse: Option<Sparse<'_>>, out: &Weight) -> Result<()> {
+    let own = (w.rows(), w.cols());
+    let of_s = sparse.map_or(own, |(index, _)| (index.rows(), index.cols()));
+    let shapes = [of_s, (out.rows(), out.cols())];
+    let all = sparse.is_none_or(|(index, values)| values.len() == index.nnz());
+    let fits = shapes == [own; 2] && all && out.format() == WeightFormat::F16;
+    if !fits || !w.format().is_quantised() {
+        let what = format!(
+            "{:?} W [{}, {}] and S {:?} to {:?} {:?}",
+            w.format(),
+            w.rows(),
+            w.cols(),
+            shapes[0],
+            out.format(),
+            shapes[1]
+        );
+        return Err(Error::shape("decode", what));
+    }
+    let params = DecodeParams {
+        rows: w.rows() as u32,
+        cols: w.cols() as u32,
+        w_scales: w.scales_at(),
+        bucket_cols: sparse.map_or(0, |(index, _)| index.bucket_cols() as u32),
+        s_positions: sparse.map_or(0, |(index, _)| index.positions_at() as u32),
+        ..Default::default()
+    };
+    let groups = w.rows().div_ceil(32) * w.cols().div_ceil(128);
+    let dummy = w.device().dummy()?;
+    let s = sparse.map_or([dummy.clone(), dummy], |(index, values)| [index.tensor().slice(), values.slice()]);
+    let [s_index, s_values] = s;
+    let bindings = [w.slice(), s_index, s_values, out.slice()];
+    let bytes = bindings.iter().map(|b| b.len as f64).sum();
+    let cost = Cost { flops: (w.rows() * w.cols()) as f64, bytes };
+    launch(w.device(), &spec(w.format(), sparse.is_some()), &bindings, &params, groups as u64, cost)
+}
+
+fn spec(format: WeightFormat, sparse: bool) -> KernelSpec {
+    KernelSpec::new(&DECODE, [("WFMT", format as u32), ("WG", WG), ("SPARSE", sparse.into())])
+}
+
+/// Every specialisation.
+pub fn variants() -> Vec<KernelSpec> {
+    [WeightFormat::Q8, WeightFormat::Q4].iter().flat_map(|&f| [false, true].map(|sparse| spec(f, sparse))).collect()
+}
