@@ -9,4 +9,4 @@ mod param;
 mod tape;
 
 pub use param::Param;
-pub use tape::{Dropout, Grads, Tape, Var};
+pub use tape::{Dropout, Grads, Tape, Var, VarId};

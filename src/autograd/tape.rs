@@ -17,7 +17,22 @@ pub struct Var {
     id: Option<usize>,
 }
 
+/// Which activation, without its value: what an operation keeps of an input that its backward does not read, so that the value
+/// is freed.
+#[derive(Clone, Copy, Debug)]
+pub struct VarId(Option<usize>);
+
+impl From<&Var> for VarId {
+    fn from(var: &Var) -> VarId {
+        VarId(var.id)
+    }
+}
+
 impl Var {
+    pub fn id(&self) -> VarId {
+        self.into()
+    }
+
     /// An activation whose gradient nothing needs.
     pub fn constant(value: Tensor) -> Self {
         Var { value, id: None }
@@ -222,7 +237,7 @@ pub struct Grads(HashMap<usize, Tensor>);
 
 impl Grads {
     /// Adds `gradient` to that of `var`; nothing happens if it is not tracked.
-    pub fn add(&mut self, var: &Var, gradient: Tensor) -> Result<()> {
+    pub fn add(&mut self, var: impl Into<VarId>, gradient: Tensor) -> Result<()> {
         self.accumulate(var, |sum| match sum {
             None => Ok(gradient),
             Some(sum) => elementwise::add_into(sum, &gradient, 1.0).map(|()| sum.clone()),
@@ -231,8 +246,12 @@ impl Grads {
 
     /// Lets `f` make the gradient of `var`: a new tensor, or by adding to the one that is there. `f` is not called if
     /// `var` is not tracked.
-    pub fn accumulate(&mut self, var: &Var, f: impl FnOnce(Option<&Tensor>) -> Result<Tensor>) -> Result<()> {
-        let Some(id) = var.id else { return Ok(()) };
+    pub fn accumulate(
+        &mut self,
+        var: impl Into<VarId>,
+        f: impl FnOnce(Option<&Tensor>) -> Result<Tensor>,
+    ) -> Result<()> {
+        let VarId(Some(id)) = var.into() else { return Ok(()) };
         // a residual connection hands one tensor to two gradients: adding in place would change both
         let sum = self.0.remove(&id).map(Tensor::unshared).transpose()?;
         let gradient = f(sum.as_ref())?;

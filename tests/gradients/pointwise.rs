@@ -77,6 +77,7 @@ pub fn check_add_norm(shape: [usize; 2], y_element: Element, db_element: Element
         let mut tape = Tape::new(None);
         let (a, b) = (input(&mut tape, &shape, &a, true), input(&mut tape, &shape, &b, true));
         let [sum, out] = add_rmsnorm(&mut tape, [&a, &b], &norm, y_element, db_element).unwrap();
+        assert!(!a.value.is_shared() && !b.value.is_shared(), "{what}: the backward keeps the sum, not its parts");
         assert_near(&format!("X {what}"), &read(&sum.value), x, 2, 4.0);
         assert_near_of(y_element, &format!("Y {what}"), &read(&out.value), y, width, 16.0);
         let seed = up(&shape, &dx);

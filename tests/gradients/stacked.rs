@@ -61,6 +61,7 @@ pub fn check_split(shape: [usize; 4], unit_offset: Option<bool>, element: Elemen
         let x = input(&mut tape, &[tokens, all], &x, true);
         let layout = Heads { heads, kv_heads, table: &table, positions: &at };
         let parts = split(&mut tape, &x, norms.as_ref(), layout, Element::F32, element).unwrap();
+        assert_eq!(x.value.is_shared(), norms.is_some(), "only what norms heads reads the rows again");
         let got: Vec<f32> = parts.iter().flat_map(|p| p.value.read::<f32>().unwrap()).collect();
         assert_near("Y", &got, &forward(&vec![wide(&x.value.read::<f32>().unwrap())]), terms, 16.0);
         for (i, part) in parts.iter().enumerate().filter(|(i, _)| used[*i]) {

@@ -36,8 +36,8 @@ pub fn made_of(tape: &mut Tape, x: &Var, out: Element) -> Result<Var> {
         return Ok(x.clone());
     }
     let y = round(&x.value, To::activation(out))?;
-    let x = x.clone();
-    Ok(tape.record(y, x.is_tracked(), move |grads, dy| grads.add(&x, dy)))
+    let id = x.id();
+    Ok(tape.record(y, x.is_tracked(), move |grads, dy| grads.add(id, dy)))
 }
 
 /// Q `[tokens, heads · head_dim]`, K and V `[tokens, kv_heads · head_dim]` to `[tokens, heads · head_dim]`. Kept for the

@@ -6,9 +6,9 @@ use crate::tensor::Tensor;
 
 /// Y `[tokens, out]` as it is; on the way back `Σ dY` over the tokens is added to `grad [out]`.
 pub fn bias_gradient(tape: &mut Tape, y: &Var, grad: &Tensor) -> Var {
-    let (y, grad) = (y.clone(), grad.clone());
+    let (id, grad) = (y.id(), grad.clone());
     tape.record(y.value.clone(), true, move |grads, dy| {
         reduce::sum_rows(&dy, &grad)?;
-        grads.add(&y, dy)
+        grads.add(id, dy)
     })
 }

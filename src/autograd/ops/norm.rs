@@ -85,8 +85,8 @@ pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, y: Element, 
     let to = [To::default(), To::activation(y), To::default()];
     let [x, y, rstd] = add_rmsnorm_forward([&a.value, &b.value], &norm.weight.value, kernel, to)?;
     let needed = a.is_tracked() || b.is_tracked() || norm.weight.grad.is_some();
-    let (a, b, w, sum) = (a.clone(), b.clone(), norm.weight.clone(), x.clone());
     let halves = db == Element::F16 && b.is_tracked();
+    let (a, b, w, sum) = (a.id(), b.id(), norm.weight.clone(), x.clone());
     Ok(tape.record_many([x, y], needed, move |grads, [dx, dy]| {
         let (dx, rounded) = match (dx, dy) {
             (None, None) => return Ok(()),
@@ -104,7 +104,7 @@ pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, y: Element, 
                 }
             }
         };
-        grads.add(&b, rounded.unwrap_or_else(|| dx.clone()))?;
-        grads.add(&a, dx)
+        grads.add(b, rounded.unwrap_or_else(|| dx.clone()))?;
+        grads.add(a, dx)
     }))
 }

@@ -8,9 +8,10 @@ use crate::kernels::elementwise;
 /// `a + b`; the gradient goes to both as it is.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
     let c = elementwise::add(&a.value, &b.value, To::default())?;
-    let (a, b) = (a.clone(), b.clone());
-    Ok(tape.record(c, a.is_tracked() || b.is_tracked(), move |grads, dc| {
-        grads.add(&a, dc.clone())?;
-        grads.add(&b, dc)
+    let needed = a.is_tracked() || b.is_tracked();
+    let (a, b) = (a.id(), b.id());
+    Ok(tape.record(c, needed, move |grads, dc| {
+        grads.add(a, dc.clone())?;
+        grads.add(b, dc)
     }))
 }

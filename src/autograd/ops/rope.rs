@@ -11,15 +11,15 @@ use crate::tensor::{Element, Tensor};
 /// X `[tokens, heads · head_dim]` rotated by each token's position (`[tokens]` u32), made of `out`s.
 pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: &Tensor, out: Element) -> Result<Var> {
     let y = kernel::rope(&x.value, table, positions, Turn::Forward, To::activation(out))?;
-    let (x, table, positions) = (x.clone(), table.clone(), positions.clone());
+    let (id, table, positions) = (x.id(), table.clone(), positions.clone());
     Ok(tape.record(y, x.is_tracked(), move |grads, dy| {
-        grads.add(&x, kernel::rope(&dy, &table, &positions, Turn::Back, To::default())?)
+        grads.add(id, kernel::rope(&dy, &table, &positions, Turn::Back, To::default())?)
     }))
 }
 
 /// q `[tokens, heads · head_dim]`, k and v `[tokens, kv_heads · head_dim]` out of the rows `[q | k | v]` that one product
-/// leaves, q and k rotated, and normed before that where there are `norms`. `out`: the
-/// elements that they are made of; `gradient`: those of the gradient of those rows.
+/// leaves, q and k rotated, and normed before that where there are `norms`. `out`: the elements
+/// that they are made of; `gradient`: those of the gradient of those rows.
 pub fn split(
     tape: &mut Tape,
     all: &Var,
@@ -40,8 +40,9 @@ pub fn split(
         Some(norms) => norm_split(&all.value, norms.kernel(), heads, to)?,
     };
     let shapes = [0, 1, 2].map(|i: usize| parts[i].shape().to_vec());
-    let norms = norms.cloned();
-    let (all, table, positions) = (all.clone(), heads.table.clone(), heads.positions.clone());
+    // without norms the rows themselves are not needed again
+    let normed = norms.map(|norms| (norms.clone(), all.value.clone()));
+    let (id, table, positions) = (all.id(), heads.table.clone(), heads.positions.clone());
     let (heads, kv_heads) = (heads.heads, heads.kv_heads);
     Ok(tape.record_many(parts, all.is_tracked(), move |grads, d| {
         let heads = Heads { heads, kv_heads, table: &table, positions: &positions };
@@ -51,10 +52,10 @@ pub fn split(
         }
         let d = [&whole[0], &whole[1], &whole[2]];
         let to = To::activation(gradient);
-        let merged = match &norms {
+        let merged = match &normed {
             None => rope_merge(d, heads, to)?,
-            Some(norms) => norm_merge(d, &all.value, norms.kernel(), heads, to)?,
+            Some((norms, rows)) => norm_merge(d, rows, norms.kernel(), heads, to)?,
         };
-        grads.add(&all, merged)
+        grads.add(id, merged)
     }))
 }
