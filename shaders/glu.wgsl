@@ -9,17 +9,11 @@
 // and without OUT16: buffers are read and written in words of 64 bits.
 {% include "lib/grid.wgsl" %}
 {% from "lib/fours.wgsl" import get, put %}
-{% if OUT16 %}
-{% include "lib/halves.wgsl" %}
-{% endif %}
-{% if PAIRS %}
-{% include "lib/pair.wgsl" %}
-{% endif %}
+{% include "lib/words.wgsl" %}
 {% set S = "u64" if PAIRS else "V" %}
 {% set O = "vec2<u32>" if OUT16 else S %}
 {% macro store(buffer, i, value) %}{% if OUT16 %}{{ buffer }}[{{ i }}] = halves4({{ value }});{% else %}{{ put(PAIRS, buffer, i, value) }}{% endif %}{% endmacro %}
 struct Params { base: u32, groups: u32, n: u32, cols: u32, }
-alias V = {{ "vec4<f32>" if VEC else "f32" }};
 
 {% if BOTH and BACKWARD %}
 @group(0) @binding(0) var<storage, read> dh: array<{{ S }}>;          // [n / cols, cols]

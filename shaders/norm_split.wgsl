@@ -39,23 +39,12 @@ struct Params {
 {% include "lib/heads.wgsl" %}
 
 {% if SUBGROUP %}
-fn head_sum(value: vec2<f32>, lid: u32) -> vec2<f32> {
+fn lanes_sum(value: vec2<f32>, lid: u32) -> vec2<f32> {
     return vec2<f32>(subgroupAdd(value.x), {{ "subgroupAdd(value.y)" if MERGE else "0.0" }});
 }
 {% else %}
-var<workgroup> scratch: array<vec2<f32>, WG>;
-
-// Sums over the threads of a head, in a tree of fixed order; all threads of the workgroup call it, once.
-fn head_sum(value: vec2<f32>, lid: u32) -> vec2<f32> {
-    let lane = lid % LANES;
-    scratch[lid] = value;
-    workgroupBarrier();
-    for (var step = LANES / 2u; step > 0u; step >>= 1u) {
-        if (lane < step) { scratch[lid] += scratch[lid + step]; }
-        workgroupBarrier();
-    }
-    return scratch[lid - lane];
-}
+{% set SUM = "vec2<f32>" %}
+{% include "lib/lanes.wgsl" %}
 {% endif %}
 
 fn total(v: V) -> f32 {
@@ -97,7 +86,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         products += (db * c - da * s) * ({{ get(PAIRS, "w", "gain + half + j") }} + p.offset) * b;
 {% endif %}
     }
-    let sums = head_sum(vec2<f32>(total(squares), total(products)), lid);
+    let sums = lanes_sum(vec2<f32>(total(squares), total(products)), lid);
     if (!is_head) { return; }
     if (head >= both) {
         for (var j = lane; j < 2u * half; j += LANES) {

@@ -40,19 +40,7 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 @group(0) @binding({{ Y + 2 }}) var<uniform> p: Params;
 {% endif %}
 
-var<workgroup> scratch: array<f32, WG>;
-
-// Sum over the threads of a row; all threads of the workgroup call it, once.
-fn row_sum(value: f32, lid: u32) -> f32 {
-    let lane = lid % LANES;
-    scratch[lid] = value;
-    workgroupBarrier();
-    for (var step = LANES / 2u; step > 0u; step >>= 1u) {
-        if (lane < step) { scratch[lid] += scratch[lid + step]; }
-        workgroupBarrier();
-    }
-    return scratch[lid - lane];
-}
+{% include "lib/lanes.wgsl" %}
 
 fn gain(i: u32) -> V {
     return {{ "V(1.0) + w[i]" if UNIT else "w[i]" }};
@@ -74,7 +62,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     for (var i = lane; i < end; i += LANES) {
         sum += dy[first + i] * gain(i) * x[first + i];
     }
-    let dot_x = row_sum({{ total("sum") }}, lid);
+    let dot_x = lanes_sum({{ total("sum") }}, lid);
     if (row >= p.rows) { return; }
     let r = rstd[row];
     let mean = dot_x * r / f32(p.cols);
@@ -95,7 +83,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endif %}
         sum += x_i * x_i;
     }
-    let squares = row_sum({{ total("sum") }}, lid);
+    let squares = lanes_sum({{ total("sum") }}, lid);
     if (row >= p.rows) { return; }
     let r = 1.0 / sqrt(squares / f32(p.cols) + p.eps);
     for (var i = lane; i < end; i += LANES) {

@@ -2,13 +2,7 @@
 // then of v; p has heads, kv_heads and half. MERGE = 1: they come from the three, else they go there. VEC, OUT16 and PAIRS
 // as in rope_split.wgsl.
 {% from "lib/fours.wgsl" import get, put %}
-{% if OUT16 %}
-{% include "lib/halves.wgsl" %}
-{% endif %}
-{% if PAIRS %}
-{% include "lib/pair.wgsl" %}
-{% endif %}
-alias V = {{ "vec4<f32>" if VEC else "f32" }};
+{% include "lib/words.wgsl" %}
 
 // Where the head lies in its own matrix: so many heads from its start.
 fn own_head(token: u32, head: u32) -> u32 {

@@ -22,6 +22,7 @@ pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/halves.wgsl", include_str!("../../shaders/lib/halves.wgsl")),
     ("lib/heads.wgsl", include_str!("../../shaders/lib/heads.wgsl")),
     ("lib/image.wgsl", include_str!("../../shaders/lib/image.wgsl")),
+    ("lib/lanes.wgsl", include_str!("../../shaders/lib/lanes.wgsl")),
     ("lib/pair.wgsl", include_str!("../../shaders/lib/pair.wgsl")),
     ("lib/position.wgsl", include_str!("../../shaders/lib/position.wgsl")),
     ("lib/product.wgsl", include_str!("../../shaders/lib/product.wgsl")),
@@ -29,6 +30,7 @@ pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/softcap.wgsl", include_str!("../../shaders/lib/softcap.wgsl")),
     ("lib/topk.wgsl", include_str!("../../shaders/lib/topk.wgsl")),
     ("lib/weight.wgsl", include_str!("../../shaders/lib/weight.wgsl")),
+    ("lib/words.wgsl", include_str!("../../shaders/lib/words.wgsl")),
 ];
 
 /// The WGSL text of `spec`.

@@ -239,14 +239,21 @@ const MUTANTS: &[Mutant] = &[
     Mutant("topk_mask", "barrier", "lid >= step);\n        workgroupBarrier();", "lid >= step);"),
 ];
 
+fn include(file: &str) -> String {
+    format!("{{% include \"{file}\" %}}\n")
+}
+
 impl Mutant {
     /// The kernel with its bug. Fragments stand in the text, so that bugs can lie in them.
     fn plant(&self, number: usize) -> &'static Kernel {
         let Mutant(name, _, from, to) = self;
         let kernel = KERNELS.iter().find(|k| k.name == *name).unwrap_or_else(|| panic!("{name}: no such kernel"));
         let mut text = kernel.source.to_string();
-        for (file, fragment) in FRAGMENTS {
-            text = text.replace(&format!("{{% include \"{file}\" %}}\n"), fragment);
+        // fragments include others
+        while FRAGMENTS.iter().any(|(file, _)| text.contains(&include(file))) {
+            for (file, fragment) in FRAGMENTS {
+                text = text.replace(&include(file), fragment);
+            }
         }
         assert!(text.contains(from), "{name}: {from:?} is not in {}", kernel.file);
         let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
