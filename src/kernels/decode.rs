@@ -33,7 +33,7 @@ pub struct DecodeParams {
 const FROM: usize = 768;
 const FROM_ALONE: usize = 2048;
 /// Bytes of scratch memory at most: larger matrices are decoded in tiles.
-const MOST: usize = 384 << 20;
+const MOST: u64 = 384 << 20;
 /// Threads of a workgroup.
 const WG: u32 = 256;
 
@@ -43,7 +43,8 @@ type Sparse<'a> = (&'a SparseIndex, &'a Tensor);
 /// Whether a product of so many tokens on matrix units should have W, and S if there is one, decoded before it.
 pub(super) fn pays(w: &Weight, sparse: Option<Sparse<'_>>, tokens: usize) -> bool {
     let from = if sparse.is_some() { FROM } else { FROM_ALONE };
-    let fits = 2 * w.rows() * w.cols() <= MOST;
+    let (caps, bytes) = (w.device().caps(), WeightFormat::F16.bytes((w.rows() * w.cols()) as u64));
+    let fits = bytes <= MOST.min(caps.max_binding).min(caps.max_buffer);
     w.format().is_quantised() && tokens >= from && fits && !in_weight::stays_apart()
 }
 
@@ -101,4 +102,33 @@ fn spec(format: WeightFormat, sparse: bool) -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     [WeightFormat::Q8, WeightFormat::Q4].iter().flat_map(|&f| [false, true].map(|sparse| spec(f, sparse))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::device::dry::DryBackend;
+
+    #[test]
+    fn many_tokens_are_worth_it_where_the_scratch_memory_fits() {
+        let caps = DryBackend::caps_for_tests();
+        let small = crate::device::Caps { max_binding: 2 << 20, ..caps.clone() };
+        let [device, small] = [caps, small].map(|caps| Device::new(Box::new(DryBackend::new(caps))));
+        let weight = |device: &Device, format, rows| Weight::empty(device, format, rows, 1024, "test").unwrap();
+        let pays = |w: &Weight, tokens| pays(w, None, tokens);
+        let q4 = weight(&device, WeightFormat::Q4, 1024);
+        assert!(pays(&q4, FROM_ALONE) && !pays(&q4, FROM_ALONE - 1));
+        let index = SparseIndex::unknown(&device, 1024, 1024, 8).unwrap();
+        let values = Tensor::empty(&device, &[8], "test").unwrap();
+        let with_s = |tokens| super::pays(&q4, Some((&index, &values)), tokens);
+        assert!(with_s(FROM) && !with_s(FROM - 1));
+        assert!(!pays(&weight(&device, WeightFormat::F16, 1024), FROM_ALONE));
+        // two bytes an element, against what a binding holds and against what is spent at most
+        assert!(pays(&weight(&small, WeightFormat::Q4, 1024), FROM_ALONE));
+        assert!(!pays(&weight(&small, WeightFormat::Q4, 1056), FROM_ALONE));
+        let largest = (MOST / 2048) as usize;
+        assert!(pays(&weight(&device, WeightFormat::Q8, largest), FROM_ALONE));
+        assert!(!pays(&weight(&device, WeightFormat::Q8, largest + 32), FROM_ALONE));
+    }
 }
