@@ -60,6 +60,8 @@ const CASES: &[Case] = &[
 ];
 const STARTUP: usize = 10;
 const QUICK: &[usize] = &[3, 5, 12];
+/// Those of every size of head whose blocks can be measured.
+const TILES: &[usize] = &[4, 6, 7, 8, 10];
 
 /// Rows of a cache, of which queries see these ranges; rows that no query sees hold NaN.
 const CACHE_ROWS: usize = 265;
@@ -78,6 +80,11 @@ pub(super) fn rows() -> Vec<Row> {
         if QUICK.contains(&i) {
             let what = format!("{what}, out in f16");
             rows.push(BACKWARD_OP.row(level, what, move |t| backward(t, data(), Element::F16)));
+        }
+        if TILES.contains(&i) {
+            let (level, what) = (quick_at(i, &[10]), format!("{what}, in every block"));
+            rows.push(FORWARD_OP.row(level, &what, move |t| t.in_every_tile(|t| forward(t, data()))));
+            rows.push(BACKWARD_OP.row(level, what, move |t| t.in_every_tile(|t| backward(t, data(), Element::F32))));
         }
         let what = format!("{} rows of a cache of {CACHE_ROWS}, {what}", RANGES.len());
         rows.push(DECODE_OP.row(quick_at(i, QUICK), what, move |t| decode(t, case, seed)));

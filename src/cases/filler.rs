@@ -53,6 +53,18 @@ impl Filler {
         Tensor::from_slice(&self.device, &[n], &data, "bench")
     }
 
+    /// Who sees whom in causal segments of so many tokens, the last perhaps shorter, `[tokens]` each: the first key and one past
+    /// the last of each query, and the first query and one past the last of each key.
+    pub fn segments(&self, tokens: usize, segment: usize) -> Result<[Tensor; 4]> {
+        let first = |t: usize| t / segment * segment;
+        Ok([
+            self.indices(tokens, first)?,
+            self.indices(tokens, |t| t + 1)?,
+            self.indices(tokens, |t| t)?,
+            self.indices(tokens, |t| (first(t) + segment).min(tokens))?,
+        ])
+    }
+
     /// A matrix `[rows, cols]` in the device's layout of a file's format.
     pub fn matrix(&mut self, dtype: DType, rows: usize, cols: usize) -> Result<Weight> {
         let weight = Weight::empty(&self.device, WeightFormat::of(dtype), rows, cols, "bench")?;

@@ -189,6 +189,23 @@ impl Trial<'_> {
         random(&mut self.rng, n)
     }
 
+    /// Runs `row` in the tiles of the device's class, and then in each of the others that its products can have.
+    fn in_every_tile(&mut self, row: impl Fn(&mut Self) -> Result<()>) -> Result<()> {
+        self.device.note_products(true);
+        let own = row(self);
+        let products = self.device.note_products(false);
+        own?;
+        for product in products {
+            for &tile in product.tiles.iter().skip(1) {
+                self.device.try_tile(Some((product.key, tile)));
+                let ran = row(self);
+                self.device.try_tile(None);
+                ran?;
+            }
+        }
+        Ok(())
+    }
+
     fn up<T: Pod>(&self, shape: &[usize], data: &[T]) -> Result<Tensor> {
         Tensor::from_slice(self.device, shape, data, "test")
     }

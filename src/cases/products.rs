@@ -143,14 +143,16 @@ pub(super) fn rows() -> Vec<Row> {
         rows.push(SAMPLED_OP.row(level, what, move |t| sampled(t, linear)));
     }
     for (i, &(tokens, out, inn, mask, slice)) in MASKS.iter().enumerate() {
-        for (half, lanes) in [false, true].into_iter().flat_map(|h| [8, 16, 32].map(|l| (h, l))) {
-            let sampling = Sampling { half, lanes, unroll: if half == (lanes == 16) { 2 } else { 1 }, slice };
+        let threads = [false, true].into_iter().flat_map(|h| [8, 16, 32].map(|l| (h, l)));
+        for (half, lanes, unroll) in threads.flat_map(|(h, l)| [1, 2].map(|u| (h, l, u))) {
+            let sampling = Sampling { half, lanes, unroll, slice };
             let what = format!("[{tokens}, {out}] x [{tokens}, {inn}] {mask:?} {sampling:?}");
-            let level = quick_at(i, if lanes == 8 { QUICK_MASKS } else { &[] });
+            let is_quick = lanes == 8 && half == (unroll == 1);
+            let level = quick_at(i, if is_quick { QUICK_MASKS } else { &[] });
             let shape = (tokens, out, inn);
             rows.push(SAMPLED_OP.row(level, &what, move |t| explicitly_sampled(t, shape, mask, sampling, false)));
             // what comes as f16 is turned as it is; where rows are of an odd length it comes as f32
-            if half && lanes == 8 && (out % 2 == 0 || inn % 2 == 0) {
+            if half && lanes == 8 && unroll == 1 && (out % 2 == 0 || inn % 2 == 0) {
                 let what = format!("{what} of f16");
                 rows.push(SAMPLED_OP.row(level, what, move |t| explicitly_sampled(t, shape, mask, sampling, true)));
             }

@@ -1,5 +1,6 @@
 //! Tiles that were measured to be the fastest on this very device, for the products for which they were, in place of those of
-//! its class. Kernels look them up where they choose theirs; [`file`] keeps them from process to process.
+//! its class. Kernels look them up where they choose theirs; [`file`] keeps them from process to process. Attention and the
+//! sparse gradient are products too: theirs are blocks of queries and keys, and the kernel that takes the entries.
 //!
 //! Another tile sums in another order, so a run repeats bit for bit with the same table only.
 
@@ -20,10 +21,16 @@ pub enum Family {
     RosaLinear,
     MatmulCoop,
     RosaLinearCoop,
+    /// dS, as entries of a gradient of weights (layout 2).
+    Sddmm,
+    AttentionForward,
+    /// The backward's two passes.
+    AttentionQuery,
+    AttentionKeyValue,
 }
 
-/// A product, as far as its tile is concerned. `m`, `n`, `k` are as in `C[m, n] = Σk …`, but for the one that counts tokens,
-/// which is rounded up to a power of two: batches differ in it.
+/// A product, as far as its tile is concerned. `m`, `n`, `k` are as in `C[m, n] = Σk …`, and for attention tokens, query heads
+/// and elements of a head; the one that counts tokens is rounded up to a power of two, as batches differ in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductKey {
@@ -37,23 +44,33 @@ pub struct ProductKey {
     pub formats: [u32; 2],
     pub sparse: bool,
     pub low_rank: bool,
+    /// Entries of dS's mask; key-value heads of attention; else 0.
+    #[serde(default)]
+    pub count: usize,
+    /// Keys that a query of attention sees at most; else 0.
+    #[serde(default)]
+    pub span: usize,
 }
 
 impl ProductKey {
-    /// Rounds the length that counts tokens: k of a gradient of weights (layout 2), else m.
+    /// Rounds up what batches and masks differ in.
     pub fn rounded(self) -> ProductKey {
-        let up = |n: usize| n.checked_next_power_of_two().unwrap_or(n);
-        match self.layout {
-            2 => ProductKey { k: up(self.k), ..self },
-            _ => ProductKey { m: up(self.m), ..self },
-        }
+        let up = |n: usize| if n == 0 { 0 } else { n.checked_next_power_of_two().unwrap_or(n) };
+        let count = if self.family == Family::Sddmm { up(self.count) } else { self.count };
+        ProductKey { count, ..self.with_lengths(up) }
     }
 
-    /// The key without that length: what all batches of a model have in common.
+    /// The key without lengths in tokens: what all batches of a model have in common.
     fn of_any_length(self) -> ProductKey {
+        self.with_lengths(|_| 0)
+    }
+
+    /// With other lengths in tokens: k of a gradient of weights (layout 2), else m; and what attention sees of them.
+    fn with_lengths(self, of: impl Fn(usize) -> usize) -> ProductKey {
+        let span = of(self.span);
         match self.layout {
-            2 => ProductKey { k: 0, ..self },
-            _ => ProductKey { m: 0, ..self },
+            2 => ProductKey { k: of(self.k), span, ..self },
+            _ => ProductKey { m: of(self.m), span, ..self },
         }
     }
 }
@@ -70,7 +87,7 @@ pub struct Product {
     /// Elements between rows of the output, and its first column.
     pub stride_column: (usize, usize),
     pub rank: usize,
-    /// Entries of S.
+    /// Entries of S, or of dS.
     pub nnz: usize,
     pub bias: bool,
     pub accumulate: bool,
@@ -81,9 +98,10 @@ pub struct Product {
 }
 
 impl Product {
-    /// Multiplications and additions of all launches.
+    /// Multiplications and additions of all launches, about.
     pub fn flops(&self) -> f64 {
-        2.0 * self.shape.iter().map(|&l| l as f64).product::<f64>() * self.launches as f64
+        let each = self.shape.iter().map(|&l| l as f64).product::<f64>();
+        2.0 * each * self.key.span.max(1) as f64 * self.launches as f64
     }
 }
 
@@ -146,18 +164,39 @@ pub(super) struct Tiles {
     /// Whether a product must look here at all: asked for each, so without a lock.
     is_asked: AtomicBool,
     table: RwLock<Arc<TileTable>>,
-    /// The products that threads which ask for them have launched so far.
-    noted: Mutex<HashMap<ThreadId, BTreeMap<ProductKey, Product>>>,
+    by_thread: Mutex<HashMap<ThreadId, OfThread>>,
+}
+
+/// What a thread that measures or counts has asked for.
+#[derive(Default)]
+struct OfThread {
+    /// The products that it has launched so far, if it notes them.
+    noted: Option<BTreeMap<ProductKey, Product>>,
+    /// The tile that a product has for it, whatever the table says.
+    tried: Option<(ProductKey, TileId)>,
 }
 
 impl Tiles {
-    fn noted(&self) -> MutexGuard<'_, HashMap<ThreadId, BTreeMap<ProductKey, Product>>> {
-        self.noted.lock().unwrap_or_else(|e| e.into_inner())
+    fn by_thread(&self) -> MutexGuard<'_, HashMap<ThreadId, OfThread>> {
+        self.by_thread.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn look(&self, noted: bool) {
+    /// Changes what this thread asks for, and forgets threads that ask for nothing any more.
+    fn change<T>(&self, change: impl FnOnce(&mut OfThread) -> T) -> T {
+        let id = std::thread::current().id();
+        let mut threads = self.by_thread();
+        let own = threads.entry(id).or_default();
+        let result = change(own);
+        if own.noted.is_none() && own.tried.is_none() {
+            threads.remove(&id);
+        }
+        self.look(&threads);
+        result
+    }
+
+    fn look(&self, threads: &HashMap<ThreadId, OfThread>) {
         let has_rows = !self.table.read().unwrap_or_else(|e| e.into_inner()).is_empty();
-        self.is_asked.store(has_rows || noted, Ordering::Relaxed);
+        self.is_asked.store(has_rows || !threads.is_empty(), Ordering::Relaxed);
     }
 }
 
@@ -171,21 +210,20 @@ impl Device {
     pub fn set_tiles(&self, table: impl Into<Arc<TileTable>>) {
         let tiles = &self.0.tiles;
         *tiles.table.write().unwrap_or_else(|e| e.into_inner()) = table.into();
-        let noted = !tiles.noted().is_empty();
-        tiles.look(noted);
+        tiles.look(&tiles.by_thread());
+    }
+
+    /// What this thread launches has this tile for this product from now on; `None` ends that. A tile that the product
+    /// cannot have says nothing.
+    pub fn try_tile(&self, tile: Option<(ProductKey, TileId)>) {
+        self.0.tiles.change(|own| own.tried = tile);
     }
 
     /// Starts (true) or ends (false) a list of the products that this thread launches, each key once, with its largest
     /// shape; returns the list so far.
     pub fn note_products(&self, on: bool) -> Vec<Product> {
-        let (tiles, id) = (&self.0.tiles, std::thread::current().id());
-        let mut noted = tiles.noted();
-        let before = noted.remove(&id).unwrap_or_default();
-        if on {
-            noted.insert(id, BTreeMap::new());
-        }
-        tiles.look(!noted.is_empty());
-        before.into_values().collect()
+        let before = self.0.tiles.change(|own| std::mem::replace(&mut own.noted, on.then(BTreeMap::new)));
+        before.unwrap_or_default().into_values().collect()
     }
 
     /// Whether products are to be told to [`Device::tile_of`].
@@ -195,15 +233,23 @@ impl Device {
 
     /// Notes `product` where that is wanted; its measured tile, if it can have it.
     pub(crate) fn tile_of(&self, product: Product) -> Option<TileId> {
-        let found = self.tiles().get(&product.key).filter(|tile| product.tiles.contains(tile));
-        if let Some(noted) = self.0.tiles.noted().get_mut(&std::thread::current().id()) {
-            let launches = noted.get(&product.key).map_or(0, |p| p.launches) + 1;
-            match noted.get_mut(&product.key) {
-                Some(known) if known.shape >= product.shape => known.launches = launches,
-                _ => drop(noted.insert(product.key, Product { launches, ..product })),
+        let mut found = self.tiles().get(&product.key);
+        if let Some(own) = self.0.tiles.by_thread().get_mut(&std::thread::current().id()) {
+            found = own.tried.filter(|(key, _)| *key == product.key).map(|(_, tile)| tile).or(found);
+            if let Some(noted) = &mut own.noted {
+                note(noted, &product);
             }
         }
-        found
+        found.filter(|tile| product.tiles.contains(tile))
+    }
+}
+
+/// Counts `product`, and keeps it where it is the largest of its key.
+fn note(noted: &mut BTreeMap<ProductKey, Product>, product: &Product) {
+    let launches = noted.get(&product.key).map_or(0, |p| p.launches) + 1;
+    match noted.get_mut(&product.key) {
+        Some(known) if known.shape >= product.shape => known.launches = launches,
+        _ => drop(noted.insert(product.key, Product { launches, ..product.clone() })),
     }
 }
 
@@ -214,7 +260,19 @@ pub(crate) mod tests {
 
     pub(crate) fn key(m: usize, layout: u32) -> ProductKey {
         let family = Family::RosaLinearCoop;
-        ProductKey { family, layout, m, n: 576, k: 1536, formats: [0, 1], sparse: false, low_rank: true }.rounded()
+        ProductKey {
+            family,
+            layout,
+            m,
+            n: 576,
+            k: 1536,
+            formats: [0, 1],
+            sparse: false,
+            low_rank: true,
+            count: 0,
+            span: 0,
+        }
+        .rounded()
     }
 
     fn product(m: usize) -> Product {

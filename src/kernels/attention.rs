@@ -5,10 +5,11 @@
 //! [`attention_coop`]). Dimensions: `tokens` query rows, `kv_rows` key and value rows, `heads` query heads of `head_dim` elements,
 //! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
 
+use super::attention_coop;
 pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
+use super::attention_way::{Tile, Way};
 use super::elementwise::{add_into, round};
 use super::output::{To, pairs};
-use super::{attention_coop, attention_simd};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Device, DeviceClass, Grid, Kernel, KernelSpec};
@@ -120,7 +121,7 @@ pub struct Gradients {
 }
 
 /// The binding of the forward's output.
-const OUT: usize = 5;
+pub(super) const OUT: usize = 5;
 
 /// The shader's three passes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,58 +135,13 @@ pub(super) enum Pass {
 impl Pass {
     pub const ALL: [Pass; 3] = [Pass::Forward, Pass::Query, Pass::KeyValue];
 
-    fn kernel(self) -> &'static Kernel {
+    pub fn kernel(self) -> &'static Kernel {
         match self {
             Pass::Forward => &FORWARD,
             Pass::Query => &BACKWARD_Q,
             Pass::KeyValue => &BACKWARD_KV,
         }
     }
-}
-
-/// Threads of a workgroup along columns and head_dim (`nx`) and along rows (`ny`), rows and columns a thread (`tm`, `tn`,
-/// multiples of 4), and rounds of the second product that are unrolled in the text.
-#[derive(Clone, Copy, Debug)]
-struct Tile {
-    nx: u32,
-    ny: u32,
-    tm: u32,
-    tn: u32,
-    unroll: u32,
-}
-
-impl Tile {
-    /// A thread holds `tm · head_dim / nx` sums, and twice that for keys and values: wide heads get more threads across.
-    /// The software renderer wants large tiles a thread, but its compiler's time grows with the square of their text.
-    const fn choose(class: DeviceClass, head_dim: usize) -> Tile {
-        match class {
-            DeviceClass::Software if head_dim > 128 => Tile { nx: 8, ny: 4, tm: 8, tn: 4, unroll: 1 },
-            DeviceClass::Software => Tile { nx: 4, ny: 4, tm: 8, tn: 8, unroll: 1 },
-            _ if head_dim > 128 => Tile { nx: 16, ny: 8, tm: 4, tn: 4, unroll: 2 },
-            _ => Tile { nx: 8, ny: 16, tm: 4, tn: 4, unroll: 4 },
-        }
-    }
-
-    fn rows(&self) -> usize {
-        (self.ny * self.tm) as usize
-    }
-}
-
-fn spec(pass: Pass, class: DeviceClass, head_dim: usize, softcap: bool) -> KernelSpec {
-    let t = Tile::choose(class, head_dim);
-    KernelSpec::new(
-        pass.kernel(),
-        [
-            ("PASS", pass as u32),
-            ("HEAD_DIM", head_dim as u32),
-            ("SOFTCAP", softcap.into()),
-            ("NX", t.nx),
-            ("NY", t.ny),
-            ("TM", t.tm),
-            ("TN", t.tn),
-            ("UNROLL", t.unroll),
-        ],
-    )
 }
 
 /// How [`DELTA`] reads and writes.
@@ -222,10 +178,8 @@ pub fn variants() -> Vec<KernelSpec> {
         for pairs in [false, true] {
             all.push(DeltaWay { shared: false, out16: false, round: false, pairs }.spec(head_dim));
         }
-        for class in [DeviceClass::Software, DeviceClass::Discrete] {
-            for softcap in [false, true] {
-                all.extend(Pass::ALL.map(|pass| spec(pass, class, head_dim, softcap)));
-            }
+        for (tile, softcap) in Tile::all(head_dim).into_iter().flat_map(|tile| [(tile, false), (tile, true)]) {
+            all.extend(Pass::ALL.map(|pass| tile.spec(pass, head_dim, softcap)));
         }
     }
     all
@@ -235,7 +189,7 @@ pub fn variants() -> Vec<KernelSpec> {
 pub(super) struct Sizes {
     pub tokens: usize,
     pub kv_rows: usize,
-    shape: AttentionShape,
+    pub shape: AttentionShape,
 }
 
 impl Sizes {
@@ -278,74 +232,38 @@ impl Sizes {
         self.shape.heads / self.shape.kv_heads
     }
 
-    /// How many keys, or for [`Pass::KeyValue`] tokens, one launch may walk over. Mesa's software renderer ends all loops
-    /// of a thread after 65,535 rounds together, without a word.
-    fn longest(&self, pass: Pass, device: &Device) -> usize {
-        let class = device.caps().class;
-        if class != DeviceClass::Software {
-            return usize::MAX;
-        }
-        let a_round = if pass == Pass::KeyValue { self.group() } else { 1 };
-        if let Some(block) = attention_coop::choose(device, pass, self.shape.head_dim) {
-            return 50_000 * block.columns() / a_round;
-        }
-        if let Some(block) = attention_simd::choose(device.caps(), self.shape.head_dim) {
-            return 50_000 * block.columns() / a_round;
-        }
-        let Tile { nx, ny, tm, tn, unroll } = Tile::choose(class, self.shape.head_dim);
-        let (rows, columns, threads) = (ny * tm, nx * tn, nx * ny);
-        let chunk = if self.shape.head_dim.is_multiple_of(16) { 16 } else { 8 };
-        // the rounds of a tile of scores, of the product behind it, and of a block of columns, as in the shader; a loop takes
-        // one more to find that it is over
-        let loads = ((rows + columns) / 4 * chunk / 4).div_ceil(threads) + 1;
-        let scores = self.shape.head_dim as u32 / chunk * (1 + loads + chunk + 1) + 1;
-        let gather = columns.div_ceil(unroll) + 1;
-        let block = 1 + match pass {
-            Pass::Forward => scores + gather,
-            Pass::Query => 2 * scores + gather,
-            Pass::KeyValue => 2 * scores + 2 * gather + columns.div_ceil(threads),
-        };
-        ((50_000 / block * columns) as usize / a_round).max(1)
-    }
-
     /// A pass of the backward, in as many launches as it takes; each adds its part of the sums.
     fn backward(&self, pass: Pass, device: &Device, inputs: &[&Tensor], outputs: &[&Tensor]) -> Result<()> {
         let columns = if pass == Pass::KeyValue { self.tokens } else { self.kv_rows };
-        let longest = self.longest(pass, device);
+        let way = Way::choose(pass, device, self);
+        let longest = way.longest(pass, device, self);
         for first in (0..columns.max(1)).step_by(longest) {
             let part = first..first.saturating_add(longest).min(columns);
             if first == 0 {
-                self.launch(pass, device, &[inputs, outputs].concat(), part)?;
+                self.launch((pass, way), device, &[inputs, outputs].concat(), part)?;
                 continue;
             }
             let more: Vec<Tensor> =
                 outputs.iter().map(|t| Tensor::empty(device, t.shape(), "scratch")).collect::<Result<_>>()?;
-            self.launch(pass, device, &[inputs, &more.iter().collect::<Vec<_>>()].concat(), part)?;
+            self.launch((pass, way), device, &[inputs, &more.iter().collect::<Vec<_>>()].concat(), part)?;
             outputs.iter().zip(&more).try_for_each(|(sum, part)| add_into(sum, part, 1.0))?;
         }
         Ok(())
     }
 
     /// Launches a pass over blocks of its rows, which sees only `columns`: keys, or for [`Pass::KeyValue`] tokens.
-    fn launch(&self, pass: Pass, device: &Device, bindings: &[&Tensor], columns: Range<usize>) -> Result<()> {
+    fn launch(
+        &self,
+        (pass, way): (Pass, Way),
+        device: &Device,
+        bindings: &[&Tensor],
+        columns: Range<usize>,
+    ) -> Result<()> {
         let s = &self.shape;
-        let class = device.caps().class;
         let rows = if pass == Pass::KeyValue { self.kv_rows } else { self.tokens * self.group() };
-        let softcap = s.softcap.is_some();
         let slices: Vec<_> = bindings.iter().map(|t| t.slice()).collect();
-        let coop = attention_coop::choose(device, pass, s.head_dim);
-        let (spec, of_block) = match (coop, attention_simd::choose(device.caps(), s.head_dim)) {
-            (Some(block), _) => {
-                let out16 = pass == Pass::Forward && bindings[OUT].element() == Element::F16;
-                (attention_coop::spec(block, pass, s.head_dim, softcap, out16), block.rows())
-            }
-            (None, Some(block)) => {
-                let images = attention_simd::loads_images(device, pass, &slices);
-                (attention_simd::spec(block, pass, s.head_dim, softcap, images), block.rows())
-            }
-            (None, None) => (spec(pass, class, s.head_dim, softcap), Tile::choose(class, s.head_dim).rows()),
-        };
-        let blocks = rows.div_ceil(of_block);
+        let spec = way.spec(pass, device, s, &slices);
+        let blocks = rows.div_ceil(way.rows());
         let params = TileParams {
             tokens: self.tokens as u32,
             kv_rows: self.kv_rows as u32,
@@ -422,7 +340,8 @@ pub fn attention_forward(
     let device = q.device();
     let out = out.overwritten(device, OP, q.shape())?;
     let lse = lse.overwritten(device, OP, &[sizes.tokens, shape.heads])?;
-    let most = sizes.longest(Pass::Forward, device);
+    let way = Way::choose(Pass::Forward, device, &sizes);
+    let most = way.longest(Pass::Forward, device, &sizes);
     if sizes.kv_rows > most {
         let reason = format!(
             "{} tokens at once are more than the {most} that a software renderer can do; lower --batch-size or --seq-len, \
@@ -432,7 +351,7 @@ pub fn attention_forward(
         return Err(Error::invalid("attention", reason));
     }
     let [q, k, v] = &sizes.operands([q, k, v])?;
-    sizes.launch(Pass::Forward, device, &[q, k, v, keys.start, keys.end, &out, &lse], 0..sizes.kv_rows)?;
+    sizes.launch((Pass::Forward, way), device, &[q, k, v, keys.start, keys.end, &out, &lse], 0..sizes.kv_rows)?;
     Ok((out, lse))
 }
 

@@ -7,9 +7,12 @@
 use super::attention::{
     AttentionShape, Gradients, Pass, Ranges, Saved, TileParams, attention_backward, attention_forward,
 };
+use super::attention_way::CHOICE;
 use super::coop::Units;
+use super::tuned::Choice;
 use super::{To, kernel};
 use crate::device::spec::{read, write};
+use crate::device::tiles::TileId;
 use crate::device::{Device, Feature, Kernel, KernelSpec, Precision};
 use crate::error::Result;
 use crate::kernels::attention::MAX_HEAD_DIM;
@@ -68,12 +71,46 @@ impl Block {
             _ if queries_are_columns => (4, 1, 16),
             _ => (8, 1, 32),
         };
+        Block::of(units, pass, head_dim, (subgroups, fragments, columns))
+    }
+
+    const fn of(units: Units, pass: Pass, head_dim: usize, size: (u32, u32, u32)) -> Block {
+        let (subgroups, fragments, columns) = size;
         let piece = match subgroups {
-            _ if queries_are_columns => fragments * units.fragment,
+            _ if matches!(pass, Pass::KeyValue) => fragments * units.fragment,
             8 => 16,
             _ => columns,
         };
         Block { units, subgroups, fragments, columns, piece, ahead: units.lanes == 32 && head_dim <= 128 }
+    }
+
+    /// Those that a pass over heads of this size can have on the units of this one.
+    pub fn all(&self, pass: Pass, head_dim: usize) -> Vec<Block> {
+        let units = self.units;
+        let sizes: &[(u32, u32, u32)] = match (units.fragment, units.lanes) {
+            // a column of every lane's is all that the text of a software renderer may have
+            (_, 8) => &[],
+            (8, _) => &[(4, 2, 32), (2, 2, 16), (4, 2, 16), (4, 1, 32)],
+            _ => &[(4, 1, 32), (8, 1, 32), (4, 1, 16), (2, 1, 32)],
+        };
+        let own = Block::choose(units, pass, head_dim);
+        let others = sizes.iter().map(|&size| Block::of(units, pass, head_dim, size));
+        let fits = |b: &Block| b.id() != own.id() && b.memory(pass, head_dim) <= units.memory();
+        let mut all = vec![own];
+        all.extend(others.filter(|b| CHOICE.contains(&head_dim) && fits(b)));
+        all
+    }
+
+    /// Bytes of workgroup memory, as the shader counts them: tiles of columns and weights, or of rows before those, and scores.
+    fn memory(&self, pass: Pass, head_dim: usize) -> u32 {
+        let (rows, fragment) = (self.fragments * self.units.fragment, self.units.fragment);
+        let (lines, width) = if pass == Pass::KeyValue { (self.columns, rows) } else { (rows, self.columns) };
+        let line = 2 * (head_dim as u32).div_ceil(fragment) * fragment / 8 + 2;
+        let walk = 2 * self.columns * line + self.subgroups * lines * (width / 4 + 2);
+        let load = self.subgroups * fragment * line;
+        let slabs = self.subgroups * lines * (self.piece / 4 + 1);
+        // of each row where it lies and its factor, and a few words
+        8 * walk.max(load) + 16 * slabs + 8 * self.subgroups * rows + 64
     }
 
     /// Rows of a workgroup.
@@ -84,6 +121,12 @@ impl Block {
     /// Columns at a time.
     pub fn columns(&self) -> usize {
         self.columns as usize
+    }
+}
+
+impl Choice for Block {
+    fn id(&self) -> TileId {
+        [self.subgroups, self.fragments, self.columns, self.piece, self.ahead.into(), 0, 0]
     }
 }
 
@@ -127,9 +170,10 @@ pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
         for (units, pass) in Units::ALL.iter().flat_map(|&u| Pass::ALL.map(|p| (u, p))) {
-            let block = Block::choose(units, pass, head_dim);
-            let outputs = [false, true].into_iter().filter(|out16| pass == Pass::Forward || !out16);
-            all.extend(outputs.flat_map(|out16| [false, true].map(|cap| spec(block, pass, head_dim, cap, out16))));
+            for block in Block::choose(units, pass, head_dim).all(pass, head_dim) {
+                let outputs = [false, true].into_iter().filter(|out16| pass == Pass::Forward || !out16);
+                all.extend(outputs.flat_map(|out16| [false, true].map(|cap| spec(block, pass, head_dim, cap, out16))));
+            }
         }
     }
     all

@@ -10,7 +10,7 @@ use super::tile::{LONG_K, Tile, splits};
 use super::{attention_coop, kernel, launch, low_rank_coop, tuned};
 use crate::device::dry::DryBackend;
 use crate::device::spec::{read, write};
-use crate::device::tiles::Family;
+use crate::device::tiles::{Family, Product};
 use crate::device::{Caps, Cost, Device, Feature, KernelSpec, Precision, Slice};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -270,10 +270,15 @@ pub fn matmul(layout: Layout, a: Operand<'_>, b: Operand<'_>, device: &Device, o
     }
     let halves = [&a, &b].iter().all(|o| o.format() == WeightFormat::F16 as u32);
     let own = units.pick(layout, halves, (m, n, k));
-    let tile = tuned::tile(device, units.tiles(), own, || {
-        let formats = [a.format(), b.format()];
-        tuned::product(Family::MatmulCoop, layout, [m, n, k], formats, (stride, column), &out)
-    });
+    let tile = tuned::choose(
+        device,
+        own,
+        || units.tiles(),
+        || {
+            let product = tuned::product(Family::MatmulCoop, layout, [m, n, k], [a.format(), b.format()]);
+            Product { accumulate: out.accumulate, stride_column: (stride, column), ..product }
+        },
+    );
     let splits = if stride == n { splits(FILL, tile, m, n, k) } else { 1 };
     let bk = tile.bk as usize;
     let k_per_split = k.div_ceil(splits).next_multiple_of(bk);

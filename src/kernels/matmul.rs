@@ -155,9 +155,15 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let lanes = simd::lanes(device.caps());
     let tile = match lanes {
         Some(_) => simd::choose(layout, None, m, n),
-        None => tuned::tile(device, tiles(class).square, Tile::choose(class, m, n, k), || {
-            tuned::product(Family::Matmul, layout, [m, n, k], [0, 0], (stride, column), &out)
-        }),
+        None => tuned::choose(
+            device,
+            Tile::choose(class, m, n, k),
+            || tiles(class).square,
+            || {
+                let product = tuned::product(Family::Matmul, layout, [m, n, k], [0, 0]);
+                Product { accumulate: out.accumulate, stride_column: (stride, column), ..product }
+            },
+        ),
     };
     let vec = a1.is_multiple_of(4) && b1.is_multiple_of(4);
     let splits = if stride == n { splits(tiles(class).fill, tile, m, n, k).max(least_splits(class, k)) } else { 1 };
@@ -342,13 +348,19 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         Some((units, _)) => (Family::RosaLinearCoop, units.tiles()),
         None => (Family::RosaLinear, if lanes.is_some() { &[][..] } else { tiles(device.caps().class).square }),
     };
-    let tile = tuned::tile(device, others, tile, || {
-        let formats = [coop::format(x), w.format() as u32];
-        let mut product = tuned::product(family, layout, [m, n, k], formats, (stride, column), &out);
-        (product.key.sparse, product.key.low_rank) = (sparse.is_some(), fused.low_rank.is_some());
-        let nnz = sparse.map_or(0, |(index, _)| index.nnz());
-        Product { rank: params.rank as usize, nnz, bias: fused.bias.is_some(), ..product }
-    });
+    let tile = tuned::choose(
+        device,
+        tile,
+        || others,
+        || {
+            let formats = [coop::format(x), w.format() as u32];
+            let mut product = tuned::product(family, layout, [m, n, k], formats);
+            (product.key.sparse, product.key.low_rank) = (sparse.is_some(), fused.low_rank.is_some());
+            let nnz = sparse.map_or(0, |(index, _)| index.nnz());
+            let (rank, bias, accumulate) = (params.rank as usize, fused.bias.is_some(), out.accumulate);
+            Product { rank, nnz, bias, accumulate, stride_column: (stride, column), ..product }
+        },
+    );
     let variant = RosaVariant {
         layout,
         vec,

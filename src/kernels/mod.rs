@@ -8,6 +8,7 @@ pub mod attention;
 pub mod attention_coop;
 pub mod attention_decode;
 pub mod attention_simd;
+mod attention_way;
 pub mod coop;
 pub mod decode;
 pub mod dropout;

@@ -139,6 +139,11 @@ impl Sampling {
         }
     }
 
+    /// As many tokens at a time, with every number of threads a four and of loads in flight.
+    pub(super) fn all(&self) -> impl Iterator<Item = Sampling> {
+        LANES.iter().flat_map(|&lanes| UNROLLS.map(|unroll| Sampling { lanes, unroll, ..*self }))
+    }
+
     fn spec(&self) -> KernelSpec {
         KernelSpec::new(&SDDMM_ROWS, [("HALF", self.half.into()), ("LANES", self.lanes), ("UNROLL", self.unroll)])
     }
@@ -158,7 +163,7 @@ fn element(half: bool) -> usize {
 }
 
 fn copies_bytes(half: bool, tokens: usize, index: &SparseIndex) -> f64 {
-    (index.rows() + index.cols()) as f64 * (tokens.next_multiple_of(TOKENS) * element(half)) as f64
+    (index.rows() + index.cols()) as f64 * row(half, tokens)
 }
 
 /// Rates of a class of devices, of which only the ratios matter.
@@ -182,10 +187,17 @@ const DISCRETE: Rates =
 const INTEGRATED: Rates =
     Rates { units: 10e12, plain: 4e12, sampled: 0.3e12, copied: 0.15e12, launch: 10e-6, start: 30e-6 };
 
-/// Whether sampling should take less time than the masked product; `operands` are the bytes of dY and X.
+/// Whether this mask can be sampled here: its columns can be told, and a copy fits into a binding.
+pub(super) fn can(device: &Device, tokens: usize, index: &SparseIndex) -> bool {
+    let (caps, half) = (device.caps(), device.precision() == Precision::F16);
+    let largest = index.rows().max(index.cols()) as f64 * row(half, tokens);
+    Fours::fit(index.cols()) && largest <= caps.max_binding.min(caps.max_buffer) as f64
+}
+
+/// Whether sampling should take less time than the masked product, by the rates of the device's class; `operands` are the bytes
+/// of dY and X.
 pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex, operands: u64) -> bool {
-    let caps = device.caps();
-    let rates = match caps.class {
+    let rates = match device.caps().class {
         DeviceClass::Integrated => &INTEGRATED,
         _ => &DISCRETE,
     };
@@ -195,12 +207,15 @@ pub(super) fn pays(device: &Device, tokens: usize, index: &SparseIndex, operands
     let flops = 2.0 * (m * n) as f64 * tokens as f64;
     let tile = rates.start + flops / if units { rates.units } else { rates.plain };
 
-    let row = (tokens.next_multiple_of(TOKENS) * element(half)) as f64;
     let copies = copies_bytes(half, tokens, index) + operands as f64;
     // a four reads a row of dY too
-    let sampled = 2.0 * rates.launch + 1.25 * index.nnz() as f64 * row / rates.sampled + copies / rates.copied;
-    let largest = m.max(n) as f64 * row;
-    Fours::fit(n) && largest <= caps.max_binding.min(caps.max_buffer) as f64 && sampled < tile
+    let sampled = 1.25 * index.nnz() as f64 * row(half, tokens) / rates.sampled;
+    2.0 * rates.launch + sampled + copies / rates.copied < tile
+}
+
+/// Bytes of a row of a copy.
+fn row(half: bool, tokens: usize) -> f64 {
+    (tokens.next_multiple_of(TOKENS) * element(half)) as f64
 }
 
 /// Copies and samples slice by slice. Shapes are the caller's to check; there are entries, and tokens.

@@ -1,10 +1,12 @@
 //! The sparse adapter on the device: its index, and its gradient at the mask (SDDMM).
 
-use super::matmul::masked_product;
+use super::matmul::{Layout, masked_product};
 use super::sampled::{self, Fours, Sampling};
-use super::{kernel, launch};
+use super::tuned::{self, Choice};
+use super::{coop, kernel, launch};
 use crate::csr::CsrPattern;
 use crate::device::spec::{read, write};
+use crate::device::tiles::{Family, Product, TileId};
 use crate::device::{Cost, Device, DeviceClass, Grid, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Tensor};
@@ -208,17 +210,59 @@ pub enum SddmmWay {
     Tile,
 }
 
+/// The same with all that there is to choose.
+#[derive(Clone, Copy)]
+enum Way {
+    Tile,
+    Sampled(Sampling),
+}
+
+impl Way {
+    /// What was measured to be the fastest, or what should be.
+    fn choose(dy: &Tensor, x: &Tensor, index: &SparseIndex) -> Result<Way> {
+        let (device, (tokens, _)) = (dy.device(), dy.dims2("sddmm")?);
+        if !sampled::can(device, tokens, index) {
+            return Ok(Way::Tile);
+        }
+        let sampling = Sampling::choose(device, tokens, index);
+        let pays = sampled::pays(device, tokens, index, dy.slice().len + x.slice().len);
+        let own = if pays { Way::Sampled(sampling) } else { Way::Tile };
+        let all = || sampling.all().map(Way::Sampled).chain([Way::Tile]).collect::<Vec<_>>();
+        Ok(tuned::choose(device, own, all, || {
+            let shape = [index.rows(), index.cols(), tokens];
+            let mut product = tuned::product(Family::Sddmm, Layout::Tn, shape, [dy, x].map(coop::format));
+            product.key.count = index.nnz();
+            Product { key: product.key.rounded(), nnz: index.nnz(), accumulate: true, ..product }
+        }))
+    }
+}
+
+impl Choice for Way {
+    fn id(&self) -> TileId {
+        match self {
+            Way::Tile => [0; 7],
+            Way::Sampled(s) => [1, s.lanes, s.unroll, 0, 0, 0, 0],
+        }
+    }
+}
+
 /// `ds [nnz] += Σ_t dY[t, row] · X[t, col]` at the mask: dY `[tokens, rows]`, X `[tokens, cols]`, in the way that should
 /// take less time. Software renderers always make the entries: arithmetic is what costs there.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn sddmm(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &Tensor) -> Result<()> {
-    let (tokens, _) = dy.dims2("sddmm")?;
-    let operands = dy.slice().len + x.slice().len;
-    let samples =
-        ds.device().caps().class == DeviceClass::Software || sampled::pays(ds.device(), tokens, index, operands);
-    sddmm_by(if samples { SddmmWay::Sampled } else { SddmmWay::Tile }, dy, x, index, ds)
+    if ds.device().caps().class == DeviceClass::Software {
+        return sddmm_by(SddmmWay::Sampled, dy, x, index, ds);
+    }
+    let tokens = fitting(dy, x, index, ds)?;
+    if index.nnz() == 0 || tokens == 0 {
+        return Ok(());
+    }
+    match Way::choose(dy, x, index)? {
+        Way::Tile => masked_product(dy, x, index, ds),
+        Way::Sampled(sampling) => sampled::run(sampling, dy, x, index, ds),
+    }
 }
 
 /// [`sddmm`] in a way of the caller's choice.

@@ -1,52 +1,67 @@
 //! The one place where products learn of tiles that were measured on the device ([`crate::device::tiles`]).
 
-use super::matmul::{Layout, Out};
+use super::matmul::Layout;
 use super::tile::Tile;
 use crate::device::Device;
 use crate::device::tiles::{Family, Product, ProductKey, TileId};
 
-impl Tile {
+/// What a product can be made in one of several of.
+pub(super) trait Choice: Copy {
+    /// Tells it from the others of its product.
+    fn id(&self) -> TileId;
+}
+
+impl Choice for Tile {
     fn id(&self) -> TileId {
         let Tile { bm, bn, bk, tm, tn, unroll, prefetch } = *self;
         [bm, bn, bk, tm, tn, unroll, prefetch]
     }
 }
 
-/// A product whose output is `[m, n]` at `stride_column`; nothing fused.
-pub(super) fn product(
-    family: Family,
-    layout: Layout,
-    [m, n, k]: [usize; 3],
-    formats: [u32; 2],
-    stride_column: (usize, usize),
-    out: &Out<'_>,
-) -> Product {
-    let key = ProductKey { family, layout: layout as u32, m, n, k, formats, sparse: false, low_rank: false }.rounded();
-    let (shape, accumulate) = ([m, n, k], out.accumulate);
-    Product { key, shape, stride_column, rank: 0, nnz: 0, bias: false, accumulate, tiles: Vec::new(), launches: 1 }
+/// A product whose output is `[m, n]` by itself; nothing fused.
+pub(super) fn product(family: Family, layout: Layout, [m, n, k]: [usize; 3], formats: [u32; 2]) -> Product {
+    let (sparse, low_rank, count, span) = (false, false, 0, 0);
+    let key = ProductKey { family, layout: layout as u32, m, n, k, formats, sparse, low_rank, count, span }.rounded();
+    let (shape, stride_column) = ([m, n, k], (n, 0));
+    let (bias, accumulate) = (false, false);
+    Product { key, shape, stride_column, rank: 0, nnz: 0, bias, accumulate, tiles: Vec::new(), launches: 1 }
 }
 
-/// The tile that was measured to be the fastest of `tiles` for a product, else `own`, which the device's class has for it.
+/// What was measured to be the fastest of `all` for a product, else `own`, which the device's class has for it.
 ///
-/// All of `tiles` can make every product that one of them can. A product whose own tile is none of them (few rows, few
-/// columns) keeps that.
-pub(super) fn tile(device: &Device, tiles: &[Tile], own: Tile, product: impl FnOnce() -> Product) -> Tile {
-    if !device.asks_for_products() || tiles.len() < 2 || !tiles.contains(&own) {
+/// All of them can make every product that one of them can. A product whose own is none of them (few rows, few columns) keeps
+/// that.
+pub(super) fn choose<C: Choice, All: AsRef<[C]>>(
+    device: &Device,
+    own: C,
+    all: impl FnOnce() -> All,
+    product: impl FnOnce() -> Product,
+) -> C {
+    if !device.asks_for_products() {
         return own;
     }
-    let others = tiles.iter().filter(|t| **t != own);
-    let ids = std::iter::once(&own).chain(others).map(Tile::id).collect();
-    let found = device.tile_of(Product { tiles: ids, ..product() });
-    found.and_then(|id| tiles.iter().find(|t| t.id() == id).copied()).unwrap_or(own)
+    let all = all();
+    let all = all.as_ref();
+    let (mut tiles, others): (Vec<TileId>, Vec<_>) = all.iter().map(C::id).partition(|id| *id == own.id());
+    if tiles.is_empty() || others.is_empty() {
+        return own;
+    }
+    tiles.extend(others);
+    let found = device.tile_of(Product { tiles, ..product() });
+    found.and_then(|id| all.iter().find(|c| c.id() == id).copied()).unwrap_or(own)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::csr::CsrPattern;
     use crate::device::dry::DryBackend;
     use crate::device::tiles::TileTable;
     use crate::device::{Caps, Device, Feature, KernelSpec, Precision};
     use crate::dtype::DType;
+    use crate::kernels::To;
+    use crate::kernels::attention::{AttentionShape, Ranges, Saved, attention_backward, attention_forward};
     use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+    use crate::kernels::sparse::{SparseIndex, sddmm};
     use crate::tensor::{Tensor, Weight, WeightFormat};
 
     fn device(units: bool) -> Device {
@@ -113,6 +128,49 @@ mod tests {
         device.note_products(false).iter().for_each(|p| table.set(p.key, [u32::MAX; 7]));
         device.set_tiles(table);
         assert_eq!(launched(&device, 4096), own);
+    }
+
+    /// Attention over 4 heads of 64 in both directions, and dS.
+    fn launched_otherwise(device: &Device) -> Vec<KernelSpec> {
+        let (heads, head_dim, tokens) = (4, 64, 1024);
+        let shape = AttentionShape { heads, kv_heads: heads, head_dim, scale: 1.0, softcap: None, span: None };
+        let wide = || Tensor::empty(device, &[tokens, heads * head_dim], "test").unwrap();
+        let index = || Tensor::empty(device, &[tokens], "test").unwrap();
+        let (q, k, v, d_out, start, end) = (wide(), wide(), wide(), wide(), index(), index());
+        let seen = Ranges { start: &start, end: &end };
+        let flat: Vec<u64> = (0..600).map(|e| e * 100).collect();
+        let mask = SparseIndex::new(device, &CsrPattern::from_flat(256, 256, &flat).unwrap()).unwrap();
+        let ds = Tensor::empty(device, &[flat.len()], "test").unwrap();
+        device.note_launches(true);
+        let (out, lse) = attention_forward(&q, &k, &v, seen, &shape, To::default(), To::default()).unwrap();
+        let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
+        attention_backward(saved, &d_out, seen, seen, &shape, None).unwrap();
+        sddmm(&d_out, &q, &mask, &ds).unwrap();
+        device.note_launches(false)
+    }
+
+    #[test]
+    fn attention_and_the_sparse_gradient_have_a_choice_too() {
+        for units in [false, true] {
+            let device = device(units);
+            device.note_products(true);
+            let own = launched_otherwise(&device);
+            let products = device.note_products(false);
+            assert_eq!(products.len(), 4, "{products:?}");
+            for product in &products {
+                let mut seen = vec![own.clone()];
+                for tile in &product.tiles[1..] {
+                    device.try_tile(Some((product.key, *tile)));
+                    let now = launched_otherwise(&device);
+                    assert!(!seen.contains(&now), "{product:?} {tile:?}");
+                    seen.push(now);
+                }
+                assert_eq!(seen.len(), product.tiles.len());
+                assert!(seen.len() > 2, "{product:?}");
+            }
+            device.try_tile(None);
+            assert_eq!(launched_otherwise(&device), own);
+        }
     }
 
     #[test]

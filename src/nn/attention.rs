@@ -79,8 +79,9 @@ impl Attention {
             Pass::Prefill(sight, cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);
                 cached.store(layer, k, v)?;
-                let (keys, to) = (sight.of(self.windowed).keys(), To::activation(made_of));
-                Var::constant(attention_forward(q, k, v, keys, &self.shape, to, To::default())?.0)
+                let (seen, to) = (sight.of(self.windowed), To::activation(made_of));
+                let shape = AttentionShape { span: Some(seen.span), ..self.shape };
+                Var::constant(attention_forward(q, k, v, seen.keys(), &shape, to, To::default())?.0)
             }
             Pass::Decode(cached) => {
                 let (q, k, v) = (q.untracked("cache")?, k.untracked("cache")?, v.untracked("cache")?);

@@ -22,9 +22,10 @@ impl DeviceBatch {
         let kv_end: Vec<u32> = (1..=n).collect();
         let q_start: Vec<u32> = (0..n).collect();
         let (starts, ends) = (&batch.segment_start, &batch.segment_end);
+        let span = starts.iter().zip(&kv_end).map(|(start, end)| (end - start) as usize).max().unwrap_or(0);
         let [tokens, positions, keys, kv_start, kv_end, q_start, q_end] =
             upload_all(device, [&batch.tokens, &batch.positions, &batch.keys, starts, &kv_end, &q_start, ends])?;
-        let full = AttentionInputs { kv_start, kv_end, q_start, q_end };
+        let full = AttentionInputs { kv_start, kv_end, q_start, q_end, span };
         let windowed = match window {
             None => full.clone(),
             Some(window) => {
@@ -33,7 +34,7 @@ impl DeviceBatch {
                     (0..n).zip(starts).map(|(t, s)| (*s).max((t + 1).saturating_sub(window))).collect();
                 let end: Vec<u32> = (0..n).zip(ends).map(|(t, e)| (*e).min(t.saturating_add(window))).collect();
                 let [kv_start, q_end] = upload_all(device, [&start, &end])?;
-                AttentionInputs { kv_start, q_end, ..full.clone() }
+                AttentionInputs { kv_start, q_end, span: span.min(window as usize), ..full.clone() }
             }
         };
         let pass = Pass::Segments(Sight { full, windowed });

@@ -200,7 +200,18 @@ mod tests {
         use crate::train::state::SavedTiles;
         let table = |tile: u32| {
             let (family, formats) = (Family::Matmul, [0, 0]);
-            let key = ProductKey { family, layout: 0, m: 64, n: 64, k: 64, formats, sparse: false, low_rank: false };
+            let key = ProductKey {
+                family,
+                layout: 0,
+                m: 64,
+                n: 64,
+                k: 64,
+                formats,
+                sparse: false,
+                low_rank: false,
+                count: 0,
+                span: 0,
+            };
             let mut table = TileTable::default();
             table.set(key, [tile; 7]);
             table

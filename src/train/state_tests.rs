@@ -30,7 +30,7 @@ fn tiles() -> TileTable {
     let (family, formats) = (Family::RosaLinearCoop, [0, 4]);
     let mut table = TileTable::default();
     table.set(
-        ProductKey { family, layout: 1, m: 64, n: 8, k: 96, formats, sparse: true, low_rank: false },
+        ProductKey { family, layout: 1, m: 64, n: 8, k: 96, formats, sparse: true, low_rank: false, count: 0, span: 0 },
         [1, 2, 3, 4, 5, 6, 7],
     );
     table

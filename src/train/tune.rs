@@ -1,18 +1,19 @@
-//! Tiles by measurement: each product of a run, with random operands of its shapes and formats, in each tile that it can have.
-//! The fastest is used from now on, and kept for later runs.
+//! Tiles by measurement: each product of a run, attention and the sparse gradient among them, with random operands of its shapes
+//! and formats, in each tile that it can have. The fastest is used from now on, and kept for later runs.
 //!
 //! Tiles may differ in the order of sums, so one is only taken that makes the same numbers but for rounding, and only if it
 //! is faster by more than measurements differ.
 
+mod jobs;
+
+use crate::cases::Filler;
 use crate::cases::speeds::Job;
-use crate::cases::{Filler, MaskKind};
 use crate::device::dry::DryBackend;
-use crate::device::tiles::{Family, Product, ProductKey, TileId, TileTable, file};
+use crate::device::tiles::{Family, Product, TileId, TileTable, file};
 use crate::device::{Device, Feature, KernelSpec, Slice};
 use crate::error::{Error, Result};
-use crate::kernels::coop::{self, Operand};
-use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
-use crate::tensor::{Element, Tensor, Weight, WeightFormat};
+use crate::tensor::Tensor;
+use jobs::prepare;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,7 @@ pub fn tune(device: &Device, products: &[Product], limit: Duration, cache: Optio
     wanted.sort_by(|a, b| b.flops().total_cmp(&a.flops()));
     let mut fresh = TileTable::default();
     let measured = measure_all(device, &wanted, start + limit, &mut fresh);
+    device.try_tile(None);
 
     let mut all = TileTable::clone(&before);
     all.extend(&fresh);
@@ -127,19 +129,15 @@ fn kernels(dry: &mut Filler, products: &[&Product]) -> Result<Vec<KernelSpec>> {
     let device = dry.device().clone();
     device.note_launches(true);
     for product in products {
-        let (job, _) = prepare(dry, &Product { nnz: product.nnz.min(1), ..(*product).clone() })?;
+        // entries of S make no other kernel; those of dS are part of its key
+        let nnz = if product.key.family == Family::Sddmm { product.nnz } else { product.nnz.min(1) };
+        let (job, _) = prepare(dry, &Product { nnz, ..(*product).clone() })?;
         for tile in &product.tiles {
-            device.set_tiles(only(product.key, *tile));
+            device.try_tile(Some((product.key, *tile)));
             job()?;
         }
     }
     Ok(device.launched_kernels())
-}
-
-fn only(key: ProductKey, tile: TileId) -> TileTable {
-    let mut table = TileTable::default();
-    table.set(key, tile);
-    table
 }
 
 /// The fastest tile of `product`; `None` where there was no time to find out.
@@ -152,7 +150,7 @@ fn fastest(device: &Device, filler: &mut Filler, product: &Product, until: Insta
         if Instant::now() >= until {
             return Ok(None);
         }
-        device.set_tiles(only(product.key, tile));
+        device.try_tile(Some((product.key, tile)));
         device.clear(&out.slice())?;
         let got = match job().and_then(|()| sample(&out)) {
             Err(e @ Error::Kernel { .. }) if tile != own => {
@@ -174,7 +172,7 @@ fn fastest(device: &Device, filler: &mut Filler, product: &Product, until: Insta
     if times.len() < 2 {
         return Ok(Some(own));
     }
-    device.set_tiles(only(product.key, own));
+    device.try_tile(Some((product.key, own)));
     let once = timed(device, &job, 1)?;
     let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
     if once * times.len() as f64 > left {
@@ -187,7 +185,7 @@ fn fastest(device: &Device, filler: &mut Filler, product: &Product, until: Insta
                 // an unfinished round favours nobody: those who had it have one number more
                 return Ok((round > 0).then(|| best(own, &times)));
             }
-            device.set_tiles(only(product.key, *tile));
+            device.try_tile(Some((product.key, *tile)));
             seconds.push(timed(device, &job, together)?);
         }
     }
@@ -239,84 +237,6 @@ fn sample(out: &Tensor) -> Result<Vec<f32>> {
 fn is_near(got: &[f32], want: &[f32]) -> bool {
     let largest = want.iter().fold(0f32, |most, w| most.max(w.abs()));
     got.iter().zip(want).all(|(g, w)| (g - w).abs() <= ROUNDING * largest)
-}
-
-/// A product's operands, what runs it, and where it writes.
-fn prepare(filler: &mut Filler, product: &Product) -> Result<(Job, Tensor)> {
-    let Product { key, shape: [m, n, k], stride_column, rank, nnz, bias, accumulate, .. } = *product;
-    let unknown = || Error::shape("tune", format!("{key:?}"));
-    let layout = [Layout::Nt, Layout::Nn, Layout::Tn].into_iter().find(|l| *l as u32 == key.layout);
-    let layout = layout.ok_or_else(unknown)?;
-    let format = |i: usize| WeightFormat::ALL.into_iter().find(|f| *f as u32 == key.formats[i]).ok_or_else(unknown);
-    // zeros, so that what lies beside the product's columns is the same each time
-    let c = Tensor::zeros(filler.device(), &[m, stride_column.0], "bench")?;
-    let to = c.clone();
-    let a = if layout == Layout::Tn { [k, m] } else { [m, k] };
-    let b = if layout == Layout::Nt { [n, k] } else { [k, n] };
-    let job: Job = match key.family {
-        Family::Matmul => {
-            let (a, b) = (filler.tensor(&a)?, filler.tensor(&b)?);
-            Box::new(move || matmul(layout, &a, &b, out(&c, stride_column, accumulate)).map(drop))
-        }
-        Family::MatmulCoop => {
-            let (a, b) = (Matrix::new(filler, format(0)?, a)?, Matrix::new(filler, format(1)?, b)?);
-            Box::new(move || {
-                let out = out(&c, stride_column, accumulate);
-                coop::matmul(layout, a.operand(), b.operand(), c.device(), out).map(drop)
-            })
-        }
-        Family::RosaLinear | Family::RosaLinearCoop => {
-            let element = if format(0)? == WeightFormat::F16 { Element::F16 } else { Element::F32 };
-            let x = filler.tensor_of(element, &a)?;
-            let w = weight(filler, format(1)?, b)?;
-            let density = nnz as f64 / (b[0] * b[1]).max(1) as f64;
-            let sparse = key.sparse.then(|| filler.mask(MaskKind::Uniform, w.rows(), w.cols(), density)).transpose()?;
-            let v = if layout == Layout::Nt { [n, rank] } else { [rank, n] };
-            let low_rank = key.low_rank.then(|| Ok((filler.tensor(&[m, rank])?, filler.tensor(&v)?))).transpose()?;
-            let bias = bias.then(|| filler.tensor(&[n])).transpose()?;
-            Box::new(move || {
-                let fused = Fused {
-                    sparse: sparse.as_ref().map(|(index, values)| (index, values)),
-                    low_rank: low_rank.as_ref().map(|(u, v)| (u, 0, v)),
-                    bias: bias.as_ref(),
-                };
-                rosa_linear(layout, &x, &w, fused, out(&c, stride_column, accumulate)).map(drop)
-            })
-        }
-    };
-    Ok((job, to))
-}
-
-fn out(c: &Tensor, stride_column: (usize, usize), accumulate: bool) -> Out<'_> {
-    Out { to: Some(c), stride_column: Some(stride_column), accumulate, ..Out::default() }
-}
-
-fn weight(filler: &mut Filler, format: WeightFormat, [rows, cols]: [usize; 2]) -> Result<Weight> {
-    let weight = Weight::empty(filler.device(), format, rows, cols, "bench")?;
-    filler.fill(&weight)?;
-    Ok(weight)
-}
-
-/// An operand on matrix units.
-enum Matrix {
-    Tensor(Tensor),
-    Weight(Weight),
-}
-
-impl Matrix {
-    fn new(filler: &mut Filler, format: WeightFormat, shape: [usize; 2]) -> Result<Matrix> {
-        match format {
-            WeightFormat::F32 => filler.tensor(&shape).map(Matrix::Tensor),
-            other => weight(filler, other, shape).map(Matrix::Weight),
-        }
-    }
-
-    fn operand(&self) -> Operand<'_> {
-        match self {
-            Matrix::Tensor(t) => Operand::Tensor(t),
-            Matrix::Weight(w) => Operand::Weight(w),
-        }
-    }
 }
 
 #[cfg(test)]

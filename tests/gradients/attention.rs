@@ -56,6 +56,7 @@ pub fn check(case: Case) {
         kv_end: index((1..=n as u32).collect()),
         q_start: index((0..n as u32).collect()),
         q_end: index(end),
+        span: window.min(segments.iter().copied().max().unwrap_or(0)),
     };
     let (q_shape, kv_shape) = ([n, heads * head_dim], [n, kv_heads * head_dim]);
     let (q, k, v) = (random(rng, n * q_shape[1]), random(rng, n * kv_shape[1]), random(rng, n * kv_shape[1]));

@@ -218,6 +218,7 @@ fn check_of(element: Element, case: &Case, c: Combination, y: &[f64], reference:
 
     let trains = c.low_rank == Part::Trains || c.sparse == Part::Trains || c.weight || c.sink;
     assert_eq!(var.is_tracked(), c.tracked || trains, "{}", what("tracking"));
+    assert_eq!(x.value.is_shared(), trains, "{}", what("a frozen linear keeps no input"));
     if !var.is_tracked() {
         return best;
     }

@@ -4,11 +4,16 @@ use rugosa::device::dry::DryBackend;
 use rugosa::device::tiles::{Product, TileTable, file};
 use rugosa::device::{Device, DeviceOptions, Feature};
 use rugosa::dtype::DType;
+use rugosa::kernels::To;
+use rugosa::kernels::attention::{AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_forward};
 use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 use rugosa::train::tune::{Tuning, tune};
 use std::time::{Duration, Instant};
+
+/// Of a linear, and passes of attention.
+const PRODUCTS: usize = 3 + 3;
 
 /// A device whose products have tiles to choose from: not made in registers.
 fn device() -> Device {
@@ -33,36 +38,61 @@ fn linear(device: &Device) -> [Tensor; 3] {
     [y, dx, dw]
 }
 
+/// Attention in both directions, with heads that have a choice.
+fn attention(device: &Device) -> [Tensor; 4] {
+    const ENDS: [usize; 2] = [45, 70];
+    let (heads, kv_heads, head_dim, tokens) = (4, 2, 64, ENDS[1]);
+    let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.125, softcap: None, span: Some(ENDS[0]) };
+    let mut rng = Rng::named(4, "tune");
+    let mut up = |heads: usize| {
+        let values: Vec<f32> = (0..tokens * heads * head_dim).map(|_| rng.normal() as f32).collect();
+        Tensor::from_slice(device, &[tokens, heads * head_dim], &values, "test").unwrap()
+    };
+    let (q, k, v, d_out) = (up(heads), up(kv_heads), up(kv_heads), up(heads));
+    let index = |of: fn(usize) -> usize| {
+        let all: Vec<u32> = (0..tokens).map(|t| of(t) as u32).collect();
+        Tensor::from_slice(device, &[tokens], &all, "test").unwrap()
+    };
+    let [first, next] = [index(|t| if t < ENDS[0] { 0 } else { ENDS[0] }), index(|t| t + 1)];
+    let [own, last] = [index(|t| t), index(|t| ENDS[usize::from(t >= ENDS[0])])];
+    let (keys, queries) = (Ranges { start: &first, end: &next }, Ranges { start: &own, end: &last });
+    let (out, lse) = attention_forward(&q, &k, &v, keys, &shape, To::default(), To::default()).unwrap();
+    let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
+    let Gradients { dq, dk, dv } = attention_backward(saved, &d_out, keys, queries, &shape, None).unwrap();
+    [out, dq, dk, dv]
+}
+
+/// Both.
+fn run(device: &Device) -> Vec<Vec<f32>> {
+    linear(device).iter().chain(&attention(device)).map(|t| t.read().unwrap()).collect()
+}
+
 fn products(device: &Device) -> Vec<Product> {
     let dry = Device::new(Box::new(DryBackend::new(device.caps().clone())));
     dry.note_products(true);
-    linear(&dry);
+    run(&dry);
     dry.note_products(false)
-}
-
-fn read(tensors: [Tensor; 3]) -> [Vec<f32>; 3] {
-    tensors.map(|t| t.read().unwrap())
 }
 
 #[test]
 fn products_are_measured_once_and_give_the_same_numbers_but_for_rounding() {
     let device = device();
     let products = products(&device);
-    assert_eq!(products.len(), 3, "{products:?}");
-    let want = read(linear(&device));
+    assert_eq!(products.len(), PRODUCTS, "{products:?}");
+    let want = run(&device);
     let before = device.ledger().in_use();
     let cache = tempfile::tempdir().unwrap();
     let long = Duration::from_secs(60);
 
     let first = tune(&device, &products, long, Some(cache.path())).unwrap();
-    assert_eq!((first.measured, first.known, first.left), (3, 0, 0));
+    assert_eq!((first.measured, first.known, first.left), (PRODUCTS, 0, 0));
     let ledger = device.ledger();
     assert_eq!((ledger.in_use(), ledger.peak()), (before, before), "memory is free again, and not counted");
     let tiles = device.tiles();
     assert!(products.iter().all(|p| tiles.get(&p.key).is_some_and(|tile| p.tiles.contains(&tile))), "{tiles:?}");
 
     let again = tune(&device, &products, long, Some(cache.path())).unwrap();
-    assert_eq!((again.measured, again.known), (0, 3));
+    assert_eq!((again.measured, again.known), (0, PRODUCTS));
     assert_eq!(*device.tiles(), *tiles);
     assert_eq!(file::read(cache.path(), device.caps()), *tiles);
 
@@ -72,7 +102,7 @@ fn products_are_measured_once_and_give_the_same_numbers_but_for_rounding() {
         let mut table = TileTable::default();
         products.iter().for_each(|p| table.set(p.key, p.tiles[i % p.tiles.len()]));
         device.set_tiles(table);
-        for (got, want) in read(linear(&device)).iter().zip(&want) {
+        for (got, want) in run(&device).iter().zip(&want) {
             let largest = want.iter().fold(0f32, |most, w| most.max(w.abs()));
             let worst = got.iter().zip(want).fold(0f32, |most, (g, w)| most.max((g - w).abs()));
             assert!(worst <= 1e-5 * largest, "{worst} of {largest}");
@@ -86,10 +116,10 @@ fn the_time_is_kept() {
     let products = products(&device);
     let cache = tempfile::tempdir().unwrap();
     let none = tune(&device, &products, Duration::ZERO, Some(cache.path())).unwrap();
-    assert_eq!(Tuning { seconds: 0.0, ..none }, Tuning { left: 3, ..Tuning::default() });
+    assert_eq!(Tuning { seconds: 0.0, ..none }, Tuning { left: PRODUCTS, ..Tuning::default() });
     assert!(device.tiles().is_empty() && std::fs::read_dir(cache.path()).unwrap().count() == 0);
     // but for what is under way: a compilation, or one product of these small ones
     let start = Instant::now();
     let few = tune(&device, &products, Duration::from_millis(1), None).unwrap();
-    assert!(few.measured + few.left == 3 && start.elapsed() < Duration::from_secs(20), "{few:?}");
+    assert!(few.measured + few.left == PRODUCTS && start.elapsed() < Duration::from_secs(20), "{few:?}");
 }

@@ -16,6 +16,8 @@ pub struct AttentionInputs {
     /// First query that may see each key, and one past the last.
     pub q_start: Tensor,
     pub q_end: Tensor,
+    /// Keys that a query sees at most.
+    pub span: usize,
 }
 
 impl AttentionInputs {
@@ -51,6 +53,7 @@ pub fn attention(
     shape: AttentionShape,
     out: Element,
 ) -> Result<Var> {
+    let shape = AttentionShape { span: Some(inputs.span), ..shape };
     let (out, lse) =
         attention_forward(&q.value, &k.value, &v.value, inputs.keys(), &shape, To::activation(out), To::default())?;
     let needed = q.is_tracked() || k.is_tracked() || v.is_tracked();

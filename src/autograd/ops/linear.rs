@@ -115,8 +115,13 @@ pub struct Attachment {
 
 impl Attachment {
     fn trains(&self) -> bool {
-        let low_rank = self.low_rank.as_ref().is_some_and(|l| l.a.grad.is_some() || l.b.grad.is_some());
-        low_rank || self.sparse.as_ref().is_some_and(|s| s.values.grad.is_some()) || !self.sinks.is_empty()
+        self.low_rank.as_ref().is_some_and(|l| l.b.grad.is_some()) || self.reads_input()
+    }
+
+    /// Whether some gradient is made of the linear's input.
+    fn reads_input(&self) -> bool {
+        let a = self.low_rank.as_ref().is_some_and(|l| l.a.grad.is_some());
+        a || self.sparse.as_ref().is_some_and(|s| s.values.grad.is_some()) || !self.sinks.is_empty()
     }
 }
 
@@ -170,42 +175,47 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
     drop(b);
 
     let needed = x.is_tracked() || l.weight_grad.is_some() || l.attached.trains();
-    let (x, drops) = (x.clone(), tape.dropout().cloned());
+    // a frozen linear's input is not kept for it
+    let reads = l.weight_grad.is_some() || l.attached.reads_input();
+    let (to, kept, drops) = (x.id(), reads.then(|| x.value.clone()), tape.dropout().cloned());
+    let is_tracked = x.is_tracked();
     Ok(tape.record(y, needed, move |grads, dy| {
-        if let Some(dw) = &l.weight_grad {
-            matmul(Layout::Tn, &dy, &x.value, Out::add_to(dw))?;
+        let x = kept.as_ref();
+        if let Some((dw, x)) = l.weight_grad.as_ref().zip(x) {
+            matmul(Layout::Tn, &dy, x, Out::add_to(dw))?;
         }
-        if !l.attached.sinks.is_empty() {
-            let dw = matmul(Layout::Tn, &dy, &x.value, Out { what: "mask gradients", ..Out::default() })?;
+        if let Some(x) = x.filter(|_| !l.attached.sinks.is_empty()) {
+            let dw = matmul(Layout::Tn, &dy, x, Out { what: "mask gradients", ..Out::default() })?;
             for sink in &l.attached.sinks {
                 sink.to.collect(&dw.rows(sink.first_row, sink.rows, "mask gradients")?)?;
             }
         }
         let sparse = l.attached.sparse.as_ref();
-        if let Some((s, ds)) = sparse.and_then(|s| Some((s, s.values.grad.as_ref()?))) {
-            sddmm(&dy, &x.value, &s.index, ds)?;
+        if let Some((s, ds, x)) = sparse.and_then(|s| Some((s, s.values.grad.as_ref()?, x?))) {
+            sddmm(&dy, x, &s.index, ds)?;
         }
         let (mut v, mut sums) = (None, Sums::default());
         if let (Some(lr), Some(u)) = (&low_rank, &u) {
-            if lr.a.grad.is_some() || x.is_tracked() {
+            if lr.a.grad.is_some() || is_tracked {
                 v = Some(project_blocks(&dy, &lr.b.value, &lr.blocks, To::default())?);
             }
-            let again = match lr.a.grad {
-                Some(_) => self::dropped(drops.as_ref(), &x.value, lr)?,
+            let of_a = lr.a.grad.as_ref().zip(v.as_ref()).zip(x);
+            let again = match of_a {
+                Some((_, x)) => self::dropped(drops.as_ref(), x, lr)?,
                 None => None,
             };
-            let (blocks, x) = (lr.unscaled(out_features), again.as_ref().unwrap_or(&x.value));
-            match (&lr.b.grad, lr.a.grad.as_ref().zip(v.as_ref())) {
-                (Some(db), Some((da, v))) => {
+            let blocks = lr.unscaled(out_features);
+            match (&lr.b.grad, of_a.map(|((da, v), x)| (da, v, again.as_ref().unwrap_or(x)))) {
+                (Some(db), Some((da, v, x))) => {
                     gradients(Gradients { dy: &dy, u, blocks: &blocks, x, v }, db, da, &mut sums)?;
                 }
                 (Some(db), None) => gradient_blocks(&dy, u, &blocks, db, &mut sums)?,
-                (None, Some((da, v))) => gradient_rows(v, x, da, &mut sums)?,
+                (None, Some((da, v, x))) => gradient_rows(v, x, da, &mut sums)?,
                 (None, None) => {}
             }
         }
         sums.finish()?;
-        grads.accumulate(&x, |sum| {
+        grads.accumulate(to, |sum| {
             // dropout's mask lies over V·A alone, so with it that part is a product of its own
             let masked = low_rank.as_ref().zip(v.as_ref()).filter(|(lr, _)| active(drops.as_ref(), lr));
             let fused = Fused {

@@ -74,16 +74,6 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize, e
     let whole = (tokens / segment) as f64 * (segment * (segment + 1)) as f64 / 2.0;
     let rest = (tokens % segment) as f64;
     let pairs = (whole + rest * (rest + 1.0) / 2.0) * wide as f64;
-    let ranges = move |f: &Filler| -> Result<_> {
-        let first = move |t: usize| t / segment * segment;
-        let end = move |t: usize| (first(t) + segment).min(tokens);
-        Ok([
-            f.indices(tokens, first)?,
-            f.indices(tokens, |t| t + 1)?,
-            f.indices(tokens, |t| t)?,
-            f.indices(tokens, end)?,
-        ])
-    };
     let inputs = move |f: &mut Filler| -> Result<_> {
         let mut of = |width: usize| f.tensor_of(element, &[tokens, width]);
         Ok([of(wide)?, of(narrow)?, of(narrow)?])
@@ -94,7 +84,7 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize, e
     let floor = Cost { flops: 4.0 * pairs, bytes: made + given + words(tokens * shape.heads) };
     let forward = speed("attention", &what, floor, move |f| {
         let [q, k, v] = inputs(f)?;
-        let [start, end, ..] = ranges(f)?;
+        let [start, end, ..] = f.segments(tokens, segment)?;
         let (out, lse) = (f.tensor_of(element, &[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
         Ok(Box::new(move || {
             let keys = Ranges { start: &start, end: &end };
@@ -105,7 +95,7 @@ fn attention_rows(model: &str, c: &ModelConfig, tokens: usize, segment: usize, e
     let floor = Cost { flops: 10.0 * pairs, bytes };
     let backward = speed("attention_backward", what, floor, move |f| {
         let [q, k, v] = inputs(f)?;
-        let [start, end, first, last] = ranges(f)?;
+        let [start, end, first, last] = f.segments(tokens, segment)?;
         let (out, lse) = (f.tensor_of(element, &[tokens, wide])?, f.tensor(&[tokens, shape.heads])?);
         let keys = Ranges { start: &start, end: &end };
         attention_forward(&q, &k, &v, keys, &shape, To::Into(&out), To::Into(&lse))?;

@@ -170,7 +170,7 @@ mod tests {
         // a right digest makes no file right
         let signed = |json: &str| format!("{}\n{json}", digest(json)).into_bytes();
         let device = serde_json::to_string(&caps.identity()).unwrap();
-        let row = r#"{"product":{"family":"matmul","layout":0,"m":1,"n":1,"k":1,"formats":[0,0],"sparse":false,"low_rank":false},"tile":[1,1,1,1,1,1,1]}"#;
+        let row = r#"{"product":{"family":"matmul","layout":0,"m":1,"n":1,"k":1,"formats":[0,0],"sparse":false,"low_rank":false,"count":0,"span":0},"tile":[1,1,1,1,1,1,1]}"#;
         assert_eq!(rows(&signed(&format!(r#"{{"device":{device},"tiles":[{row}]}}"#))), 1);
         let other = |from: &str, to: &str| format!(r#"{{"device":{device},"tiles":[{}]}}"#, row.replace(from, to));
         for json in [
