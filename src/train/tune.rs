@@ -189,20 +189,24 @@ fn fastest(device: &Device, filler: &mut Filler, product: &Product, until: Insta
             seconds.push(timed(device, &job, together)?);
         }
     }
+    for (tile, seconds) in &times {
+        let (family, layout, shape) = (product.key.family, product.key.layout, product.shape);
+        tracing::debug!("{family:?} {layout} {shape:?} in {tile:?}: {:.1} us", 1e6 * median(seconds));
+    }
     Ok(Some(best(own, &times)))
 }
 
 /// The tile with the least median, if that is less by enough than that of `own`.
 fn best(own: TileId, times: &[(TileId, Vec<f64>)]) -> TileId {
-    let median = |seconds: &[f64]| {
-        let mut sorted = seconds.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
-    };
-    let medians: Vec<_> = times.iter().map(|(tile, seconds)| (*tile, median(seconds))).collect();
-    let of_own = medians.iter().find(|(tile, _)| *tile == own).map_or(f64::INFINITY, |m| m.1);
-    let least = medians.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    least.filter(|(_, seconds)| *seconds < BETTER * of_own).map_or(own, |(tile, _)| *tile)
+    let of_own = times.iter().find(|(tile, _)| *tile == own).map_or(f64::INFINITY, |t| median(&t.1));
+    let least = times.iter().map(|(tile, seconds)| (*tile, median(seconds))).min_by(|a, b| a.1.total_cmp(&b.1));
+    least.filter(|(_, seconds)| *seconds < BETTER * of_own).map_or(own, |(tile, _)| tile)
+}
+
+fn median(seconds: &[f64]) -> f64 {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
 }
 
 /// Seconds of one of `n` runs: in kernels where the device has a clock, else by ours, with a wait at the end of all.
