@@ -12,8 +12,8 @@
 // kept, so the sparse gradient costs what a dense product does and no dense gradient reaches memory.
 //
 // Tiles: a workgroup makes BM × BN outputs, BK of k at a time; a thread TM × TN of them. TM, TN, BM, BN, BK are
-// multiples of 4. VEC = 1: the contiguous length of every operand is a multiple of 4. One writer an output, and a fixed
-// order of summation; with SPLITS > 1 each part of k writes its own copy of C, to be summed by `sum_parts`.
+// multiples of 4. VEC = 1: the contiguous length of every operand is a multiple of 4; 2: those of the low-rank part and
+// of the output are too. One writer an output, and a fixed order of summation; with SPLITS > 1 each part of k writes its own copy of C, to be summed by `sum_parts`.
 {% include "lib/grid.wgsl" %}
 {% set THREADS_M = BM // TM %}
 {% set THREADS_N = BN // TN %}
@@ -26,6 +26,7 @@
 {% set PREFETCH = PREFETCH if WHOLE else 0 %}
 {% set ITEMS_A = PM * PK // THREADS %}
 {% set ITEMS_B = PN * PK // THREADS %}
+{% set FOURS = "vec4<f32>" if VEC == 2 else "f32" %}
 
 {% include "lib/product.wgsl" %}
 
@@ -34,10 +35,10 @@
 @group(0) @binding(1) var<storage, read> w: array<{{ "vec4<f32>" if VEC and WFMT == 0 else "f32" if WFMT == 0 else "u32" }}>; // [w_rows, w_cols]
 @group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
 @group(0) @binding(3) var<storage, read> s_values: array<f32>; // [nnz], in the order of the positions
-@group(0) @binding(4) var<storage, read> u: array<f32>;        // [m, u_stride]: U or V
-@group(0) @binding(5) var<storage, read> v: array<f32>;        // NT: B [n, rank]; NN: A [rank, n]
+@group(0) @binding(4) var<storage, read> u: array<{{ FOURS }}>; // [m, u_stride]: U or V
+@group(0) @binding(5) var<storage, read> v: array<{{ FOURS }}>; // NT: B [n, rank]; NN: A [rank, n]
 @group(0) @binding(6) var<storage, read> bias: array<f32>;     // [n]
-@group(0) @binding(7) var<storage, read_write> c: array<f32>;  // [m, c_stride]
+@group(0) @binding(7) var<storage, read_write> c: array<{{ FOURS }}>; // [m, c_stride]
 @group(0) @binding(8) var<uniform> p: Params;
 {% include "lib/weight.wgsl" %}
 {% elif MASKED %}
@@ -47,7 +48,7 @@
 @group(0) @binding(4) var<uniform> p: Params;
 {% else %}
 @group(0) @binding(1) var<storage, read> b: array<{{ "vec4<f32>" if VEC else "f32" }}>; // NT: [n, k]; NN and TN: [k, n]
-@group(0) @binding(2) var<storage, read_write> c: array<f32>;  // [splits, m, c_stride]
+@group(0) @binding(2) var<storage, read_write> c: array<{{ FOURS }}>; // [splits, m, c_stride]
 @group(0) @binding(3) var<uniform> p: Params;
 {% endif %}
 
@@ -96,6 +97,21 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
     return out;
 }
 
+{% if FUSED and LOWRANK and VEC == 2 %}
+// four neighbours of a row of U or V, and of B or A; zeros outside
+fn u4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
+    var out = vec4<f32>();
+    if (row < rows && col < cols) { out = u[(row * p.u_stride + p.u_column + col) >> 2u]; }
+    return out;
+}
+
+fn v4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
+    var out = vec4<f32>();
+    if (row < rows && col < cols) { out = v[(row * cols + col) >> 2u]; }
+    return out;
+}
+{% endif %}
+
 // A tile that is transposed on its way in: a thread has four rows of four of k. Neighbours differ in k first, so that what
 // they load lies in whole sectors of memory; what they write would then meet in few banks, since rows of the tile are
 // multiples of 128 bytes. So row k has its vectors in another order, vector i at i ^ turn(k), where the tile is wide enough.
@@ -105,16 +121,16 @@ fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
 {% if turn %}({{ i }} ^ ((({{ k }}) >> 1u) & 6u)){% else %}{{ i }}{% endif %}
 {% endmacro %}
 
-{% macro transposed(tile, width, turn, load, at, k, extent) %}
+{% macro transposed(tile, width, turn, load, at, k, extent, length="p.k") %}
         {
             let pk = i % {{ PK }}u;
             let pr = i / {{ PK }}u;
             let row = {{ at }} + pr * 4u;
             let col = {{ k }} + pk * 4u;
-            let r0 = {{ load }}(row, col, {{ extent }}, p.k);
-            let r1 = {{ load }}(row + 1u, col, {{ extent }}, p.k);
-            let r2 = {{ load }}(row + 2u, col, {{ extent }}, p.k);
-            let r3 = {{ load }}(row + 3u, col, {{ extent }}, p.k);
+            let r0 = {{ load }}(row, col, {{ extent }}, {{ length }});
+            let r1 = {{ load }}(row + 1u, col, {{ extent }}, {{ length }});
+            let r2 = {{ load }}(row + 2u, col, {{ extent }}, {{ length }});
+            let r3 = {{ load }}(row + 3u, col, {{ extent }}, {{ length }});
             let to = pk * 4u * {{ width }}u + {{ turned(turn, "pr", "pk << 2u") }};
             {{ tile }}[to] = vec4<f32>(r0.x, r1.x, r2.x, r3.x);
             {{ tile }}[to + {{ width }}u] = vec4<f32>(r0.y, r1.y, r2.y, r3.y);
@@ -323,6 +339,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if FUSED and LOWRANK %}
     // of a product in parts, the first adds it
     for (var k0 = select(p.rank, 0u, part == 0u); k0 < p.rank; k0 += {{ BK }}u) {
+{% if VEC == 2 %}
+        for (var i = lid; i < {{ PM * PK }}u; i += {{ THREADS }}u)
+{{ transposed("tile_a", PM, TURN_A, "u4", "m0", "k0", "p.m", "p.rank") }}
+{% if LAYOUT == 0 %}
+        for (var i = lid; i < {{ PN * PK }}u; i += {{ THREADS }}u)
+{{ transposed("tile_b", PN, TURN_B, "v4", "n0", "k0", "p.n", "p.rank") }}
+{% else %}
+        for (var i = lid; i < {{ BK * PN }}u; i += {{ THREADS }}u) {
+            tile_b[i] = v4(k0 + i / {{ PN }}u, n0 + (i % {{ PN }}u) * 4u, p.rank, p.n);
+        }
+{% endif %}
+{% else %}
         for (var i = lid; i < {{ BK * PM }}u; i += {{ THREADS }}u) {
             let line = i / {{ PM }}u;
             let vector = i % {{ PM }}u;
@@ -359,6 +387,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             }
             tile_b[line * {{ PN }}u + {{ turned(TURN_B, "vector", "line") }}] = t;
         }
+{% endif %}
         workgroupBarrier();
 {{ compute() }}
         workgroupBarrier();
@@ -415,6 +444,20 @@ fn store_row(c_part: u32, row: u32, col: u32{% for j in range(TN // 4) %}, v{{ j
 {% endfor %}
 }
 
+{% if VEC == 2 %}
+fn store4(at: u32, col: u32, value: vec4<f32>) {
+    if (col >= p.n) { return; }
+    let to = (at + col) >> 2u;
+    var out = value * p.scale;
+{% if FUSED and BIAS %}
+    out += vec4<f32>(bias[col], bias[col + 1u], bias[col + 2u], bias[col + 3u]);
+{% endif %}
+{% if ACCUMULATE %}
+    out += c[to];
+{% endif %}
+    c[to] = out;
+}
+{% else %}
 fn store4(at: u32, col: u32, value: vec4<f32>) {
     if (col < p.n) { store1(at, col, value.x); }
     if (col + 1u < p.n) { store1(at, col + 1u, value.y); }
@@ -432,6 +475,8 @@ fn store1(at: u32, col: u32, value: f32) {
 {% endif %}
     c[at + col] = out;
 }
+
+{% endif %}
 
 {% endif %}
 

@@ -127,6 +127,7 @@ pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
 
 const LINEAR: &[&Kernel] = &[
     &decode::DECODE,
+    &decode::DECODE_F32,
     &matmul::MATMUL,
     &matmul::ROSA_LINEAR,
     &matmul::SDDMM_TILE,

@@ -6,7 +6,7 @@ use crate::device::Precision;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP, operands};
-use crate::kernels::decode::DECODE;
+use crate::kernels::decode::{DECODE, DECODE_F32};
 use crate::kernels::matmul::{Fused, Layout, MATMUL, Out, ROSA_LINEAR, SDDMM_TILE, matmul, rosa_linear};
 use crate::kernels::parts::SUM_PARTS;
 use crate::kernels::sampled::{SDDMM_ROWS, Sampling, TRANSPOSE};
@@ -22,7 +22,16 @@ const PRODUCT: Op = Op {
 };
 const FUSED: Op = Op {
     name: "rosa_linear",
-    kernels: &[&ROSA_LINEAR, &ROSA_LINEAR_SIMD, &ROSA_LINEAR_COOP, &DECODE, &DENSIFY, &SPARSE_ADD, &SUM_PARTS],
+    kernels: &[
+        &ROSA_LINEAR,
+        &ROSA_LINEAR_SIMD,
+        &ROSA_LINEAR_COOP,
+        &DECODE,
+        &DECODE_F32,
+        &DENSIFY,
+        &SPARSE_ADD,
+        &SUM_PARTS,
+    ],
     why: "a sum of k + rank products, the weight as its format stores it: 4√n + 2 units of the sum of magnitudes",
 };
 const SAMPLED_OP: Op = Op {
@@ -79,6 +88,13 @@ const NARROW: [(Layout, Linear); 4] = [
     (Layout::Nn, Linear { tokens: 6104, out: 40, inn: 192, rank: 8, density: 0.05 }),
 ];
 
+/// Many tokens, for which W + S is decoded before the product where it costs, and few outputs of a long k, which is split.
+const MANY: Linear = Linear { tokens: 770, out: 36, inn: 64, rank: 4, density: 0.1 };
+const LONG: [(Layout, Linear); 2] = [
+    (Layout::Nt, Linear { tokens: 70, out: 40, inn: 640, rank: 4, density: 0.05 }),
+    (Layout::Nn, Linear { tokens: 70, out: 640, inn: 40, rank: 4, density: 0.05 }),
+];
+
 /// Where the entries of a mask lie.
 #[derive(Clone, Copy, Debug)]
 enum Mask {
@@ -132,10 +148,13 @@ pub(super) fn rows() -> Vec<Row> {
             }
         }
     }
-    for (dtype, (layout, linear)) in DTYPES.into_iter().flat_map(|d| NARROW.map(|n| (d, n))) {
+    let narrow = NARROW.map(|n| (Level::Full, n));
+    let many = [Layout::Nt, Layout::Nn].map(|layout| (Level::Quick, (layout, MANY)));
+    let others: Vec<_> = narrow.into_iter().chain(many).chain(LONG.map(|n| (Level::Quick, n))).collect();
+    for (dtype, (level, (layout, linear))) in DTYPES.into_iter().flat_map(|d| others.iter().map(move |n| (d, *n))) {
         let Linear { tokens, out, inn, .. } = linear.of(dtype);
         let what = format!("{layout:?} {dtype} [{tokens}, {inn}] W [{out}, {inn}] sparse low-rank");
-        rows.push(FUSED.row(Level::Full, what, move |t| fused(t, layout, dtype, linear.of(dtype), true, true)));
+        rows.push(FUSED.row(level, what, move |t| fused(t, layout, dtype, linear.of(dtype), true, true)));
     }
     for (i, &linear) in LINEARS.iter().enumerate() {
         let what = format!("[{}, {}] x [{}, {}]", linear.tokens, linear.out, linear.tokens, linear.inn);
@@ -243,12 +262,17 @@ fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: boo
     let (cols_in, cols_out) = if forward { (k, n) } else { (n, k) };
     let at = |l: usize, j: usize| if forward { j * k + l } else { l * k + j };
     let factor_at = |l: usize, j: usize| if forward { j * r + l } else { l * k + j };
-    // U is columns 2.. of a wider tensor
-    let (x, u) = (t.random(tokens * cols_in), t.random(tokens * (r + 3)));
-    let (factor, start) = (t.random(r * cols_out), t.random(if forward { n } else { tokens * k }));
+    // U is some columns of a wider tensor, which can be read four elements at a time, or not
+    let (column, wide) = if sparse && r.is_multiple_of(4) { (4, r + 8) } else { (2, r + 3) };
+    let (x, u) = (t.random(tokens * cols_in), t.random(tokens * wide));
+    let (factor, mut start) = (t.random(r * cols_out), t.random(if forward { n } else { tokens * k }));
+    let has_bias = forward && tokens % 2 == 1; // without one a long sum can be made in parts
+    if forward && !has_bias {
+        start.fill(0.0);
+    }
     let want = (0..tokens * cols_out).map(|i| {
         let (row, j) = (i / cols_out, i % cols_out);
-        // forward there is a bias, backward something to add to
+        // forward there may be a bias, backward something to add to
         let mut e = Exact::of(f64::from(start[if forward { j } else { i }]));
         for l in 0..cols_in {
             let x = f64::from(x[row * cols_in + l]);
@@ -257,17 +281,17 @@ fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: boo
         }
         e.terms += cols_in;
         if low_rank {
-            (0..r).for_each(|l| e.add(f64::from(u[row * (r + 3) + 2 + l]) * f64::from(factor[factor_at(l, j)])));
+            (0..r).for_each(|l| e.add(f64::from(u[row * wide + column + l]) * f64::from(factor[factor_at(l, j)])));
         }
         e
     });
     let want: Vec<Exact> = want.collect();
-    let (tx, tu) = (t.up(&[tokens, cols_in], &x)?, t.up(&[tokens, r + 3], &u)?);
+    let (tx, tu) = (t.up(&[tokens, cols_in], &x)?, t.up(&[tokens, wide], &u)?);
     let factor = t.up(&if forward { [n, r] } else { [r, k] }, &factor)?;
-    let bias = if forward { Some(t.up(&[n], &start)?) } else { None };
+    let bias = if has_bias { Some(t.up(&[n], &start)?) } else { None };
     let fused = Fused {
         sparse: sparse.then_some((&index, &s_values)),
-        low_rank: low_rank.then_some((&tu, 2, &factor)),
+        low_rank: low_rank.then_some((&tu, column, &factor)),
         bias: bias.as_ref(),
     };
     // operands of f16 are what matrix units make of them anyway

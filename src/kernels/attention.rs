@@ -178,8 +178,9 @@ pub fn variants() -> Vec<KernelSpec> {
         for pairs in [false, true] {
             all.push(DeltaWay { shared: false, out16: false, round: false, pairs }.spec(head_dim));
         }
-        for (tile, softcap) in Tile::all(head_dim).into_iter().flat_map(|tile| [(tile, false), (tile, true)]) {
-            all.extend(Pass::ALL.map(|pass| tile.spec(pass, head_dim, softcap)));
+        for pass in Pass::ALL {
+            let tiles = Tile::all(pass, head_dim);
+            all.extend(tiles.iter().flat_map(|t| [false, true].map(|softcap| t.spec(pass, head_dim, softcap))));
         }
     }
     all

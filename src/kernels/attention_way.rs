@@ -22,11 +22,12 @@ const fn tile(nx: u32, ny: u32, tm: u32, tn: u32, unroll: u32) -> Tile {
     Tile { nx, ny, tm, tn, unroll }
 }
 
-/// Of GPUs, and of software renderers; those of heads wider than 128 are the second of each.
+/// Of GPUs, and of software renderers; those of heads wider than 128 are the second of each. Keys and values, which have
+/// twice the sums, take it for every head on a GPU (BENCHMARKS.md, "Plain kernels").
 const OF_GPUS: [Tile; 2] = [tile(8, 16, 4, 4, 4), tile(16, 8, 4, 4, 2)];
 const OF_SOFTWARE: [Tile; 2] = [tile(4, 4, 8, 8, 1), tile(8, 4, 8, 4, 1)];
-/// What a device may be faster with: fewer threads, fewer of them along rows, more rows a thread.
-const OTHERS: [Tile; 3] = [tile(8, 8, 4, 4, 4), tile(16, 8, 4, 4, 2), tile(8, 8, 8, 4, 2)];
+/// What a device may be faster with.
+const OTHERS: [Tile; 3] = [tile(8, 16, 4, 4, 4), tile(8, 8, 4, 4, 4), tile(16, 8, 4, 4, 2)];
 
 /// Heads, in elements, for whose blocks there is a choice: those of most models. Each block of each is a kernel to validate.
 pub(super) const CHOICE: [usize; 5] = [64, 80, 96, 128, 256];
@@ -34,17 +35,17 @@ pub(super) const CHOICE: [usize; 5] = [64, 80, 96, 128, 256];
 impl Tile {
     /// A thread holds `tm · head_dim / nx` sums, and twice that for keys and values: wide heads get more threads across.
     /// The software renderer wants large tiles a thread, but its compiler's time grows with the square of their text.
-    const fn choose(class: DeviceClass, head_dim: usize) -> Tile {
-        let wide = (head_dim > 128) as usize;
+    const fn choose(class: DeviceClass, pass: Pass, head_dim: usize) -> Tile {
+        let wide = head_dim > 128;
         match class {
-            DeviceClass::Software => OF_SOFTWARE[wide],
-            _ => OF_GPUS[wide],
+            DeviceClass::Software => OF_SOFTWARE[wide as usize],
+            _ => OF_GPUS[(wide || matches!(pass, Pass::KeyValue)) as usize],
         }
     }
 
-    /// Those that heads of this size can have, on any class of device.
-    pub fn all(head_dim: usize) -> Vec<Tile> {
-        let own = [DeviceClass::Software, DeviceClass::Discrete].map(|class| Tile::choose(class, head_dim));
+    /// Those that a pass over heads of this size can have, on any class of device.
+    pub fn all(pass: Pass, head_dim: usize) -> Vec<Tile> {
+        let own = [DeviceClass::Software, DeviceClass::Discrete].map(|class| Tile::choose(class, pass, head_dim));
         let others = OTHERS.iter().filter(|_| CHOICE.contains(&head_dim));
         let mut all = own.to_vec();
         all.extend(others.filter(|t| own.iter().all(|o| o.id() != t.id())));
@@ -118,8 +119,8 @@ impl Way {
         if let Some(block) = attention_simd::choose(device.caps(), head_dim) {
             return Way::Simd(block);
         }
-        let own = Tile::choose(device.caps().class, head_dim);
-        Way::Plain(tuned::choose(device, own, || Tile::all(head_dim), product))
+        let own = Tile::choose(device.caps().class, pass, head_dim);
+        Way::Plain(tuned::choose(device, own, || Tile::all(pass, head_dim), product))
     }
 
     /// Rows of a workgroup.

@@ -408,8 +408,7 @@ pub fn variants() -> Vec<KernelSpec> {
             for (sparse, low_rank, thin4) in parts.into_iter().chain([(true, true, false), (true, true, true)]) {
                 let [accumulate, tail, bias] = turns();
                 let bias = bias && layout == Layout::Nt;
-                let variant =
-                    RosaVariant { layout, vec: true, accumulate, format, sparse, low_rank, thin4, bias, tile };
+                let variant = RosaVariant { layout, vec: 1, accumulate, format, sparse, low_rank, thin4, bias, tile };
                 all.extend([0, 1].map(|x| rosa_spec(units, &variant, x, if tail { 8 } else { 64 })));
             }
         }

@@ -1,7 +1,7 @@
 //! Dense products in three layouts, and the fused RoSA linear: `shaders/matmul.wgsl`.
 
 use super::parts::in_parts;
-use super::tile::{DISCRETE, INTEGRATED, LONG_K, LONGEST_K, SOFTWARE, Tile, least_splits, splits, tiles};
+use super::tile::{DISCRETE, INTEGRATED, LONG_K, LONGEST_K, SOFTWARE, SPLIT_K, Tile, least_splits, splits, tiles};
 use super::{coop, decode, kernel, launch, simd, tuned};
 
 use crate::device::spec::{read, write};
@@ -157,7 +157,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
         Some(_) => simd::choose(layout, None, m, n),
         None => tuned::choose(
             device,
-            Tile::choose(class, m, n, k),
+            Tile::choose(class, m, n, if stride == n { k } else { 0 }),
             || tiles(class).square,
             || {
                 let product = tuned::product(Family::Matmul, layout, [m, n, k], [0, 0]);
@@ -183,7 +183,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
                 let loads = simd::Loads::choose((device, lanes), (layout, tile), vec, &a.slice(), w);
                 simd::matmul_spec(loads, layout, accumulate, even(n, stride, column), tile)
             }
-            None => matmul_spec(layout, vec, accumulate, tile),
+            None => matmul_spec(layout, fours(vec, [n, stride, column]), accumulate, tile),
         };
         launch(device, &spec, &[a.slice(), b.slice(), to.slice()], &params, groups, cost)
     };
@@ -194,6 +194,12 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
 /// Whether columns of the output can be stored two at a time.
 fn even(n: usize, stride: usize, column: usize) -> bool {
     [n, stride, column].iter().all(|x| x % 2 == 0)
+}
+
+/// The shader's VEC: whether operands are read four elements at a time, and whether the rest is too.
+fn fours(operands: bool, others: impl IntoIterator<Item = usize>) -> u32 {
+    let others = others.into_iter().all(|x| x.is_multiple_of(4));
+    if operands && others { 2 } else { operands.into() }
 }
 
 /// Whether rows of U, V, A and B can be read two elements at a time.
@@ -232,20 +238,22 @@ pub(super) fn masked_product(dy: &Tensor, x: &Tensor, index: &SparseIndex, ds: &
         let bindings = [dy.slice(), x.slice(), index.tensor().slice(), to.slice()];
         let spec = match units {
             Some(on) => coop::sddmm_spec(on, [coop::format(dy), coop::format(x)], tokens, accumulate),
-            None => sddmm_spec(vec, accumulate, tile),
+            None => sddmm_spec(vec.into(), accumulate, tile),
         };
         launch(device, &spec, &bindings, &params, tile.groups(m, n) * splits as u64, cost)
     };
     in_parts(splits, ds, 1.0, true, run)
 }
 
-fn sddmm_spec(vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+fn sddmm_spec(vec: u32, accumulate: bool, tile: Tile) -> KernelSpec {
     let spec = matmul_spec(Layout::Tn, vec, accumulate, tile);
     let consts = spec.consts.into_iter().filter(|c| c.0 != "MASKED").chain([("MASKED", 1)]).collect::<Vec<_>>();
     KernelSpec::new(&SDDMM_TILE, consts)
 }
 
-fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> KernelSpec {
+fn matmul_spec(layout: Layout, vec: u32, accumulate: bool, tile: Tile) -> KernelSpec {
+    // a gradient's rows are stored one by one: with whole vectors the same tile is slower (39 instead of 42 TFLOP/s)
+    let vec = if layout == Layout::Tn { vec.min(1) } else { vec };
     // of the largest tiles; BENCHMARKS.md has what each makes of the others
     let tile = match layout {
         _ if tile.tm != 16 => tile,
@@ -255,7 +263,7 @@ fn matmul_spec(layout: Layout, vec: bool, accumulate: bool, tile: Tile) -> Kerne
     };
     let mut consts = tile.consts();
     let accumulate = u32::from(accumulate);
-    consts.extend([("LAYOUT", layout as u32), ("VEC", vec.into()), ("ACCUMULATE", accumulate)]);
+    consts.extend([("LAYOUT", layout as u32), ("VEC", vec), ("ACCUMULATE", accumulate)]);
     consts.extend([("FUSED", 0), ("MASKED", 0)]);
     KernelSpec::new(&MATMUL, consts)
 }
@@ -306,14 +314,14 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
         .filter(|_| fused.sparse.is_none() || (vec && m > 16));
     let merged = match fused.sparse {
         Some((index, values)) if lanes.is_some() => Some(simd::merged(device, w, index, values)?),
-        sparse if units.is_some() && decode::pays(w, sparse, m) => Some(decode::decoded(w, sparse)?),
-        _ => None,
+        sparse => decode::pays(w, sparse, m, units.is_some()).map(|to| decode::decoded(w, sparse, to)).transpose()?,
     };
     let (w, sparse) = merged.as_ref().map_or((w, fused.sparse), |merged| (merged, None));
+    let can_split = fused.bias.is_none() && stride == n;
     let tile = match (lanes, units) {
         (Some(_), _) => simd::choose(layout, Some(w.format()), m, n),
         (None, Some((_, tile))) => tile,
-        (None, None) => Tile::choose(device.caps().class, m, n, k),
+        (None, None) => Tile::choose(device.caps().class, m, n, if can_split { k } else { 0 }),
     };
     let dummy = device.dummy()?;
     let mut params = MatmulParams {
@@ -361,14 +369,15 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
             Product { rank, nnz, bias, accumulate, stride_column: (stride, column), ..product }
         },
     );
+    let thin = [params.rank, params.u_stride, params.u_column].map(|x| x as usize);
     let variant = RosaVariant {
         layout,
-        vec,
+        vec: fours(vec, [n, stride, column].into_iter().chain(thin)),
         accumulate: out.accumulate,
         format: w.format(),
         sparse: sparse.is_some(),
         low_rank: fused.low_rank.is_some(),
-        thin4: [params.rank, params.u_stride, params.u_column].iter().all(|x| x.is_multiple_of(4)),
+        thin4: thin.iter().all(|x| x.is_multiple_of(4)),
         bias: fused.bias.is_some(),
         tile,
     };
@@ -398,12 +407,13 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     };
     let splits = match (device.caps().class, units) {
         (DeviceClass::Software, _) => least_splits(DeviceClass::Software, k),
-        _ if k < LONG_K => 1,
+        (_, Some(_)) if k < LONG_K => 1,
+        (_, None) if k < SPLIT_K => 1,
         (_, Some(_)) => splits(coop::FILL, tile, m, n, k),
         (class, None) => splits(tiles(class).fill, tile, m, n, k),
     };
     let mut parts = 1;
-    if splits > 1 && fused.bias.is_none() && stride == n {
+    if splits > 1 && can_split {
         let k_per_split = k.div_ceil(splits).next_multiple_of(tile.bk as usize);
         parts = k.div_ceil(k_per_split);
         (params.splits, params.k_per_split) = (parts as u32, k_per_split as u32);
@@ -420,7 +430,8 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
 /// What specialises a fused linear.
 pub(super) struct RosaVariant {
     pub layout: Layout,
-    pub vec: bool,
+    /// What is read and written four elements at a time: nothing (0), operands (1), everything (2).
+    pub vec: u32,
     pub accumulate: bool,
     pub format: WeightFormat,
     pub sparse: bool,
@@ -432,10 +443,13 @@ pub(super) struct RosaVariant {
 }
 
 fn rosa_spec(v: &RosaVariant) -> KernelSpec {
-    let mut consts = v.tile.consts();
+    // of the largest tiles, as above; loads of U, V, A and B one by one want the text to be short elsewhere
+    let as_it_is = v.low_rank && v.vec == 2 && !v.sparse && (v.layout == Layout::Nt || v.format == WeightFormat::F32);
+    let unroll = if v.tile.tm == 16 && !as_it_is { 4 } else { v.tile.unroll };
+    let mut consts = Tile { unroll, ..v.tile }.consts();
     consts.extend([
         ("LAYOUT", v.layout as u32),
-        ("VEC", v.vec.into()),
+        ("VEC", v.vec),
         ("ACCUMULATE", v.accumulate.into()),
         ("FUSED", 1),
         ("MASKED", 0),
@@ -447,6 +461,9 @@ fn rosa_spec(v: &RosaVariant) -> KernelSpec {
     KernelSpec::new(&ROSA_LINEAR, consts)
 }
 
+/// What [`fours`] says.
+const VECS: [u32; 3] = [0, 1, 2];
+
 /// Every specialisation, on every device class.
 pub fn variants() -> Vec<KernelSpec> {
     let mut tiles: Vec<Tile> = Vec::new();
@@ -457,19 +474,20 @@ pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
     let mut all = Vec::new();
     for &tile in &tiles {
-        for (vec, accumulate) in flags.iter().flat_map(|&v| flags.map(|a| (v, a))) {
-            all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|l| matmul_spec(l, vec, accumulate, tile)));
-            if [&DISCRETE, &INTEGRATED].iter().any(|t| t.square.contains(&tile)) {
+        for (vec, accumulate) in VECS.iter().flat_map(|&v| flags.map(|a| (v, a))) {
+            let layouts = [Layout::Nt, Layout::Nn, Layout::Tn].into_iter().filter(|l| vec < 2 || *l != Layout::Tn);
+            all.extend(layouts.map(|l| matmul_spec(l, vec, accumulate, tile)));
+            if vec < 2 && [&DISCRETE, &INTEGRATED].iter().any(|t| t.square.contains(&tile)) {
                 all.push(sddmm_spec(vec, accumulate, tile));
             }
         }
         for layout in [Layout::Nt, Layout::Nn] {
             for format in WeightFormat::ALL {
-                for bits in 0..32u32 {
+                for (bits, vec) in (0..16u32).flat_map(|bits| VECS.map(|vec| (bits, vec))) {
                     let bit = |i: u32| bits >> i & 1 == 1;
-                    let (accumulate, sparse, low_rank, bias, vec) = (bit(0), bit(1), bit(2), bit(3), bit(4));
+                    let (accumulate, sparse, low_rank, bias) = (bit(0), bit(1), bit(2), bit(3));
                     let quantised = matches!(format, WeightFormat::Q8 | WeightFormat::Q4);
-                    if (bias && layout == Layout::Nn) || (quantised && !vec) {
+                    if (bias && layout == Layout::Nn) || (quantised && vec == 0) {
                         continue;
                     }
                     let variant =

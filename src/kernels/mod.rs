@@ -45,6 +45,7 @@ pub static KERNELS: &[&Kernel] = &[
     &coop::ROSA_LINEAR_COOP,
     &coop::SDDMM_COOP,
     &decode::DECODE,
+    &decode::DECODE_F32,
     &dropout::DROPOUT,
     &elementwise::ADD,
     &elementwise::ADD_INTO,

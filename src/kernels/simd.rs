@@ -215,8 +215,17 @@ pub fn variants() -> Vec<KernelSpec> {
             for low_rank in flags {
                 let [accumulate, pair, bias] = store();
                 let bias = bias && layout == Layout::Nt;
-                let variant =
-                    RosaVariant { layout, vec, accumulate, format, sparse: false, low_rank, thin4: false, bias, tile };
+                let variant = RosaVariant {
+                    layout,
+                    vec: vec.into(),
+                    accumulate,
+                    format,
+                    sparse: false,
+                    low_rank,
+                    thin4: false,
+                    bias,
+                    tile,
+                };
                 all.push(rosa_spec(loads(layout, format), &variant, pair, false));
                 if low_rank {
                     all.push(rosa_spec(loads(layout, format), &variant, pair, true));

@@ -34,21 +34,25 @@ pub(super) struct Tiles {
     pub flat: Tile,
     /// Workgroups that fill the device.
     pub fill: u64,
+    /// Large tiles that a large GPU of the class has under way at once, where that is known.
+    room: Option<u64>,
 }
 
 pub(super) static DISCRETE: Tiles = Tiles {
-    square: &[gpu(128, 128, 16, 16, 8, 0), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 16, 4, 4, 0)],
+    square: &[gpu(128, 128, 16, 16, 8, 0), gpu(64, 64, 16, 8, 4, 1), gpu(32, 32, 32, 4, 4, 1)],
     narrow: gpu(64, 16, 16, 4, 4, 0),
     flat: gpu(16, 64, 16, 4, 4, 0),
     fill: 128,
+    room: Some(396),
 };
 
 /// Fewer registers a thread.
 pub(super) static INTEGRATED: Tiles = Tiles {
-    square: &[gpu(128, 128, 16, 8, 8, 0), gpu(64, 64, 16, 4, 4, 0), gpu(32, 32, 16, 4, 4, 0)],
+    square: &[gpu(128, 128, 16, 8, 8, 0), gpu(64, 64, 16, 4, 4, 0), gpu(32, 32, 32, 4, 4, 1)],
     narrow: gpu(64, 16, 16, 4, 4, 0),
     flat: gpu(16, 64, 16, 4, 4, 0),
     fill: 128,
+    room: None,
 };
 
 /// Where subgroups or 64-bit integers are missing; see [`simd`] for the others.
@@ -57,6 +61,7 @@ pub(super) static SOFTWARE: Tiles = Tiles {
     narrow: software(64, 16, 16, 8, 4),
     flat: software(16, 64, 16, 4, 8),
     fill: 2,
+    room: None,
 };
 
 pub(super) fn tiles(class: DeviceClass) -> &'static Tiles {
@@ -67,8 +72,20 @@ pub(super) fn tiles(class: DeviceClass) -> &'static Tiles {
     }
 }
 
+impl Tiles {
+    /// Whether an output of so many large tiles keeps the device busy with them: neither are there few of them a processor,
+    /// nor does a last turn run with most processors idle.
+    fn suits(&self, groups: u64) -> bool {
+        match self.room {
+            Some(room) if groups <= room => groups >= room / 2,
+            Some(room) => groups * 4 >= groups.div_ceil(room) * room * 3,
+            None => groups >= self.fill,
+        }
+    }
+}
+
 impl Tile {
-    /// The tile for an output of `m × n` that sums over `k`.
+    /// The tile for an output of `m × n` that sums over `k`; 0 where the sum cannot be split.
     pub fn choose(class: DeviceClass, m: usize, n: usize, k: usize) -> Tile {
         let tiles = tiles(class);
         if n <= 16 {
@@ -78,8 +95,13 @@ impl Tile {
             return tiles.flat;
         }
         // a long k is split, so that few large tiles fill a device too
-        let parts = if class != DeviceClass::Software && k >= LONG_K { (k / LONG_K * 16) as u64 } else { 1 };
-        let fills = |t: &&Tile| m.min(n) >= t.bm as usize / 2 && t.groups(m, n) * parts >= tiles.fill;
+        let is_split = class != DeviceClass::Software && k >= SPLIT_K;
+        let large = tiles.square[0];
+        let fills = |t: &&Tile| {
+            let parts = if is_split { splits(tiles.fill, **t, m, n, k) } else { 1 };
+            let groups = t.groups(m, n) * parts as u64;
+            m.min(n) >= t.bm as usize / 2 && if **t == large { tiles.suits(groups) } else { groups >= tiles.fill }
+        };
         let last = tiles.square[tiles.square.len() - 1];
         *tiles.square.iter().find(fills).unwrap_or(&last)
     }
@@ -115,7 +137,10 @@ pub(super) fn splits(fill: u64, tile: Tile, m: usize, n: usize, k: usize) -> usi
     k.div_ceil(k.div_ceil(wanted).next_multiple_of(tile.bk as usize))
 }
 
-/// From this k on a product with few outputs is worth splitting at any cost of adding its parts up.
+/// From this k on a product with few outputs is worth splitting, with plain kernels on a GPU.
+pub(super) const SPLIT_K: usize = 512;
+
+/// From this k on it is so on matrix units, at any cost of adding the parts up.
 pub(super) const LONG_K: usize = 4096;
 
 /// The longest k that a thread walks along on a software renderer. Mesa's ends all loops of a thread after 65,535 rounds
@@ -125,4 +150,31 @@ pub(super) const LONGEST_K: usize = 16 << 10;
 /// Into how many parts a k of this length must be split.
 pub(super) fn least_splits(class: DeviceClass, k: usize) -> usize {
     if class == DeviceClass::Software { k.div_ceil(LONGEST_K).max(1) } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Edges of a discrete GPU's tile, and the parts of k.
+    fn chosen(m: usize, n: usize, k: usize) -> (u32, usize) {
+        let tile = Tile::choose(DeviceClass::Discrete, m, n, k);
+        (tile.bm, splits(DISCRETE.fill, tile, m, n, k))
+    }
+
+    #[test]
+    fn large_tiles_are_for_outputs_that_keep_a_gpu_busy_with_them() {
+        // 256, 768 and 4,096 of them; 160 are too few, and of 512 the last turn would be short
+        assert_eq!([960, 3072, 16384].map(|n| chosen(4096, n, 0).0), [128; 3]);
+        assert_eq!([576, 2048].map(|n| chosen(4096, n, 0).0), [64; 2]);
+        assert_eq!(chosen(130, 130, 64).0, 32);
+    }
+
+    #[test]
+    fn few_outputs_of_a_long_sum_are_made_in_parts() {
+        assert_eq!(chosen(512, 576, 3072), (128, 13));
+        assert_eq!([chosen(512, 576, 576), chosen(512, 576, 256)], [(64, 4), (32, 1)]);
+        assert_eq!(chosen(512, 2048, 2048), (128, 4));
+        assert_eq!(chosen(248, 576, 49152).0, 128);
+    }
 }

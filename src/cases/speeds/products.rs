@@ -58,8 +58,10 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
             for &dtype in &sizes.weights {
                 fused_rows(&mut rows, model, shape, dtype, (MaskKind::Uniform, sizes.density), rank);
             }
-            let quantised = sizes.weights.iter().filter(|dtype| dtype.is_quantised() && shape.inn.is_multiple_of(32));
-            rows.extend(quantised.map(|&dtype| decoded(model, shape, dtype, sizes.density)));
+            let to_float = sizes.weights.iter().filter(|d| **d != DType::F32).map(|&d| (d, WeightFormat::F32));
+            let quantised = sizes.weights.iter().filter(|d| d.is_quantised()).map(|&d| (d, WeightFormat::F16));
+            let ways = to_float.chain(quantised).filter(|_| shape.inn.is_multiple_of(32));
+            rows.extend(ways.map(|way| decoded(model, shape, way, sizes.density)));
             rows.extend([DType::F32, DType::F16].map(|dtype| in_weight(model, shape, dtype, sizes.density)));
             rows.extend(thin(model, shape, &modules, sizes.rank));
             for mask in [MaskKind::Uniform, MaskKind::Clustered] {
@@ -241,16 +243,16 @@ fn fused(model: &str, layout: Layout, s: Shape, dtype: DType, parts: Parts) -> S
     })
 }
 
-/// A quantised weight with S of a uniform mask as f16.
-fn decoded(model: &str, s: Shape, dtype: DType, density: f64) -> Speed {
+/// A weight with S of a uniform mask in another format.
+fn decoded(model: &str, s: Shape, (dtype, to): (DType, WeightFormat), density: f64) -> Speed {
     let Shape { out, inn, .. } = s;
     let elements = (out * inn) as f64;
-    let moved = WeightFormat::of(dtype).bytes((out * inn) as u64) as f64 + 2.0 * elements;
+    let moved = [WeightFormat::of(dtype), to].map(|f| f.bytes((out * inn) as u64) as f64).iter().sum::<f64>();
     let floor = Cost { flops: elements, bytes: moved + 6.0 * density * elements };
-    let what = format!("{model} {dtype} W [{out}, {inn}] S {}", mask_name((MaskKind::Uniform, density)));
+    let mask = mask_name((MaskKind::Uniform, density));
+    let what = format!("{model} {dtype} to {to:?} W [{out}, {inn}] S {mask}");
     speed("decode", what, floor, move |f| {
-        let (weight, to) =
-            (f.matrix(dtype, out, inn)?, Weight::empty(f.device(), WeightFormat::F16, out, inn, "bench")?);
+        let (weight, to) = (f.matrix(dtype, out, inn)?, Weight::empty(f.device(), to, out, inn, "bench")?);
         let (index, values) = f.mask(MaskKind::Uniform, out, inn, density)?;
         Ok(Box::new(move || decode(&weight, Some((&index, &values)), &to)))
     })
