@@ -1,8 +1,10 @@
 //! Text to batches: tokenizers, chat templates, JSONL rows, packing and the order of batches. CPU only.
 //!
 //! The way through: [`Dataset::open`] tokenises every row of a file once; [`Dataset::batches`] then deals it out, one
-//! optimiser step's micro-batches at a time, in an order that depends on the seed alone and can be taken up anywhere.
+//! optimiser step's micro-batches at a time, in an order that depends on the seed alone and can be taken up anywhere; [`Ahead`]
+//! makes them on a thread of its own.
 
+pub mod ahead;
 pub mod chat;
 mod chat_text;
 pub mod dataset;
@@ -16,6 +18,7 @@ mod tests;
 pub mod tokenizer;
 mod tokenizer_gguf;
 
+pub use ahead::Ahead;
 pub use chat::{ChatTemplate, Message};
 pub use dataset::{DataOptions, Dataset, ExampleRef, PrepReport, Truncate};
 pub use order::{BatchOptions, Batches, Position};

@@ -13,7 +13,7 @@ use super::{diagnose, full, output, resume, tune, warm};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
 use crate::csr::CsrPattern;
-use crate::data::{Batches, Dataset, Position, Tokenizer};
+use crate::data::{Ahead, Dataset, Position, Tokenizer};
 use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
@@ -74,8 +74,8 @@ pub struct Session {
 }
 
 /// What moves on with the steps, beside what is on the device.
-struct Progress<'a> {
-    batches: Batches<'a>,
+struct Progress {
+    batches: Ahead,
     collector: Option<MaskCollector>,
     /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
     attached: Option<(bool, bool, bool)>,
@@ -227,101 +227,104 @@ impl Session {
     fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<f64> {
         let Session { config, device, model, dataset, agenda, stepper, trainable, init, sources, saved, tiles, .. } =
             self;
-        let now = Progress { batches: dataset.batches(&config.batch_options())?, collector: None, attached: None };
-        let mut now = restore(now, saved.as_ref(), config, device, trainable)?;
-        let (first, loss, skipped) = match saved {
-            Some(s) => (s.header.step, s.header.loss.unwrap_or(f64::NAN), s.header.skipped),
-            None => (0, f64::NAN, 0),
-        };
-        let scale = match (saved, device.precision()) {
-            (Some(s), _) => s.header.loss_scale,
-            (None, Precision::F32) => LossScale::off(),
-            (None, Precision::F16) => LossScale::dynamic(),
-        };
-        let mut reports = Reports::new(log, loss, skipped, scale);
-        let config_text = config.to_toml()?;
-        let save = |step: u64, now: &Progress<'_>, trainable: &mut Trainable, reports: &Reports<'_>| -> Result<()> {
-            let header = Header {
-                version: 0,
-                step,
-                position: now.batches.position(),
-                skipped: reports.skipped,
-                loss: Some(reports.last_loss).filter(|l| l.is_finite()),
-                loss_scale: reports.scale,
-                config: config_text.clone(),
-                sources: sources.clone(),
-                blocks: Vec::new(),
-                scores: None,
-                has_masks: false,
-                tiles: Some(tiles.clone()),
+        let batches = dataset.batches(&config.batch_options())?;
+        std::thread::scope(|scope| {
+            let now = Progress { batches: Ahead::start(scope, batches)?, collector: None, attached: None };
+            let mut now = restore(now, saved.as_ref(), config, device, trainable)?;
+            let (first, loss, skipped) = match saved {
+                Some(s) => (s.header.step, s.header.loss.unwrap_or(f64::NAN), s.header.skipped),
+                None => (0, f64::NAN, 0),
             };
-            let masks = trainable.masks();
-            let parts = Parts { blocks: trainable.blocks(), collector: now.collector.as_ref(), masks };
-            state::save(&config.out, header, &parts)
-        };
-        for step in first..agenda.steps() {
-            if observer.interrupted() {
-                reports.flush(observer)?;
+            let scale = match (saved, device.precision()) {
+                (Some(s), _) => s.header.loss_scale,
+                (None, Precision::F32) => LossScale::off(),
+                (None, Precision::F16) => LossScale::dynamic(),
+            };
+            let mut reports = Reports::new(log, loss, skipped, scale);
+            let config_text = config.to_toml()?;
+            let save = |step: u64, now: &Progress, trainable: &mut Trainable, reports: &Reports<'_>| -> Result<()> {
+                let header = Header {
+                    version: 0,
+                    step,
+                    position: now.batches.position(),
+                    skipped: reports.skipped,
+                    loss: Some(reports.last_loss).filter(|l| l.is_finite()),
+                    loss_scale: reports.scale,
+                    config: config_text.clone(),
+                    sources: sources.clone(),
+                    blocks: Vec::new(),
+                    scores: None,
+                    has_masks: false,
+                    tiles: Some(tiles.clone()),
+                };
+                let masks = trainable.masks();
+                let parts = Parts { blocks: trainable.blocks(), collector: now.collector.as_ref(), masks };
+                state::save(&config.out, header, &parts)
+            };
+            for step in first..agenda.steps() {
+                if observer.interrupted() {
+                    reports.flush(observer)?;
+                    examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
+                    save(step, &now, trainable, &reports)?;
+                    observer.note(&format!(
+                        "state saved before step {}; go on with: rugosa train --resume --out {}",
+                        step + 1,
+                        config.out.display()
+                    ));
+                    return Err(Error::Interrupted);
+                }
+                let Some(plan) = agenda.plan(step) else { break };
+                if plan.restart_before {
+                    now.batches.seek(Position::default())?;
+                    if let Trainable::Adapters(set) = trainable {
+                        set.initialise(config.seed, init.as_ref())?;
+                        now.attached = None; // weights hold the values of before
+                    }
+                }
+                attach(&mut now, &plan, config, device, model, trainable)?;
+                let epoch = now.batches.position().epoch;
+                let window = now.batches.next_window()?;
+                let rates = rates(config, &plan);
+                let collector = now.collector.as_ref().filter(|_| plan.collect);
+                let turn = Turn { step, rates, loss_scale: reports.scale.factor(step) };
+                let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
+                let metrics = StepMetrics {
+                    step,
+                    phase: plan.phase,
+                    schedule_step: plan.schedule_step,
+                    loss: f64::NAN,
+                    lr: rates.weights.or(rates.sparse).unwrap_or(0.0),
+                    lora_lr: rates.low_rank.unwrap_or(0.0),
+                    grad_norm: f64::NAN,
+                    supervised_tokens: window.iter().map(|b| b.supervised() as u64).sum(),
+                    tokens: window.iter().map(|b| b.len() as u64).sum(),
+                    tokens_per_second: 0.0,
+                    epoch: epoch as f64,
+                    skipped: false,
+                };
+                let recorded = Recorded { window, turn, plan };
+                if plan.build_masks_after {
+                    build_masks(&mut now, &plan, config, model, trainable, observer)
+                        .map_err(|e| diagnose::explained(e, &recorded, stepper, model, trainable))?;
+                }
+                reports.push(result, metrics, recorded, observer)?;
                 examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-                save(step, &now, trainable, &reports)?;
-                observer.note(&format!(
-                    "state saved before step {}; go on with: rugosa train --resume --out {}",
-                    step + 1,
-                    config.out.display()
-                ));
-                return Err(Error::Interrupted);
-            }
-            let Some(plan) = agenda.plan(step) else { break };
-            if plan.restart_before {
-                now.batches.seek(Position::default())?;
-                if let Trainable::Adapters(set) = trainable {
-                    set.initialise(config.seed, init.as_ref())?;
-                    now.attached = None; // weights hold the values of before
+                if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
+                    reports.flush(observer)?;
+                    examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
+                    save(step + 1, &now, trainable, &reports)?;
                 }
             }
-            attach(&mut now, &plan, config, device, model, trainable)?;
-            let epoch = now.batches.position().epoch;
-            let window = now.batches.next_window()?;
-            let rates = rates(config, &plan);
-            let collector = now.collector.as_ref().filter(|_| plan.collect);
-            let turn = Turn { step, rates, loss_scale: reports.scale.factor(step) };
-            let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
-            let metrics = StepMetrics {
-                step,
-                phase: plan.phase,
-                schedule_step: plan.schedule_step,
-                loss: f64::NAN,
-                lr: rates.weights.or(rates.sparse).unwrap_or(0.0),
-                lora_lr: rates.low_rank.unwrap_or(0.0),
-                grad_norm: f64::NAN,
-                supervised_tokens: window.iter().map(|b| b.supervised() as u64).sum(),
-                tokens: window.iter().map(|b| b.len() as u64).sum(),
-                tokens_per_second: 0.0,
-                epoch: epoch as f64,
-                skipped: false,
-            };
-            let recorded = Recorded { window, turn, plan };
-            if plan.build_masks_after {
-                build_masks(&mut now, &plan, config, model, trainable, observer)
-                    .map_err(|e| diagnose::explained(e, &recorded, stepper, model, trainable))?;
-            }
-            reports.push(result, metrics, recorded, observer)?;
+            reports.flush(observer)?;
             examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-            if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
-                reports.flush(observer)?;
-                examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-                save(step + 1, &now, trainable, &reports)?;
-            }
-        }
-        reports.flush(observer)?;
-        examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-        Ok(reports.last_loss)
+            Ok(reports.last_loss)
+        })
     }
 }
 
 /// Looks for the cause where the reports hold a step that wants it.
 fn examine(
-    now: &mut Progress<'_>,
+    now: &mut Progress,
     reports: &mut Reports<'_>,
     stepper: &Stepper,
     model: &Decoder,
@@ -335,13 +338,13 @@ fn examine(
 }
 
 /// Puts everything where the state left it.
-fn restore<'a>(
-    mut now: Progress<'a>,
+fn restore(
+    mut now: Progress,
     saved: Option<&Saved>,
     config: &TrainConfig,
     device: &Device,
     trainable: &mut Trainable,
-) -> Result<Progress<'a>> {
+) -> Result<Progress> {
     let Some(saved) = saved else { return Ok(now) };
     now.batches.seek(saved.header.position)?;
     if let (Trainable::Adapters(_), true) = (&*trainable, saved.header.scores.is_some()) {
@@ -358,7 +361,7 @@ fn collector(device: &Device, config: &TrainConfig, trainable: &Trainable) -> Re
 
 /// Puts onto the model what this step needs, if that is not there already.
 fn attach(
-    now: &mut Progress<'_>,
+    now: &mut Progress,
     plan: &StepPlan,
     config: &TrainConfig,
     device: &Device,
@@ -378,7 +381,7 @@ fn attach(
 
 /// Makes the masks of what was collected, and room for their values once the scores are gone.
 fn build_masks(
-    now: &mut Progress<'_>,
+    now: &mut Progress,
     plan: &StepPlan,
     config: &TrainConfig,
     model: &Decoder,

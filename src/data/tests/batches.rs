@@ -1,5 +1,5 @@
 use super::support::file;
-use crate::data::{Batch, BatchOptions, Batches, DataOptions, Dataset, IGNORED, Position, Truncate};
+use crate::data::{Ahead, Batch, BatchOptions, Batches, DataOptions, Dataset, IGNORED, Position, Truncate};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -99,6 +99,30 @@ proptest! {
             prop_assert_eq!(whole.next_window().unwrap(), resumed.next_window().unwrap());
             prop_assert_eq!(whole.position(), resumed.position());
         }
+    }
+
+    #[test]
+    fn batches_made_ahead_are_the_same_and_so_is_their_place(
+        lengths in prop::collection::vec(2usize..20, 1..40), packing: bool, seed: u64, there in 0u64..60, steps in 0usize..20,
+    ) {
+        let set = set(&lengths, &options(32, packing, true, seed));
+        let mut plain = set.batches(&BatchOptions { batch_size: 2, gradient_accumulation_steps: 2 }).unwrap();
+        let other = set.batches(&BatchOptions { batch_size: 2, gradient_accumulation_steps: 2 }).unwrap();
+        std::thread::scope(|scope| -> Result<(), TestCaseError> {
+            let mut ahead = Ahead::start(scope, other).unwrap();
+            for part in 0..3 {
+                for _ in 0..steps {
+                    prop_assert_eq!(plain.next_window().unwrap(), ahead.next_window().unwrap());
+                    prop_assert_eq!(plain.position(), ahead.position());
+                }
+                // a place that exists or not, with a window on its way or none
+                let to = Position { epoch: part, index: there };
+                let said = [plain.seek(to), ahead.seek(to)].map(|r| r.map_err(|e| e.to_string()));
+                prop_assert_eq!(&said[0], &said[1]);
+                prop_assert_eq!(plain.position(), ahead.position());
+            }
+            Ok(())
+        })?;
     }
 
     #[test]

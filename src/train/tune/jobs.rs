@@ -59,7 +59,7 @@ fn dense(filler: &mut Filler, product: &Product) -> Result<(Job, Tensor)> {
         _ => {
             let x = filler.tensor_of(element(product, 0)?, &a)?;
             let w = weight(filler, format(product, 1)?, b)?;
-            let density = nnz as f64 / (b[0] * b[1]).max(1) as f64;
+            let density = density(nnz, b[0] * b[1]);
             let sparse = key.sparse.then(|| filler.mask(MaskKind::Uniform, w.rows(), w.cols(), density)).transpose()?;
             let v = if layout == Layout::Nt { [n, rank] } else { [rank, n] };
             let low_rank = key.low_rank.then(|| Ok((filler.tensor(&[m, rank])?, filler.tensor(&v)?))).transpose()?;
@@ -77,12 +77,17 @@ fn dense(filler: &mut Filler, product: &Product) -> Result<(Job, Tensor)> {
     Ok((job, to))
 }
 
+/// Of so many entries, and not one less by rounding; a mask that is nearly full takes long to draw, and no product is another with it.
+fn density(nnz: usize, elements: usize) -> f64 {
+    ((nnz as f64 + 0.5) / elements.max(1) as f64).min(0.5)
+}
+
 /// dS of a mask, which is drawn with the density of the product's.
 fn entries(filler: &mut Filler, product: &Product) -> Result<(Job, Tensor)> {
     let [rows, cols, tokens] = product.shape;
     let dy = filler.tensor_of(element(product, 0)?, &[tokens, rows])?;
     let x = filler.tensor_of(element(product, 1)?, &[tokens, cols])?;
-    let density = (product.nnz as f64 + 0.5) / (rows * cols).max(1) as f64; // not one less by rounding
+    let density = density(product.nnz, rows * cols);
     let (index, _) = filler.mask(MaskKind::Clustered, rows, cols, density)?;
     let ds = Tensor::zeros(filler.device(), &[index.nnz()], "bench")?;
     let to = ds.clone();
