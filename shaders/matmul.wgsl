@@ -13,7 +13,8 @@
 //
 // Tiles: a workgroup makes BM × BN outputs, BK of k at a time; a thread TM × TN of them. TM, TN, BM, BN, BK are
 // multiples of 4. VEC = 1: the contiguous length of every operand is a multiple of 4; 2: those of the low-rank part and
-// of the output are too. One writer an output, and a fixed order of summation; with SPLITS > 1 each part of k writes its own copy of C, to be summed by `sum_parts`.
+// of the output are too. One writer an output, and a fixed order of summation; with SPLITS > 1 each part of k writes its own
+// copy of C, to be summed by `sum_parts`.
 {% include "lib/grid.wgsl" %}
 {% set THREADS_M = BM // TM %}
 {% set THREADS_N = BN // TN %}

@@ -443,7 +443,7 @@ pub(super) struct RosaVariant {
 }
 
 fn rosa_spec(v: &RosaVariant) -> KernelSpec {
-    // of the largest tiles, as above; loads of U, V, A and B one by one want the text to be short elsewhere
+    // of the largest tiles, as above: four steps of k, but where they are slower (BENCHMARKS.md, "Plain kernels")
     let as_it_is = v.low_rank && v.vec == 2 && !v.sparse && (v.layout == Layout::Nt || v.format == WeightFormat::F32);
     let unroll = if v.tile.tm == 16 && !as_it_is { 4 } else { v.tile.unroll };
     let mut consts = Tile { unroll, ..v.tile }.consts();
