@@ -3,7 +3,7 @@
 #   on_driver.sh NAME ICD.json [program that starts others]
 # Ends with the counts in one line. What tests the tests (planted bugs, missing launches) and other settings of a device runs
 # elsewhere: on these drivers it takes long, and finds the same. RUGOSA_PORTABILITY=quick leaves all but the self-test out, and
-# stops that after seven minutes, which is said: these drivers compile a kernel for seconds, on a slow machine for many.
+# stops that after four minutes, which is said: these drivers compile a kernel for seconds, on a slow machine for many.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=$1 icd=$2
@@ -21,7 +21,7 @@ failed=0
 counts=""
 suites=(kernels gradients training)
 limit=0
-[ "${RUGOSA_PORTABILITY:-}" != quick ] || suites=() limit=420
+[ "${RUGOSA_PORTABILITY:-}" != quick ] || suites=() limit=240
 for suite in "${suites[@]}"; do
     only=()
     [ "$suite" != training ] || only=(halves::)
