@@ -43,12 +43,18 @@ impl Tile {
         }
     }
 
+    /// This one, and what else heads of this size can have.
+    fn choices(self, head_dim: usize) -> Vec<Tile> {
+        let others = OTHERS.iter().filter(|t| CHOICE.contains(&head_dim) && t.id() != self.id());
+        std::iter::once(self).chain(others.copied()).collect()
+    }
+
     /// Those that a pass over heads of this size can have, on any class of device.
     pub fn all(pass: Pass, head_dim: usize) -> Vec<Tile> {
         let own = [DeviceClass::Software, DeviceClass::Discrete].map(|class| Tile::choose(class, pass, head_dim));
-        let others = OTHERS.iter().filter(|_| CHOICE.contains(&head_dim));
-        let mut all = own.to_vec();
-        all.extend(others.filter(|t| own.iter().all(|o| o.id() != t.id())));
+        let mut all: Vec<Tile> = own.iter().flat_map(|t| t.choices(head_dim)).collect();
+        all.sort_unstable_by_key(Tile::id);
+        all.dedup_by_key(|t| t.id());
         all
     }
 
@@ -120,7 +126,7 @@ impl Way {
             return Way::Simd(block);
         }
         let own = Tile::choose(device.caps().class, pass, head_dim);
-        Way::Plain(tuned::choose(device, own, || Tile::all(pass, head_dim), product))
+        Way::Plain(tuned::choose(device, own, || own.choices(head_dim), product))
     }
 
     /// Rows of a workgroup.

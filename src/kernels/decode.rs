@@ -51,7 +51,7 @@ pub(super) fn pays(w: &Weight, sparse: Option<Sparse<'_>>, tokens: usize, units:
     let from = if sparse.is_some() { FROM } else { FROM_ALONE };
     let (caps, bytes) = (w.device().caps(), to.bytes((w.rows() * w.cols()) as u64));
     let fits = bytes <= MOST.min(caps.max_binding).min(caps.max_buffer) && w.cols().is_multiple_of(8);
-    // a tile on matrix units adds S to f16 and bf16 fast enough, and a software renderer makes W + S in its own way
+    // on matrix units f16 weights hold S themselves, and a software renderer makes W + S in its own way
     let costs = w.format().is_quantised() || (!units && sparse.is_some() && w.format() != WeightFormat::F32);
     let takes = units || caps.class != DeviceClass::Software;
     (costs && takes && fits && tokens >= from && !in_weight::stays_apart()).then_some(to)
