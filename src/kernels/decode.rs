@@ -136,6 +136,25 @@ mod tests {
     use super::*;
     use crate::device::Device;
     use crate::device::dry::DryBackend;
+    use crate::kernels::matmul::{Fused, Layout, Out, rosa_linear};
+
+    #[test]
+    fn a_product_of_many_tokens_reads_what_is_decoded() {
+        let device = Device::new(Box::new(DryBackend::new(DryBackend::caps_for_tests())));
+        let w = Weight::empty(&device, WeightFormat::BF16, 256, 128, "test").unwrap();
+        let index = SparseIndex::unknown(&device, 256, 128, 8).unwrap();
+        let values = Tensor::empty(&device, &[8], "test").unwrap();
+        let launched = |tokens| {
+            let x = Tensor::empty(&device, &[tokens, 128], "test").unwrap();
+            let fused = Fused { sparse: Some((&index, &values)), ..Fused::default() };
+            device.note_launches(true);
+            rosa_linear(Layout::Nt, &x, &w, fused, Out::default()).unwrap();
+            let specs = device.note_launches(false);
+            specs.iter().map(|s| (s.kernel.name, s.get("SPARSE").unwrap())).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(launched(FROM), [("decode_f32", 1), ("rosa_linear", 0)].into());
+        assert_eq!(launched(FROM - 1), [("rosa_linear", 1)].into());
+    }
 
     #[test]
     fn many_tokens_are_worth_it_where_the_scratch_memory_fits() {
