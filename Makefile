@@ -1,11 +1,12 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo demo-model test test-portable portability bench-gpu fmt lint setup
+.PHONY: help demo demo-model test test-full test-portable portability bench-gpu fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
-	@echo "make test    all tests"
+	@echo "make test    the tests"
+	@echo "make test-full      with those that take long: bugs planted in every kernel, other settings of the device"
 	@echo "make test-portable  the kernels at WebGPU's default limits, and without optional features"
 	@echo "make portability    every shader through spirv-val and Tint, the kernels on two other drivers, where they can be had"
 	@echo "make bench-gpu      what BENCHMARKS.md needs of a GPU, into target/bench-gpu (some twenty minutes)"
@@ -27,13 +28,19 @@ demo-model: setup
 		--lr-schedule cosine --warmup-steps 50 --max-grad-norm 1 --beta2 0.98 --seed 2026
 	cargo run --release --quiet --example make_demo -- pack $(DEMO_WORK)/run assets/demo
 
+# What no test needs after it has run (incremental builds) is not kept.
+test test-full: export CARGO_INCREMENTAL ?= 0
+
 test: setup
+	cargo test -- --skip thorough::
+
+test-full: setup
 	cargo test
 
 # What a browser would give, and what the poorest driver gives.
 test-portable: setup
-	RUGOSA_LIMITS=default cargo test --test kernels
-	RUGOSA_DISABLE=f16,subgroup,coop,timestamps,int64,images cargo test --test kernels
+	RUGOSA_LIMITS=default cargo test --test suite kernels::
+	RUGOSA_DISABLE=f16,subgroup,coop,timestamps,int64,images cargo test --test suite kernels::
 
 portability:
 	tests/portability/run.sh

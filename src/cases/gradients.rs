@@ -2,7 +2,7 @@
 //! kernels of both directions. What is computed lies above this layer: `tests/gradients` takes the rows from here and
 //! checks every backward against central differences of its forward in f64.
 //!
-//! `tests/architecture.rs` refuses an operation in `autograd/ops` without a row, and a kernel that is neither in a row nor
+//! `tests/architecture` refuses an operation in `autograd/ops` without a row, and a kernel that is neither in a row nor
 //! in [`WITHOUT_BACKWARD`].
 
 use super::attention_reference::Case;

@@ -2,7 +2,7 @@
 //! that follows from the data type and the length of its sums.
 //!
 //! `tests/kernels` runs all of it, `rugosa selftest` on the device at hand, and `rugosa train` a handful before it trusts
-//! a device (see [`startup`]). `tests/architecture.rs` refuses a kernel without a row.
+//! a device (see [`startup`]). `tests/architecture` refuses a kernel without a row.
 
 mod attention;
 pub mod attention_reference;

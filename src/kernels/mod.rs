@@ -39,7 +39,7 @@ use crate::device::{Cost, Device, Kernel, KernelSpec, Launch, Slice};
 use crate::error::Result;
 use bytemuck::Pod;
 
-/// Every kernel. `tests/architecture.rs` renders, parses and checks each specialisation that `variants` lists.
+/// Every kernel. `tests/architecture` renders, parses and checks each specialisation that `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,

@@ -1,5 +1,7 @@
 //! What the device tests share: a device, random data, f64 references with error bounds, guard words.
-#![allow(dead_code)] // each test crate uses its part
+
+pub mod readers;
+pub mod tiny;
 
 use rugosa::device::{Device, DeviceOptions};
 use rugosa::tensor::Tensor;
@@ -11,7 +13,6 @@ pub fn device() -> &'static Device {
     DEVICE.get_or_init(|| Device::open(&DeviceOptions::from_env(None)).expect("a device"))
 }
 
-#[allow(unused_imports)] // each test crate uses its part
 pub use rugosa::cases::{Exact, random};
 
 /// Compares with the reference element by element.

@@ -1,4 +1,4 @@
-//! Readers of files from elsewhere, each with a small valid file to start from: what `tests/fuzz.rs` and the targets in
+//! Readers of files from elsewhere, each with a small valid file to start from: what `tests/fuzz` and the targets in
 //! `fuzz/` feed with broken ones.
 #![allow(dead_code)] // each user takes its part
 

@@ -1,5 +1,4 @@
 //! A tiny Llama with random weights, and rows for it, written to a folder: what runs of a few steps start from.
-#![allow(dead_code)] // each test crate uses its part
 
 use rugosa::io::safetensors::{OutTensor, write_safetensors};
 use rugosa::rng::Rng;

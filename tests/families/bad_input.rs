@@ -1,6 +1,6 @@
 //! Checkpoints that are not what their configuration says.
 
-use crate::golden::*;
+use super::golden::*;
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::io::safetensors::{OutTensor, SafetensorsFile, write_safetensors};
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Generation: a prompt and then token by token through the cache gives what a whole pass gives.
 
+use super::golden::*;
+use super::model::{capped, logits};
 use crate::common::device;
-use crate::golden::*;
-use crate::model::{capped, logits};
 use rugosa::autograd::Tape;
 use rugosa::generate::{Request, Sampling, generate};
 use rugosa::nn::{Cached, Decoder, DeviceBatch, Input, Pass};

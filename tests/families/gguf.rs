@@ -1,6 +1,6 @@
 //! GGUF files of each family, as llama.cpp's converter writes them, give the model of the Hugging Face folder.
 
-use crate::golden::*;
+use super::golden::*;
 use rugosa::dtype::DType;
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::io::gguf::{GgufTensor, Metadata, Value, write_gguf};

@@ -1,7 +1,7 @@
 //! Logits, loss and every gradient.
 
+use super::golden::*;
 use crate::common::device;
-use crate::golden::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{HeadLoss, head_loss};
 use rugosa::data::Batch;

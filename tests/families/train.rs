@@ -1,6 +1,6 @@
 //! `rugosa train` on each family.
 
-use crate::golden::*;
+use super::golden::*;
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::io::safetensors::SafetensorsFile;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ fn train(family: &str, folder: &Path, flags: &str) -> PathBuf {
     let (data, out) = (folder.join("rows.jsonl"), folder.join("out"));
     let line = |(ids, labels): &(Vec<u32>, Vec<i32>)| format!("{}\n", json!({ "input_ids": ids, "labels": labels }));
     std::fs::write(&data, Golden::open(family).rows().iter().map(line).collect::<String>()).unwrap();
-    let model = crate::golden::folder(family);
+    let model = super::golden::folder(family);
     let paths = [("--model", &model), ("--data", &data), ("--out", &out)];
     let mut command = Command::new(env!("CARGO_BIN_EXE_rugosa"));
     command.arg("train").args(paths.iter().flat_map(|(flag, path)| [flag.as_ref(), path.as_os_str()]));

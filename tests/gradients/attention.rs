@@ -1,7 +1,7 @@
 //! Attention over packed segments: grouped heads, soft cap, window.
 
+use super::difference::*;
 use crate::common::random;
-use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{AttentionInputs, attention};
 use rugosa::cases::attention_reference::Case;

@@ -1,7 +1,7 @@
 //! The head and its loss: one matrix or shards, one chunk of tokens or several.
 
+use super::difference::*;
 use crate::common::random;
-use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{Head, HeadLoss, Targets, head_loss, head_nll};
 use rugosa::rng::Rng;

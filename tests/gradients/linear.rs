@@ -1,7 +1,7 @@
 //! The RoSA linear in every combination of its parts.
 
+use super::difference::*;
 use crate::common::random;
-use crate::difference::*;
 use rugosa::autograd::ops::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 use rugosa::autograd::{Dropout, Tape, Var};
 use rugosa::cases::stored;

@@ -1,7 +1,7 @@
 //! Norms, rotary positions, gates, residual connections and the embedding.
 
+use super::difference::*;
 use crate::common::random;
-use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{
     Activation, EmbeddingTable, Norm, Stored, add, add_rmsnorm, bias_gradient, embed, gated, rmsnorm, rope,

@@ -1,7 +1,7 @@
 //! What takes the results of stacked linears apart.
 
+use super::difference::*;
 use crate::common::random;
-use crate::difference::*;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{Activation, HeadNorms, Norm, Stored, gated_both, split};
 use rugosa::kernels::heads::Heads;

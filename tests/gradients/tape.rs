@@ -1,7 +1,7 @@
 //! The tape itself: what is tracked, what is kept, and what is made again.
 
+use super::difference::*;
 use crate::common::random;
-use crate::difference::*;
 use rugosa::autograd::ops::{Activation, Attachment, Linear, LowRank, Stored, add, gated, linear};
 use rugosa::autograd::{Dropout, Param, Tape, Var};
 use rugosa::device::{Device, DeviceOptions};

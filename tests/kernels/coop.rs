@@ -1,5 +1,5 @@
 //! Products on matrix units against the f64 reference, with the bounds of f16 operands. Where the device has none, the
-//! tests say so and pass: the shaders themselves are checked by `tests/architecture.rs` everywhere.
+//! tests say so and pass: the shaders themselves are checked by `tests/architecture` everywhere.
 
 use crate::common::*;
 use rugosa::cases::attention_reference::{Case, Data};

@@ -1,8 +1,8 @@
 //! A sparse adapter in its weight: the kernels, and that products come to what they come to with S beside the weight.
 
+use super::coop::units;
+use super::matmul::as_gpu;
 use crate::common::*;
-use crate::coop::units;
-use crate::matmul::as_gpu;
 use rugosa::cases::{random_pattern, stored};
 use rugosa::device::Device;
 use rugosa::dtype::DType;

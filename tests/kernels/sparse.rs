@@ -1,7 +1,7 @@
 //! The sparse gradient's ways: which one is taken, what they come to, and the memory of their index.
 
+use super::matmul::as_gpu;
 use crate::common::*;
-use crate::matmul::as_gpu;
 use rugosa::cases::random_pattern;
 use rugosa::csr::CsrPattern;
 use rugosa::device::dry::DryBackend;

@@ -1,7 +1,7 @@
 //! What must not happen in the hot loop, counted.
 
-use crate::golden::*;
-use crate::program::{Start, rows};
+use super::golden::*;
+use super::program::{Start, rows};
 use rugosa::device::{Counters, Device};
 use rugosa::train::config::{Method, PartialConfig, TrainConfig};
 use rugosa::train::metrics::StepMetrics;

@@ -1,8 +1,8 @@
 //! An adapter that a run wrote, put to use: `eval` and `generate` with it give what a model with the adapter merged into
 //! its weights gives.
 
-use crate::golden::*;
-use crate::program::*;
+use super::golden::*;
+use super::program::*;
 use rugosa::io::adapter::AdapterFolder;
 use rugosa::io::safetensors::{OutTensor, SafetensorsFile, write_safetensors};
 use serde_json::{Value, json};

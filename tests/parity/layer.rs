@@ -1,7 +1,7 @@
 //! One RoSA linear: output and all gradients.
 
+use super::golden::*;
 use crate::common::device;
-use crate::golden::*;
 use rugosa::autograd::ops::{Attachment, Linear, LowRank, Sparse, linear};
 use rugosa::autograd::{Param, Tape};
 use rugosa::csr::CsrPattern;

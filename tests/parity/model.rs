@@ -1,7 +1,7 @@
 //! tiny-llama: logits, loss and every gradient.
 
+use super::golden::*;
 use crate::common::device;
-use crate::golden::*;
 use rugosa::adapters::{AdapterSet, Training};
 use rugosa::autograd::ops::{Attachment, GradientSink, HeadLoss, RowSink, head_loss};
 use rugosa::autograd::{Tape, Var};

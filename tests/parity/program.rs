@@ -1,6 +1,6 @@
 //! Runs of the program itself.
 
-use crate::golden::*;
+use super::golden::*;
 use rugosa::io::adapter::AdapterFolder;
 use rugosa::io::mask::read_masks;
 use rugosa::train::metrics::StepMetrics;

@@ -1,7 +1,7 @@
 //! RoSA runs through the command line: masks exact, the loss at every step and the final adapter within tolerance.
 
-use crate::golden::*;
-use crate::program::*;
+use super::golden::*;
+use super::program::*;
 use rugosa::train::phase::Phase;
 
 /// Warm-up and collection; the masks are all that is wanted.

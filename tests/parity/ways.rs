@@ -1,7 +1,7 @@
 //! Other ways to the same step: split, packed, checkpointed, repeated. All through the command line.
 
-use crate::golden::*;
-use crate::program::*;
+use super::golden::*;
+use super::program::*;
 use serde_json::Value;
 
 /// Eight rows, over and over.

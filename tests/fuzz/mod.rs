@@ -1,12 +1,10 @@
 //! Readers of files from elsewhere, fed with broken ones: valid files with bytes changed, cut, repeated and replaced by numbers
 //! that headers should not hold. A reader may refuse or accept; it must not panic, and a message is one line.
 //!
-//! The same inputs in each run, for two seconds a reader; `RUGOSA_FUZZ_SECONDS=600 cargo test --release --test fuzz` goes on
+//! The same inputs in each run, for two seconds a reader; `RUGOSA_FUZZ_SECONDS=600 cargo test --release --test suite fuzz::` goes on
 //! further down the same sequence. What fails is named by its number in it. The targets in `fuzz/` look further, led by coverage.
 
-#[path = "common/readers.rs"]
-mod readers;
-
+use crate::common::readers;
 use rugosa::error::Error;
 use rugosa::rng::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind};

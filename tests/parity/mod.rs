@@ -1,8 +1,5 @@
 //! The whole of it against numbers from PyTorch (`tests/fixtures/golden`), and against itself: by other ways through the
 //! same step, by a second run, and through files.
-#[path = "../common/mod.rs"]
-mod common;
-
 mod counters;
 mod files;
 mod golden;

@@ -6,13 +6,14 @@ use std::process::Command;
 /// Set in a process that this module started: it is to start no other.
 const INNER: &str = "RUGOSA_TEST_INNER";
 
-/// Runs the tests whose names contain one of `filters` with these variables set.
+/// Runs the kernels' tests whose names contain one of `filters` with these variables set.
 fn again(environment: &[(&str, &str)], filters: &[&str]) {
     if std::env::var_os(INNER).is_some() {
         return;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args(filters).env(INNER, "1").envs(environment.iter().copied()).output().unwrap();
+    let filters: Vec<String> = filters.iter().map(|f| format!("kernels::{f}")).collect();
+    let output = command.args(&filters).env(INNER, "1").envs(environment.iter().copied()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "with {environment:?}:\n{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(!said.contains("running 0 tests"), "no test is called {filters:?}");

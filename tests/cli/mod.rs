@@ -10,11 +10,10 @@ mod preview;
 mod resume;
 mod selftest;
 mod sparse;
-#[path = "../common/tiny.rs"]
-mod tiny;
 mod tune;
 mod usage;
 
+use crate::common::tiny;
 use std::process::{Command, Output};
 
 /// `rugosa` with these arguments, split at spaces, in an environment without its own variables.

@@ -1,9 +1,6 @@
 //! Every operation's backward against central differences of its forward in f64: the references are forward passes
 //! alone, so that a wrong derivation cannot agree with itself. Shapes, formats and variants come from the rows of
 //! [`rugosa::cases::gradients`]; those whose products may run on matrix units do that too, where the device has them.
-#[path = "../common/mod.rs"]
-mod common;
-
 mod attention;
 mod difference;
 mod head;

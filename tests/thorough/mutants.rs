@@ -1,7 +1,7 @@
 //! Bugs planted in each kernel family, one after the other: a sign, an index, a missing barrier, a dropped scale. The
 //! case table must notice each. `tests/MUTANTS.md` lists which row did, on one device.
 
-use crate::faults::{Faulty, faulty, swap};
+use super::faults::{Faulty, faulty, swap};
 use rugosa::cases::{Level, Row, table};
 use rugosa::device::shader::FRAGMENTS;
 use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature, Kernel, Precision};

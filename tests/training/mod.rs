@@ -5,11 +5,10 @@ mod in_weight;
 mod non_finite;
 mod plan;
 mod resume;
-#[path = "../common/tiny.rs"]
-mod tiny;
 mod tune;
 mod warm;
 
+use crate::common::tiny;
 use rugosa::train::Observer;
 use rugosa::train::config::{PartialConfig, TrainConfig};
 use rugosa::train::metrics::StepMetrics;

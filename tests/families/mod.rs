@@ -1,8 +1,5 @@
 //! Families of models against numbers from PyTorch (`tests/golden/make_families.py`), and through training, generation and
 //! files.
-#[path = "../common/mod.rs"]
-mod common;
-
 mod bad_input;
 mod decode;
 mod gguf;

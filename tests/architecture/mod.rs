@@ -2,13 +2,9 @@
 //! variant on every platform, and the size of files. Each rule is a function that returns what breaks it; beside it
 //! stands a test that shows it able to.
 
-#[path = "architecture/files.rs"]
 mod files;
-#[path = "architecture/layers.rs"]
 mod layers;
-#[path = "architecture/lexer.rs"]
 mod lexer;
-#[path = "architecture/shaders.rs"]
 mod shaders;
 
 use std::path::Path;
