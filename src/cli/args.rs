@@ -150,6 +150,9 @@ pub struct RowArgs {
     /// Tokens of a sequence, at most
     #[arg(long, value_name = "TOKENS", default_value_t = default::seq_len(), value_parser = at_least::<2>)]
     pub seq_len: usize,
+    /// Put a BOS before the response of a prompt and response as well
+    #[arg(long)]
+    pub bos_before_response: bool,
     /// What to do with a row of more tokens
     #[arg(long, value_enum, default_value_t = default::too_long())]
     pub too_long: TooLong,
@@ -163,6 +166,7 @@ impl RowArgs {
             prompt_field: self.prompt_field.clone(),
             response_field: self.response_field.clone(),
             seq_len: self.seq_len,
+            bos_before_response: self.bos_before_response,
             packing: false,
             truncate: self.too_long.into(),
             shuffle: false,

@@ -24,6 +24,9 @@ pub enum Truncate {
     Truncate,
     /// It is dropped.
     Drop,
+    /// What stands before the first learnt token is kept, and of the rest the last tokens, as the original does. A row whose
+    /// prompt alone fills the sequence is dropped.
+    KeepEnd,
 }
 
 /// How a file is read and dealt into sequences.
@@ -37,6 +40,8 @@ pub struct DataOptions {
     pub response_field: String,
     /// Tokens of a sequence, at most.
     pub seq_len: usize,
+    /// A BOS before the response of a prompt and response too, learnt, as the original has it.
+    pub bos_before_response: bool,
     /// Several examples in a sequence, as many as fit.
     pub packing: bool,
     pub truncate: Truncate,
@@ -52,6 +57,7 @@ impl Default for DataOptions {
             prompt_field: "prompt".into(),
             response_field: "response".into(),
             seq_len: 512,
+            bos_before_response: false,
             packing: true,
             truncate: Truncate::Truncate,
             shuffle: true,
@@ -142,6 +148,7 @@ impl Dataset {
             kind: options.kind,
             prompt_field: &options.prompt_field,
             response_field: &options.response_field,
+            bos_before_response: options.bos_before_response,
             tokenizer,
             template: template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string())),
             vocab_size,
@@ -177,8 +184,7 @@ impl Dataset {
         self.report.rows += 1;
         let too_long = example.ids.len() > self.seq_len;
         if too_long {
-            example.ids.truncate(self.seq_len);
-            example.labels.truncate(self.seq_len);
+            cut(&mut example, self.seq_len, truncate);
         }
         let supervised = example.labels.iter().filter(|&&l| l != IGNORED).count();
         if too_long && (truncate == Truncate::Drop || supervised == 0) {
@@ -286,4 +292,16 @@ impl Dataset {
     pub(super) fn epochs_are_alike(&self) -> bool {
         !(self.packing && self.shuffle)
     }
+}
+
+/// Leaves `seq_len` tokens of an example that has more.
+fn cut(example: &mut Example, seq_len: usize, truncate: Truncate) {
+    if truncate == Truncate::KeepEnd {
+        let prompt = example.labels.iter().position(|&l| l != IGNORED).unwrap_or(seq_len).min(seq_len);
+        let end_starts = example.ids.len() - (seq_len - prompt);
+        example.ids.drain(prompt..end_starts);
+        example.labels.drain(prompt..end_starts);
+    }
+    example.ids.truncate(seq_len);
+    example.labels.truncate(seq_len);
 }

@@ -29,7 +29,7 @@ pub enum RowKind {
     Messages,
     /// `prompt` and `response`, under names that can be set. They are tokenised apart, as in use, where the prompt comes
     /// alone. One BOS at the start where the tokenizer adds one (the original adds another one before the response, and so
-    /// teaches the model to begin its answer with BOS; this does not). The response and EOS are learnt.
+    /// teaches the model to begin its answer with BOS; this does so only where it is asked to). The response and EOS are learnt.
     PromptResponse,
     /// `instruction`, `input` (may be missing or empty) and `output`, put into Alpaca's prompt; then as above.
     Alpaca,
@@ -60,6 +60,7 @@ pub(super) struct Reader<'a> {
     pub kind: Option<RowKind>,
     pub prompt_field: &'a str,
     pub response_field: &'a str,
+    pub bos_before_response: bool,
     pub tokenizer: Option<&'a Tokenizer>,
     /// Only needed for messages; why there is none otherwise.
     pub template: Result<ChatTemplate, String>,
@@ -169,6 +170,9 @@ impl Reader<'_> {
         let mut ids = tokenizer.prefix_ids().to_vec();
         ids.extend(tokenizer.encode(prompt, false).map_err(|e| e.to_string())?);
         let mut labels = vec![IGNORED; ids.len()];
+        if self.bos_before_response {
+            ids.extend(tokenizer.prefix_ids());
+        }
         ids.extend(tokenizer.encode(response, false).map_err(|e| e.to_string())?);
         ids.push(eos);
         labels.extend(ids[labels.len()..].iter().map(|&id| id as i32));

@@ -5,6 +5,8 @@
 //! new option is one entry there, and one in `validate.rs` if its value can be wrong.
 
 mod choices;
+mod derive;
+mod paper;
 mod validate;
 
 pub use choices::{Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, PrecisionOption, TooLong};
@@ -107,8 +109,13 @@ options! {
         out: PathBuf,
     }
     with_default {
-        // the method. Rank 8 and no dropout are PEFT's defaults; alpha 16 whatever the rank, density 0.6 %, wl64 with one
-        // mask gradient and a restart are the paper's common setting
+        // the method. Rank 8 and no dropout are PEFT's defaults; alpha 16 whatever the rank, density 0.6 %, one mask gradient
+        // and a restart are the paper's common setting
+        /// All that the paper's experiments set, as they set it: rank 16, density 0.006, alpha 16, dropout 0.05, wl64 with a
+        /// restart, rates that rise over 20 steps, 1 epoch of 32 single rows a step, a mean of the rows' means, a second BOS, the
+        /// end of answers that are too long; other flags win
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Method")]
+        like_paper: bool = false,
         /// What trains: low-rank and sparse adapters, one of them, or all weights
         #[arg(value_enum, help_heading = "Method")]
         method: Method = Method::Rosa,
@@ -139,10 +146,6 @@ options! {
         /// Density of some modules
         #[arg(value_name = "NAME=D,…", help_heading = "Method")]
         density_pattern: PerModule<f64> = PerModule::default(),
-        /// wlN (N steps of low-rank warm-up before the masks), default (none), spa_only or lora_only; unless given,
-        /// "default" with --mask, --init-adapter or --method full, spa_only with spa, lora_only with lora
-        #[arg(value_name = "wlN|default|spa_only|lora_only", help_heading = "Method")]
-        schedule: Schedule = Schedule::WarmLora(64),
         /// Steps whose gradients choose the masks
         #[arg(value_name = "STEPS", help_heading = "Masks")]
         mask_grads: u32 = 1,
@@ -212,6 +215,9 @@ options! {
         /// Key of the response in prompt/response rows
         #[arg(value_name = "KEY", help_heading = "Data")]
         response_field: String = "response".into(),
+        /// Put a BOS before the response of a prompt and response as well, to be learnt, as the original does
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Data")]
+        bos_before_response: bool = false,
         /// What to do with a row of more than --seq-len tokens
         #[arg(value_enum, help_heading = "Data")]
         too_long: TooLong = TooLong::Truncate,
@@ -234,6 +240,11 @@ options! {
         log_steps: u64 = 10,
     }
     optional {
+        /// wlN (N steps of low-rank warm-up before the masks), default (none), spa_only or lora_only [default: wlN with N a
+        /// quarter of the steps, at most 64; "default" with --mask, --init-adapter or --method full, spa_only with spa, lora_only
+        /// with lora]
+        #[arg(value_name = "wlN|default|spa_only|lora_only", help_heading = "Method")]
+        schedule: Schedule,
         /// Take the masks from this file; nothing is collected then
         #[arg(value_name = "FILE", help_heading = "Masks")]
         mask: PathBuf,
@@ -269,7 +280,14 @@ impl PartialConfig {
     /// [`Error::Io`]; [`Error::Row`] where it is no TOML; [`Error::File`] with the key where a key is unknown (and the
     /// nearest known one) or a value of the wrong type.
     pub fn from_toml(path: &Path) -> Result<PartialConfig> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        PartialConfig::parse(path, &std::fs::read_to_string(path).map_err(Error::io(path))?)
+    }
+
+    /// The options in `text`, which is that of `path`.
+    ///
+    /// # Errors
+    /// As [`PartialConfig::from_toml`].
+    pub fn parse(path: &Path, text: &str) -> Result<PartialConfig> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let before = e.span().and_then(|s| text.get(..s.start)).unwrap_or("");
             Error::row(path, before.matches('\n').count() + 1, one_line(e.message()))
@@ -287,38 +305,14 @@ impl PartialConfig {
 
 impl TrainConfig {
     /// Lays `flags` over `file` over the defaults and checks the result. What belongs together is overridden together:
-    /// `--steps` drops the file's `epochs` (and the reverse), and another `--method` drops the file's `schedule`.
+    /// `--steps` drops the file's `epochs` (and the reverse), another `--method` drops the file's `schedule`, and
+    /// `--like-paper` drops of the file what it sets itself. What depends on the data stays open until
+    /// [`TrainConfig::for_data`].
     ///
     /// # Errors
     /// [`Error::Invalid`] that names the option, the reason and the way out.
-    pub fn resolve(mut file: PartialConfig, flags: PartialConfig) -> Result<TrainConfig> {
-        if flags.steps.is_some() {
-            file.epochs = None;
-        }
-        if flags.epochs.is_some() {
-            file.steps = None;
-        }
-        if flags.method.is_some_and(|m| m != file.method.unwrap_or(Method::Rosa)) {
-            file.schedule = None;
-        }
-        let mut given = flags.or(file);
-        if given.method == Some(Method::Lora) {
-            given.lora_lr = given.lora_lr.or(given.lr);
-        }
-        if given.schedule.is_none() {
-            given.schedule = match given.method.unwrap_or(Method::Rosa) {
-                Method::Lora => Some(Schedule::LoraOnly),
-                Method::Spa => Some(Schedule::SpaOnly),
-                Method::Full => Some(Schedule::WarmLora(0)),
-                // masks need no warm-up if they are given, and A and B of an adapter are warm already
-                Method::Rosa if given.mask.is_some() || given.init_adapter.is_some() => Some(Schedule::WarmLora(0)),
-                Method::Rosa => None,
-            };
-        }
-        if given.steps.is_none() {
-            given.epochs = given.epochs.or(Some(1.0));
-        }
-        let config = given.over_defaults()?;
+    pub fn resolve(file: PartialConfig, flags: PartialConfig) -> Result<TrainConfig> {
+        let config = derive::lay_over(file, flags).over_defaults()?;
         validate::check(&config)?;
         Ok(config)
     }
@@ -331,18 +325,6 @@ impl TrainConfig {
         toml::to_string(self).map_err(|e| Error::invalid("config.toml", one_line(&e.to_string())))
     }
 
-    /// T of [`crate::train::phase`], given the optimiser steps of one pass over the data: `steps`, or `epochs` passes
-    /// rounded up. At most 2⁶³ - 1, so that the steps of the other phases can be added.
-    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
-        let passes = self.epochs.unwrap_or(1.0) * steps_per_epoch as f64;
-        self.steps.unwrap_or(passes.ceil() as u64).min(validate::MAX_INTEGER)
-    }
-
-    /// Warm-up steps of a learning-rate schedule of `total` steps.
-    pub fn warmup(&self, total: u64) -> u64 {
-        self.warmup_steps.unwrap_or((total / 10).min(20))
-    }
-
     /// How rows are read.
     pub fn data_options(&self) -> DataOptions {
         DataOptions {
@@ -350,6 +332,7 @@ impl TrainConfig {
             prompt_field: self.prompt_field.clone(),
             response_field: self.response_field.clone(),
             seq_len: self.seq_len,
+            bos_before_response: self.bos_before_response,
             packing: self.packing,
             truncate: self.too_long.into(),
             shuffle: self.shuffle,

@@ -4,6 +4,7 @@ pub mod config;
 mod diagnose;
 mod full;
 pub mod metrics;
+mod notes;
 pub mod output;
 pub mod phase;
 pub mod plan;

@@ -74,7 +74,7 @@ fn adapter_config(kind: AdapterKind, config: &TrainConfig, targets: &[Target]) -
         alpha_pattern: alphas,
         density_pattern: densities,
         base_model_name_or_path: Some(config.model.display().to_string()),
-        schedule: Some(config.schedule.to_string()),
+        schedule: config.schedule.map(|s| s.to_string()),
         spa_num_grads: config.mask_grads as usize,
         grad_acc_mode: match config.mask_mode {
             MaskMode::MeanSquared => "mean_squared".into(),

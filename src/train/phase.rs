@@ -140,7 +140,8 @@ impl Agenda {
     /// [`Error::Invalid`] where there is nothing to train: no steps, all of them spent before the masks exist, or only
     /// masks wanted that are there already.
     pub fn new(config: &TrainConfig, masks_given: bool, steps: u64) -> Result<Self> {
-        let (warmup, collects) = match (config.method, config.schedule) {
+        let schedule = config.schedule_of(steps);
+        let (warmup, collects) = match (config.method, schedule) {
             (Method::Full, _) | (_, Schedule::LoraOnly) => (0, false),
             (_, Schedule::WarmLora(n)) => (u64::from(n), !masks_given),
             (_, Schedule::SpaOnly) => (0, !masks_given),
@@ -157,12 +158,17 @@ impl Agenda {
         if !restart && !config.mask_only && steps <= before {
             return Err(Error::invalid(
                 "--schedule",
-                format!(
-                    "{} takes {before} steps before the sparse values train and the run has {steps}; use a shorter one \
-                     (--schedule wl{}), or a longer run",
-                    config.schedule,
-                    warmup.min(steps / 4)
-                ),
+                match warmup {
+                    0 => format!(
+                        "masks take {before} steps before the sparse values train and the run has {steps}; use more --steps or \
+                         --epochs, or leave --no-restart out"
+                    ),
+                    _ => format!(
+                        "{schedule} takes {before} steps before the sparse values train and the run has {steps}; use a shorter \
+                         one (--schedule wl{}), or a longer run",
+                        warmup.min(steps / 4)
+                    ),
+                },
             ));
         }
         let train = match (config.mask_only, restart) {
@@ -171,18 +177,41 @@ impl Agenda {
             (false, false) => steps - before,
         };
         let first_total = steps.max(before);
-        Ok(Agenda {
-            method: config.method,
-            schedule: config.schedule,
-            lengths: [warmup, collect, train],
-            restart,
-            first_total,
-        })
+        Ok(Agenda { method: config.method, schedule, lengths: [warmup, collect, train], restart, first_total })
     }
 
     /// Optimiser steps of the whole run, all phases.
     pub fn steps(&self) -> u64 {
         self.lengths.iter().sum()
+    }
+
+    /// Whether what trains before the masks is thrown away.
+    pub fn restarts(&self) -> bool {
+        self.restart && self.schedule != Schedule::SpaOnly && self.lengths[Phase::Train as usize] > 0
+    }
+
+    /// What comes before the training of all, and what becomes of it; nothing where there is no such thing.
+    pub fn line(&self) -> Option<String> {
+        let [warmup, collect, train] = self.lengths;
+        let before = warmup + collect;
+        if before == 0 || train == 0 {
+            return None;
+        }
+        let steps = |n: u64| format!("{n} step{}", if n == 1 { "" } else { "s" });
+        let first = match (warmup, collect) {
+            (0, c) => format!("{} to choose the masks", steps(c)),
+            (w, 0) => format!("{} of low-rank warm-up", steps(w)),
+            (w, c) => format!("{} of low-rank warm-up and {c} to choose the masks", steps(w)),
+        };
+        let fate = match self.restarts() {
+            true if before > train => {
+                ", thrown away at the restart, which is more than is kept (--no-restart goes on from it, --schedule wlN \
+                 makes it shorter)"
+            }
+            true => ", thrown away at the restart (--no-restart goes on from it)",
+            false => "",
+        };
+        Some(format!("schedule: {first}{fate}, then {} of training", steps(train)))
     }
 
     /// Optimiser steps of `phase`.

@@ -12,7 +12,7 @@ fn agenda(method: Method, schedule: &str, steps: u64, masks: bool, edit: fn(&mut
         ..PartialConfig::default()
     };
     let mut config = TrainConfig::resolve(PartialConfig::default(), flags).unwrap();
-    config.schedule = schedule.parse().unwrap();
+    config.schedule = Some(schedule.parse().unwrap());
     edit(&mut config);
     Agenda::new(&config, masks, steps)
 }
@@ -121,6 +121,34 @@ fn schedules_are_read_as_written() {
 }
 
 #[test]
+fn what_is_thrown_away_is_said() {
+    let line = |schedule: &str, steps: u64, masks: bool, edit| {
+        agenda(Method::Rosa, schedule, steps, masks, edit).unwrap().line()
+    };
+    let go_on = |c: &mut TrainConfig| c.restart = false;
+    let as_is = |_: &mut TrainConfig| ();
+    let all = line("wl16", 64, false, as_is).unwrap();
+    let expected = "schedule: 16 steps of low-rank warm-up and 1 to choose the masks, thrown away at the restart (--no-restart \
+                    goes on from it), then 64 steps of training";
+    assert_eq!(all, expected);
+    let short = line("wl64", 3, false, as_is).unwrap();
+    assert!(
+        short.contains("more than is kept")
+            && short.contains("--schedule wlN")
+            && short.ends_with("3 steps of training"),
+        "{short}"
+    );
+    let kept = line("wl16", 64, false, go_on).unwrap();
+    assert_eq!(kept, "schedule: 16 steps of low-rank warm-up and 1 to choose the masks, then 47 steps of training");
+    assert!(line("default", 9, false, as_is).unwrap().starts_with("schedule: 1 step to choose the masks, thrown away"));
+    assert!(line("wl2", 9, true, as_is).unwrap().starts_with("schedule: 2 steps of low-rank warm-up, then 7 steps"));
+    let spa = line("spa_only", 9, false, as_is).unwrap();
+    assert_eq!(spa, "schedule: 1 step to choose the masks, then 9 steps of training", "nothing trained before");
+    assert_eq!(line("default", 9, true, as_is), None);
+    assert_eq!(line("wl2", 9, false, |c| c.mask_only = true), None);
+}
+
+#[test]
 fn an_endless_run_does_not_overflow() {
     let agenda = agenda(Method::Rosa, "wl4294967295", i64::MAX as u64, false, |c| c.mask_grads = u32::MAX).unwrap();
     assert!(agenda.plan(agenda.steps() - 1).is_some() && agenda.plan(agenda.steps()).is_none());
@@ -136,7 +164,7 @@ proptest! {
             ..PartialConfig::default()
         };
         let mut config = TrainConfig::resolve(PartialConfig::default(), flags).unwrap();
-        config.schedule = if spa { Schedule::SpaOnly } else { Schedule::WarmLora(warm) };
+        config.schedule = Some(if spa { Schedule::SpaOnly } else { Schedule::WarmLora(warm) });
         (config.mask_grads, config.restart) = (grads, restart);
         let before = if spa { 0 } else { u64::from(warm) } + if masks { 0 } else { u64::from(grads) };
         let agenda = match Agenda::new(&config, masks, steps) {

@@ -1,6 +1,7 @@
 //! Whether a run may go on: its configuration, its model and its data must be what they were.
 
-use super::config::{Method, TrainConfig};
+use super::config::{Method, PartialConfig, TrainConfig};
+use super::output::CONFIG_FILE;
 use super::state::{self, Header, Saved};
 use crate::data::Dataset;
 use crate::device::Caps;
@@ -16,15 +17,16 @@ const FREE: &[&str] = &["out", "device", "tune", "save_steps", "log_steps"];
 /// Keys of paths: files may move, their contents may not change.
 const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
 
-/// The state of the run in the folder of `config`, which must be its configuration.
+/// The state of the run in the folder of `config`, and `config`, which must be the run's: what it leaves to the data is as
+/// the run has it.
 ///
 /// # Errors
 /// [`Error::File`] if the run is finished or has no state; [`Error::Invalid`] that names a key that has changed; those of
 /// [`state::find`].
-pub fn find(config: &TrainConfig) -> Result<Saved> {
+pub fn find(mut config: TrainConfig) -> Result<(TrainConfig, Saved)> {
     let out = &config.out;
     let Some(saved) = state::find(out)? else {
-        let reason = if is_finished(config) {
+        let reason = if is_finished(&config) {
             "the run is finished; to train further start another one from it, with --init-adapter or --model"
         } else {
             "there is no saved state: the run stopped before the first one; start it again in another --out, with \
@@ -32,8 +34,14 @@ pub fn find(config: &TrainConfig) -> Result<Saved> {
         };
         return Err(Error::file(out, "--resume", reason));
     };
-    check_config(config, &saved.header)?;
-    Ok(saved)
+    let then = PartialConfig::parse(&out.join(CONFIG_FILE), &saved.header.config)?;
+    config.schedule = config.schedule.or(then.schedule);
+    config.warmup_steps = config.warmup_steps.or(then.warmup_steps);
+    if config.steps.is_none() {
+        config.epochs = config.epochs.or(then.epochs);
+    }
+    check_config(&config, &saved.header)?;
+    Ok((config, saved))
 }
 
 /// Whether the run has written what it was for.
@@ -154,7 +162,6 @@ fn digest_of(files: &[PathBuf]) -> Result<String> {
 mod tests {
     use super::*;
     use crate::data::Position;
-    use crate::train::config::PartialConfig;
 
     fn config(text: &str) -> TrainConfig {
         let dir = tempfile::tempdir().unwrap();
@@ -191,6 +198,20 @@ mod tests {
         assert!(
             message("rank = 4\nsteps = 10\nmask = 'x'\nschedule = 'wl64'").starts_with("mask: is \"x\", but not given")
         );
+    }
+
+    #[test]
+    fn what_follows_from_the_data_need_not_be_given_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = TrainConfig { out: dir.path().into(), ..config("rank = 4") };
+        let ran = asked.clone().for_data(650).unwrap();
+        state::save(dir.path(), header(&ran), &state::Parts { blocks: &[], collector: None, masks: BTreeMap::new() })
+            .unwrap();
+        assert_eq!(find(asked.clone()).unwrap().0, ran);
+        assert_eq!(find(ran.clone()).unwrap().0, ran);
+        let other = TrainConfig { warmup_steps: Some(1), ..asked };
+        let message = find(other).map(drop).unwrap_err().to_string();
+        assert!(message.starts_with("warmup_steps: is 1, but"), "{message}");
     }
 
     #[test]

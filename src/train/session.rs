@@ -9,7 +9,7 @@ use super::state::{self, Header, Parts, Saved, SavedTiles};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
 use super::warm::Compiled;
-use super::{diagnose, full, output, resume, tune, warm};
+use super::{diagnose, full, notes, output, resume, tune, warm};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
 use crate::csr::CsrPattern;
@@ -97,7 +97,7 @@ impl Session {
     /// As [`Session::prepare`]; [`Error::File`] if the run is finished, has no state, or its files have changed;
     /// [`Error::Invalid`] if its configuration has.
     pub fn resume(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
-        let saved = resume::find(&config)?;
+        let (config, saved) = resume::find(config)?;
         Session::open(config, Some(saved), observer)
     }
 
@@ -108,6 +108,8 @@ impl Session {
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
+        let asked = config.clone();
+        let config = config.for_data(dataset.report().sequences)?;
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         startup::trust(&device)?;
         let precision = match config.precision {
@@ -130,11 +132,9 @@ impl Session {
         if let Some(saved) = &saved {
             resume::check_sources(&config, &sources, saved)?;
         }
-        let steps = match config.steps {
-            Some(steps) => steps,
-            None => config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64),
-        };
+        let steps = config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64);
         let agenda = Agenda::new(&config, given.is_some(), steps)?;
+        notes::before(&asked, &config, &agenda, steps).iter().for_each(|line| observer.note(line));
         if let Some(saved) = &saved {
             let (tiles, line) = resume::tiles(&saved.header, device.caps(), TileTable::clone(&device.tiles()));
             device.set_tiles(tiles);
@@ -207,6 +207,9 @@ impl Session {
             Trainable::Weights(_) => full::write_model(&folder, &self.config.model, &self.model)?,
         }
         state::remove_all(&folder)?;
+        if self.agenda.restarts() {
+            notes::after(&metrics)?.iter().for_each(|line| observer.note(line));
+        }
         let seen = MemoryPlan::of(&self.device.ledger());
         observer.note(&format!(
             "memory on the device: at most {} at once, {} were planned; {} taken with what is kept for reuse",

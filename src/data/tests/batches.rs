@@ -217,3 +217,22 @@ fn rows_that_are_too_long_are_cut_or_dropped_and_counted() {
     assert_eq!(dropped.example(1).line, 2);
     assert_eq!(dropped.examples().map(|e| e.ids.len()).collect::<Vec<_>>(), [4, 12]);
 }
+
+#[test]
+fn the_last_tokens_of_an_answer_can_be_kept() {
+    // a prompt of 5 tokens and an answer of 5; prompts that leave one place and none; a row that fits
+    let row = |prompt: usize, tokens: usize| {
+        let ids: Vec<usize> = (1..=tokens).collect();
+        let labels: Vec<i32> = (1..=tokens).map(|id| if id > prompt { id as i32 } else { IGNORED }).collect();
+        format!("{{\"input_ids\": {ids:?}, \"labels\": {labels:?}}}\n")
+    };
+    let (_dir, path) = file([row(5, 10), row(7, 10), row(8, 10), row(6, 8)].concat());
+    let keep_end = DataOptions { truncate: Truncate::KeepEnd, ..options(8, true, false, 0) };
+    let set = Dataset::open(&path, &keep_end, None, 1000).unwrap();
+    let r = set.report();
+    assert_eq!((r.rows, r.truncated, r.dropped, r.supervised), (4, 2, 1, 3 + 1 + 2));
+    let ids: Vec<Vec<u32>> = set.examples().map(|e| e.ids.to_vec()).collect();
+    assert_eq!(ids, [vec![1, 2, 3, 4, 5, 8, 9, 10], vec![1, 2, 3, 4, 5, 6, 7, 10], (1..=8).collect()]);
+    assert_eq!(set.example(0).labels, [IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, 8, 9, 10]);
+    assert_eq!(set.example(1).labels, [IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, 10]);
+}

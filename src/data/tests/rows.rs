@@ -26,6 +26,8 @@ fn every_kind_of_row() {
     assert_eq!(one(r#"{"prompt": "Q: ", "response": "é", "id": 7}"#, &o), both("<s>Q: é</s>", "é</s>"));
     let renamed = DataOptions { prompt_field: "question".into(), response_field: "answer".into(), ..o.clone() };
     assert_eq!(one(r#"{"question": "Q", "answer": "A"}"#, &renamed), both("<s>QA</s>", "A</s>"));
+    let twice = DataOptions { bos_before_response: true, ..o.clone() };
+    assert_eq!(one(r#"{"prompt": "Q: ", "response": "é"}"#, &twice), both("<s>Q: <s>é</s>", "<s>é</s>"));
     assert_eq!(one(r#"{"text": "ab"}"#, &o), both("<s>ab", "ab"));
     let (text, said) = one(r#"{"instruction": "Add {input}", "input": "1 {instruction}", "output": "2"}"#, &o);
     assert!(

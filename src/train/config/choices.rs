@@ -73,6 +73,8 @@ choice! {
     TooLong {
         /// Its end is cut off
         Truncate,
+        /// The prompt and the last tokens of the answer are kept, as the original does; a prompt that leaves no room is left out
+        KeepEnd,
         /// It is left out
         Drop,
     }
@@ -162,6 +164,7 @@ impl From<TooLong> for Truncate {
     fn from(too_long: TooLong) -> Truncate {
         match too_long {
             TooLong::Truncate => Truncate::Truncate,
+            TooLong::KeepEnd => Truncate::KeepEnd,
             TooLong::Drop => Truncate::Drop,
         }
     }

@@ -34,8 +34,8 @@ fn the_defaults_are_the_documented_ones() {
     let c = resolve("").unwrap();
     assert_eq!((c.method, c.rank, c.alpha, c.density, c.dropout), (Method::Rosa, 8, 16.0, 0.006, 0.0));
     assert_eq!((c.lr, c.lora_lr, c.lr_schedule, c.max_grad_norm), (2e-4, 7e-4, LrSchedule::Linear, 0.0));
-    assert_eq!((c.schedule, c.restart, c.mask_grads), (Schedule::WarmLora(64), true, 1));
-    assert_eq!((c.epochs, c.steps), (Some(1.0), None));
+    assert_eq!((c.schedule, c.restart, c.mask_grads), (None, true, 1), "the schedule follows from the data");
+    assert_eq!((c.epochs, c.steps, c.warmup_steps), (None, None, None));
     assert_eq!(c.target_modules.0, ["all-linear"]);
 }
 
@@ -51,7 +51,7 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() {
 
 #[test]
 fn a_schedule_follows_the_method() {
-    let of = |text: &str| resolve(text).unwrap().schedule.to_string();
+    let of = |text: &str| resolve(text).unwrap().schedule.unwrap().to_string();
     assert_eq!(of("method = 'lora'"), "lora_only");
     assert_eq!(of("method = 'spa'"), "spa_only");
     assert_eq!(of("method = 'full'"), "default");
@@ -59,9 +59,9 @@ fn a_schedule_follows_the_method() {
     assert_eq!(of("init_adapter = 'a'"), "default");
     assert_eq!(of("init_adapter = 'a'\nschedule = 'wl5'"), "wl5");
     // another method's schedule in the file is not in the way of a flag
-    let file = from_text(&resolve("").unwrap().to_toml().unwrap()).unwrap();
+    let file = from_text(&resolve("").unwrap().for_data(9).unwrap().to_toml().unwrap()).unwrap();
     let flags = PartialConfig { method: Some(Method::Lora), ..PartialConfig::default() };
-    assert_eq!(TrainConfig::resolve(file, flags).unwrap().schedule, Schedule::LoraOnly);
+    assert_eq!(TrainConfig::resolve(file, flags).unwrap().schedule, Some(Schedule::LoraOnly));
 }
 
 #[test]
@@ -69,6 +69,11 @@ fn one_rate_is_enough_for_lora() {
     assert_eq!(resolve("method = 'lora'\nlr = 0.5").unwrap().lora_lr, 0.5);
     assert_eq!(resolve("method = 'lora'\nlr = 0.5\nlora_lr = 0.1").unwrap().lora_lr, 0.1);
     assert_eq!(resolve("lr = 0.5").unwrap().lora_lr, 7e-4);
+    // a run's own file has both; the flag wins over both
+    let file = || from_text("method = 'lora'\nlr = 0.5\nlora_lr = 0.1").unwrap();
+    let of = |flags: PartialConfig| TrainConfig::resolve(file(), flags.or(paths())).unwrap().lora_lr;
+    assert_eq!(of(PartialConfig { lr: Some(0.3), ..PartialConfig::default() }), 0.3);
+    assert_eq!(of(PartialConfig { lr: Some(0.3), lora_lr: Some(0.2), ..PartialConfig::default() }), 0.2);
 }
 
 #[test]
@@ -196,10 +201,94 @@ fn lengths_follow_from_the_data() {
     assert_eq!(of("warmup_steps = 3").warmup(1000), 3);
 }
 
+/// Schedule, warm-up of the rates and epochs that `text` has for a number of sequences.
+fn derived(text: &str, sequences: usize) -> (String, u64, Option<f64>) {
+    let c = resolve(text).unwrap().for_data(sequences).unwrap();
+    assert_eq!(c.clone().for_data(sequences).unwrap(), c, "nothing is left to follow");
+    (c.schedule.unwrap().to_string(), c.warmup_steps.unwrap(), c.epochs)
+}
+
+#[test]
+fn warm_up_is_a_share_of_the_run_up_to_the_paper_s() {
+    // 8 sequences a step
+    for (steps, schedule, rates) in
+        [(1, "default", 0), (3, "default", 0), (8, "wl2", 0), (86, "wl21", 8), (255, "wl63", 20)]
+    {
+        let text = format!("steps = {steps}");
+        assert_eq!(derived(&text, 650), (schedule.to_owned(), rates, None), "{steps}");
+    }
+    assert_eq!(derived("", 8 * 256), ("wl64".into(), 20, Some(1.0)));
+    assert_eq!(derived("epochs = 2.5", 8 * 1000), ("wl64".into(), 20, Some(2.5)));
+    assert_eq!(
+        derived("schedule = 'wl64'\nwarmup_steps = 1", 8),
+        ("wl64".into(), 1, Some(10.0)),
+        "what is given stays"
+    );
+    assert_eq!(derived("method = 'lora'", 8 * 256), ("lora_only".into(), 20, Some(1.0)));
+}
+
+#[test]
+fn few_rows_are_passed_over_several_times() {
+    let epochs = |text: &str, sequences: usize| derived(text, sequences).2.unwrap();
+    assert_eq!([1, 24, 8 * 30, 8 * 99, 8 * 100, 8000].map(|n| epochs("", n)), [10.0, 10.0, 4.0, 2.0, 1.0, 1.0]);
+    assert_eq!([24, 8000].map(|n| epochs("method = 'lora'", n)), [10.0, 1.0]);
+    assert_eq!(epochs("epochs = 1.0", 24), 1.0);
+    assert_eq!(derived("steps = 3", 24).2, None);
+    assert_eq!(epochs("like_paper = true", 24), 1.0);
+}
+
+#[test]
+fn a_warm_up_longer_than_the_run_is_refused() {
+    let m = resolve("warmup_steps = 4\nepochs = 1.0").unwrap().for_data(24).unwrap_err().to_string();
+    assert!(m.starts_with("--warmup-steps: 4 is more than the 3 steps of the run") && m.contains("--epochs"), "{m}");
+    assert!(resolve("warmup_steps = 3\nepochs = 1.0").unwrap().for_data(24).is_ok());
+}
+
+#[test]
+fn like_the_paper_is_one_flag_that_other_flags_win_over() {
+    let check = |c: &TrainConfig| {
+        assert_eq!((c.rank, c.alpha, c.density, c.dropout), (16, 16.0, 0.006, 0.05));
+        assert_eq!(
+            (c.schedule, c.mask_grads, c.mask_mode, c.restart),
+            (Some(Schedule::WarmLora(64)), 1, MaskMode::MeanSquared, true)
+        );
+        assert_eq!((c.batch_size, c.gradient_accumulation_steps, c.packing, c.seq_len), (1, 32, false, 512));
+        assert_eq!(
+            (c.lr, c.lora_lr, c.warmup_steps, c.max_grad_norm, c.weight_decay),
+            (2e-4, 7e-4, Some(20), 0.0, 0.0)
+        );
+        assert_eq!((c.loss_normalisation, c.too_long), (LossNormalisation::MicroBatch, TooLong::KeepEnd));
+        assert!(c.bos_before_response && c.like_paper);
+    };
+    let flags = || PartialConfig { like_paper: Some(true), ..PartialConfig::default() };
+    let paper = resolve("like_paper = true").unwrap().for_data(2000).unwrap();
+    check(&paper);
+    assert_eq!((paper.epochs, paper.steps), (Some(1.0), None));
+    // a run that is shorter than the paper's warm-up goes on, with a line about it
+    check(&resolve("like_paper = true\nsteps = 3").unwrap().for_data(2000).unwrap());
+    // the flag wins over a file, whose keys win over its own
+    let file = || from_text("rank = 4\ndropout = 0.0\npacking = true\nsteps = 7\nschedule = 'wl3'").unwrap();
+    let over = TrainConfig::resolve(file(), flags().or(paths())).unwrap();
+    check(&over);
+    assert_eq!((over.epochs, over.steps), (None, None));
+    let own = TrainConfig::resolve(PartialConfig { like_paper: Some(true), ..file() }, paths()).unwrap();
+    assert_eq!(
+        (own.rank, own.dropout, own.packing, own.alpha, own.gradient_accumulation_steps),
+        (4, 0.0, true, 16.0, 32)
+    );
+    // flags win over the flag
+    let flags =
+        PartialConfig { rank: Some(2), steps: Some(9), schedule: Some(Schedule::WarmLora(1)), ..flags().or(paths()) };
+    let c = TrainConfig::resolve(PartialConfig::default(), flags).unwrap();
+    assert_eq!((c.rank, c.steps, c.schedule, c.dropout), (2, Some(9), Some(Schedule::WarmLora(1)), 0.05));
+    // another method keeps its own schedule
+    assert_eq!(resolve("like_paper = true\nmethod = 'lora'").unwrap().schedule, Some(Schedule::LoraOnly));
+    assert_eq!(resolve("like_paper = true\nmethod = 'lora'\nlr = 0.5").unwrap().lora_lr, 0.5);
+}
+
 #[test]
 fn every_default_is_shown_as_it_would_be_typed() {
     let shown: std::collections::BTreeMap<_, _> = defaults().into_iter().collect();
-    assert_eq!(shown["schedule"], "wl64");
     assert_eq!(shown["target_modules"], "all-linear");
     assert_eq!((&*shown["lr"], &*shown["eps"], &*shown["alpha"]), ("0.0002", "1e-8", "16"));
     assert_eq!(shown["rank_pattern"], "");
@@ -248,9 +337,12 @@ proptest! {
 #[test]
 fn every_method_writes_a_configuration_that_can_be_read() {
     for method in ["rosa", "lora", "spa", "full"] {
-        let config = resolve(&format!("method = '{method}'")).unwrap();
+        let config = resolve(&format!("method = '{method}'")).unwrap().for_data(100).unwrap();
         let text = config.to_toml().unwrap();
         assert!(text.starts_with("model = \"model dir/m.gguf\"\n"), "{text}");
+        for key in ["schedule", "warmup_steps", "epochs", "lora_lr"] {
+            assert!(text.contains(&format!("\n{key} = ")), "{key} is missing in {text}");
+        }
         let again = TrainConfig::resolve(from_text(&text).unwrap(), PartialConfig::default()).unwrap();
         assert_eq!(again, config);
     }

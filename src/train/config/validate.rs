@@ -34,7 +34,7 @@ fn flag(key: &str) -> String {
 /// Checks every value and combination.
 pub(super) fn check(c: &TrainConfig) -> Result<()> {
     values(c)?;
-    length(c)?;
+    counts(c)?;
     sizes(c)?;
     schedule(c)?;
     masks(c)
@@ -95,7 +95,7 @@ fn of(module: &str) -> String {
     if module.is_empty() { String::new() } else { format!("{module}=") }
 }
 
-fn length(c: &TrainConfig) -> Result<()> {
+fn counts(c: &TrainConfig) -> Result<()> {
     refuse(c.steps.is_some() && c.epochs.is_some(), "steps", || "given together with epochs; give one of them".into())?;
     refuse(c.steps == Some(0), "steps", || "must be at least 1".into())?;
     if let Some(epochs) = c.epochs {
@@ -106,12 +106,15 @@ fn length(c: &TrainConfig) -> Result<()> {
     for (key, value) in integers.into_iter().chain([("warmup_steps", c.warmup_steps.unwrap_or(0))]) {
         refuse(value > MAX_INTEGER, key, || format!("{value} is over {MAX_INTEGER}, the most that a file can hold"))?;
     }
-    match (c.steps, c.warmup_steps) {
-        (Some(steps), Some(warmup)) => refuse(warmup > steps, "warmup_steps", || {
-            format!("{warmup} is more than the {steps} steps of the run; use fewer, or more --steps")
-        }),
-        _ => Ok(()),
-    }
+    c.steps.map_or(Ok(()), |steps| length(c, steps))
+}
+
+/// What does not go with a run of `steps` steps. The paper's warm-up is left as it is: a line before the run says so.
+pub(super) fn length(c: &TrainConfig, steps: u64) -> Result<()> {
+    let warmup = c.warmup_steps.filter(|w| *w > steps && !c.like_paper).unwrap_or(0);
+    refuse(warmup > 0, "warmup_steps", || {
+        format!("{warmup} is more than the {steps} steps of the run; use fewer, or more --steps or --epochs")
+    })
 }
 
 /// Every half that a method has must have a size.
@@ -132,7 +135,8 @@ fn sizes(c: &TrainConfig) -> Result<()> {
 }
 
 fn schedule(c: &TrainConfig) -> Result<()> {
-    let way_out = match (c.method, c.schedule) {
+    let Some(schedule) = c.schedule else { return Ok(()) };
+    let way_out = match (c.method, schedule) {
         (Method::Rosa, Schedule::LoraOnly) => "use --method lora, or --schedule wl64",
         (Method::Lora, Schedule::WarmLora(_) | Schedule::SpaOnly) => "use --schedule lora_only, or --method rosa",
         (Method::Spa, Schedule::WarmLora(1..) | Schedule::LoraOnly) => "use --schedule spa_only, or --method rosa",
@@ -145,7 +149,7 @@ fn schedule(c: &TrainConfig) -> Result<()> {
         Method::Spa => "spa",
         Method::Full => "full",
     };
-    refuse(true, "schedule", || format!("{} does not go with method {method}; {way_out}", c.schedule))
+    refuse(true, "schedule", || format!("{schedule} does not go with method {method}; {way_out}"))
 }
 
 fn masks(c: &TrainConfig) -> Result<()> {

@@ -1,0 +1,89 @@
+//! Defaults that follow from other options or from the data. `config.toml` has what came out.
+
+use super::{Method, PartialConfig, TrainConfig, paper, validate};
+use crate::error::Result;
+use crate::train::phase::Schedule;
+
+/// The low-rank warm-up before the masks is one of so many parts of the run, or the paper's where that is less.
+const WARMUP_PART: u64 = 4;
+/// The same for the steps over which the rates rise.
+const RATES_RISE_PART: u64 = 10;
+/// A run without `epochs` and `steps` takes so many steps, if [`MOST_EPOCHS`] are enough for them. One epoch is the least.
+const FEWEST_STEPS: u64 = 100;
+const MOST_EPOCHS: u64 = 10;
+
+/// All options that are given, and those that follow from them without the data.
+pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> PartialConfig {
+    let method = flags.method.or(file.method).unwrap_or(Method::Rosa);
+    if flags.steps.is_some() {
+        file.epochs = None;
+    }
+    if flags.epochs.is_some() {
+        file.steps = None;
+    }
+    if flags.method.is_some_and(|m| m != file.method.unwrap_or(Method::Rosa)) {
+        file.schedule = None;
+    }
+    if method == Method::Lora {
+        // each source by itself: a file of a run has both rates, and a flag's one rate wins over them
+        for source in [&mut flags, &mut file] {
+            source.lora_lr = source.lora_lr.or(source.lr);
+        }
+    }
+    let mut given = if flags.like_paper == Some(true) {
+        (file.schedule, file.epochs, file.steps) = (None, None, None);
+        flags.or(paper::options()).or(file)
+    } else {
+        let given = flags.or(file);
+        if given.like_paper == Some(true) { given.or(paper::options()) } else { given }
+    };
+    if given.schedule.is_none() {
+        given.schedule = match method {
+            Method::Lora => Some(Schedule::LoraOnly),
+            Method::Spa => Some(Schedule::SpaOnly),
+            Method::Full => Some(Schedule::WarmLora(0)),
+            // masks need no warm-up if they are given, and A and B of an adapter are warm already
+            Method::Rosa if given.mask.is_some() || given.init_adapter.is_some() => Some(Schedule::WarmLora(0)),
+            Method::Rosa => given.like_paper.unwrap_or(false).then_some(paper::SCHEDULE),
+        };
+    }
+    given
+}
+
+impl TrainConfig {
+    /// The configuration of a run over `sequences` of an epoch: with everything that follows from the length of the run. It
+    /// is what `config.toml` holds, and a run with it is the same run.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Invalid`] where an option does not go with that length.
+    pub fn for_data(mut self, sequences: usize) -> Result<TrainConfig> {
+        let an_epoch = sequences.div_ceil(self.batch_size.saturating_mul(self.gradient_accumulation_steps)) as u64;
+        if self.steps.is_none() && self.epochs.is_none() {
+            let epochs = FEWEST_STEPS.div_ceil(an_epoch.max(1)).min(MOST_EPOCHS);
+            self.epochs = Some(if self.like_paper { 1.0 } else { epochs as f64 });
+        }
+        let steps = self.total_steps(an_epoch);
+        self.schedule = Some(self.schedule_of(steps));
+        self.warmup_steps = Some(self.warmup(steps));
+        validate::length(&self, steps)?;
+        Ok(self)
+    }
+
+    /// T of [`crate::train::phase`], given the optimiser steps of one pass over the data: `steps`, or `epochs` passes
+    /// rounded up. At most 2⁶³ - 1, so that the steps of the other phases can be added.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        let passes = self.epochs.unwrap_or(1.0) * steps_per_epoch as f64;
+        self.steps.unwrap_or(passes.ceil() as u64).min(validate::MAX_INTEGER)
+    }
+
+    /// The schedule of a run of `steps` steps.
+    pub fn schedule_of(&self, steps: u64) -> Schedule {
+        let warmup = u32::try_from(steps / WARMUP_PART).unwrap_or(u32::MAX).min(paper::WARMUP);
+        self.schedule.unwrap_or(Schedule::WarmLora(warmup))
+    }
+
+    /// Warm-up steps of a learning-rate schedule of `total` steps.
+    pub fn warmup(&self, total: u64) -> u64 {
+        self.warmup_steps.unwrap_or((total / RATES_RISE_PART).min(paper::RATES_RISE))
+    }
+}
