@@ -38,11 +38,11 @@ fn every_flag_of_training_arrives() {
     assert_eq!(c.target_modules.0, ["q_proj", "v_proj"]);
     assert_eq!(
         (c.schedule, c.mask_grads, c.mask_mode, c.restart),
-        (Some(Schedule::WarmLora(7)), 2, MaskMode::Mean, false)
+        (Some(Schedule::WarmLora(7)), Some(2), MaskMode::Mean, false)
     );
     assert_eq!((c.lr, c.lora_lr, c.lr_schedule, c.warmup_steps), (2e-3, 7e-3, LrSchedule::Cosine, Some(3)));
     assert_eq!((c.weight_decay, c.max_grad_norm, c.steps, c.epochs), (0.1, 1.0, Some(10), None));
-    assert_eq!((c.batch_size, c.gradient_accumulation_steps, c.seq_len), (2, 3, 24));
+    assert_eq!((c.batch_size, c.gradient_accumulation_steps, c.seq_len), (2, Some(3), 24));
     assert_eq!((c.packing, c.shuffle, c.seed, c.device.as_deref()), (false, false, 5, Some("1")));
     assert_eq!((c.rslora, c.rank_pattern.get("v_proj")), (true, Some(3)));
     let c = train(&format!("{PATHS} --mask-only --save-mask s --epochs 3")).resolve().unwrap();
@@ -129,7 +129,7 @@ fn help_shows_the_defaults_of_training_once() {
     let flat = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(flat.contains("Rank of the low-rank adapters [default: 8]"), "{help}");
     assert!(
-        flat.contains("wlN with N a quarter of the steps, at most 64") && flat.contains("[default: 0.0007]"),
+        flat.contains("--mask-grads are a quarter of the steps, N at most 64") && flat.contains("[default: 0.0007]"),
         "{help}"
     );
     assert_eq!(flat.matches("[default: 512]").count(), 1);

@@ -146,9 +146,6 @@ options! {
         /// Density of some modules
         #[arg(value_name = "NAME=D,…", help_heading = "Method")]
         density_pattern: PerModule<f64> = PerModule::default(),
-        /// Steps whose gradients choose the masks
-        #[arg(value_name = "STEPS", help_heading = "Masks")]
-        mask_grads: u32 = 1,
         /// How the micro-batches' gradients make the score of an entry
         #[arg(value_enum, help_heading = "Masks")]
         mask_mode: MaskMode = MaskMode::MeanSquared,
@@ -185,14 +182,10 @@ options! {
         #[arg(value_name = "NORM", help_heading = "Optimiser")]
         max_grad_norm: f64 = 0.0,
 
-        // batches: eight packed sequences of 512 tokens are about the paper's 32 short rows, and one sequence a
-        // micro-batch, as there, asks for the least memory and the finest mask scores
+        // batches: one sequence a micro-batch, as in the paper, asks for the least memory and the finest mask scores
         /// Sequences in a micro-batch
         #[arg(value_name = "ROWS", help_heading = "Batches")]
         batch_size: usize = 1,
-        /// Micro-batches in an optimiser step
-        #[arg(value_name = "N", help_heading = "Batches")]
-        gradient_accumulation_steps: usize = 8,
         /// Divide a step's loss by the supervised tokens of the whole step, or average the micro-batches' means
         #[arg(value_enum, help_heading = "Batches")]
         loss_normalisation: LossNormalisation = LossNormalisation::Tokens,
@@ -240,9 +233,9 @@ options! {
         log_steps: u64 = 10,
     }
     optional {
-        /// wlN (N steps of low-rank warm-up before the masks), default (none), spa_only or lora_only [default: wlN with N a
-        /// quarter of the steps, at most 64; "default" with --mask, --init-adapter or --method full, spa_only with spa, lora_only
-        /// with lora]
+        /// wlN (N steps of low-rank warm-up before the masks), default (none), spa_only or lora_only [default: wlN, where N and
+        /// --mask-grads are a quarter of the steps, N at most 64; "default" with --mask, --init-adapter or --method full, spa_only
+        /// with spa, lora_only with lora]
         #[arg(value_name = "wlN|default|spa_only|lora_only", help_heading = "Method")]
         schedule: Schedule,
         /// Take the masks from this file; nothing is collected then
@@ -254,10 +247,18 @@ options! {
         /// Start from this adapter's values, and from its masks if it has them
         #[arg(value_name = "DIR", help_heading = "Method")]
         init_adapter: PathBuf,
+        /// Steps whose gradients choose the masks [default: those of 8 micro-batches, at most a quarter of the
+        /// steps; 1 where --schedule is given]
+        #[arg(value_name = "STEPS", help_heading = "Masks")]
+        mask_grads: u32,
+        /// Micro-batches in an optimiser step [default: 8, or fewer where the run has less than 100 steps with them, unless --steps
+        /// is given]
+        #[arg(value_name = "N", help_heading = "Batches")]
+        gradient_accumulation_steps: usize,
         /// Steps over which the rates rise from 0 [default: 20, at most a tenth of the steps]
         #[arg(value_name = "STEPS", help_heading = "Optimiser")]
         warmup_steps: u64,
-        /// Passes over the data [default: 1, unless --steps is given]
+        /// Passes over the data [default: 1, or more where they make less than 100 steps, at most 10, unless --steps is given]
         #[arg(value_name = "N", help_heading = "Run", conflicts_with = "steps")]
         epochs: f64,
         /// Optimiser steps (of the training phase; warm-up and masks come on top unless --no-restart)
@@ -342,7 +343,7 @@ impl TrainConfig {
 
     /// How sequences are dealt out.
     pub fn batch_options(&self) -> BatchOptions {
-        BatchOptions { batch_size: self.batch_size, gradient_accumulation_steps: self.gradient_accumulation_steps }
+        BatchOptions { batch_size: self.batch_size, gradient_accumulation_steps: self.micro_batches() }
     }
 
     /// Where the masks go once they are built: `save_mask`, or with `mask_only` `masks.safetensors` in the run folder.

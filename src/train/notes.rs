@@ -18,10 +18,16 @@ pub fn before(asked: &TrainConfig, config: &TrainConfig, agenda: &Agenda, steps:
     if config.like_paper {
         lines.push(LIKE_PAPER.to_owned());
     }
-    if let Some(epochs) = config.epochs.filter(|e| asked.epochs.is_none() && *e > 1.0) {
+    let derived = (asked.gradient_accumulation_steps.is_none() && config.micro_batches() < asked.micro_batches())
+        || (asked.epochs.is_none() && config.epochs.is_some_and(|e| e > 1.0));
+    if derived {
+        let count = |n: f64, one: &str, more: &str| format!("{n} {}", if n == 1.0 { one } else { more });
         lines.push(format!(
-            "length: {epochs} epochs, which make {steps} steps, since fewer would hardly move an adapter (--epochs or --steps \
-             say otherwise)"
+            "length: {} of {} in {}, since there are few rows (--steps, --epochs and \
+             --gradient-accumulation-steps say otherwise)",
+            count(steps as f64, "step", "steps"),
+            count(config.micro_batches() as f64, "micro-batch", "micro-batches"),
+            count(config.epochs.unwrap_or(1.0), "epoch", "epochs")
         ));
     }
     lines.extend(agenda.line());

@@ -75,7 +75,7 @@ fn adapter_config(kind: AdapterKind, config: &TrainConfig, targets: &[Target]) -
         density_pattern: densities,
         base_model_name_or_path: Some(config.model.display().to_string()),
         schedule: config.schedule.map(|s| s.to_string()),
-        spa_num_grads: config.mask_grads as usize,
+        spa_num_grads: config.mask_grads.unwrap_or(1) as usize,
         grad_acc_mode: match config.mask_mode {
             MaskMode::MeanSquared => "mean_squared".into(),
             MaskMode::Mean => "mean".into(),

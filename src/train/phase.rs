@@ -146,7 +146,7 @@ impl Agenda {
             (_, Schedule::WarmLora(n)) => (u64::from(n), !masks_given),
             (_, Schedule::SpaOnly) => (0, !masks_given),
         };
-        let collect = if collects { u64::from(config.mask_grads) } else { 0 };
+        let collect = if collects { u64::from(config.mask_grads_of(steps)) } else { 0 };
         let before = warmup + collect;
         if steps == 0 {
             return Err(Error::invalid("--steps", "the run has no steps; give --steps, or more --epochs or rows"));

@@ -42,9 +42,9 @@ fn script(agenda: &Agenda) -> String {
 #[test]
 fn every_row_of_the_schedule_table() {
     use Method::*;
-    let two: fn(&mut TrainConfig) = |c| c.mask_grads = 2;
-    let go_on: fn(&mut TrainConfig) = |c| (c.mask_grads, c.restart) = (2, false);
-    let stop: fn(&mut TrainConfig) = |c| (c.mask_grads, c.mask_only) = (2, true);
+    let two: fn(&mut TrainConfig) = |c| c.mask_grads = Some(2);
+    let go_on: fn(&mut TrainConfig) = |c| (c.mask_grads, c.restart) = (Some(2), false);
+    let stop: fn(&mut TrainConfig) = |c| (c.mask_grads, c.mask_only) = (Some(2), true);
     #[rustfmt::skip]
     let table = [
         // method, schedule, steps, masks given, changes, expected
@@ -150,7 +150,8 @@ fn what_is_thrown_away_is_said() {
 
 #[test]
 fn an_endless_run_does_not_overflow() {
-    let agenda = agenda(Method::Rosa, "wl4294967295", i64::MAX as u64, false, |c| c.mask_grads = u32::MAX).unwrap();
+    let agenda =
+        agenda(Method::Rosa, "wl4294967295", i64::MAX as u64, false, |c| c.mask_grads = Some(u32::MAX)).unwrap();
     assert!(agenda.plan(agenda.steps() - 1).is_some() && agenda.plan(agenda.steps()).is_none());
 }
 
@@ -165,7 +166,7 @@ proptest! {
         };
         let mut config = TrainConfig::resolve(PartialConfig::default(), flags).unwrap();
         config.schedule = Some(if spa { Schedule::SpaOnly } else { Schedule::WarmLora(warm) });
-        (config.mask_grads, config.restart) = (grads, restart);
+        (config.mask_grads, config.restart) = (Some(grads), restart);
         let before = if spa { 0 } else { u64::from(warm) } + if masks { 0 } else { u64::from(grads) };
         let agenda = match Agenda::new(&config, masks, steps) {
             Ok(agenda) => agenda,

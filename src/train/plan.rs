@@ -138,7 +138,7 @@ fn samples(dataset: &Dataset, options: &BatchOptions) -> Result<Samples> {
 
 /// The smallest change of the batch with which the run would fit, if one would do.
 fn way_out(run: &Run<'_>, worst: &[Batch]) -> Result<Option<String>> {
-    let (now, steps) = (run.config.batch_size, run.config.gradient_accumulation_steps);
+    let (now, steps) = (run.config.batch_size, run.config.micro_batches());
     let mut size = now;
     let mut smallest = worst.to_vec();
     while size > 1 {
@@ -180,7 +180,7 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
     let shapes = module_shapes(&model);
     let mut trainable = Trainable::new(&device, config, &mut model, &shapes, run.masks)?;
     let stepper = Stepper::of(&device, config)?;
-    let accumulates = config.gradient_accumulation_steps > 1;
+    let accumulates = config.micro_batches() > 1;
     let mut first = 0;
     for phase in [Phase::Warmup, Phase::Collect, Phase::Train] {
         let step = first;

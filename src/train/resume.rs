@@ -36,6 +36,8 @@ pub fn find(mut config: TrainConfig) -> Result<(TrainConfig, Saved)> {
     };
     let then = PartialConfig::parse(&out.join(CONFIG_FILE), &saved.header.config)?;
     config.schedule = config.schedule.or(then.schedule);
+    config.mask_grads = config.mask_grads.or(then.mask_grads);
+    config.gradient_accumulation_steps = config.gradient_accumulation_steps.or(then.gradient_accumulation_steps);
     config.warmup_steps = config.warmup_steps.or(then.warmup_steps);
     if config.steps.is_none() {
         config.epochs = config.epochs.or(then.epochs);

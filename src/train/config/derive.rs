@@ -4,13 +4,18 @@ use super::{Method, PartialConfig, TrainConfig, paper, validate};
 use crate::error::Result;
 use crate::train::phase::Schedule;
 
-/// The low-rank warm-up before the masks is one of so many parts of the run, or the paper's where that is less.
-const WARMUP_PART: u64 = 4;
-/// The same for the steps over which the rates rise.
+/// What comes before the masks, the low-rank warm-up and the steps that choose them, is one of so many parts of the run. The
+/// warm-up is the paper's at most.
+const BEFORE_MASKS_PART: u64 = 4;
+/// The rates rise over one of so many parts of the run, and over the paper's steps at most.
 const RATES_RISE_PART: u64 = 10;
-/// A run without `epochs` and `steps` takes so many steps, if [`MOST_EPOCHS`] are enough for them. One epoch is the least.
-const FEWEST_STEPS: u64 = 100;
-const MOST_EPOCHS: u64 = 10;
+/// Micro-batches in a step, and in the steps that choose the masks: eight packed sequences of 512 tokens are about the
+/// paper's 32 short rows.
+const MICRO_BATCHES: usize = 8;
+/// A run whose length is not given takes so many steps where it can: first with fewer micro-batches in each, then with up to
+/// [`MOST_EPOCHS`] passes over the data. What few steps of many rows lose is in docs/notes/defaults.md.
+const FEWEST_STEPS: usize = 100;
+const MOST_EPOCHS: usize = 10;
 
 /// All options that are given, and those that follow from them without the data.
 pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> PartialConfig {
@@ -37,7 +42,9 @@ pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> Par
         let given = flags.or(file);
         if given.like_paper == Some(true) { given.or(paper::options()) } else { given }
     };
-    if given.schedule.is_none() {
+    if given.schedule.is_some() {
+        given.mask_grads = given.mask_grads.or(Some(paper::MASK_GRADS));
+    } else {
         given.schedule = match method {
             Method::Lora => Some(Schedule::LoraOnly),
             Method::Spa => Some(Schedule::SpaOnly),
@@ -57,16 +64,27 @@ impl TrainConfig {
     /// # Errors
     /// [`crate::error::Error::Invalid`] where an option does not go with that length.
     pub fn for_data(mut self, sequences: usize) -> Result<TrainConfig> {
-        let an_epoch = sequences.div_ceil(self.batch_size.saturating_mul(self.gradient_accumulation_steps)) as u64;
-        if self.steps.is_none() && self.epochs.is_none() {
-            let epochs = FEWEST_STEPS.div_ceil(an_epoch.max(1)).min(MOST_EPOCHS);
-            self.epochs = Some(if self.like_paper { 1.0 } else { epochs as f64 });
+        if self.gradient_accumulation_steps.is_none() && self.steps.is_none() {
+            let passes = sequences.div_ceil(self.batch_size) as f64 * self.epochs.unwrap_or(1.0);
+            self.gradient_accumulation_steps = Some((passes as usize / FEWEST_STEPS).clamp(1, MICRO_BATCHES));
         }
-        let steps = self.total_steps(an_epoch);
+        self.gradient_accumulation_steps = Some(self.micro_batches());
+        let an_epoch = sequences.div_ceil(self.batch_size.saturating_mul(self.micro_batches())).max(1);
+        if self.steps.is_none() && self.epochs.is_none() {
+            let epochs = if self.like_paper { 1 } else { FEWEST_STEPS.div_ceil(an_epoch).min(MOST_EPOCHS) };
+            self.epochs = Some(epochs as f64);
+        }
+        let steps = self.total_steps(an_epoch as u64);
+        self.mask_grads = Some(self.mask_grads_of(steps));
         self.schedule = Some(self.schedule_of(steps));
         self.warmup_steps = Some(self.warmup(steps));
         validate::length(&self, steps)?;
         Ok(self)
+    }
+
+    /// Micro-batches of a step.
+    pub fn micro_batches(&self) -> usize {
+        self.gradient_accumulation_steps.unwrap_or(MICRO_BATCHES)
     }
 
     /// T of [`crate::train::phase`], given the optimiser steps of one pass over the data: `steps`, or `epochs` passes
@@ -78,8 +96,14 @@ impl TrainConfig {
 
     /// The schedule of a run of `steps` steps.
     pub fn schedule_of(&self, steps: u64) -> Schedule {
-        let warmup = u32::try_from(steps / WARMUP_PART).unwrap_or(u32::MAX).min(paper::WARMUP);
-        self.schedule.unwrap_or(Schedule::WarmLora(warmup))
+        let warmup = (steps / BEFORE_MASKS_PART).saturating_sub(self.mask_grads_of(steps).into());
+        self.schedule.unwrap_or(Schedule::WarmLora(warmup.min(paper::WARMUP.into()) as u32))
+    }
+
+    /// The steps of a run of `steps` steps whose gradients choose the masks.
+    pub fn mask_grads_of(&self, steps: u64) -> u32 {
+        let enough = MICRO_BATCHES.div_ceil(self.micro_batches()) as u64;
+        self.mask_grads.unwrap_or(enough.min(steps / BEFORE_MASKS_PART).max(1) as u32)
     }
 
     /// Warm-up steps of a learning-rate schedule of `total` steps.

@@ -7,6 +7,8 @@ use crate::train::phase::Schedule;
 
 /// Low-rank steps before the masks.
 pub(super) const WARMUP: u32 = 64;
+/// Steps whose gradients choose the masks.
+pub(super) const MASK_GRADS: u32 = 1;
 /// Steps over which the rates rise.
 pub(super) const RATES_RISE: u64 = 20;
 
@@ -23,7 +25,7 @@ pub(super) fn options() -> PartialConfig {
         rank_pattern: Some(PerModule::default()),
         alpha_pattern: Some(PerModule::default()),
         density_pattern: Some(PerModule::default()),
-        mask_grads: Some(1),
+        mask_grads: Some(MASK_GRADS),
         mask_mode: Some(MaskMode::MeanSquared),
         restart: Some(true),
         lr: Some(2e-4),

@@ -34,8 +34,8 @@ fn the_defaults_are_the_documented_ones() {
     let c = resolve("").unwrap();
     assert_eq!((c.method, c.rank, c.alpha, c.density, c.dropout), (Method::Rosa, 8, 16.0, 0.006, 0.0));
     assert_eq!((c.lr, c.lora_lr, c.lr_schedule, c.max_grad_norm), (2e-4, 7e-4, LrSchedule::Linear, 0.0));
-    assert_eq!((c.schedule, c.restart, c.mask_grads), (None, true, 1), "the schedule follows from the data");
-    assert_eq!((c.epochs, c.steps, c.warmup_steps), (None, None, None));
+    assert_eq!((c.schedule, c.restart, c.mask_grads), (None, true, None), "the schedule follows from the data");
+    assert_eq!((c.epochs, c.steps, c.warmup_steps, c.gradient_accumulation_steps), (None, None, None, None));
     assert_eq!(c.target_modules.0, ["all-linear"]);
 }
 
@@ -201,47 +201,69 @@ fn lengths_follow_from_the_data() {
     assert_eq!(of("warmup_steps = 3").warmup(1000), 3);
 }
 
-/// Schedule, warm-up of the rates and epochs that `text` has for a number of sequences.
-fn derived(text: &str, sequences: usize) -> (String, u64, Option<f64>) {
+/// The configuration of `text` for a number of sequences.
+fn derived(text: &str, sequences: usize) -> TrainConfig {
     let c = resolve(text).unwrap().for_data(sequences).unwrap();
     assert_eq!(c.clone().for_data(sequences).unwrap(), c, "nothing is left to follow");
-    (c.schedule.unwrap().to_string(), c.warmup_steps.unwrap(), c.epochs)
+    c
 }
 
 #[test]
-fn warm_up_is_a_share_of_the_run_up_to_the_paper_s() {
-    // 8 sequences a step
-    for (steps, schedule, rates) in
-        [(1, "default", 0), (3, "default", 0), (8, "wl2", 0), (86, "wl21", 8), (255, "wl63", 20)]
-    {
-        let text = format!("steps = {steps}");
-        assert_eq!(derived(&text, 650), (schedule.to_owned(), rates, None), "{steps}");
+fn what_comes_before_the_masks_is_a_share_of_the_run_up_to_the_paper_s() {
+    // steps, schedule, steps that choose the masks, steps over which the rates rise
+    let of = |c: TrainConfig| (c.schedule.unwrap().to_string(), c.mask_grads.unwrap(), c.warmup_steps.unwrap());
+    let table = [
+        (1, "default", 1, 0),
+        (3, "default", 1, 0),
+        (8, "wl1", 1, 0),
+        (86, "wl20", 1, 8),
+        (259, "wl63", 1, 20),
+        (260, "wl64", 1, 20),
+        (9999, "wl64", 1, 20),
+    ];
+    for (steps, schedule, grads, rise) in table {
+        assert_eq!(of(derived(&format!("steps = {steps}"), 650)), (schedule.to_owned(), grads, rise), "{steps}");
     }
-    assert_eq!(derived("", 8 * 256), ("wl64".into(), 20, Some(1.0)));
-    assert_eq!(derived("epochs = 2.5", 8 * 1000), ("wl64".into(), 20, Some(2.5)));
-    assert_eq!(
-        derived("schedule = 'wl64'\nwarmup_steps = 1", 8),
-        ("wl64".into(), 1, Some(10.0)),
-        "what is given stays"
-    );
-    assert_eq!(derived("method = 'lora'", 8 * 256), ("lora_only".into(), 20, Some(1.0)));
+    assert_eq!(of(derived("", 8 * 260)), ("wl64".into(), 1, 20));
+    assert_eq!(of(derived("schedule = 'wl64'\nwarmup_steps = 1\nmask_grads = 3", 8)), ("wl64".into(), 3, 1));
+    assert_eq!(of(derived("schedule = 'wl2'\nsteps = 99\ngradient_accumulation_steps = 1", 8)), ("wl2".into(), 1, 9));
+    // masks come from as many micro-batches however few a step has
+    assert_eq!(of(derived("steps = 100\ngradient_accumulation_steps = 1", 650)), ("wl17".into(), 8, 10));
+    assert_eq!(of(derived("steps = 9\ngradient_accumulation_steps = 1", 650)), ("default".into(), 2, 0));
 }
 
 #[test]
-fn few_rows_are_passed_over_several_times() {
-    let epochs = |text: &str, sequences: usize| derived(text, sequences).2.unwrap();
-    assert_eq!([1, 24, 8 * 30, 8 * 99, 8 * 100, 8000].map(|n| epochs("", n)), [10.0, 10.0, 4.0, 2.0, 1.0, 1.0]);
-    assert_eq!([24, 8000].map(|n| epochs("method = 'lora'", n)), [10.0, 1.0]);
-    assert_eq!(epochs("epochs = 1.0", 24), 1.0);
-    assert_eq!(derived("steps = 3", 24).2, None);
-    assert_eq!(epochs("like_paper = true", 24), 1.0);
+fn few_rows_make_smaller_steps_and_then_more_epochs() {
+    let of = |text: &str, sequences: usize| {
+        let c = derived(text, sequences);
+        (c.micro_batches(), c.epochs.unwrap(), c.total_steps(sequences.div_ceil(c.micro_batches()) as u64))
+    };
+    let table = [
+        (1, (1, 10.0, 10)),
+        (8, (1, 10.0, 80)),
+        (35, (1, 3.0, 105)),
+        (125, (1, 1.0, 125)),
+        (200, (2, 1.0, 100)),
+        (799, (7, 1.0, 115)),
+        (800, (8, 1.0, 100)),
+        (99_999, (8, 1.0, 12_500)),
+    ];
+    for (sequences, expected) in table {
+        assert_eq!(of("", sequences), expected, "{sequences}");
+        assert_eq!(of("method = 'lora'", sequences), expected, "the other methods' too: {sequences}");
+    }
+    assert_eq!(of("epochs = 2.0", 24), (1, 2.0, 48), "what is given stays");
+    assert_eq!(of("gradient_accumulation_steps = 8", 24), (8, 10.0, 30));
+    assert_eq!(of("like_paper = true", 24), (32, 1.0, 1));
+    let c = derived("steps = 3", 24);
+    assert_eq!((c.micro_batches(), c.epochs), (8, None));
 }
 
 #[test]
 fn a_warm_up_longer_than_the_run_is_refused() {
-    let m = resolve("warmup_steps = 4\nepochs = 1.0").unwrap().for_data(24).unwrap_err().to_string();
+    let m = resolve("warmup_steps = 4\nepochs = 1.0").unwrap().for_data(3).unwrap_err().to_string();
     assert!(m.starts_with("--warmup-steps: 4 is more than the 3 steps of the run") && m.contains("--epochs"), "{m}");
-    assert!(resolve("warmup_steps = 3\nepochs = 1.0").unwrap().for_data(24).is_ok());
+    assert!(resolve("warmup_steps = 3\nepochs = 1.0").unwrap().for_data(3).is_ok());
 }
 
 #[test]
@@ -250,9 +272,9 @@ fn like_the_paper_is_one_flag_that_other_flags_win_over() {
         assert_eq!((c.rank, c.alpha, c.density, c.dropout), (16, 16.0, 0.006, 0.05));
         assert_eq!(
             (c.schedule, c.mask_grads, c.mask_mode, c.restart),
-            (Some(Schedule::WarmLora(64)), 1, MaskMode::MeanSquared, true)
+            (Some(Schedule::WarmLora(64)), Some(1), MaskMode::MeanSquared, true)
         );
-        assert_eq!((c.batch_size, c.gradient_accumulation_steps, c.packing, c.seq_len), (1, 32, false, 512));
+        assert_eq!((c.batch_size, c.gradient_accumulation_steps, c.packing, c.seq_len), (1, Some(32), false, 512));
         assert_eq!(
             (c.lr, c.lora_lr, c.warmup_steps, c.max_grad_norm, c.weight_decay),
             (2e-4, 7e-4, Some(20), 0.0, 0.0)
@@ -274,7 +296,7 @@ fn like_the_paper_is_one_flag_that_other_flags_win_over() {
     let own = TrainConfig::resolve(PartialConfig { like_paper: Some(true), ..file() }, paths()).unwrap();
     assert_eq!(
         (own.rank, own.dropout, own.packing, own.alpha, own.gradient_accumulation_steps),
-        (4, 0.0, true, 16.0, 32)
+        (4, 0.0, true, 16.0, Some(32))
     );
     // flags win over the flag
     let flags =
@@ -340,7 +362,7 @@ fn every_method_writes_a_configuration_that_can_be_read() {
         let config = resolve(&format!("method = '{method}'")).unwrap().for_data(100).unwrap();
         let text = config.to_toml().unwrap();
         assert!(text.starts_with("model = \"model dir/m.gguf\"\n"), "{text}");
-        for key in ["schedule", "warmup_steps", "epochs", "lora_lr"] {
+        for key in ["schedule", "warmup_steps", "epochs", "lora_lr", "mask_grads", "gradient_accumulation_steps"] {
             assert!(text.contains(&format!("\n{key} = ")), "{key} is missing in {text}");
         }
         let again = TrainConfig::resolve(from_text(&text).unwrap(), PartialConfig::default()).unwrap();

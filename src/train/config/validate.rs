@@ -45,11 +45,13 @@ fn refuse(condition: bool, key: &str, reason: impl FnOnce() -> String) -> Result
 }
 
 fn values(c: &TrainConfig) -> Result<()> {
-    for (key, value) in [("batch_size", c.batch_size), ("gradient_accumulation_steps", c.gradient_accumulation_steps)] {
-        refuse(value == 0, key, || "must be at least 1".into())?;
+    for (key, value) in
+        [("batch_size", Some(c.batch_size)), ("gradient_accumulation_steps", c.gradient_accumulation_steps)]
+    {
+        refuse(value == Some(0), key, || "must be at least 1".into())?;
     }
     refuse(c.seq_len < 2, "seq_len", || format!("{} leaves no next token to learn; use at least 2", c.seq_len))?;
-    refuse(c.mask_grads == 0, "mask_grads", || "must be at least 1; to collect nothing give --mask FILE".into())?;
+    refuse(c.mask_grads == Some(0), "mask_grads", || "must be at least 1; to collect nothing give --mask FILE".into())?;
     refuse(c.log_steps == 0, "log_steps", || "must be at least 1".into())?;
 
     // `!(in range)` so that NaN is refused too
