@@ -79,6 +79,51 @@ fn compare(before: &[f64], after: &[f64]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::config::PartialConfig;
+
+    /// What is said before a run with the options `more` over so many sequences.
+    fn lines(more: PartialConfig, sequences: usize) -> Vec<String> {
+        let paths = PartialConfig {
+            model: Some("m".into()),
+            data: Some("d".into()),
+            out: Some("o".into()),
+            ..PartialConfig::default()
+        };
+        let asked = TrainConfig::resolve(paths, more).unwrap();
+        let config = asked.clone().for_data(sequences).unwrap();
+        let steps = config.total_steps(sequences.div_ceil(config.micro_batches()) as u64);
+        before(&asked, &config, &Agenda::new(&config, false, steps).unwrap(), steps)
+    }
+
+    #[test]
+    fn a_length_that_follows_from_few_rows_is_said() {
+        let few = lines(PartialConfig::default(), 35);
+        assert!(
+            few[0].starts_with("length: 105 steps of 1 micro-batch in 3 epochs, since there are few rows"),
+            "{few:?}"
+        );
+        assert!(
+            few[1].starts_with("schedule: 18 steps of low-rank warm-up and 8 to choose the masks, thrown away"),
+            "{few:?}"
+        );
+        assert!(
+            lines(PartialConfig::default(), 200)[0].starts_with("length: 100 steps of 2 micro-batches in 1 epoch,")
+        );
+        assert_eq!(lines(PartialConfig::default(), 8000).len(), 1, "many rows: the schedule alone");
+        assert_eq!(
+            lines(PartialConfig { steps: Some(9), ..PartialConfig::default() }, 35).len(),
+            1,
+            "a length that is given"
+        );
+    }
+
+    #[test]
+    fn what_is_not_like_the_paper_is_said() {
+        let paper = lines(PartialConfig { like_paper: Some(true), steps: Some(9), ..PartialConfig::default() }, 35);
+        assert!(paper[0].starts_with("like the paper, but: ") && paper[0].contains("bf16"), "{paper:?}");
+        assert!(paper[1].contains("64 steps of low-rank warm-up and 1 to choose the masks, thrown away"), "{paper:?}");
+        assert!(paper[2].starts_with("the rates rise over 20 steps and the run has 9"), "{paper:?}");
+    }
 
     #[test]
     fn a_run_that_ends_below_what_it_threw_away_needs_no_line() {

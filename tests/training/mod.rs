@@ -2,6 +2,7 @@
 
 mod halves;
 mod in_weight;
+mod length;
 mod non_finite;
 mod plan;
 mod resume;
