@@ -4,7 +4,7 @@ use super::{Filler, Job, Speed, SpeedSizes, moved, speed, words};
 use crate::device::Cost;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::io::config::ModelConfig;
+use crate::io::config::{ModelConfig, RopeScaling};
 use crate::kernels::To;
 use crate::kernels::attention::{
     AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_decode, attention_forward, kv_store,
@@ -21,7 +21,7 @@ use crate::kernels::loss::{Logits, argmax_rows, cross_entropy, cross_entropy_gra
 use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
 use crate::kernels::optimizer::{AdamW, adamw_step};
 use crate::kernels::reduce::{sum, sum_of_squares};
-use crate::kernels::rope::{RopeTable, Turn, inverse_frequencies};
+use crate::kernels::rope::{RopeTable, Turn};
 use crate::kernels::rope::{rope as turn, rope_in_place};
 use crate::kernels::topk::{score_accumulate, topk_mask};
 use crate::tensor::Element;
@@ -206,7 +206,7 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             rmsnorm_backward([&dy, &x, &w, &rstd], constants, To::Into(&dx), weight.then_some(&dw)).map(drop)
         }))
     };
-    let table = move |f: &Filler| RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0);
+    let table = move |f: &Filler| RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim), tokens, 1.0);
     // tokens spread over the vocabulary, some of them twice
     let token = move |t: usize| t.wrapping_mul(7919) % vocab;
     let mut rows = vec![
@@ -291,7 +291,7 @@ fn turned(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> [Spe
     let (n, what) = (tokens * width, format!("{model} [{tokens}, {width}]"));
     let norm = RmsNorm { eps: c.rms_norm_eps, unit_offset: false };
     let operands = move |f: &mut Filler| -> Result<_> {
-        let table = RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0)?;
+        let table = RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim), tokens, 1.0)?;
         let [q, k, v] = widths.map(|w| f.tensor(&[tokens, w]));
         let weights = f.tensor(&[2, head_dim.next_multiple_of(64)])?;
         Ok((table, f.indices(tokens, |t| t)?, weights, f.tensor(&[tokens, width])?, [q?, k?, v?]))
