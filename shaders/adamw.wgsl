@@ -1,5 +1,5 @@
 // One step of AdamW in torch.optim's order: decoupled weight decay first, epsilon outside of the root and behind the
-// bias correction. What depends on the step alone comes from the host, where it is computed in f64.
+// bias corrections. These are of the t steps that were taken, as adamw_count.wgsl leaves them.
 //
 //   g = grad·scale;  m += (1 − β1)·(g − m);  v = β2·v + (1 − β2)·g²
 //   param = param·(1 − lr·wd) − (lr / (1 − β1ᵗ))·m / (√v / √(1 − β2ᵗ) + eps)
@@ -11,18 +11,19 @@ struct Params {
     base: u32, groups: u32,
     n: u32,
     grad_scale: f32, max_norm: f32,
-    // 1 − lr·wd, lr / (1 − β1ᵗ), √(1 − β2ᵗ)
-    decay: f32, step_size: f32, root_correction: f32,
-    one_minus_beta1: f32, beta2: f32, one_minus_beta2: f32, eps: f32,
+    // 1 − lr·wd
+    decay: f32,
+    lr: f32, one_minus_beta1: f32, beta2: f32, one_minus_beta2: f32, eps: f32,
 }
 alias V = {{ "vec4<f32>" if VEC else "f32" }};
 
 @group(0) @binding(0) var<storage, read> grad: array<V>;        // [n]
 @group(0) @binding(1) var<storage, read> norm: array<f32>;      // [2] (squared norm of all gradients, 1 if not finite)
-@group(0) @binding(2) var<storage, read_write> param: array<V>; // [n]
-@group(0) @binding(3) var<storage, read_write> m: array<V>;     // [n]
-@group(0) @binding(4) var<storage, read_write> v: array<V>;     // [n]
-@group(0) @binding(5) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read> count: array<u32>;     // [3] (t, bits of 1 − β1ᵗ and √(1 − β2ᵗ))
+@group(0) @binding(3) var<storage, read_write> param: array<V>; // [n]
+@group(0) @binding(4) var<storage, read_write> m: array<V>;     // [n]
+@group(0) @binding(5) var<storage, read_write> v: array<V>;     // [n]
+@group(0) @binding(6) var<uniform> p: Params;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -40,5 +41,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let v1 = p.beta2 * v[i] + p.one_minus_beta2 * g * g;
     m[i] = m1;
     v[i] = v1;
-    param[i] = param[i] * p.decay - p.step_size * m1 / (sqrt(v1) / p.root_correction + p.eps);
+    let step_size = p.lr / bitcast<f32>(count[1]);
+    param[i] = param[i] * p.decay - step_size * m1 / (sqrt(v1) / bitcast<f32>(count[2]) + p.eps);
 }

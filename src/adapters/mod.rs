@@ -4,5 +4,5 @@ mod mask;
 mod set;
 pub mod targets;
 
-pub use mask::MaskCollector;
+pub use mask::{Lost, MaskCollector};
 pub use set::{AdapterSet, Training, module_shapes};

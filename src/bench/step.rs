@@ -22,7 +22,7 @@ use crate::nn::loader::{LoadOptions, load_shapes};
 use crate::optim::{AdamW, LossScale, Rates};
 use crate::rng::Rng;
 use crate::train::config::{Checkpointing, LossNormalisation};
-use crate::train::step::{Part, StepResult, Stepper, Turn};
+use crate::train::step::{Part, StepOutcome, StepResult, Stepper, Turn};
 use crate::train::tune::{Tuning, tune};
 use crate::train::warm::{Compilation, compile_while};
 use rayon::prelude::*;
@@ -333,8 +333,9 @@ impl Bench {
 
     /// Waits for a step; its loss.
     fn finish(&mut self, result: StepResult) -> Result<f64> {
-        let (loss, norm) = result.wait()?;
-        self.scale.note(self.finished, loss.is_finite() && norm.is_finite());
+        let factor = result.loss_scale;
+        let StepOutcome { loss, skipped, .. } = result.wait()?;
+        self.scale.note(self.finished, skipped.then_some(factor));
         self.finished += 1;
         self.loss = loss;
         if loss.is_finite() {

@@ -115,6 +115,7 @@ pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
     (&attention_decode::KV_STORE, "generation alone"),
     (&loss::ARGMAX, "generation alone"),
     (&optimizer::ADAMW, "behind the gradients"),
+    (&optimizer::COUNT, "behind the gradients"),
     (&rope::ROPE_IN_PLACE, "generation alone"),
     (&topk::HISTOGRAM, "masks, behind the gradients"),
     (&topk::MASK, "masks, behind the gradients"),

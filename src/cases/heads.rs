@@ -2,11 +2,12 @@
 
 use super::{Exact, Guarded, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
+use crate::io::config::RopeScaling;
 use crate::kernels::To;
 use crate::kernels::heads::{HeadNorm, Heads, norm_merge, norm_split, rope_merge, rope_split};
 use crate::kernels::heads::{NORM_MERGE, NORM_SPLIT, ROPE_MERGE, ROPE_SPLIT};
 use crate::kernels::norm::RmsNorm;
-use crate::kernels::rope::{RopeTable, inverse_frequencies};
+use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
 
 const SPLIT: Op = Op {
@@ -121,7 +122,7 @@ fn run(
     unit: Option<bool>,
     element: Element,
 ) -> Result<()> {
-    let inv_freq = inverse_frequencies(head_dim, 10_000.0);
+    let inv_freq = RopeScaling::None.frequencies(10_000.0, head_dim);
     let at: Vec<u32> = (0..tokens).map(|_| t.rng.below(POSITIONS as u64) as u32).collect();
     let (table, positions) = (RopeTable::new(t.device, &inv_freq, POSITIONS, 1.0)?, t.up(&[tokens], &at)?);
     let layout = Heads { heads, kv_heads, table: &table, positions: &positions };

@@ -4,7 +4,8 @@ use super::{Exact, Level, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::loss::{
-    ARGMAX, CROSS_ENTROPY, CROSS_ENTROPY_GRAD, Logits, UNSUPERVISED, argmax_rows, cross_entropy, cross_entropy_grad,
+    ARGMAX, CROSS_ENTROPY, CROSS_ENTROPY_GRAD, Logits, NO_TOKEN, UNSUPERVISED, argmax_rows, cross_entropy,
+    cross_entropy_grad,
 };
 
 const WHY: &str = "a logarithm of a sum of exponentials, each off by 3 + 2|x| units of its own last place, and a \
@@ -39,6 +40,7 @@ pub(super) fn rows() -> Vec<Row> {
         let level = if size.1 < 5000 { Level::Quick } else { Level::Full };
         rows.push(ARGMAX_OP.row(level, format!("{size:?}"), move |t| argmax(t, size)));
     }
+    rows.push(ARGMAX_OP.row(Level::Quick, "rows that are not finite", argmax_broken));
     rows
 }
 
@@ -125,5 +127,22 @@ fn argmax(t: &mut Trial<'_>, (rows, vocab, stride): (usize, usize, usize)) -> Re
     let want: Vec<u32> = (0..rows).map(|row| first(&x[row * stride..][..vocab])).collect();
     let best = t.out(&[rows])?;
     argmax_rows(&t.up(&[rows, stride], &x)?, vocab, To::Into(&best.tensor))?;
+    t.compare_u32("best", &best, &want)
+}
+
+/// One number of some rows is not finite, near either end or far inside; padding may be anything.
+fn argmax_broken(t: &mut Trial<'_>) -> Result<()> {
+    let (vocab, stride) = (1000, 1024);
+    let places = [0usize, 7, 8, 255, 256, 500, 999, 1023];
+    let numbers = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let mut x = vec![0.5f32; places.len() * numbers.len() * stride];
+    let mut want = Vec::new();
+    for (row, (at, number)) in x.chunks_exact_mut(stride).zip(places.iter().flat_map(|p| numbers.map(|n| (*p, n)))) {
+        row[3] = 1.0;
+        row[at] = number;
+        want.push(if at < vocab { NO_TOKEN } else { 3 });
+    }
+    let best = t.out(&[want.len()])?;
+    argmax_rows(&t.up(&[want.len(), stride], &x)?, vocab, To::Into(&best.tensor))?;
     t.compare_u32("best", &best, &want)
 }

@@ -1,9 +1,10 @@
 //! Sums over tensors, the global norm and its flag, and AdamW against torch's formula over several steps.
 
-use super::{Exact, Level, Op, Row, Trial, quick_at};
+use super::support::EPS;
+use super::{Exact, Level, Near, Op, Row, Trial, quick_at};
 use crate::error::Result;
-use crate::kernels::optimizer::{ADAMW, AdamW, Clip, adamw_step};
-use crate::kernels::reduce::{REDUCE_PARTS, REDUCE_TOTAL, sum, sum_of_squares};
+use crate::kernels::optimizer::{ADAMW, AdamW, COUNT, Clip, StepCount, adamw_step, count_step};
+use crate::kernels::reduce::{REDUCE_PARTS, REDUCE_TOTAL, sum, sum_and_flag, sum_of_squares};
 
 const SUM: Op = Op {
     name: "sum",
@@ -13,9 +14,16 @@ const SUM: Op = Op {
 const NORM: Op = Op { name: "sum_of_squares", ..SUM };
 const ADAMW_OP: Op = Op {
     name: "adamw",
-    kernels: &[&ADAMW, &REDUCE_PARTS, &REDUCE_TOTAL],
+    kernels: &[&ADAMW, &COUNT, &REDUCE_PARTS, &REDUCE_TOTAL],
     why: "four steps of a handful of roundings: moments relative to the gradients' size, parameters to ten times the \
           rate for each step",
+};
+
+const COUNT_OP: Op = Op {
+    name: "adamw_count",
+    kernels: &[&COUNT, &REDUCE_PARTS, &REDUCE_TOTAL],
+    why: "a product of two roundings, which a correction is as far off as or less; then ten small terms of a series, or an \
+          exponential below 0.37 off by 3 + 2x units of its own last place; a root halves that: six units",
 };
 
 /// One share, several, a last one that is short, more than the most workgroups cover in one stride; odd and even.
@@ -24,8 +32,7 @@ const QUICK: &[usize] = &[2, 6];
 
 const STEPS: &[usize] = &[1, 7, 31, 33, 64, 129, 1024, 2049];
 const QUICK_STEPS: &[usize] = &[1, 6, 7];
-const START: AdamW =
-    AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 1.0 };
+const START: AdamW = AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0 };
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -60,7 +67,14 @@ pub(super) fn rows() -> Vec<Row> {
             rows.push(ADAMW_OP.row(level, what, move |t| adamw(t, n, clip)));
         }
     }
-    rows.push(ADAMW_OP.row(Level::Quick, "a norm that is not finite", not_finite));
+    rows.push(ADAMW_OP.row(Level::Quick, "the step after one that is skipped", skipped));
+    for betas in [(0.9, 0.999), (0.0, 0.5), (0.99, 0.99995)] {
+        rows.push(COUNT_OP.row(Level::Quick, format!("betas {betas:?}"), move |t| counts(t, betas)));
+    }
+    for (loss, norm) in [(1.0, f32::NAN), (f32::NAN, 1.0), (f32::NEG_INFINITY, 1.0)] {
+        let what = format!("loss {loss}, gradient {norm}");
+        rows.push(COUNT_OP.row(Level::Quick, what, move |t| not_counted(t, loss, norm)));
+    }
     rows
 }
 
@@ -72,23 +86,32 @@ fn norm(t: &mut Trial<'_>, sizes: &[usize], bad: Option<(usize, f32)>) -> Result
     let tensors = values.iter().map(|v| t.up(&[v.len()], v)).collect::<Result<Vec<_>>>()?;
     let out = t.out(&[2])?;
     sum_of_squares(&tensors.iter().collect::<Vec<_>>(), &out.tensor)?;
-    if bad.is_some() {
+    // of the last one alone
+    let plain = t.out(&[2])?;
+    if let Some(last) = tensors.last() {
+        sum_and_flag(last, &plain.tensor)?;
+    }
+    if let Some((_, bad)) = bad {
         // the sum is not a number that can be compared; the flag is
-        let flag: Vec<f32> = out.tensor.read()?;
-        t.values("flag", std::iter::once(f64::from(flag[1])), &[super::Near::exactly(1.0)]);
+        let (flag, of_sum): (Vec<f32>, Vec<f32>) = (out.tensor.read()?, plain.tensor.read()?);
+        let want = [Near::exactly(1.0), Near::exactly(u8::from(!bad.is_finite()))];
+        t.values("flags", [flag[1], of_sum[1]].map(f64::from).into_iter(), &want);
         return Ok(());
+    }
+    if let Some(last) = values.last() {
+        t.compare("sum", &plain, [Exact::sum(last.iter().map(|v| f64::from(*v))), Exact::of(0.0)])?;
     }
     let want = Exact::sum(values.iter().flatten().map(|v| f64::from(*v).powi(2)));
     t.compare("norm", &out, [want, Exact::of(0.0)])
 }
 
 /// torch.optim.AdamW, one element, in f64.
-fn reference(a: &AdamW, factor: f64, grad: f64, [param, m, v]: [f64; 3]) -> [f64; 3] {
+fn reference(a: &AdamW, step: i32, factor: f64, grad: f64, [param, m, v]: [f64; 3]) -> [f64; 3] {
     let g = grad * f64::from(a.grad_scale) * factor;
     let param = param * (1.0 - a.lr * a.weight_decay);
     let m = m + (1.0 - a.beta1) * (g - m);
     let v = a.beta2 * v + (1.0 - a.beta2) * g * g;
-    let (c1, c2) = (1.0 - a.beta1.powf(a.step as f64), 1.0 - a.beta2.powf(a.step as f64));
+    let (c1, c2) = (1.0 - a.beta1.powi(step), 1.0 - a.beta2.powi(step));
     [param - a.lr / c1 * m / (v.sqrt() / c2.sqrt() + a.eps), m, v]
 }
 
@@ -97,7 +120,8 @@ fn adamw(t: &mut Trial<'_>, n: usize, (max_norm, grad_scale): (Option<f32>, f32)
     let mut state: Vec<[f64; 3]> = start.iter().map(|p| [f64::from(*p), 0.0, 0.0]).collect();
     let param = t.holding(&[n], &start)?;
     let (m, v) = (t.holding(&[n], &vec![0.0; n])?, t.holding(&[n], &vec![0.0; n])?);
-    let norm = t.out(&[2])?;
+    let (norm, loss, count) = (t.out(&[2])?, t.up(&[1], &[1.0f32])?, t.holding(&[3], &[0.0; 3])?);
+    let steps = StepCount::over(&count.tensor)?;
     let mut moved = 0.0;
     for step in 1..=4 {
         let mut grad = t.random(n);
@@ -106,12 +130,13 @@ fn adamw(t: &mut Trial<'_>, n: usize, (max_norm, grad_scale): (Option<f32>, f32)
         let length = squares.sqrt() * f64::from(grad_scale).abs();
         let tg = t.up(&[n], &grad)?;
         sum_of_squares(&[&tg], &norm.tensor)?;
-        let a = AdamW { step, grad_scale, ..START };
+        let a = AdamW { grad_scale, ..START };
         let clip = max_norm.map(|max_norm| Clip { norm: &norm.tensor, max_norm });
-        adamw_step(&param.tensor, &tg, &m.tensor, &v.tensor, &a, clip)?;
+        count_step(&steps, &loss, &norm.tensor, a.beta1, a.beta2)?;
+        adamw_step(&param.tensor, &tg, [&m.tensor, &v.tensor], &steps, &a, clip)?;
         let factor = max_norm.map_or(1.0, |max| (f64::from(max) / (length + 1e-6)).min(1.0));
         for (s, g) in state.iter_mut().zip(&grad) {
-            *s = reference(&a, factor, f64::from(*g), *s);
+            *s = reference(&a, step, factor, f64::from(*g), *s);
         }
         // a quotient near 1 times the rate, off by the roundings of both moments
         moved += 10.0 * a.lr;
@@ -125,17 +150,65 @@ fn adamw(t: &mut Trial<'_>, n: usize, (max_norm, grad_scale): (Option<f32>, f32)
     t.compare("param", &param, want(0, moved))
 }
 
-/// Nothing changes.
-fn not_finite(t: &mut Trial<'_>) -> Result<()> {
+/// A step that is skipped changes nothing, and the next one is the first: by the sign of its gradient times the rate.
+fn skipped(t: &mut Trial<'_>) -> Result<()> {
     let start = [1.0f32, -2.0, 3.0];
     let param = t.holding(&[3], &start)?;
-    let (m, v) = (t.holding(&[3], &[0.1; 3])?, t.holding(&[3], &[0.2; 3])?);
-    let grad = t.up(&[3], &[1.0, f32::NAN, 2.0])?;
-    let norm = t.up(&[2], &[0.0f32; 2])?;
-    sum_of_squares(&[&grad], &norm)?;
-    let clip = Clip { norm: &norm, max_norm: 1.0 };
-    adamw_step(&param.tensor, &grad, &m.tensor, &v.tensor, &START, Some(clip))?;
+    let (m, v) = (t.holding(&[3], &[0.0; 3])?, t.holding(&[3], &[0.0; 3])?);
+    let (norm, loss) = (t.out(&[2])?, t.up(&[1], &[1.0f32])?);
+    let steps = StepCount::new(t.device)?;
+    let step = |t: &mut Trial<'_>, grad: [f32; 3]| -> Result<()> {
+        let grad = t.up(&[3], &grad)?;
+        sum_of_squares(&[&grad], &norm.tensor)?;
+        count_step(&steps, &loss, &norm.tensor, START.beta1, START.beta2)?;
+        let (a, clip) = (AdamW { weight_decay: 0.0, ..START }, Clip { norm: &norm.tensor, max_norm: f32::INFINITY });
+        adamw_step(&param.tensor, &grad, [&m.tensor, &v.tensor], &steps, &a, Some(clip))
+    };
+    step(t, [1.0, f32::NAN, 2.0])?;
     t.compare_exactly("param", &param, &start)?;
-    t.compare_exactly("m", &m, &[0.1; 3])?;
-    t.compare_exactly("v", &v, &[0.2; 3])
+    t.compare_exactly("m", &m, &[0.0; 3])?;
+    t.compare_exactly("v", &v, &[0.0; 3])?;
+    step(t, [0.5, -2.0, 8.0])?;
+    let near =
+        |(p, sign): (f32, f64)| Exact { value: f64::from(p) - sign * START.lr, magnitude: p.abs().into(), terms: 1 };
+    t.compare("param", &param, start.into_iter().zip([1.0, -1.0, 1.0]).map(near).collect::<Vec<_>>())
+}
+
+/// The corrections of the first steps, of many, and of all.
+fn counts(t: &mut Trial<'_>, (beta1, beta2): (f64, f64)) -> Result<()> {
+    let (loss, norm) = (t.up(&[1], &[1.0f32])?, t.holding(&[2], &[1.0, 0.0])?);
+    let (mut found, mut want) = (Vec::new(), Vec::new());
+    for step in [1u32, 2, 3, 7, 10, 11, 99, 1000, 1001, 17_000, 250_000, 30_000_000] {
+        let count = t.holding(&[3], &[0.0; 3])?;
+        let steps = StepCount::over(&count.tensor)?;
+        steps.set(u64::from(step) - 1)?;
+        count_step(&steps, &loss, &norm.tensor, beta1, beta2)?;
+        let words = count.words()?;
+        let [now, c1, c2] = words.as_deref().unwrap_or_default() else {
+            t.fail(f64::INFINITY, format!("count: {}", words.err().unwrap_or_default()));
+            return Ok(());
+        };
+        found.extend([f64::from(*now), f32::from_bits(*c1).into(), f32::from_bits(*c2).into()]);
+        // 1 − βᵗ without a difference
+        let correction = |beta: f64| -(f64::from(step) * beta.ln()).exp_m1();
+        let near = |value: f64| Near { value, bound: 6.0 * EPS * value };
+        want.extend([Near::exactly(step), near(correction(beta1)), near(correction(beta2).sqrt())]);
+    }
+    t.values("steps and corrections", found.into_iter(), &want);
+    t.compare_exactly("norm", &norm, &[1.0, 0.0])
+}
+
+/// Nothing is counted, and the flag says so.
+fn not_counted(t: &mut Trial<'_>, loss: f32, grad: f32) -> Result<()> {
+    let (loss, norm, grad) = (t.up(&[1], &[loss])?, t.holding(&[2], &[0.0; 2])?, t.up(&[2], &[grad, 1.0])?);
+    let count = t.holding(&[3], &[0.0; 3])?;
+    let steps = StepCount::over(&count.tensor)?;
+    count_step(&steps, &t.up(&[1], &[1.0f32])?, &norm.tensor, 0.9, 0.999)?;
+    let before: Vec<f32> = count.tensor.read()?;
+    sum_of_squares(&[&grad], &norm.tensor)?;
+    count_step(&steps, &loss, &norm.tensor, 0.9, 0.999)?;
+    t.compare_exactly("count", &count, &before)?;
+    let flag: Vec<f32> = norm.tensor.read()?;
+    t.values("flag", std::iter::once(f64::from(flag[1])), &[Near::exactly(1.0)]);
+    Ok(())
 }

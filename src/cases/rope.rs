@@ -2,8 +2,9 @@
 
 use super::{Exact, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
+use crate::io::config::RopeScaling;
 use crate::kernels::To;
-use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeTable, Turn, inverse_frequencies, rope, rope_in_place};
+use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeTable, Turn, rope, rope_in_place};
 use crate::tensor::Element;
 
 const COPY: Op = Op {
@@ -55,7 +56,7 @@ fn reference(x: &[f32], positions: &[u32], inv_freq: &[f64], heads: usize, facto
 /// `out`: what the copy is made of; without one x is turned where it lies.
 fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, out: Option<Element>) -> Result<()> {
     let (tokens, heads, head_dim, last) = size;
-    let inv_freq = inverse_frequencies(head_dim, 10_000.0);
+    let inv_freq = RopeScaling::None.frequencies(10_000.0, head_dim);
     let mut positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(u64::from(last) + 1) as u32).collect();
     positions[0] = last;
     let factor = if heads == 3 { 1.25 } else { 1.0 };

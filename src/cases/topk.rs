@@ -1,15 +1,16 @@
 //! Scores, and the radix select against a sort.
 
-use super::{Exact, Level, Near, Op, Row, Trial, quick_at};
+use super::{Exact, Level, Op, Row, Trial, quick_at};
 use crate::error::Result;
 use crate::kernels::To;
+use crate::kernels::reduce::{REDUCE_PARTS, REDUCE_TOTAL, sum_and_flag};
 use crate::kernels::topk::{HISTOGRAM, MASK, SCORE, SELECT, TIES, TIES_BEFORE, score_accumulate, topk_mask};
 use crate::rng::Rng;
 
 const SCORE_OP: Op = Op {
     name: "score",
-    kernels: &[&SCORE],
-    why: "a running mean of three gradients or squares: two roundings a gradient",
+    kernels: &[&SCORE, &REDUCE_PARTS, &REDUCE_TOTAL],
+    why: "a running mean of four gradients or squares: two roundings a gradient",
 };
 const TOPK: Op = Op {
     name: "topk",
@@ -30,7 +31,7 @@ pub(super) fn rows() -> Vec<Row> {
             let level = if n == 33 || n == 2052 { Level::Quick } else { Level::Full };
             let what = format!("{n}{}", if squared { " squared" } else { "" });
             rows.push(SCORE_OP.row(level, &what, move |t| score(t, n, squared)));
-            rows.push(SCORE_OP.row(level, format!("{what} with overflows"), move |t| overflows(t, n, squared)));
+            rows.push(SCORE_OP.row(level, format!("{what} with an overflow"), move |t| overflows(t, n, squared)));
         }
     }
     for (i, &n) in SIZES.iter().enumerate() {
@@ -51,55 +52,43 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn score(t: &mut Trial<'_>, n: usize, squared: bool) -> Result<()> {
+    mean(t, n, squared, &[])
+}
+
+/// One gradient is not finite in one element: it is left out as a whole, wherever that lies.
+fn overflows(t: &mut Trial<'_>, n: usize, squared: bool) -> Result<()> {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        mean(t, n, squared, &[(0, 0, bad)])?;
+        mean(t, n, squared, &[(1, n - 1, bad), (2, n / 2, bad)])?;
+    }
+    Ok(())
+}
+
+/// The mean of the whole ones of four gradients; `bad` are numbers in them: which gradient, which element.
+fn mean(t: &mut Trial<'_>, n: usize, squared: bool, bad: &[(usize, usize, f32)]) -> Result<()> {
     let score = t.holding(&[n], &vec![f32::NAN; n])?; // nothing seen: contents do not matter
+    let sum = t.out(&[2])?;
     let mut want = vec![Exact::default(); n];
-    for seen in 0..3u32 {
-        let grad = t.random(n);
-        score_accumulate(&score.tensor, &t.up(&[n], &grad)?, seen, squared, 0.5)?;
+    let mut seen = 0u32;
+    for i in 0..4 {
+        let mut grad = t.random(n);
+        let is_bad = |b: &&(usize, usize, f32)| b.0 == i;
+        bad.iter().filter(is_bad).for_each(|&(_, at, number)| grad[at] = number);
+        let on_device = t.up(&[n], &grad)?;
+        sum_and_flag(&on_device, &sum.tensor)?;
+        score_accumulate(&score.tensor, &on_device, &sum.tensor, seen, squared, 0.5)?;
+        if bad.iter().any(|b| b.0 == i) {
+            continue;
+        }
         for (w, g) in want.iter_mut().zip(&grad) {
             let g = 0.5 * f64::from(*g);
             let old = f64::from(seen) / f64::from(seen + 1);
             *w = Exact { value: w.value * old, magnitude: w.magnitude * old, terms: w.terms + 2 };
             w.add(if squared { g * g } else { g } / f64::from(seen + 1));
         }
+        seen += 1;
     }
     t.compare("score", &score, want)
-}
-
-/// Of three gradients of an element some are not finite: those are left out.
-fn overflows(t: &mut Trial<'_>, n: usize, squared: bool) -> Result<()> {
-    let score = t.holding(&[n], &vec![f32::NAN; n])?;
-    let mut want = vec![f32::NAN; n];
-    for seen in 0..3u32 {
-        let mut grad = t.random(n);
-        for (i, g) in grad.iter_mut().enumerate() {
-            // every pattern of three; the last of them all
-            if (i % 8) >> seen & 1 == 1 {
-                *g = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][(i + seen as usize) % 3];
-            }
-        }
-        score_accumulate(&score.tensor, &t.up(&[n], &grad)?, seen, squared, 1.0)?;
-        for (w, g) in want.iter_mut().zip(&grad) {
-            let g = if squared { g * g } else { *g };
-            if seen > 0 && w.is_finite() && g.is_finite() {
-                *w = (*w * seen as f32 + g) / (seen + 1) as f32;
-            } else if seen == 0 || g.is_finite() {
-                *w = g;
-            }
-        }
-    }
-    let got: Vec<f32> = score.tensor.read()?;
-    let all = (got.iter().zip(&want)).map(|(g, w)| f64::from(u8::from(g.is_finite() == w.is_finite())));
-    t.values("finite where a gradient was", all, &vec![Near::exactly(1.0); n]);
-    let finite = |i: &usize| want[*i].is_finite();
-    // the sum's terms are of the size of a normal variable or its square, whatever they cancel to
-    let near = |i: usize| {
-        let value = f64::from(want[i]);
-        Near::from(Exact { value, magnitude: 4.0 + value.abs(), terms: 6 })
-    };
-    let (values, near): (Vec<f64>, Vec<Near>) = (0..n).filter(finite).map(|i| (f64::from(got[i]), near(i))).unzip();
-    t.values("score", values.into_iter(), &near);
-    Ok(())
 }
 
 /// Bits of scores of a kind: all different, few values, one value, zeros of both signs, denormals, one block full of ties.

@@ -194,7 +194,7 @@ mod tests {
             schedule_step: step,
             loss: 1.234_56,
             lr: 0.0,
-            lora_lr: 0.0,
+            lora_lr: None,
             grad_norm: 1.0,
             supervised_tokens: 1,
             tokens: 1,

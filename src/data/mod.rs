@@ -21,7 +21,7 @@ mod tokenizer_gguf;
 pub use ahead::Ahead;
 pub use chat::{ChatTemplate, Message};
 pub use dataset::{DataOptions, Dataset, ExampleRef, PrepReport, Truncate};
-pub use order::{BatchOptions, Batches, Position};
+pub use order::{BatchOptions, BatchSize, Batches, Position};
 pub use pack::Batch;
 pub use rows::{Example, IGNORED, RowKind};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -1,7 +1,8 @@
 //! Which sequences come when.
 
-use super::dataset::Dataset;
+use super::dataset::{Dataset, ExampleRef};
 use super::pack::Batch;
+use super::rows::IGNORED;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,16 @@ pub struct Position {
     pub epoch: u64,
     /// Sequences of this epoch that are through.
     pub index: u64,
+}
+
+/// A micro-batch by its size, and where it comes: micro-batch `index` of the step at `step`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize {
+    pub tokens: usize,
+    /// Tokens that the loss counts.
+    pub supervised: usize,
+    pub step: Position,
+    pub index: usize,
 }
 
 /// An endless stream of batches, epoch after epoch; whoever trains decides when it is enough.
@@ -88,6 +99,29 @@ impl<'a> Batches<'a> {
             self.plan = self.dataset.plan(self.position.epoch);
         }
         Ok(batches)
+    }
+
+    /// The sizes of the micro-batches of the first `steps` optimiser steps, which are not made for it; not of more than
+    /// `most` sequences.
+    pub fn sizes(&self, steps: u64, most: usize, mut each: impl FnMut(BatchSize)) {
+        let of = |e: ExampleRef<'_>| (e.ids.len(), e.labels.iter().skip(1).filter(|l| **l != IGNORED).count());
+        let examples: Vec<(usize, usize)> = self.dataset.examples().map(of).collect();
+        let (mut step, mut sequences) = (0, 0);
+        for epoch in 0.. {
+            let plan = self.dataset.plan(epoch);
+            for (i, window) in plan.chunks(self.options.window()).enumerate() {
+                if step == steps || sequences >= most {
+                    return;
+                }
+                let at = Position { epoch, index: (i * self.options.window()) as u64 };
+                for (index, batch) in window.chunks(self.options.batch_size).enumerate() {
+                    let rows = batch.iter().flatten().map(|&e| examples[e as usize]);
+                    let (tokens, supervised) = rows.fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
+                    each(BatchSize { tokens, supervised, step: at, index });
+                }
+                (step, sequences) = (step + 1, sequences + window.len());
+            }
+        }
     }
 
     /// Where the next window starts; [`Batches::seek`] goes back there, also in another process.

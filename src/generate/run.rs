@@ -4,11 +4,11 @@ use super::cache::Cache;
 use super::sampler::{Sampler, Sampling};
 use crate::autograd::Tape;
 use crate::data::{Batch, ExampleRef, IGNORED};
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::To;
 use crate::kernels::embedding::gather_rows;
-use crate::kernels::loss::argmax_rows;
+use crate::kernels::loss::{NO_TOKEN, argmax_rows};
 use crate::nn::{Decoder, DeviceBatch, Input, Pass};
 use crate::tensor::Tensor;
 
@@ -112,6 +112,9 @@ fn prefill(
 }
 
 /// The next token of each live sequence.
+///
+/// # Errors
+/// [`Error::NonFinite`] where a logit is not.
 fn choose(
     model: &Decoder,
     hidden: &Tensor,
@@ -123,13 +126,26 @@ fn choose(
     let vocab = model.head.vocab;
     if sampling.temperature == 0.0 {
         // four bytes a sequence travel instead of the logits
-        return argmax_rows(&logits, vocab, To::default())?.read();
+        let best: Vec<u32> = argmax_rows(&logits, vocab, To::default())?.read()?;
+        return if best.contains(&NO_TOKEN) { Err(not_finite(&logits)) } else { Ok(best) };
     }
     let values: Vec<f32> = logits.read()?;
+    if values.iter().any(|l| !l.is_finite()) {
+        return Err(not_finite(&logits));
+    }
     let cap = |l: f32| model.head.softcap.map_or(l, |c| c * (l / c).tanh());
     Ok(live
         .iter()
         .zip(values.chunks_exact(vocab))
         .map(|(&(sequence, _), row)| samplers[sequence].choose(&row.iter().map(|&l| cap(l)).collect::<Vec<_>>()))
         .collect())
+}
+
+fn not_finite(logits: &Tensor) -> Error {
+    let way_out = match logits.device().precision() {
+        Precision::F16 => "f16 may be too small for this model: use --precision f32",
+        Precision::F32 => "check the device with rugosa selftest, or use another model or adapter",
+    };
+    let reason = format!("numbers overflow on the way to them, so that there is no next token; {way_out}");
+    Error::NonFinite { what: "logits".into(), reason }
 }

@@ -3,6 +3,7 @@ mod layout;
 mod rename;
 
 use super::config::{Family, ModelConfig};
+use super::finite::first_non_finite;
 use super::gguf::{GgufFile, Metadata};
 use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
 use crate::dtype::DType;
@@ -196,6 +197,28 @@ impl Checkpoint {
                 Ok(TensorView { name: name.to_string(), dtype, shape, data: Cow::Borrowed(&[]) })
             }
         }
+    }
+
+    /// Looks at every number of a tensor of this model.
+    ///
+    /// # Errors
+    /// [`Error::File`] that names the tensor's file, the tensor and the place of the first that is NaN or infinite.
+    pub fn check_finite(&self, view: &TensorView<'_>) -> Result<()> {
+        let Some(at) = first_non_finite(view.dtype, &view.data) else { return Ok(()) };
+        let place = match *view.shape.as_slice() {
+            [_, cols] if cols > 0 => format!("row {}, column {}", at / cols, at % cols),
+            _ => format!("element {at}"),
+        };
+        let what = if view.dtype.is_quantised() { "the scale of a block" } else { "a number" };
+        let reason = format!(
+            "holds {what} that is NaN or infinite, first at {place}: nothing can be computed with it; the file is damaged, or \
+             its training went wrong: get the model again, or another one"
+        );
+        let file = match &self.source {
+            Source::Folder(folder) => folder.file_of(&view.name).unwrap_or(&self.path),
+            Source::Gguf { .. } | Source::Shapes(_) => &self.path,
+        };
+        Err(Error::file(file, &view.name, reason))
     }
 
     /// Heads of a tensor whose rows llama.cpp keeps in its own rotary order.

@@ -2,11 +2,13 @@
 mod family;
 mod gguf;
 mod hf;
+mod rope;
 mod to_hf;
 
 use crate::error::{Error, Result};
 pub use family::Family;
 use family::Windowed;
+pub use rope::RopeScaling;
 use std::path::Path;
 
 /// The architectures that there is a decoder for.
@@ -56,23 +58,6 @@ pub struct ModelConfig {
     /// Tokens that end a text or a turn.
     pub eos_token_ids: Vec<u32>,
     pub pad_token_id: Option<u32>,
-}
-
-/// How rotary frequencies are stretched for sequences longer than in pretraining.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    None,
-    /// All frequencies divided by `factor`.
-    Linear {
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a ramp between.
-    Llama3 {
-        factor: f64,
-        low_freq_factor: f64,
-        high_freq_factor: f64,
-        original_max_position_embeddings: usize,
-    },
 }
 
 impl ModelConfig {
@@ -156,40 +141,6 @@ impl ModelConfig {
     /// The factor of q·k.
     pub fn attention_scale(&self) -> f32 {
         self.query_pre_attn_scalar.unwrap_or(self.head_dim as f64).sqrt().recip() as f32
-    }
-}
-
-impl RopeScaling {
-    fn validate(&self, path: &Path) -> Result<()> {
-        let ok = match *self {
-            RopeScaling::None => true,
-            RopeScaling::Linear { factor } => factor.is_finite() && factor > 0.0,
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                factor.is_finite()
-                    && factor > 0.0
-                    && low_freq_factor > 0.0
-                    && low_freq_factor < high_freq_factor
-                    && high_freq_factor.is_finite()
-                    && (1..=MAX_POSITIONS).contains(&original_max_position_embeddings)
-            }
-        };
-        if ok { Ok(()) } else { Err(Error::file(path, "rope_scaling", format!("values out of range: {self:?}"))) }
-    }
-
-    /// By what each of the `head_dim / 2` rotary frequencies `theta^(-2i / head_dim)` is divided.
-    pub fn divisors(&self, theta: f64, head_dim: usize) -> Vec<f64> {
-        let divisor = |i: usize| match *self {
-            RopeScaling::None => 1.0,
-            RopeScaling::Linear { factor } => factor,
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                let wavelength = std::f64::consts::TAU * theta.powf(2.0 * i as f64 / head_dim as f64);
-                let turns = original_max_position_embeddings as f64 / wavelength;
-                let keep = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let keep = keep.clamp(0.0, 1.0);
-                1.0 / ((1.0 - keep) / factor + keep)
-            }
-        };
-        (0..head_dim / 2).map(divisor).collect()
     }
 }
 

@@ -7,6 +7,7 @@ mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod digest;
+pub mod finite;
 pub mod gguf;
 mod map;
 pub mod mask;

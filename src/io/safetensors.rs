@@ -47,6 +47,21 @@ impl RawTensor<'_> {
         })
     }
 
+    /// The same, all of which are finite.
+    ///
+    /// # Errors
+    /// [`Error::File`] for any other type, or a number that is NaN or infinite.
+    pub fn to_finite(&self) -> Result<Vec<f32>> {
+        let values = self.to_f32()?;
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(at) => {
+                Err(self
+                    .error(format!("element {at} is {}: nothing can be computed with it; train it again", values[at])))
+            }
+            None => Ok(values),
+        }
+    }
+
     /// The elements of an I32, I16 or U8 tensor.
     ///
     /// # Errors
@@ -294,6 +309,11 @@ impl SafetensorsFolder {
     /// The tensor `name`; `None` if no file has it.
     pub fn get(&self, name: &str) -> Option<Result<RawTensor<'_>>> {
         self.owner.get(name).map(|&i| self.files[i].get(name))
+    }
+
+    /// The file that has the tensor `name`.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        self.owner.get(name).map(|&i| self.files[i].path())
     }
 }
 

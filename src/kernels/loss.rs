@@ -123,7 +123,11 @@ fn run(logits: &Tensor, targets: &Tensor, meaning: Logits, grad: Option<f32>, nl
     Ok(nll)
 }
 
-/// The token u32 `[n]` with the largest of logits `[n, ≥ vocab]`; of equals the lowest. A soft cap changes nothing.
+/// What [`argmax_rows`] gives for a row with a logit that is not finite.
+pub const NO_TOKEN: u32 = u32::MAX;
+
+/// The token u32 `[n]` with the largest of logits `[n, ≥ vocab]`; of equals the lowest; [`NO_TOKEN`] where one is not finite. A soft
+/// cap changes nothing.
 ///
 /// # Errors
 /// [`Error::Shape`] if there is no token.

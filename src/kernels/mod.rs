@@ -89,6 +89,7 @@ pub static KERNELS: &[&Kernel] = &[
     &norm::RMSNORM_BACKWARD_SIMD,
     &norm::RMSNORM_WEIGHT,
     &optimizer::ADAMW,
+    &optimizer::COUNT,
     &reduce::REDUCE_PARTS,
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,

@@ -73,13 +73,25 @@ pub fn sum(x: &Tensor, out: &Tensor, slot: usize, accumulate: bool) -> Result<()
 /// # Errors
 /// [`Error::Shape`] if `out` is not `[2]` or shares a buffer with a tensor.
 pub fn sum_of_squares(tensors: &[&Tensor], out: &Tensor) -> Result<()> {
-    out.expect_shape("sum_of_squares", "out", &[2])?;
-    distinct("sum_of_squares", tensors, &[out])?;
+    with_flag("sum_of_squares", tensors, out, true)
+}
+
+/// `[Σ x, flag]` into `out [2]`, for the flag: 1 if an element or the sum is not finite, else 0.
+///
+/// # Errors
+/// As [`sum_of_squares`].
+pub fn sum_and_flag(x: &Tensor, out: &Tensor) -> Result<()> {
+    with_flag("sum_and_flag", &[x], out, false)
+}
+
+fn with_flag(op: &'static str, tensors: &[&Tensor], out: &Tensor, squares: bool) -> Result<()> {
+    out.expect_shape(op, "out", &[2])?;
+    distinct(op, tensors, &[out])?;
     let parts: usize = tensors.iter().map(|t| parts_of(t.len())).sum();
     let scratch = Tensor::empty(out.device(), &[parts.max(1), 2], "scratch")?;
     let mut first = 0;
     for t in tensors {
-        add_parts(t, &scratch, first, true)?;
+        add_parts(t, &scratch, first, squares)?;
         first += parts_of(t.len());
     }
     let params = ReduceTotalParams { parts: parts as u32, ..Default::default() };

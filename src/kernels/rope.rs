@@ -32,26 +32,6 @@ pub struct RopeParams {
     sign: f32,
 }
 
-/// `theta^(−2j / head_dim)` for j in 0..head_dim/2: radians a position.
-pub fn inverse_frequencies(head_dim: usize, theta: f64) -> Vec<f64> {
-    (0..head_dim / 2).map(|j| theta.powf(-2.0 * j as f64 / head_dim as f64)).collect()
-}
-
-/// Linear scaling: positions count `1 / factor`.
-pub fn scale_linear(inv_freq: &mut [f64], factor: f64) {
-    inv_freq.iter_mut().for_each(|f| *f /= factor);
-}
-
-/// Llama 3's scaling: long waves are stretched by `factor`, short ones kept, those between blended. The bounds are
-/// `original` positions over `low_freq_factor` and over `high_freq_factor`.
-pub fn scale_llama3(inv_freq: &mut [f64], factor: f64, low_freq_factor: f64, high_freq_factor: f64, original: f64) {
-    for f in inv_freq {
-        let turns = original * *f / std::f64::consts::TAU;
-        let keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-        *f = keep * *f + (1.0 - keep) * *f / factor;
-    }
-}
-
 /// Sines and cosines on the device, for positions from 0.
 #[derive(Clone, Debug)]
 pub struct RopeTable {

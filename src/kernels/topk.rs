@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 
 kernel!(
     /// A running mean of gradients or of their squares.
-    SCORE, "score", "score.wgsl", ScoreParams, [read("grad"), write("c")]
+    SCORE, "score", "score.wgsl", ScoreParams, [read("grad"), read("sum"), write("c")]
 );
 kernel!(
     /// Counts by digit.
@@ -71,17 +71,27 @@ const BLOCK: usize = 8192;
 const DIGITS: [(u32, u32); 3] = [(20, 11), (10, 10), (0, 10)];
 
 /// `score = (score·seen + g) / (seen + 1)` with `g = scale·grad`, squared if `squared`: the mean of `seen` gradients
-/// becomes that of one more. With `seen = 0` the score may be uninitialised. A `g` that is not finite is left out.
+/// becomes that of one more. With `seen = 0` the score may be uninitialised. Nothing changes where `sum [2]`, as
+/// [`sum_and_flag`](super::reduce::sum_and_flag) leaves it of `grad`, is flagged.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ.
-pub fn score_accumulate(score: &Tensor, grad: &Tensor, seen: u32, squared: bool, scale: f32) -> Result<()> {
-    grad.expect_shape("score_accumulate", "grad", score.shape())?;
-    distinct("score_accumulate", &[grad], &[score])?;
+pub fn score_accumulate(
+    score: &Tensor,
+    grad: &Tensor,
+    sum: &Tensor,
+    seen: u32,
+    squared: bool,
+    scale: f32,
+) -> Result<()> {
+    let op = "score_accumulate";
+    grad.expect_shape(op, "grad", score.shape())?;
+    sum.expect_shape(op, "sum", &[2])?;
+    distinct(op, &[grad, sum], &[score])?;
     let n = score.len();
     let params = ScoreParams { n: n as u32, seen, scale, ..Default::default() };
     let spec = score_spec(squared, vec4(n));
-    let bindings = [grad.slice(), score.slice()];
+    let bindings = [grad.slice(), sum.slice(), score.slice()];
     launch(score.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 1.5))
 }
 
@@ -100,12 +110,7 @@ impl TopK {
     /// [`Error::NonFinite`] if a score was NaN or infinite; `what` names whose scores they are.
     pub fn read(&self, what: &str) -> Result<Vec<u32>> {
         if self.state.read::<u32>()?[2] != 0 {
-            return Err(Error::NonFinite {
-                what: what.into(),
-                reason:
-                    "its mask's scores are not finite; lower --lr or --lora-lr, or look for broken rows in the data"
-                        .into(),
-            });
+            return Err(Error::NonFinite { what: what.into(), reason: "its mask's scores are not finite".into() });
         }
         self.mask.read()
     }

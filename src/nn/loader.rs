@@ -30,7 +30,7 @@ pub struct LoadOptions {
 /// Loads the model of `checkpoint`.
 ///
 /// # Errors
-/// Those of the checkpoint and of the device; a sequence length over the model's.
+/// Those of the checkpoint and of the device; a sequence length over the model's; a weight that is NaN or infinite.
 pub fn load(device: &Device, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Decoder> {
     build(Loader { device, checkpoint, options, shapes_only: false })
 }
@@ -118,6 +118,7 @@ impl Loader<'_> {
         let weight = Weight::empty(self.device, WeightFormat::of(dtype), rows, cols, "weights")?;
         if !self.shapes_only {
             for (m, view) in modules.iter().zip(views) {
+                self.checkpoint.check_finite(&view)?;
                 let (dtype, data) = if halves { (dtype, to_f16(&view.data).into()) } else { (view.dtype, view.data) };
                 weight.put_rows(m.first_row, m.rows, dtype, &data)?;
             }
@@ -136,7 +137,9 @@ impl Loader<'_> {
         }
         let mut values = vec![0.0f32; rows];
         for (name, m) in named.iter().filter(|_| !self.shapes_only) {
-            let own = self.decode(&self.checkpoint.tensor(name)?)?;
+            let view = self.checkpoint.tensor(name)?;
+            self.checkpoint.check_finite(&view)?;
+            let own = self.decode(&view)?;
             if own.len() != m.rows {
                 return Err(Error::file(self.path(), name, format!("{} values for {} rows", own.len(), m.rows)));
             }
@@ -184,10 +187,7 @@ impl Loader<'_> {
     }
 
     fn rope_table(&self, theta: f64, scaling: RopeScaling) -> Result<RopeTable> {
-        let head_dim = self.config().head_dim;
-        let divisors = scaling.divisors(theta, head_dim);
-        let frequencies: Vec<f64> =
-            (divisors.iter().enumerate()).map(|(i, d)| theta.powf(-2.0 * i as f64 / head_dim as f64) / d).collect();
+        let frequencies = scaling.frequencies(theta, self.config().head_dim);
         RopeTable::new(self.device, &frequencies, self.options.positions, 1.0)
     }
 
@@ -201,6 +201,7 @@ impl Loader<'_> {
             return Tensor::empty(self.device, &self.checkpoint.stored(name)?.shape, "weights");
         }
         let view = self.checkpoint.tensor(name)?;
+        self.checkpoint.check_finite(&view)?;
         let values = self.decode(&view)?;
         Tensor::from_slice(self.device, &[values.len()], &values, "weights")
     }
@@ -227,6 +228,7 @@ impl Loader<'_> {
                 .map(|(first, count)| Ok((first, Weight::empty(self.device, format, count, cols, "weights")?)))
                 .collect();
         }
+        self.checkpoint.check_finite(&view)?;
         let data: Cow<'_, [u8]> = match dtype {
             _ if dtype == view.dtype => view.data,
             DType::F16 => to_f16(&view.data).into(),

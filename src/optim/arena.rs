@@ -3,6 +3,7 @@
 use crate::autograd::Param;
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernels::optimizer::StepCount;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -26,21 +27,21 @@ pub struct Block {
     /// Adam's mean and mean of squares.
     pub m: Tensor,
     pub v: Tensor,
-    /// Optimiser steps taken: the block's own count, for its own bias correction.
-    pub steps: u64,
+    /// Optimiser steps taken, for the bias corrections. Blocks that began together share it.
+    pub steps: StepCount,
 }
 
 impl Block {
-    /// A block over `value`, with gradients and moments at zero.
-    pub fn new(group: Group, value: Tensor) -> Result<Block> {
+    /// A block over `value`, with gradients and moments at zero; `steps` is at zero too.
+    pub fn new(group: Group, value: Tensor, steps: &StepCount) -> Result<Block> {
         let zeros = |what| Tensor::zeros(value.device(), value.shape(), what);
         let (grad, m, v) = (zeros("gradients")?, zeros("optimiser")?, zeros("optimiser")?);
-        Ok(Block { group, value, grad, m, v, steps: 0 })
+        Ok(Block { group, value, grad, m, v, steps: steps.clone() })
     }
 
     /// Moments and step count as at the start.
     pub fn reset(&mut self) -> Result<()> {
-        self.steps = 0;
+        self.steps.set(0)?;
         self.m.clear()?;
         self.v.clear()
     }
@@ -67,9 +68,10 @@ pub fn arena(device: &Device, group: Group, shapes: &[Vec<usize>]) -> Result<(Ve
             }
         }
     }
+    let steps = StepCount::new(device)?;
     let blocks = lengths
         .iter()
-        .map(|n| Block::new(group, Tensor::zeros(device, &[*n], "adapter")?))
+        .map(|n| Block::new(group, Tensor::zeros(device, &[*n], "adapter")?, &steps))
         .collect::<Result<Vec<_>>>()?;
     let params = places
         .iter()

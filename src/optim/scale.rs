@@ -10,9 +10,8 @@ pub struct LossScale {
     /// Steps with a finite gradient since the factor changed.
     good: u32,
     adapts: bool,
-    /// The last step that was noted, and whether its gradient was finite: not yet part of `factor`.
-    #[serde(default)]
-    held: Option<(u64, bool)>,
+    /// The last step that was noted, and the factor at which it overflowed, if it did: not yet part of `factor`.
+    held: Option<(u64, Option<f32>)>,
 }
 
 /// Steps without overflow after which the factor doubles.
@@ -47,21 +46,25 @@ impl LossScale {
         self.adapts
     }
 
-    /// Takes note of a step whose gradient was `finite` or not; steps come in order.
-    pub fn note(&mut self, step: u64, finite: bool) {
+    /// Takes note of a step: the factor at which its gradient was not finite, or none if it was; steps come in order.
+    pub fn note(&mut self, step: u64, overflow: Option<f32>) {
         if self.adapts {
             self.settle();
-            self.held = Some((step, finite));
+            self.held = Some((step, overflow));
         }
     }
 
     fn settle(&mut self) {
-        let Some((_, finite)) = self.held.take() else { return };
-        self.good = if finite { self.good + 1 } else { 0 };
-        if !finite {
-            self.factor = (self.factor / 2.0).max(1.0);
-        } else if self.good == PATIENCE {
-            (self.factor, self.good) = ((self.factor * 2.0).min(LARGEST), 0);
+        match self.held.take() {
+            None => {}
+            // a step that was recorded before the factor fell says nothing about the lower one
+            Some((_, Some(at))) => (self.factor, self.good) = (self.factor.min((at / 2.0).max(1.0)), 0),
+            Some((_, None)) => {
+                self.good += 1;
+                if self.good == PATIENCE {
+                    (self.factor, self.good) = ((self.factor * 2.0).min(LARGEST), 0);
+                }
+            }
         }
     }
 }
@@ -73,18 +76,35 @@ mod tests {
     #[test]
     fn it_falls_at_once_and_rises_slowly() {
         let mut s = LossScale::dynamic();
-        s.note(0, false);
+        s.note(0, Some(1024.0));
         assert_eq!((s.factor(1), s.factor(2)), (1024.0, 512.0));
         let patience = u64::from(PATIENCE);
-        (1..patience).for_each(|step| s.note(step, true));
+        (1..patience).for_each(|step| s.note(step, None));
         assert_eq!(s.factor(patience + 1), 512.0);
-        s.note(patience, true);
+        s.note(patience, None);
         assert_eq!(s.factor(patience + 2), 1024.0);
-        (0..40).for_each(|step| s.note(patience + 1 + step, false));
+        for step in patience + 1..patience + 41 {
+            let now = s.factor(step);
+            s.note(step, Some(now));
+        }
         assert_eq!(s.factor(patience + 99), 1.0);
         let mut off = LossScale::off();
-        off.note(0, false);
+        off.note(0, Some(1.0));
         assert_eq!(off.factor(9), 1.0);
+    }
+
+    #[test]
+    fn steps_that_were_on_their_way_do_not_lower_it_again() {
+        let mut s = LossScale::dynamic();
+        // the second was recorded before the first was known
+        s.note(0, Some(1024.0));
+        s.note(1, Some(1024.0));
+        assert_eq!(s.factor(3), 512.0);
+        s.note(2, Some(512.0));
+        assert_eq!(s.factor(4), 256.0);
+        // one that was repeated until it fitted
+        s.note(3, Some(16.0));
+        assert_eq!(s.factor(5), 8.0);
     }
 
     #[test]
@@ -96,7 +116,7 @@ mod tests {
             for step in 0..600 {
                 factors.push(s.factor(step));
                 let known = if waits(step) { step + 1 } else { step };
-                (noted..known).for_each(|step| s.note(step, finite(step)));
+                (noted..known).for_each(|step| s.note(step, (!finite(step)).then(|| factors[step as usize])));
                 noted = known;
                 if waits(step) {
                     let saved = serde_json::to_string(&s).unwrap();

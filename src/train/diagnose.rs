@@ -1,8 +1,9 @@
 //! Why a step had no finite loss or gradient: it is repeated with a look at what every kernel writes.
 
-use super::report::{Broken, MOST_SKIPPED, Recorded};
+use super::report::{Broken, Recorded};
 use super::step::Stepper;
 use super::trainable::Trainable;
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::nn::Decoder;
 
@@ -17,14 +18,16 @@ pub fn diagnose(broken: &Broken, stepper: &Stepper, model: &Decoder, trainable: 
     if !broken.last {
         return Ok(format!("step {} is skipped, its loss or gradient is not finite: {cause}", step.turn.step));
     }
-    let way_out = if broken.after_sound {
-        "lower --lr and --lora-lr"
-    } else {
-        "look for broken weights in --model, and at the device with rugosa selftest"
+    let way_out = match (broken.after_sound, stepper.precision()) {
+        // the weights themselves are finite: loading them has looked
+        (true, Precision::F32) => "lower --lr and --lora-lr",
+        (true, Precision::F16) => "lower --lr and --lora-lr, or use --precision f32",
+        (false, Precision::F32) => "look at the rows in --data, and at the device with rugosa selftest",
+        (false, Precision::F16) => "f16 may be too small for this model: use --precision f32",
     };
     Err(Error::NonFinite {
         what: format!("step {}", step.turn.step),
-        reason: format!("no finite loss and gradient in {MOST_SKIPPED} steps in a row: {cause}; {way_out}"),
+        reason: format!("no finite loss and gradient in {} steps in a row: {cause}; {way_out}", broken.in_a_row),
     })
 }
 
@@ -38,7 +41,13 @@ pub fn explained(
 ) -> Error {
     match error {
         Error::NonFinite { what, reason } => match cause(step, stepper, model, trainable) {
-            Ok(cause) => Error::NonFinite { what, reason: format!("{reason}; {cause}") },
+            Ok(cause) => {
+                let way_out = match stepper.precision() {
+                    Precision::F16 => "f16 may be too small for this model: use --precision f32",
+                    Precision::F32 => "look at the rows in --data",
+                };
+                Error::NonFinite { what, reason: format!("{reason}; {cause}; {way_out}") }
+            }
             Err(other) => other,
         },
         other => other,

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::safetensors::{OutTensor, write_safetensors};
+use crate::kernels::optimizer::StepCount;
 use crate::nn::Decoder;
 use crate::optim::{Block, Group};
 use crate::tensor::{Tensor, Weight};
@@ -27,8 +28,9 @@ const COMPANIONS: &[&str] = &[
 /// [`Error::Invalid`] where the embedding is too large for one binding of the device.
 pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
+    let steps = StepCount::new(model.norm.weight.value.device())?;
     let mut block = |value: Tensor| -> Result<Tensor> {
-        let b = Block::new(Group::Weights, value)?;
+        let b = Block::new(Group::Weights, value, &steps)?;
         let grad = b.grad.clone();
         blocks.push(b);
         Ok(grad)

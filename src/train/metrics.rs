@@ -19,10 +19,12 @@ pub struct StepMetrics {
     /// Mean over the step's window as `loss_normalisation` says, in nats a token, before the step's update.
     #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
-    /// Rate of this step for the sparse values, or for all weights with method `full`.
+    /// Rate of this step: for all weights with method `full`, for the sparse values where they train, else for the low-rank
+    /// matrices; 0 where nothing trains.
     pub lr: f64,
-    /// Rate of this step for the low-rank matrices.
-    pub lora_lr: f64,
+    /// Rate of this step for the low-rank matrices; only where they train.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora_lr: Option<f64>,
     /// Euclidean norm of the gradient of all that trains, before clipping.
     #[serde(deserialize_with = "or_nan")]
     pub grad_norm: f64,
@@ -35,7 +37,8 @@ pub struct StepMetrics {
     pub tokens_per_second: f64,
     /// Passes over the data since the last restart, with fraction.
     pub epoch: f64,
-    /// The update was left out because its gradient was not finite.
+    /// The step changed nothing, because its loss or gradient was not finite. The next one has the next rows and the next
+    /// rate of the schedule.
     pub skipped: bool,
 }
 
@@ -112,7 +115,7 @@ mod tests {
             schedule_step: step,
             loss: 6.424_800_872_802_734,
             lr: 2e-4 / 3.0,
-            lora_lr: 7e-4,
+            lora_lr: Some(7e-4),
             grad_norm: f64::from(0.1f32),
             supervised_tokens: 30,
             tokens: 48,

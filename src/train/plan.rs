@@ -8,7 +8,7 @@ use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
-use crate::data::{Batch, BatchOptions, Dataset, ExampleRef};
+use crate::data::{Batch, BatchOptions, BatchSize, Dataset, ExampleRef};
 use crate::device::dry::DryBackend;
 use crate::device::tiles::{Product, TileTable};
 use crate::device::{Caps, Device, KernelSpec, Ledger, Precision};
@@ -88,7 +88,7 @@ pub fn size(bytes: u64) -> String {
 /// # Errors
 /// [`Error::TooLarge`] if a buffer is over what the device takes, with the smallest change that would fit.
 pub fn plan(run: &Run<'_>) -> Result<RunPlan> {
-    let samples = samples(run.dataset, &run.config.batch_options())?;
+    let samples = samples(run.dataset, &run.config.batch_options(), run.agenda.steps())?;
     match record(run, &samples.worst, &samples.others) {
         Err(Error::TooLarge { device, what, requested, limit, hint }) => {
             let hint = way_out(run, &samples.worst)?.unwrap_or(hint);
@@ -98,41 +98,59 @@ pub fn plan(run: &Run<'_>) -> Result<RunPlan> {
     }
 }
 
-/// Micro-batches of an epoch.
+/// Micro-batches of the run.
 struct Samples {
-    /// Those with the most tokens and the most supervised tokens: they take the most memory.
+    /// Those of which none has both more tokens and more supervised tokens: they take the most memory.
     worst: Vec<Batch>,
-    /// That with the fewest tokens, and the first of each kind: kernels are chosen by size, and by whether powers of two
-    /// divide it.
+    /// One of each length, about, and the first of each kind: kernels are chosen by size, and by whether powers of two divide
+    /// it, and some need the more scratch memory the fewer tokens there are.
     others: Vec<Batch>,
 }
 
-/// Kinds of micro-batches that are told apart, at most.
-const KINDS: usize = 8;
+/// Sequences of a run that are looked at, at most: some seconds' worth.
+const MOST_SEQUENCES: usize = 4 << 20;
+/// Lengths that are told apart up to each power of two.
+const LENGTHS: usize = 8;
 
-fn samples(dataset: &Dataset, options: &BatchOptions) -> Result<Samples> {
+/// The sizes that matter of those of all micro-batches.
+#[derive(Default)]
+struct Chosen {
+    worst: Vec<BatchSize>,
+    others: BTreeMap<(usize, usize), BatchSize>,
+    kinds: BTreeMap<(u32, bool), BatchSize>,
+}
+
+impl Chosen {
+    fn add(&mut self, size: BatchSize) {
+        let covers = |a: &BatchSize, b: &BatchSize| a.tokens >= b.tokens && a.supervised >= b.supervised;
+        if !self.worst.iter().any(|w| covers(w, &size)) {
+            self.worst.retain(|w| !covers(&size, w));
+            self.worst.push(size);
+        }
+        let octave = size.tokens.max(1).ilog2() as usize;
+        self.others.entry((octave, (LENGTHS * size.tokens) >> octave)).or_insert(size);
+        let kind = (size.tokens.trailing_zeros().min(6), size.supervised.is_multiple_of(4));
+        self.kinds.entry(kind).or_insert(size);
+    }
+}
+
+/// Micro-batches of the first `steps` steps of the data.
+fn samples(dataset: &Dataset, options: &BatchOptions, steps: u64) -> Result<Samples> {
     let mut batches = dataset.batches(options)?;
-    let (mut longest, mut busiest) = (Batch::default(), Batch::default());
-    let (mut kinds, mut shortest): (BTreeMap<_, Batch>, Option<Batch>) = (BTreeMap::new(), None);
-    for _ in 0..batches.steps_per_epoch() {
-        for batch in batches.next_window()? {
-            if (batch.len(), batch.supervised()) > (longest.len(), longest.supervised()) {
-                longest = batch.clone();
-            }
-            if shortest.as_ref().is_none_or(|s| batch.len() < s.len()) {
-                shortest = Some(batch.clone());
-            }
-            let kind = (batch.len().trailing_zeros().min(6), batch.supervised().is_multiple_of(4));
-            if kinds.len() < KINDS {
-                kinds.entry(kind).or_insert_with(|| batch.clone());
-            }
-            if (batch.supervised(), batch.len()) > (busiest.supervised(), busiest.len()) {
-                busiest = batch;
-            }
+    let mut chosen = Chosen::default();
+    batches.sizes(steps, MOST_SEQUENCES, |size| chosen.add(size));
+    let mut make = |size: &BatchSize| -> Result<Batch> {
+        batches.seek(size.step)?;
+        Ok(batches.next_window()?.swap_remove(size.index))
+    };
+    let worst = chosen.worst.iter().map(&mut make).collect::<Result<Vec<_>>>()?;
+    let mut others: Vec<BatchSize> = Vec::new();
+    for size in chosen.others.into_values().chain(chosen.kinds.into_values()) {
+        if !others.contains(&size) && !chosen.worst.contains(&size) {
+            others.push(size);
         }
     }
-    let worst = if longest == busiest { vec![longest] } else { vec![longest, busiest] };
-    let others = kinds.into_values().chain(shortest).filter(|b| !worst.contains(b)).collect();
+    let others = others.iter().map(make).collect::<Result<_>>()?;
     Ok(Samples { worst, others })
 }
 
@@ -144,7 +162,7 @@ fn way_out(run: &Run<'_>, worst: &[Batch]) -> Result<Option<String>> {
     while size > 1 {
         size /= 2;
         let options = BatchOptions { batch_size: size, gradient_accumulation_steps: steps };
-        smallest = samples(run.dataset, &options)?.worst;
+        smallest = samples(run.dataset, &options, run.agenda.steps())?.worst;
         if record(run, &smallest, &[]).is_ok() {
             let steps = steps.saturating_mul(now.div_ceil(size));
             return Ok(Some(format!("--batch-size {size} --gradient-accumulation-steps {steps} would fit")));
@@ -194,7 +212,8 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
         };
         trainable.attach(&model, &plan, collector.as_ref())?;
         let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
-        for batch in worst.iter().chain(others) {
+        // those with the most memory once more: some of it, images, stays from one step to the next
+        for batch in worst.iter().chain(others).chain(worst) {
             let window = vec![batch.clone(); if accumulates { 2 } else { 1 }];
             stepper.run(&model, &window, trainable.blocks(), turn, collector.as_ref())?;
         }

@@ -3,13 +3,14 @@
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::StepPlan;
 use super::session::Observer;
-use super::step::{StepResult, Turn};
+use super::step::{StepOutcome, StepResult, Turn};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::optim::LossScale;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Steps in a row without a finite gradient, after which a run ends.
+/// Steps in a row without a finite gradient, after which a run ends where a smaller loss scale cannot help any more.
 pub const MOST_SKIPPED: u32 = 10;
 
 /// A step as it was recorded, to be repeated if its numbers turn out to be wrong.
@@ -22,10 +23,20 @@ pub struct Recorded {
 /// A step without a finite loss and gradient whose cause is wanted.
 pub struct Broken {
     pub step: Recorded,
-    /// Such a step has come [`MOST_SKIPPED`] times in a row.
+    /// So many such steps came in a row, this one included.
+    pub in_a_row: u32,
+    /// They were too many.
     pub last: bool,
     /// A step before it was sound.
     pub after_sound: bool,
+}
+
+/// Steps that changed nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Up to the last step without a break; 0 if that was taken.
+    pub in_a_row: u32,
+    pub in_all: u64,
 }
 
 /// Metrics trail the device by one step, so that it never waits for the host.
@@ -35,8 +46,8 @@ pub struct Reports<'a> {
     last_recorded: Instant,
     /// Of the last step that was reported; NaN before the first.
     pub last_loss: f64,
-    /// Steps without a finite gradient up to there, in a row.
-    pub skipped: u32,
+    /// Steps without a finite loss and gradient up to there.
+    pub skipped: Skipped,
     /// What the gradients of the next step are multiplied by.
     pub scale: LossScale,
     broken: Option<Broken>,
@@ -48,7 +59,7 @@ pub struct Reports<'a> {
 
 impl<'a> Reports<'a> {
     /// For a run that stands where `last_loss` and `skipped` say.
-    pub fn new(log: &'a mut MetricsLog, last_loss: f64, skipped: u32, scale: LossScale) -> Self {
+    pub fn new(log: &'a mut MetricsLog, last_loss: f64, skipped: Skipped, scale: LossScale) -> Self {
         Reports {
             log,
             pending: None,
@@ -99,21 +110,28 @@ impl<'a> Reports<'a> {
         (result, mut metrics, step): (StepResult, StepMetrics, Recorded),
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        (metrics.loss, metrics.grad_norm) = result.wait()?;
-        metrics.skipped = !(metrics.loss.is_finite() && metrics.grad_norm.is_finite());
-        self.scale.note(metrics.step, !metrics.skipped);
-        self.last_loss = metrics.loss;
+        let factor = result.loss_scale;
+        let StepOutcome { loss, grad_norm, skipped } = result.wait()?;
+        (metrics.loss, metrics.grad_norm, metrics.skipped) = (loss, grad_norm, skipped);
+        // a step that was repeated at less overflowed at twice that
+        let repeated = (factor < step.turn.loss_scale).then_some(2.0 * factor);
+        self.scale.note(metrics.step, if skipped { Some(factor) } else { repeated });
+        self.last_loss = loss;
         self.log.append(&metrics)?;
         observer.step(&metrics);
-        if !metrics.skipped {
-            (self.skipped, self.sound) = (0, true);
+        if !skipped {
+            (self.skipped.in_a_row, self.sound) = (0, true);
             return Ok(());
         }
-        self.skipped += 1;
-        let last = self.skipped >= MOST_SKIPPED;
+        self.skipped.in_a_row += 1;
+        self.skipped.in_all += 1;
+        // a gradient may fit at a smaller scale, the loss has none
+        let may_fit = loss.is_finite() && factor > 1.0;
+        let in_a_row = self.skipped.in_a_row;
+        let last = in_a_row >= MOST_SKIPPED && !may_fit;
         if last || !(self.scale.adapts() || self.looked) {
             self.looked = true;
-            self.broken = Some(Broken { step, last, after_sound: self.sound });
+            self.broken = Some(Broken { step, in_a_row, last, after_sound: self.sound });
         }
         Ok(())
     }

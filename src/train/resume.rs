@@ -177,7 +177,7 @@ mod tests {
             version: 1,
             step: 1,
             position: Position::default(),
-            skipped: 0,
+            skipped: Default::default(),
             loss: None,
             loss_scale: crate::optim::LossScale::off(),
             config: config.to_toml().unwrap(),

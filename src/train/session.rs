@@ -4,7 +4,7 @@ use super::config::{MaskMode, Method, PrecisionOption, TrainConfig};
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
 use super::plan::{self, MemoryPlan};
-use super::report::{Recorded, Reports};
+use super::report::{Recorded, Reports, Skipped};
 use super::state::{self, Header, Parts, Saved, SavedTiles};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
@@ -47,6 +47,8 @@ pub struct Outcome {
     pub steps: u64,
     /// Of the last step.
     pub loss: f64,
+    /// Of the steps those that changed nothing, because their loss or gradient was not finite.
+    pub skipped: u64,
     /// The most bytes that the run held on the device.
     pub peak_bytes: u64,
     /// What was planned, and what the device's ledger has seen.
@@ -162,6 +164,9 @@ impl Session {
         let tiles = SavedTiles { device: device.caps().identity(), table: device.tiles().of(&plan.products) };
         plan.memory.table().iter().for_each(|line| observer.note(line));
 
+        // what the self-test held is not the run's
+        device.trim()?;
+        device.restart_peaks();
         let loading = || load(&device, &checkpoint, options);
         let (mut model, compiled) =
             warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
@@ -200,7 +205,7 @@ impl Session {
             }
         };
         observer.begin(self.agenda.steps(), done);
-        let loss = self.steps(&mut log, observer)?;
+        let (loss, skipped) = self.steps(&mut log, observer)?;
         match &self.trainable {
             Trainable::Adapters(_) if self.config.mask_only => {}
             Trainable::Adapters(set) => output::write_adapter(&folder, &self.config, set)?,
@@ -217,9 +222,18 @@ impl Session {
             plan::size(self.plan.total),
             plan::size(seen.reserved)
         ));
+        if skipped > 0 {
+            observer.note(&format!(
+                "{skipped} of {} steps were skipped, since their loss or gradient was not finite: they changed nothing, and the \
+                 next rows came next; see \"skipped\" in {}",
+                self.agenda.steps(),
+                metrics.display()
+            ));
+        }
         Ok(Outcome {
             steps: self.agenda.steps(),
             loss,
+            skipped,
             peak_bytes: seen.total,
             plan: self.plan,
             seen,
@@ -227,7 +241,8 @@ impl Session {
         })
     }
 
-    fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<f64> {
+    /// Loss of the last step, and steps that were skipped.
+    fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<(f64, u64)> {
         let Session { config, device, model, dataset, agenda, stepper, trainable, init, sources, saved, tiles, .. } =
             self;
         let batches = dataset.batches(&config.batch_options())?;
@@ -236,7 +251,7 @@ impl Session {
             let mut now = restore(now, saved.as_ref(), config, device, trainable)?;
             let (first, loss, skipped) = match saved {
                 Some(s) => (s.header.step, s.header.loss.unwrap_or(f64::NAN), s.header.skipped),
-                None => (0, f64::NAN, 0),
+                None => (0, f64::NAN, Skipped::default()),
             };
             let scale = match (saved, device.precision()) {
                 (Some(s), _) => s.header.loss_scale,
@@ -296,8 +311,8 @@ impl Session {
                     phase: plan.phase,
                     schedule_step: plan.schedule_step,
                     loss: f64::NAN,
-                    lr: rates.weights.or(rates.sparse).unwrap_or(0.0),
-                    lora_lr: rates.low_rank.unwrap_or(0.0),
+                    lr: rates.weights.or(rates.sparse).or(rates.low_rank).unwrap_or(0.0),
+                    lora_lr: rates.low_rank,
                     grad_norm: f64::NAN,
                     supervised_tokens: window.iter().map(|b| b.supervised() as u64).sum(),
                     tokens: window.iter().map(|b| b.len() as u64).sum(),
@@ -320,7 +335,7 @@ impl Session {
             }
             reports.flush(observer)?;
             examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-            Ok(reports.last_loss)
+            Ok((reports.last_loss, reports.skipped.in_all))
         })
     }
 }
@@ -393,6 +408,14 @@ fn build_masks(
 ) -> Result<()> {
     let Some(collector) = now.collector.take() else { return Ok(()) };
     let masks = collector.masks()?;
+    if let Some(lost) = collector.lost() {
+        observer.note(&format!(
+            "masks: up to {} micro-batches had no finite gradient for {} of {} matrices, whose masks are those of the others",
+            lost.samples,
+            lost.matrices,
+            masks.len()
+        ));
+    }
     drop(collector);
     trainable.attach(model, plan, None)?;
     now.attached = None;

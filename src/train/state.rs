@@ -5,6 +5,7 @@
 //! the size and digest of each. It is written beside the one before and takes its place only when it is complete; at
 //! every moment one of `state`, `state.new` and `state.old` can be read, whichever way the process ends.
 
+use super::report::Skipped;
 use crate::adapters::MaskCollector;
 use crate::csr::CsrPattern;
 use crate::data::Position;
@@ -22,7 +23,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Raised whenever a state of before could not be read any more.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const HEADER: &str = "state.json";
 const TENSORS: &str = "tensors.bin";
@@ -37,8 +38,8 @@ pub struct Header {
     pub step: u64,
     /// The sequences that come next.
     pub position: Position,
-    /// Steps without a finite gradient up to here, in a row.
-    pub skipped: u32,
+    /// Steps that changed nothing, up to here.
+    pub skipped: Skipped,
     /// Of the last step, where it was finite.
     pub loss: Option<f64>,
     pub loss_scale: LossScale,
@@ -70,6 +71,7 @@ pub struct BlockHeader {
     pub group: Group,
     /// Elements.
     pub elements: usize,
+    /// Optimiser steps taken; skipped ones are none.
     pub steps: u64,
 }
 
@@ -79,7 +81,10 @@ pub struct ScoreHeader {
     pub module: String,
     /// Elements.
     pub elements: usize,
-    pub samples: u32,
+    /// Gradients in them.
+    pub taken: u32,
+    /// Gradients that were not finite.
+    pub lost: u32,
 }
 
 /// What of a run lies on the device.
@@ -119,13 +124,14 @@ pub fn save(out: &Path, mut header: Header, parts: &Parts<'_>) -> Result<()> {
 
     header.version = VERSION;
     header.blocks = (parts.blocks.iter())
-        .map(|b| BlockHeader { group: b.group, elements: b.value.len(), steps: b.steps })
-        .collect();
+        .map(|b| Ok(BlockHeader { group: b.group, elements: b.value.len(), steps: b.steps.get()? }))
+        .collect::<Result<_>>()?;
     header.scores = parts.collector.map(|c| {
-        let score = |(module, t, samples): (&str, &Tensor, u32)| ScoreHeader {
+        let score = |(module, t, [taken, lost]): (&str, &Tensor, [u32; 2])| ScoreHeader {
             module: module.to_owned(),
             elements: t.len(),
-            samples,
+            taken,
+            lost,
         };
         c.scores().map(score).collect()
     });
@@ -237,7 +243,7 @@ impl Saved {
         };
         for (block, saved) in blocks.iter_mut().zip(&self.header.blocks) {
             [&block.value, &block.m, &block.v].into_iter().try_for_each(&mut fill)?;
-            block.steps = saved.steps;
+            block.steps.set(saved.steps)?;
         }
         let Some(collector) = collector else { return Ok(()) };
         let scores = self.header.scores.as_deref().unwrap_or_default();
@@ -247,7 +253,7 @@ impl Saved {
         }
         for (i, ((_, score, _), saved)) in collector.scores().zip(scores).enumerate() {
             fill(score)?;
-            collector.set_samples(i, saved.samples);
+            collector.set_counts(i, [saved.taken, saved.lost]);
         }
         Ok(())
     }

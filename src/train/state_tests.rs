@@ -3,6 +3,7 @@ use crate::adapters::targets::{LinearShape, Place, Target};
 use crate::device::dry::DryBackend;
 use crate::device::tiles::{Family, ProductKey};
 use crate::device::{Caps, Device};
+use crate::kernels::optimizer::StepCount;
 use crate::optim::LossScale;
 
 fn device() -> Device {
@@ -14,7 +15,7 @@ fn header(step: u64) -> Header {
         version: 0,
         step,
         position: Position { epoch: 1, index: 2 },
-        skipped: 3,
+        skipped: Skipped { in_a_row: 3, in_all: 5 },
         loss: Some(0.1 + 0.2),
         loss_scale: LossScale::dynamic(),
         config: "rank = 8\n".into(),
@@ -37,9 +38,8 @@ fn tiles() -> TileTable {
 }
 
 fn block(device: &Device, elements: usize) -> Block {
-    let mut block = Block::new(Group::LowRank, Tensor::zeros(device, &[elements], "adapter").unwrap()).unwrap();
-    block.steps = 7;
-    block
+    let steps = StepCount::new(device).unwrap();
+    Block::new(Group::LowRank, Tensor::zeros(device, &[elements], "adapter").unwrap(), &steps).unwrap()
 }
 
 fn collector(device: &Device) -> MaskCollector {
@@ -82,7 +82,7 @@ fn a_state_comes_back_with_everything_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let device = device();
     let collector = collector(&device);
-    collector.set_samples(0, 5);
+    collector.set_counts(0, [5, 1]);
     let mask = CsrPattern::from_flat(3, 4, &[1, 11]).unwrap();
     let masks = BTreeMap::from([("m.q_proj".to_owned(), mask)]);
     let blocks = [block(&device, 64), block(&device, 128)];
@@ -93,14 +93,13 @@ fn a_state_comes_back_with_everything_in_it() {
     let saved = find(dir.path()).unwrap().unwrap();
     let h = &saved.header;
     assert_eq!(h.tiles, header(4).tiles);
-    assert_eq!((h.step, h.position, h.skipped, h.loss), (4, Position { epoch: 1, index: 2 }, 3, Some(0.1 + 0.2)));
+    assert_eq!((h.step, h.position, h.loss), (4, Position { epoch: 1, index: 2 }, Some(0.1 + 0.2)));
+    assert_eq!(h.skipped, Skipped { in_a_row: 3, in_all: 5 });
     assert_eq!(saved.masks(|_| Some((3, 4))).unwrap(), Some(masks));
     let mut again = [block(&device, 64), block(&device, 128)];
-    again.iter_mut().for_each(|b| b.steps = 0);
     let fresh = self::collector(&device);
     saved.restore(&mut again, Some(&fresh)).unwrap();
-    assert_eq!(again.map(|b| b.steps), [7, 7]);
-    assert_eq!(fresh.scores().map(|s| s.2).collect::<Vec<_>>(), [5]);
+    assert_eq!(fresh.scores().map(|s| s.2).collect::<Vec<_>>(), [[5, 1]]);
     let size = std::fs::metadata(dir.path().join("state/tensors.bin")).unwrap().len();
     assert_eq!(size, 4 * (3 * (64 + 128) + 12));
     // other blocks
@@ -174,7 +173,7 @@ fn a_state_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), 1);
     let folder = dir.path().join("state");
-    let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 2", "\"version\": 99");
+    let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 3", "\"version\": 99");
     std::fs::write(folder.join(HEADER), text).unwrap();
     let mut done: Done = read_json(&folder.join(DONE)).unwrap();
     let (digest, bytes) = digest_file(&folder.join(HEADER)).unwrap();

@@ -1,4 +1,5 @@
-//! One optimiser step: micro-batches forward and backward, then the update. Nothing here waits for the device.
+//! One optimiser step: micro-batches forward and backward, then the update. Nothing here waits for the device, but for the few
+//! steps that collect masks.
 
 use super::config::{LossNormalisation, TrainConfig};
 use super::trainable::optimiser;
@@ -6,7 +7,7 @@ use crate::adapters::MaskCollector;
 use crate::autograd::ops::{HeadLoss, head_loss};
 use crate::autograd::{Dropout, Tape};
 use crate::data::Batch;
-use crate::device::{Device, Pending, Watch};
+use crate::device::{Device, Pending, Precision, Watch};
 use crate::error::Result;
 use crate::nn::{Decoder, DeviceBatch};
 use crate::optim::{AdamW, Block, Rates};
@@ -36,6 +37,16 @@ pub struct Turn {
     pub loss_scale: f32,
 }
 
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOutcome {
+    pub loss: f64,
+    /// Norm of the gradient, before clipping.
+    pub grad_norm: f64,
+    /// Loss or gradient was not finite: nothing was updated.
+    pub skipped: bool,
+}
+
 /// A stretch of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -50,18 +61,28 @@ pub enum Part {
 pub struct StepResult {
     loss: Box<dyn Pending>,
     norm_sq: Box<dyn Pending>,
-    loss_scale: f64,
+    /// At which the step was done in the end: less than it began with, where it had to be repeated.
+    pub loss_scale: f32,
 }
 
 impl StepResult {
-    /// Loss, and the norm of the gradient. Waits for the step, not for what was recorded behind it.
-    pub fn wait(self) -> Result<(f64, f64)> {
-        let read = |p: Box<dyn Pending>| -> Result<f64> {
-            let bytes = p.wait()?;
-            Ok(f64::from(bytes.first_chunk().map_or(f32::NAN, |b| f32::from_le_bytes(*b))))
-        };
-        Ok((read(self.loss)?, read(self.norm_sq)?.sqrt() / self.loss_scale))
+    /// Waits for the step, not for what was recorded behind it.
+    pub fn wait(self) -> Result<StepOutcome> {
+        let [loss] = floats(self.loss)?;
+        let [norm_sq, flag] = floats(self.norm_sq)?;
+        let grad_norm = f64::from(norm_sq).sqrt() / f64::from(self.loss_scale);
+        // as the optimiser's kernels decide
+        Ok(StepOutcome { loss: loss.into(), grad_norm, skipped: flag != 0.0 || !loss.is_finite() })
     }
+}
+
+fn floats<const N: usize>(pending: Box<dyn Pending>) -> Result<[f32; N]> {
+    let bytes = pending.wait()?;
+    let mut values = [f32::NAN; N];
+    for (value, read) in values.iter_mut().zip(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)) {
+        *value = read;
+    }
+    Ok(values)
 }
 
 impl Stepper {
@@ -82,6 +103,11 @@ impl Stepper {
         let loss = Tensor::zeros(device, &[1], "statistics")?;
         let norm_sq = Tensor::zeros(device, &[2], "statistics")?;
         Ok(Stepper { optimiser, normalisation, checkpointing, seed: seed as u32, dropout, loss, norm_sq })
+    }
+
+    /// What products round their operands to.
+    pub fn precision(&self) -> Precision {
+        self.loss.device().precision()
     }
 
     /// Runs the micro-batches of `window` and updates `blocks`. The gradients of frozen weights go to
@@ -109,8 +135,14 @@ impl Stepper {
         mut recorded: impl FnMut(Part) -> Result<()>,
     ) -> Result<StepResult> {
         let device = self.loss.device();
-        self.gradients(model, window, turn, collector, &mut recorded)?;
-        self.optimiser.step(blocks, turn.rates, turn.loss_scale, &self.norm_sq)?;
+        let loss_scale = match collector {
+            None => {
+                self.gradients(model, window, turn, None, &mut recorded)?;
+                turn.loss_scale
+            }
+            Some(collector) => self.collect(model, window, blocks, turn, collector)?,
+        };
+        self.optimiser.step(blocks, turn.rates, loss_scale, &self.loss, &self.norm_sq)?;
         if turn.rates.sparse.is_some() {
             model.write_sparse()?;
         }
@@ -118,8 +150,42 @@ impl Stepper {
         Ok(StepResult {
             loss: device.download_later(&self.loss.slice())?,
             norm_sq: device.download_later(&self.norm_sq.slice())?,
-            loss_scale: f64::from(turn.loss_scale),
+            loss_scale,
         })
+    }
+
+    /// Forward and backward over `window` with the gradients of frozen weights going to `collector`: where some overflow, again
+    /// at half the loss scale, until every matrix has every gradient and those that train are finite too. So masks know the
+    /// largest gradients as well as all others. Returns the loss scale of the gradients that lie in `blocks` then; they are
+    /// not finite where lowering it did not help. Waits for the device.
+    fn collect(
+        &self,
+        model: &Decoder,
+        window: &[Batch],
+        blocks: &[Block],
+        turn: Turn,
+        collector: &MaskCollector,
+    ) -> Result<f32> {
+        let mut loss_scale = turn.loss_scale;
+        collector.begin_step(window.len());
+        loop {
+            self.gradients(model, window, Turn { loss_scale, ..turn }, Some(collector), &mut |_| Ok(()))?;
+            // the loss itself does not depend on the scale
+            let may_help = loss_scale > 1.0 && self.loss.read::<f32>()?.iter().all(|loss| loss.is_finite());
+            if !may_help || !collector.is_short() && self.is_finite(blocks, turn.rates)? {
+                break;
+            }
+            loss_scale = (loss_scale / 2.0).max(1.0);
+            blocks.iter().try_for_each(|b| b.grad.clear())?;
+        }
+        collector.end_step();
+        Ok(loss_scale)
+    }
+
+    /// Whether the gradients in `blocks` are. Waits for the device.
+    fn is_finite(&self, blocks: &[Block], rates: Rates) -> Result<bool> {
+        self.optimiser.norm(blocks, rates, &self.norm_sq)?;
+        Ok(self.norm_sq.read::<f32>()?[1] == 0.0)
     }
 
     /// Adds the gradients of `window` to those of `blocks` once more, with a look at what each kernel writes; then clears
@@ -154,7 +220,7 @@ impl Stepper {
         let device = self.loss.device();
         self.loss.clear()?;
         let supervised: usize = window.iter().map(Batch::supervised).sum();
-        for batch in window {
+        for (i, batch) in window.iter().enumerate() {
             let of_batch = batch.supervised().max(1) as f64;
             let scale = match self.normalisation {
                 LossNormalisation::Tokens => 1.0 / supervised.max(1) as f64,
@@ -162,7 +228,7 @@ impl Stepper {
             };
             if let Some(c) = collector {
                 // gradients of the micro-batch's mean loss, whatever the step's normalisation is
-                c.set_scale((1.0 / (scale * of_batch * f64::from(loss_scale))) as f32);
+                c.begin(i, (1.0 / (scale * of_batch * f64::from(loss_scale))) as f32);
             }
             let on_device = DeviceBatch::upload(device, batch, model.config.sliding_window)?;
             let dropout =
@@ -179,6 +245,7 @@ impl Stepper {
             drop(hidden);
             recorded(Part::Forward)?;
             tape.backward()?;
+            collector.map_or(Ok(()), MaskCollector::end)?;
             recorded(Part::Backward)?;
         }
         Ok(())

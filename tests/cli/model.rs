@@ -18,8 +18,19 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['
 
 /// Writes the model into `folder`, as one GGUF file.
 pub fn gguf(folder: &Path) -> PathBuf {
+    write(folder, weights())
+}
+
+/// The same with NaN in its last matrix, at row 0 and column 17.
+pub fn broken_gguf(folder: &Path) -> PathBuf {
+    let mut weights = weights();
+    weights.last_mut().unwrap().values[17] = f32::NAN;
+    write(folder, weights)
+}
+
+fn write(folder: &Path, weights: Vec<Weight>) -> PathBuf {
     let path = folder.join("tiny.gguf");
-    let tensors: Vec<_> = (weights().into_iter())
+    let tensors: Vec<_> = (weights.into_iter())
         .map(|w| GgufTensor {
             name: w.gguf.into(),
             dtype: DType::F32,

@@ -6,7 +6,8 @@ use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{
     Activation, EmbeddingTable, Norm, Stored, add, add_rmsnorm, bias_gradient, embed, gated, rmsnorm, rope,
 };
-use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
+use rugosa::io::config::RopeScaling;
+use rugosa::kernels::rope::RopeTable;
 use rugosa::rng::Rng;
 use rugosa::tensor::{Element, Tensor, Weight};
 
@@ -101,7 +102,7 @@ pub fn check_rope(heads: usize, head_dim: usize) {
     let rng = &mut Rng::named(2, "rope");
     let positions = [0u32, 1, 2, 0, 1, 63, 31];
     let (n, half) = (positions.len() * heads * head_dim, head_dim / 2);
-    let frequencies = inverse_frequencies(head_dim, 10_000.0);
+    let frequencies = RopeScaling::None.frequencies(10_000.0, head_dim);
     let (x, dy) = (random(rng, n), random(rng, n));
     let forward = |at: &Inputs| -> Vec<f64> {
         let mut y = at[0].clone();

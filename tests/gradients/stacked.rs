@@ -4,8 +4,9 @@ use super::difference::*;
 use crate::common::random;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{Activation, HeadNorms, Norm, Stored, gated_both, split};
+use rugosa::io::config::RopeScaling;
 use rugosa::kernels::heads::Heads;
-use rugosa::kernels::rope::{RopeTable, inverse_frequencies};
+use rugosa::kernels::rope::RopeTable;
 use rugosa::rng::Rng;
 use rugosa::tensor::{Element, Tensor};
 
@@ -14,7 +15,7 @@ pub fn check_split(shape: [usize; 4], unit_offset: Option<bool>, element: Elemen
     let [tokens, heads, kv_heads, head_dim] = shape;
     let rng = &mut Rng::named(1, "split");
     let positions: Vec<u32> = (0..tokens).map(|_| rng.below(10) as u32).collect();
-    let inv_freq = inverse_frequencies(head_dim, 100.0);
+    let inv_freq = RopeScaling::None.frequencies(100.0, head_dim);
     let table = RopeTable::new(device(), &inv_freq, 10, 1.0).unwrap();
     let at = Tensor::from_slice(device(), &[tokens], &positions, "test").unwrap();
     let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);

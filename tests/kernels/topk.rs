@@ -63,6 +63,7 @@ fn operands_that_do_not_fit_are_refused() {
     assert!(topk_mask(&score, 5, To::default()).unwrap_err().to_string().contains("5 of 4"));
     assert!(topk_mask(&score, 2, To::Into(&score)).is_err());
     let grad = Tensor::zeros(dev, &[5], "test").unwrap();
-    assert!(score_accumulate(&score, &grad, 0, false, 1.0).is_err());
-    assert!(score_accumulate(&score, &score, 0, false, 1.0).is_err());
+    let sum = Tensor::zeros(dev, &[2], "test").unwrap();
+    assert!(score_accumulate(&score, &grad, &sum, 0, false, 1.0).is_err());
+    assert!(score_accumulate(&score, &score, &sum, 0, false, 1.0).is_err());
 }

@@ -1,5 +1,6 @@
 //! Runs of a few steps on a tiny model, through the library.
 
+mod collect;
 mod halves;
 mod in_weight;
 mod length;

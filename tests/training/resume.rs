@@ -1,5 +1,6 @@
 //! A run that is interrupted and taken up again leaves the bytes of one that never was.
 
+use super::non_finite::{BROKEN, ROW_BY_ROW, break_token};
 use super::{Watcher, config, tiny};
 use rugosa::error::Error;
 use rugosa::train::Session;
@@ -34,6 +35,11 @@ fn interrupted_equals_uninterrupted(text: &str, stops: &[u64]) {
     let dir = tempfile::tempdir().unwrap();
     tiny::write_model(dir.path());
     tiny::write_rows(dir.path(), 10, 6, 20);
+    interrupted_in(dir, text, stops);
+}
+
+/// The same on the model and the rows in `dir`.
+fn interrupted_in(dir: tempfile::TempDir, text: &str, stops: &[u64]) {
     let whole = config(dir.path(), "whole", text);
     Session::prepare(whole.clone(), &mut Watcher::default()).unwrap().run(&mut Watcher::default()).unwrap();
 
@@ -125,4 +131,17 @@ fn what_has_changed_is_named() {
     assert!(Session::resume(elsewhere, &mut Watcher::default()).is_ok());
     std::fs::remove_dir_all(run.out.join("state")).unwrap();
     assert!(message(&run).contains("there is no saved state"), "{}", message(&run));
+}
+
+#[test]
+fn skipped_steps_are_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_model(dir.path());
+    break_token(dir.path());
+    // the second, fifth and sixth steps are skipped; the third collects
+    let row =
+        |i: usize| format!("{{\"input_ids\": [5, 6, {}, 8]}}\n", if [1, 4, 5].contains(&i) { BROKEN } else { 20 + i });
+    std::fs::write(dir.path().join("rows.jsonl"), (0..8).map(row).collect::<String>()).unwrap();
+    let text = format!("{ROW_BY_ROW}schedule = 'wl2'\nmask_grads = 1\nrestart = false\nsteps = 8");
+    interrupted_in(dir, &text, &[2, 5, 6]);
 }

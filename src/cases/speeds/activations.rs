@@ -4,7 +4,7 @@ use super::{Filler, Job, Speed, SpeedSizes, moved, speed, words};
 use crate::device::Cost;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::io::config::ModelConfig;
+use crate::io::config::{ModelConfig, RopeScaling};
 use crate::kernels::To;
 use crate::kernels::attention::{
     AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_decode, attention_forward, kv_store,
@@ -19,9 +19,9 @@ use crate::kernels::embedding::{
 use crate::kernels::heads::{HeadNorm, Heads, norm_merge, norm_split, rope_merge, rope_split};
 use crate::kernels::loss::{Logits, argmax_rows, cross_entropy, cross_entropy_grad};
 use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
-use crate::kernels::optimizer::{AdamW, adamw_step};
+use crate::kernels::optimizer::{AdamW, StepCount, adamw_step, count_step};
 use crate::kernels::reduce::{sum, sum_of_squares};
-use crate::kernels::rope::{RopeTable, Turn, inverse_frequencies};
+use crate::kernels::rope::{RopeTable, Turn};
 use crate::kernels::rope::{rope as turn, rope_in_place};
 use crate::kernels::topk::{score_accumulate, topk_mask};
 use crate::tensor::Element;
@@ -206,7 +206,8 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             rmsnorm_backward([&dy, &x, &w, &rstd], constants, To::Into(&dx), weight.then_some(&dw)).map(drop)
         }))
     };
-    let table = move |f: &Filler| RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0);
+    let table =
+        move |f: &Filler| RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim), tokens, 1.0);
     // tokens spread over the vocabulary, some of them twice
     let token = move |t: usize| t.wrapping_mul(7919) % vocab;
     let mut rows = vec![
@@ -291,7 +292,7 @@ fn turned(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> [Spe
     let (n, what) = (tokens * width, format!("{model} [{tokens}, {width}]"));
     let norm = RmsNorm { eps: c.rms_norm_eps, unit_offset: false };
     let operands = move |f: &mut Filler| -> Result<_> {
-        let table = RopeTable::new(f.device(), &inverse_frequencies(head_dim, theta), tokens, 1.0)?;
+        let table = RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim), tokens, 1.0)?;
         let [q, k, v] = widths.map(|w| f.tensor(&[tokens, w]));
         let weights = f.tensor(&[2, head_dim.next_multiple_of(64)])?;
         Ok((table, f.indices(tokens, |t| t)?, weights, f.tensor(&[tokens, width])?, [q?, k?, v?]))
@@ -354,7 +355,7 @@ fn vocabulary(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 3] {
 }
 
 /// The optimiser on as many parameters as one matrix has, and that matrix's mask.
-fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 4] {
+fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 5] {
     let n = c.hidden_size * c.intermediate_size;
     let what = format!("{model} [{n}]");
     [
@@ -362,17 +363,23 @@ fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 4] {
             let (param, grad) = (f.tensor(&[n])?, f.tensor(&[n])?);
             let (m, v) = (f.tensor(&[n])?, f.tensor(&[n])?);
             v.clear()?;
-            let step =
-                AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
-            Ok(Box::new(move || adamw_step(&param, &grad, &m, &v, &step, None)))
+            let steps = counted(f)?;
+            let step = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, grad_scale: 1.0 };
+            Ok(Box::new(move || adamw_step(&param, &grad, [&m, &v], &steps, &step, None)))
+        }),
+        speed("adamw_count", &what, moved(4), move |f| {
+            let (loss, norm, steps) = (f.tensor(&[1])?, f.tensor(&[2])?, counted(f)?);
+            norm.clear()?;
+            Ok(Box::new(move || count_step(&steps, &loss, &norm, 0.9, 0.999)))
         }),
         speed("sum_of_squares", &what, moved(n), move |f| {
             let (x, out) = (f.tensor(&[n])?, f.tensor(&[2])?);
             Ok(Box::new(move || sum_of_squares(&[&x], &out)))
         }),
         speed("score", &what, moved(3 * n), move |f| {
-            let (score, grad) = (f.tensor(&[n])?, f.tensor(&[n])?);
-            Ok(Box::new(move || score_accumulate(&score, &grad, 1, true, 1.0)))
+            let (score, grad, sum) = (f.tensor(&[n])?, f.tensor(&[n])?, f.tensor(&[2])?);
+            sum.clear()?;
+            Ok(Box::new(move || score_accumulate(&score, &grad, &sum, 1, true, 1.0)))
         }),
         speed("topk", &what, moved(n), move |f| {
             let score = f.tensor(&[n])?;
@@ -380,4 +387,13 @@ fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 4] {
             Ok(Box::new(move || topk_mask(&score, k.max(1), To::Into(&mask)).map(drop)))
         }),
     ]
+}
+
+/// A count that stands at its first step.
+fn counted(f: &mut Filler) -> Result<StepCount> {
+    let (loss, norm) = (f.tensor(&[1])?, f.tensor(&[2])?);
+    norm.clear()?;
+    let steps = StepCount::new(f.device())?;
+    count_step(&steps, &loss, &norm, 0.9, 0.999)?;
+    Ok(steps)
 }

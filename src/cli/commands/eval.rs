@@ -6,10 +6,12 @@ use crate::autograd::ops::head_nll;
 use crate::cli::args::{EvalArgs, Metric};
 use crate::cli::signal;
 use crate::data::{Batch, Dataset, ExampleRef, Tokenizer};
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
 use crate::nn::DeviceBatch;
 use serde::Serialize;
+use std::path::Path;
 
 /// What is printed; metrics that were not asked for are left out.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -64,6 +66,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let mut scores = Scores { examples: examples.len(), ..Scores::default() };
     if wants(Metric::Loss) {
         let rows = token_nll(&ready, &examples, args.batch_size)?;
+        check_finite(&rows, &examples, dataset.path(), ready.device.precision())?;
         let (nll, tokens) = total(&rows);
         scores.nll = Some(nll / tokens.max(1) as f64);
         scores.perplexity = scores.nll.map(f64::exp);
@@ -97,6 +100,17 @@ fn table(s: &Scores) -> String {
 fn total(rows: &[Vec<f32>]) -> (f64, usize) {
     let sum = rows.iter().flatten().map(|n| f64::from(*n)).sum();
     (sum, rows.iter().map(Vec::len).sum())
+}
+
+/// Refuses a loss that is no number: it is none of the model's.
+fn check_finite(rows: &[Vec<f32>], examples: &[ExampleRef<'_>], path: &Path, precision: Precision) -> Result<()> {
+    let Some(i) = rows.iter().position(|row| row.iter().any(|nll| !nll.is_finite())) else { return Ok(()) };
+    let way_out = match precision {
+        Precision::F16 => "f16 may be too small for this model: use --precision f32",
+        Precision::F32 => "check the device with rugosa selftest, or use another model or adapter",
+    };
+    let reason = format!("the row's loss is not finite: numbers overflow on the way to it; {way_out}");
+    Err(Error::row(path, examples[i].line, reason))
 }
 
 /// The negative log-likelihood of each row's supervised tokens, in nats.

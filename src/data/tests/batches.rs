@@ -1,5 +1,5 @@
 use super::support::file;
-use crate::data::{Ahead, Batch, BatchOptions, Batches, DataOptions, Dataset, IGNORED, Position, Truncate};
+use crate::data::{Ahead, Batch, BatchOptions, BatchSize, Batches, DataOptions, Dataset, IGNORED, Position, Truncate};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -188,6 +188,28 @@ fn steps_are_counted_over_epochs() {
         }
         assert_eq!(steps, want);
         assert_eq!(batches.position(), Position { epoch: 3, index: 0 });
+    }
+}
+
+#[test]
+fn sizes_are_those_of_the_batches_that_come() {
+    let lengths: Vec<usize> = (0..50).map(|i| 2 + i * 7 % 29).collect();
+    for (packing, shuffle) in [(true, true), (false, true), (false, false)] {
+        let set = set(&lengths, &options(32, packing, shuffle, 3));
+        let mut batches = set.batches(&BatchOptions { batch_size: 2, gradient_accumulation_steps: 3 }).unwrap();
+        let mut sizes = Vec::new();
+        batches.sizes(25, usize::MAX, |size| sizes.push(size));
+        let mut made = Vec::new();
+        for _ in 0..25 {
+            let step = batches.position();
+            let size =
+                |(index, b): (usize, &Batch)| BatchSize { tokens: b.len(), supervised: b.supervised(), step, index };
+            made.extend(batches.next_window().unwrap().iter().enumerate().map(size));
+        }
+        assert_eq!(sizes, made);
+        let mut some = 0;
+        batches.sizes(25, 7, |_| some += 1);
+        assert_eq!(some, 6, "whole steps, up to the first that is too many");
     }
 }
 

@@ -91,7 +91,7 @@ fn matrix(t: &RawTensor<'_>, rows: usize, cols: usize) -> Result<Matrix> {
         );
         return Err(t.error(reason));
     }
-    Ok(Matrix { rows, cols, data: t.to_f32()? })
+    Ok(Matrix { rows, cols, data: t.to_finite()? })
 }
 
 fn csr(
@@ -111,7 +111,7 @@ fn csr(
     if values.shape[0] != pattern.nnz() {
         return Err(values.error(format!("has {} values, but there are {} positions", values.shape[0], pattern.nnz())));
     }
-    Ok(Csr { pattern, values: values.to_f32()? })
+    Ok(Csr { pattern, values: values.to_finite()? })
 }
 
 type ToWrite<'a> = (Vec<OutTensor<'a>>, BTreeMap<String, String>);

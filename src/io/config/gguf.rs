@@ -171,10 +171,12 @@ fn llama3_scaling(f: &Fields<'_>, theta: f64, head_dim: usize) -> Result<RopeSca
         high_freq_factor: 4.0,
         original_max_position_embeddings: 8192,
     };
-    let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-4 * b;
+    let plain = RopeScaling::None.frequencies(theta, head_dim);
+    // converters compute in f32, which is 3e-7 off at most
+    let close = |(found, plain): (&f64, f64)| (found / scaling.divisor(plain) - 1.0).abs() <= 1e-6;
     if found.iter().all(|&d| d == 1.0) {
         Ok(RopeScaling::None)
-    } else if found.iter().zip(&scaling.divisors(theta, head_dim)).all(close) {
+    } else if found.iter().zip(plain).all(close) {
         Ok(scaling)
     } else {
         Err(f.error(NAME, "these frequency divisors are not those of Llama 3's scaling; use the Hugging Face folder"))
