@@ -15,11 +15,15 @@ use crate::data::{BatchOptions, DataOptions};
 use crate::error::{Error, Result};
 use crate::optim::schedule::LrSchedule;
 use crate::train::phase::Schedule;
+use crate::train::start;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// What `--tune` alone says.
 pub const TUNE_SECONDS: &str = "20";
+
+/// Where `mask_only` puts the masks in the run folder.
+pub const MASKS_FILE: &str = "masks.safetensors";
 
 /// Declares [`PartialConfig`] and [`TrainConfig`]. An entry is a doc comment (the help text), `#[arg]` settings for clap, and
 /// `name: Type`, with `= default` where there is one.
@@ -240,7 +244,8 @@ options! {
         /// Save the masks to this file
         #[arg(value_name = "FILE", help_heading = "Masks")]
         save_mask: PathBuf,
-        /// Start from this adapter's values, and from its masks if it has them
+        /// Start from this adapter: its values, masks if it has them, and unless given its method, modules, rank, alpha, scaling and
+        /// density; a line says what of it is not used
         #[arg(value_name = "DIR", help_heading = "Method")]
         init_adapter: PathBuf,
         /// Steps over which the rates rise from 0 [default: 20, at most a tenth of the steps]
@@ -286,11 +291,11 @@ impl PartialConfig {
 }
 
 impl TrainConfig {
-    /// Lays `flags` over `file` over the defaults and checks the result. What belongs together is overridden together:
+    /// Lays `flags` over `file` over what the adapter of `init_adapter` is over the defaults and checks the result. What belongs together is overridden together:
     /// `--steps` drops the file's `epochs` (and the reverse), and another `--method` drops the file's `schedule`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] that names the option, the reason and the way out.
+    /// [`Error::Invalid`] that names the option, the reason and the way out; those of [`start::options`].
     pub fn resolve(mut file: PartialConfig, flags: PartialConfig) -> Result<TrainConfig> {
         if flags.steps.is_some() {
             file.epochs = None;
@@ -302,6 +307,10 @@ impl TrainConfig {
             file.schedule = None;
         }
         let mut given = flags.or(file);
+        if let Some(folder) = given.init_adapter.clone().filter(|_| given.method != Some(Method::Full)) {
+            let adapter = start::options(&folder, &given)?;
+            given = given.or(adapter);
+        }
         if given.method == Some(Method::Lora) {
             given.lora_lr = given.lora_lr.or(given.lr);
         }
@@ -364,7 +373,7 @@ impl TrainConfig {
 
     /// Where the masks go once they are built: `save_mask`, or with `mask_only` `masks.safetensors` in the run folder.
     pub fn mask_file(&self) -> Option<PathBuf> {
-        self.save_mask.clone().or_else(|| self.mask_only.then(|| self.out.join("masks.safetensors")))
+        self.save_mask.clone().or_else(|| self.mask_only.then(|| self.out.join(MASKS_FILE)))
     }
 
     /// What [`crate::adapters::targets::select`] needs: the half that the method has not is 0 everywhere.

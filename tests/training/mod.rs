@@ -2,6 +2,7 @@
 
 mod halves;
 mod in_weight;
+mod init_adapter;
 mod non_finite;
 mod plan;
 mod resume;
