@@ -121,6 +121,26 @@ impl CsrPattern {
     }
 }
 
+impl Csr {
+    /// The values at the positions of `pattern`, of a matrix of the same shape, zero where there is none, and how many of the
+    /// own are not among them.
+    pub fn values_at(&self, pattern: &CsrPattern) -> (Vec<f32>, usize) {
+        let mut values = vec![0.0; pattern.nnz()];
+        let mut taken = 0;
+        for row in 0..pattern.rows.min(self.pattern.rows) {
+            let own = self.pattern.entries_of(row..row + 1);
+            let columns = &self.pattern.col_idx[own.clone()];
+            for at in pattern.entries_of(row..row + 1) {
+                if let Ok(found) = columns.binary_search(&pattern.col_idx[at]) {
+                    values[at] = self.values[own.start + found];
+                    taken += 1;
+                }
+            }
+        }
+        (values, self.pattern.nnz() - taken)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +204,16 @@ mod tests {
         for (rows, parts) in [(5, [(1, &p), (4, &p)]), (7, [(1, &p), (2, &p)]), (7, [(4, &p), (1, &p)])] {
             assert!(CsrPattern::stack(rows, 4, &parts).is_err());
         }
+    }
+
+    #[test]
+    fn values_move_to_another_pattern() {
+        let old =
+            Csr { pattern: CsrPattern::from_flat(3, 4, &[1, 3, 4, 11]).unwrap(), values: vec![1.0, 2.0, 3.0, 4.0] };
+        assert_eq!(old.values_at(&old.pattern), (old.values.clone(), 0));
+        let other = CsrPattern::from_flat(3, 4, &[0, 3, 4, 8, 11]).unwrap();
+        assert_eq!(old.values_at(&other), (vec![0.0, 2.0, 3.0, 0.0, 4.0], 1));
+        assert_eq!(old.values_at(&CsrPattern::from_flat(3, 4, &[]).unwrap()), (vec![], 4));
     }
 
     #[test]

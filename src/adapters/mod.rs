@@ -1,8 +1,10 @@
 //! Adapters, attached to a model from outside by module path.
 
+mod density;
 mod mask;
 mod set;
 pub mod targets;
 
+pub use density::densities;
 pub use mask::{Lost, MaskCollector};
 pub use set::{AdapterSet, Training, module_shapes};

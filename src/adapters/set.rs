@@ -209,8 +209,8 @@ impl AdapterSet {
                 for (t, rows) in l.members(&self.targets) {
                     let pattern = index.pattern().rows_of(rows);
                     let module = from.and_then(|f| f.modules.get(&t.module.name));
-                    match module.and_then(|m| m.sparse.as_ref()).filter(|csr| csr.pattern == pattern) {
-                        Some(csr) => all.extend(&csr.values),
+                    match module.and_then(|m| m.sparse.as_ref()) {
+                        Some(csr) => all.extend(csr.values_at(&pattern).0),
                         None => all.resize(all.len() + pattern.nnz(), 0.0),
                     }
                 }
@@ -368,7 +368,10 @@ fn check(module: &str, what: &str, found: &Matrix, shape: &[usize]) -> Result<()
     }
     Err(Error::invalid(
         "--init-adapter",
-        format!("{module}: {what} is [{}, {}], expected {shape:?}; give --rank as it was", found.rows, found.cols),
+        format!(
+            "{module}: {what} is [{}, {}], expected {shape:?}; leave --rank and --rank-pattern out for the adapter's own",
+            found.rows, found.cols
+        ),
     ))
 }
 

@@ -4,9 +4,10 @@
 //! both match `model.layers.0.self_attn.q_proj`, `proj` does not. A `*` stands for any part of one component:
 //! `layers.*.mlp.*_proj`.
 
+use crate::csr::CsrPattern;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 /// The word for "every linear module but the output head".
@@ -40,6 +41,25 @@ impl TargetModules {
         }
         Ok(TargetModules(names))
     }
+
+    /// Whether one of the patterns names module `name`.
+    pub fn covers(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| is_target(pattern, name))
+    }
+
+    /// Patterns that name the modules `chosen` and no other of `all`: the last part of a name where all modules with it are
+    /// chosen, else whole names.
+    pub fn naming<'a>(chosen: &[&'a str], all: impl Iterator<Item = &'a str>) -> TargetModules {
+        let left_out: BTreeSet<&str> = all.filter(|name| !chosen.contains(name)).map(last_part).collect();
+        let pattern = |name: &'a str| if left_out.contains(last_part(name)) { name } else { last_part(name) };
+        let patterns: BTreeSet<&str> = chosen.iter().map(|name| pattern(name)).collect();
+        TargetModules(patterns.into_iter().map(str::to_owned).collect())
+    }
+}
+
+/// The last part of a module's name.
+pub fn last_part(name: &str) -> &str {
+    tail(name, 1)
 }
 
 impl<'de> Deserialize<'de> for TargetModules {
@@ -85,6 +105,20 @@ impl<T: FromStr> FromStr for PerModule<T> {
             }
         }
         Ok(PerModule(map))
+    }
+}
+
+impl<T: Copy + PartialEq> PerModule<T> {
+    /// The values of `modules` where they are not `common`: by the last part of the names where all with that part have the
+    /// same, else by whole names.
+    pub fn of(modules: &[(&str, T)], common: T) -> PerModule<T> {
+        let alike = |part: &str, value: T| modules.iter().all(|(name, v)| last_part(name) != part || *v == value);
+        let others = modules.iter().filter(|(_, value)| *value != common);
+        let entry = |&(name, value): &(&str, T)| {
+            let part = last_part(name);
+            (if alike(part, value) { part } else { name }.to_owned(), value)
+        };
+        PerModule(others.map(entry).collect())
     }
 }
 
@@ -151,16 +185,42 @@ pub struct Target {
 /// # Errors
 /// [`Error::Invalid`] with the nearest names where a pattern matches no module, or where a module would get nothing.
 pub fn select(modules: &[LinearShape], rules: &TargetRules) -> Result<Vec<Target>> {
+    let targets = chosen(modules, rules)?.into_iter().map(|(index, module)| target(index, module, rules));
+    targets.map(|t| t.and_then(with_a_half)).collect()
+}
+
+/// The same where the masks are given: those have the number of entries, whatever the density says, and a module that gets
+/// neither a rank nor a mask is left out.
+///
+/// # Errors
+/// [`Error::Invalid`] as [`select`]; also where no module is left, or no mask has an entry.
+pub fn select_masked(
+    modules: &[LinearShape],
+    rules: &TargetRules,
+    masks: &BTreeMap<String, CsrPattern>,
+) -> Result<Vec<Target>> {
+    let rules = TargetRules { density: 0.0, density_pattern: PerModule::default(), ..rules.clone() };
+    let mut targets = Vec::new();
+    for (index, module) in chosen(modules, &rules)? {
+        let mut target = target(index, module, &rules)?;
+        target.nnz = masks.get(&module.name).map_or(0, CsrPattern::nnz);
+        targets.push(target);
+    }
+    if targets.iter().all(|t| t.nnz == 0) {
+        return Err(Error::invalid("--mask", "the masks have no entry for any of the target modules"));
+    }
+    targets.retain(|t| t.rank > 0 || t.nnz > 0);
+    Ok(targets)
+}
+
+/// The modules that `rules` name, each with its position.
+fn chosen<'a>(modules: &'a [LinearShape], rules: &TargetRules) -> Result<Vec<(usize, &'a LinearShape)>> {
     for pattern in &rules.modules.0 {
         if !modules.iter().any(|m| is_target(pattern, &m.name)) {
             return Err(unmatched("--target-modules", pattern, modules.iter().map(|m| m.name.as_str())));
         }
     }
-    let chosen: Vec<_> = modules
-        .iter()
-        .enumerate()
-        .filter(|(_, m)| rules.modules.0.iter().any(|pattern| is_target(pattern, &m.name)))
-        .collect();
+    let chosen: Vec<_> = modules.iter().enumerate().filter(|(_, m)| rules.modules.covers(&m.name)).collect();
     let keys = [
         ("--rank-pattern", rules.rank_pattern.0.keys().collect::<Vec<_>>()),
         ("--alpha-pattern", rules.alpha_pattern.0.keys().collect()),
@@ -171,7 +231,7 @@ pub fn select(modules: &[LinearShape], rules: &TargetRules) -> Result<Vec<Target
             return Err(unmatched(option, pattern, chosen.iter().map(|(_, m)| m.name.as_str())));
         }
     }
-    chosen.into_iter().map(|(index, module)| target(index, module, rules)).collect()
+    Ok(chosen)
 }
 
 fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Target> {
@@ -188,18 +248,20 @@ fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Tar
             ),
         ));
     }
-    if rank == 0 && nnz == 0 {
-        return Err(Error::invalid(
-            "--target-modules",
-            format!("{} would get rank 0 and density 0, nothing to train; leave it out", module.name),
-        ));
-    }
     let scale = match (rank, rules.rslora) {
         (0, _) => 1.0,
         (r, false) => alpha / r as f64,
         (r, true) => alpha / (r as f64).sqrt(),
     };
     Ok(Target { index, module: module.clone(), rank, alpha, scale, nnz })
+}
+
+fn with_a_half(target: Target) -> Result<Target> {
+    if target.rank == 0 && target.nnz == 0 {
+        let reason = format!("{} would get rank 0 and density 0, nothing to train; leave it out", target.module.name);
+        return Err(Error::invalid("--target-modules", reason));
+    }
+    Ok(target)
 }
 
 /// Entries of the mask of a weight `[out_features, in_features]`: density · out · in, rounded down, multiplied from the

@@ -79,6 +79,46 @@ fn the_longest_pattern_wins() {
 }
 
 #[test]
+fn modules_are_named_by_their_last_part_where_all_are_meant() {
+    let all = modules();
+    let naming = |keep: &dyn Fn(&str) -> bool| {
+        let chosen: Vec<&str> = all.iter().map(|m| m.name.as_str()).filter(|name| keep(name)).collect();
+        let patterns = TargetModules::naming(&chosen, all.iter().map(|m| m.name.as_str()));
+        let named: Vec<&str> = all.iter().map(|m| m.name.as_str()).filter(|name| patterns.covers(name)).collect();
+        assert_eq!(named, chosen);
+        patterns.0
+    };
+    assert_eq!(naming(&|name| name != "lm_head"), ["down_proj", "gate_proj", "k_proj", "q_proj"]);
+    assert_eq!(
+        naming(&|name| name.ends_with("k_proj") || name.contains("1.self_attn.q")),
+        ["k_proj", "model.layers.1.self_attn.q_proj"]
+    );
+}
+
+#[test]
+fn values_are_named_by_the_last_part_where_they_are_alike() {
+    let values = [("l.0.q", 2), ("l.1.q", 2), ("l.0.k", 8), ("l.1.k", 3), ("l.0.v", 8)];
+    let found = PerModule::of(&values, 8);
+    assert_eq!(found, "q=2,l.1.k=3".parse().unwrap());
+    assert!(values.iter().all(|(name, value)| found.get(name).unwrap_or(8) == *value));
+}
+
+#[test]
+fn given_masks_decide_what_a_target_has() {
+    let mask = |nnz: u64| CsrPattern::from_flat(64, 64, &(0..nnz).collect::<Vec<_>>()).unwrap();
+    let (q, k) = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.k_proj");
+    let masks = BTreeMap::from([(q.to_owned(), mask(9)), (k.to_owned(), mask(0))]);
+    let all = select_masked(&modules(), &rules("all-linear"), &masks).unwrap();
+    assert_eq!(all.iter().map(|t| t.nnz).collect::<Vec<_>>(), [9, 0, 0, 0, 0, 0, 0, 0]);
+    // what would get nothing is left out, and a density that is too small for an entry does not matter
+    let alone = TargetRules { rank: 0, density: 1e-9, ..rules("all-linear") };
+    let some = select_masked(&modules(), &alone, &masks).unwrap();
+    assert_eq!(some.iter().map(|t| (t.module.name.as_str(), t.nnz)).collect::<Vec<_>>(), [(q, 9)]);
+    let err = select_masked(&modules(), &rules("down_proj"), &masks).unwrap_err().to_string();
+    assert!(err.contains("the masks have no entry for any of the target modules"), "{err}");
+}
+
+#[test]
 fn what_matches_nothing_is_named_with_its_neighbours() {
     let err = |r: &TargetRules| select(&modules(), r).unwrap_err().to_string();
     assert!(err(&rules("q_prj")).starts_with("--target-modules: \"q_prj\" matches no module; the nearest are q_proj,"));

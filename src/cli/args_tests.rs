@@ -27,7 +27,7 @@ fn the_definitions_are_consistent() {
 fn every_flag_of_training_arrives() {
     let c = train(&format!(
         "{PATHS} --method rosa --rank 4 --alpha 8 --density 0.02 --dropout 0.05 --target-modules q_proj,v_proj \
-         --schedule wl7 --mask-grads 2 --mask-mode mean --no-restart --save-mask s --init-adapter a --lr 2e-3 --lora-lr 7e-3 \
+         --schedule wl7 --mask-grads 2 --mask-mode mean --no-restart --save-mask s --lr 2e-3 --lora-lr 7e-3 \
          --lr-schedule cosine --warmup-steps 3 --weight-decay 0.1 --max-grad-norm 1 --steps 10 --batch-size 2 \
          --gradient-accumulation-steps 3 --seq-len 24 --no-packing --no-shuffle --seed 5 --device 1 --rslora \
          --rank-pattern q_proj=2,v_proj=3 --loss-normalisation micro_batch"
@@ -47,6 +47,7 @@ fn every_flag_of_training_arrives() {
     assert_eq!((c.rslora, c.rank_pattern.get("v_proj")), (true, Some(3)));
     let c = train(&format!("{PATHS} --mask-only --save-mask s --epochs 3")).resolve().unwrap();
     assert!(c.mask_only && c.epochs == Some(3.0));
+    assert_eq!(train(&format!("{PATHS} --init-adapter a")).options.init_adapter, Some("a".into()));
     let c = train(&format!("{PATHS} --mask m --packing=false")).resolve().unwrap();
     assert!(c.mask == Some("m".into()) && !c.packing);
 }

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::gguf::Metadata;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use tokenizers::{PostProcessorWrapper, Tokenizer as Pipeline};
 
@@ -226,10 +226,15 @@ impl Tokenizer {
     /// tokenizer back.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let bad = |e: String| Error::file(folder.join("tokenizer.json"), "tokenizer", e);
-        let pipeline = self.pipeline.to_string(true).map_err(|e| bad(e.to_string()))?;
+        let pipeline = self.pipeline.to_string(false).map_err(|e| bad(e.to_string()))?;
+        let mut pipeline: Json = serde_json::from_str(&pipeline).map_err(|e| bad(e.to_string()))?;
+        if !self.before.is_empty() || !self.after.is_empty() {
+            pipeline["post_processor"] = self.template();
+        }
+        let pipeline = serde_json::to_string_pretty(&pipeline).map_err(|e| bad(e.to_string()))?;
         write_atomic(&folder.join("tokenizer.json"), |w| w.write_all(pipeline.as_bytes()))?;
         let name = |id: Option<u32>| id.and_then(|id| self.token(id));
-        let config = serde_json::json!({
+        let config = json!({
             "bos_token": name(self.bos),
             "eos_token": name(self.eos),
             "pad_token": name(self.pad),
@@ -241,6 +246,25 @@ impl Tokenizer {
         });
         let config = serde_json::to_string_pretty(&config).map_err(|e| bad(e.to_string()))?;
         write_atomic(&folder.join("tokenizer_config.json"), |w| w.write_all(config.as_bytes()))
+    }
+
+    /// What stands around a text as the part of `tokenizer.json` that puts it there: other readers look nowhere else for it.
+    fn template(&self) -> Json {
+        let name = |id: &u32| self.token(*id).unwrap_or_default();
+        let special = |id: &u32| json!({ "SpecialToken": { "id": name(id), "type_id": 0 } });
+        let around = |sequence: &str| -> Vec<Json> {
+            let text = json!({ "Sequence": { "id": sequence, "type_id": 0 } });
+            self.before.iter().map(special).chain([text]).chain(self.after.iter().map(special)).collect()
+        };
+        let tokens = self.before.iter().chain(&self.after);
+        let tokens = tokens.map(|id| (name(id), json!({ "id": name(id), "ids": [id], "tokens": [name(id)] })));
+        let pair = [around("A"), around("B")].concat();
+        json!({
+            "type": "TemplateProcessing",
+            "single": around("A"),
+            "pair": pair,
+            "special_tokens": tokens.collect::<serde_json::Map<_, _>>(),
+        })
     }
 
     /// The file or folder it came from, for messages.

@@ -11,7 +11,7 @@ use super::safetensors::{SafetensorsFile, write_safetensors};
 use crate::csr::{Csr, CsrPattern};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// File name of the configuration.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -45,6 +45,35 @@ pub struct Matrix {
     pub data: Vec<f32>,
 }
 
+/// What an adapter consists of, without its values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outline {
+    pub config: AdapterConfig,
+    /// By Hugging Face's name of the adapted linear.
+    pub modules: BTreeMap<String, Halves>,
+}
+
+/// What the adapter of a linear has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Halves {
+    pub low_rank: bool,
+    pub sparse: bool,
+}
+
+impl Outline {
+    /// Reads the headers of `folder`.
+    ///
+    /// # Errors
+    /// As [`AdapterFolder::read`], but for what depends on the model.
+    pub fn read(folder: &Path) -> Result<Self> {
+        check_files(folder)?;
+        let config = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
+        let file = SafetensorsFile::open(&folder.join(TENSORS_FILE))?;
+        let modules = tensors::halves(&file, config.kind)?;
+        Ok(Outline { config, modules })
+    }
+}
+
 impl AdapterFolder {
     /// The masks of the modules that have one.
     pub fn masks(&self) -> BTreeMap<String, CsrPattern> {
@@ -59,18 +88,7 @@ impl AdapterFolder {
     /// [`Error::Io`], or [`Error::File`] naming the file and the key or tensor: no adapter, an unknown type, an option
     /// that is not supported, a tensor that does not fit the model or the configuration.
     pub fn read(folder: &Path, shape_of: impl Fn(&str) -> Option<(usize, usize)>) -> Result<Self> {
-        // so that a folder that isn't there is told apart from one without an adapter
-        std::fs::read_dir(folder).map_err(Error::io(folder))?;
-        for name in [CONFIG_FILE, TENSORS_FILE] {
-            if !folder.join(name).exists() {
-                let hint = if folder.join("adapter_model.bin").exists() {
-                    "adapter_model.bin is not read: convert it to safetensors"
-                } else {
-                    "give the folder that rugosa train wrote, or that of a PEFT adapter"
-                };
-                return Err(Error::file(folder, name, format!("no adapter found, this file is missing; {hint}")));
-            }
-        }
+        check_files(folder)?;
         let config = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
         let file = SafetensorsFile::open(&folder.join(TENSORS_FILE))?;
         let modules = tensors::read(&file, &config, shape_of)?;
@@ -89,6 +107,31 @@ impl AdapterFolder {
         write_safetensors(&folder.join(TENSORS_FILE), &tensors, &metadata)?;
         self.config.write(&folder.join(CONFIG_FILE))
     }
+}
+
+/// Whether `folder` has both files.
+fn check_files(folder: &Path) -> Result<()> {
+    // so that a folder that isn't there is told apart from one without an adapter
+    std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    for name in [CONFIG_FILE, TENSORS_FILE] {
+        if !folder.join(name).exists() {
+            let hint = match folder_below(folder) {
+                _ if folder.join("adapter_model.bin").exists() => {
+                    "adapter_model.bin is not read: convert it to safetensors".to_owned()
+                }
+                Some(below) => format!("there is one in a folder below, give that one: {}", below.display()),
+                None => "give the folder that rugosa train wrote, or that of a PEFT adapter".to_owned(),
+            };
+            return Err(Error::file(folder, name, format!("no adapter found, this file is missing; {hint}")));
+        }
+    }
+    Ok(())
+}
+
+/// A folder in `folder` with an adapter, as trainers leave them: `checkpoint-500`.
+fn folder_below(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.filter_map(|e| Some(e.ok()?.path()));
+    entries.filter(|p| p.join(CONFIG_FILE).exists() && p.join(TENSORS_FILE).exists()).max()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use rename::{hf_name, unpermute_rows, without_one};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// One tensor; `data` is borrowed from the file's map unless its rows had to be put in order.
@@ -25,10 +25,18 @@ pub struct TensorView<'a> {
     pub data: Cow<'a, [u8]>,
 }
 
-/// A pretrained model. Opening reads headers only; weights are paged in as they are used.
+/// Name of the embedding's weight.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the output head's weight.
+const HEAD: &str = "lm_head.weight";
+
+/// A pretrained model. Opening reads headers only; weights are paged in as they are used. (Where a head is called the
+/// embedding and there is one beside it, the two are compared.)
 #[derive(Debug)]
 pub struct Checkpoint {
     pub config: ModelConfig,
+    /// What a user should know about how the files were understood, a line each.
+    pub notes: Vec<String>,
     path: PathBuf,
     source: Source,
 }
@@ -53,8 +61,10 @@ impl Checkpoint {
     /// [`Error::Io`] or [`Error::File`], naming the file, the key or tensor, and the way out.
     pub fn open(path: &Path) -> Result<Self> {
         let kind = std::fs::metadata(path).map_err(Error::io(path))?;
-        let checkpoint = if kind.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
+        let mut checkpoint = if kind.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
+        checkpoint.untie()?;
         checkpoint.check_tensors()?;
+        checkpoint.note_unused()?;
         Ok(checkpoint)
     }
 
@@ -76,7 +86,7 @@ impl Checkpoint {
             }
             tensors.insert(tensor, (dtype, shape));
         }
-        Ok(Checkpoint { config, path: PathBuf::from(name), source: Source::Shapes(tensors) })
+        Ok(Checkpoint::of(config, Path::new(name), Source::Shapes(tensors)))
     }
 
     fn open_folder(path: &Path) -> Result<Self> {
@@ -88,14 +98,49 @@ impl Checkpoint {
         }
         let config = ModelConfig::from_hf(path)?;
         let folder = SafetensorsFolder::open(path)?;
-        Ok(Checkpoint { config, path: path.to_path_buf(), source: Source::Folder(folder) })
+        Ok(Checkpoint::of(config, path, Source::Folder(folder)))
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let config = ModelConfig::from_gguf(&file)?;
         let names = file.names().filter_map(|n| Some((hf_name(config.family, n)?, n.to_string()))).collect();
-        Ok(Checkpoint { config, path: path.to_path_buf(), source: Source::Gguf { file, names } })
+        Ok(Checkpoint::of(config, path, Source::Gguf { file, names }))
+    }
+
+    fn of(config: ModelConfig, path: &Path, source: Source) -> Self {
+        Checkpoint { config, notes: Vec::new(), path: path.to_path_buf(), source }
+    }
+
+    /// A configuration may call the head the embedding where the file has a head of its own. As in transformers 5 that one is
+    /// used then, unless the two are equal.
+    fn untie(&mut self) -> Result<()> {
+        if self.config.tie_word_embeddings && self.contains(HEAD) && self.contains(EMBEDDING) && !self.is_tied()? {
+            self.config.tie_word_embeddings = false;
+            self.notes.push(format!(
+                "{}: tie_word_embeddings is true, but {HEAD} is another matrix than the embedding; it is used as the head",
+                self.path.display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the head has the values of the embedding.
+    fn is_tied(&self) -> Result<bool> {
+        let Source::Folder(folder) = &self.source else { return Ok(true) };
+        let (Some(embedding), Some(head)) = (folder.get(EMBEDDING), folder.get(HEAD)) else { return Ok(true) };
+        let (embedding, head) = (embedding?, head?);
+        Ok(embedding.shape == head.shape
+            && match embedding.dtype == head.dtype {
+                true => embedding.data == head.data,
+                false => embedding.to_f32()? == head.to_f32()?,
+            })
+    }
+
+    /// What the file calls the tensor `name`: of a head that is the embedding one of the two names is enough.
+    fn stored_as<'n>(&self, name: &'n str) -> &'n str {
+        let head_alone = name == EMBEDDING && self.config.tie_word_embeddings && !self.contains(EMBEDDING);
+        if head_alone && self.contains(HEAD) { HEAD } else { name }
     }
 
     fn check_tensors(&self) -> Result<()> {
@@ -111,6 +156,40 @@ impl Checkpoint {
             if found.shape.len() == 1 && found.dtype.is_quantised() {
                 return Err(Error::file(&self.path, name, format!("is a vector, which can't be {}", found.dtype)));
             }
+        }
+        Ok(())
+    }
+
+    /// Says which tensors no part of the decoder reads.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a bias that the configuration denies: with it or without it, one of the two would be wrong.
+    fn note_unused(&mut self) -> Result<()> {
+        let required: BTreeSet<String> =
+            layout::required_tensors(&self.config).into_iter().map(|(name, _)| name).collect();
+        let all: Vec<&str> = match &self.source {
+            Source::Folder(folder) => folder.names().collect(),
+            Source::Gguf { file, names } => {
+                let known: BTreeSet<&str> = names.values().map(String::as_str).collect();
+                let unknown = file.names().filter(|name| !known.contains(name) && *name != "rope_freqs.weight");
+                names.keys().map(String::as_str).chain(unknown).collect()
+            }
+            Source::Shapes(_) => return Ok(()),
+        };
+        let harmless = |name: &str| name == HEAD || name.ends_with("rotary_emb.inv_freq");
+        let unused: Vec<&str> = all.into_iter().filter(|name| !required.contains(*name) && !harmless(name)).collect();
+        let is_bias = |name: &&&str| {
+            let module = name.strip_suffix(".bias");
+            module.is_some_and(|module| required.contains(&format!("{module}.weight")))
+        };
+        if let Some(bias) = unused.iter().find(is_bias) {
+            let reason = "is there, but by the model's configuration there is none; set attention_bias or mlp_bias in it, or \
+                          take the tensor out";
+            return Err(Error::file(&self.path, *bias, reason));
+        }
+        if let [first, ..] = unused.as_slice() {
+            let note = format!("{}: {} tensors are not used, {first} first", self.path.display(), unused.len());
+            self.notes.push(note);
         }
         Ok(())
     }
@@ -187,7 +266,10 @@ impl Checkpoint {
     pub fn stored(&self, name: &str) -> Result<TensorView<'_>> {
         let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
         match &self.source {
-            Source::Folder(folder) => folder_tensor(folder.get(name).ok_or_else(missing)??),
+            Source::Folder(folder) => {
+                let raw = folder.get(self.stored_as(name)).ok_or_else(missing)??;
+                Ok(TensorView { name: name.to_string(), ..folder_tensor(raw)? })
+            }
             Source::Gguf { file, names } => {
                 let raw = file.tensor(names.get(name).ok_or_else(missing)?)?;
                 Ok(TensorView { name: name.to_string(), dtype: raw.dtype, shape: raw.shape, data: raw.data })

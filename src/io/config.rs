@@ -117,6 +117,9 @@ impl ModelConfig {
                 return Err(Error::file(path, key, format!("{value} is not above 0")));
             }
         }
+        if let Some(scalar) = self.query_pre_attn_scalar.filter(|v| v.fract() != 0.0) {
+            return Err(Error::file(path, "query_pre_attn_scalar", format!("{scalar} is no whole number")));
+        }
         self.rope_scaling.validate(path)?;
         if self.sliding_window == Some(0) {
             return Err(Error::file(

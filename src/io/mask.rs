@@ -29,6 +29,14 @@ pub fn read_masks(
         }
         let (rows, cols) = shape_of(module)
             .ok_or_else(|| Error::file(path, name, "the model has no such linear; the mask belongs to another one"))?;
+        let own = file.get(&format!("{module}{ROW_OFFS}"))?.shape.iter().product::<usize>();
+        if own != rows + 1 {
+            let reason = format!(
+                "is for {} rows, but this model's linear has {rows}; the mask belongs to another model",
+                own as i64 - 1
+            );
+            return Err(Error::file(path, module, reason));
+        }
         let row_offs = file.get(&format!("{module}{ROW_OFFS}"))?.to_indices()?;
         let col_idx = file.get(&format!("{module}{COL_IDX}"))?.to_indices()?;
         let mask =
@@ -98,7 +106,10 @@ mod tests {
         rejects(&[OutTensor::i32("m.k_proj.row_offs", &[1], &[0])], "the model has no such linear");
         rejects(&[offs(&[0, 0, 0, 0])], "m.q_proj.col_idx: this tensor is missing");
         rejects(&[cols(&[])], "m.q_proj.row_offs: this tensor is missing");
-        rejects(&[offs(&[0, 0, 0]), cols(&[])], "rows + 1");
+        rejects(
+            &[offs(&[0, 0, 0]), cols(&[])],
+            "is for 2 rows, but this model's linear has 3; the mask belongs to another",
+        );
         rejects(&[offs(&[0, 1, 1, 1]), cols(&[40_000])], "outside of the matrix");
         rejects(
             &[offs(&[0, 1, 1, 1]), cols(&[-1])],

@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 /// What `--tune` alone says.
 pub const TUNE_SECONDS: &str = "20";
 
+/// Where `mask_only` puts the masks in the run folder.
+pub const MASKS_FILE: &str = "masks.safetensors";
+
 /// Declares [`PartialConfig`] and [`TrainConfig`]. An entry is a doc comment (the help text), `#[arg]` settings for clap, and
 /// `name: Type`, with `= default` where there is one.
 macro_rules! options {
@@ -244,7 +247,8 @@ options! {
         /// Save the masks to this file
         #[arg(value_name = "FILE", help_heading = "Masks")]
         save_mask: PathBuf,
-        /// Start from this adapter's values, and from its masks if it has them
+        /// Start from this adapter: its values, masks if it has them, and unless given its method, modules, rank, alpha, scaling and
+        /// density; a line says what of it is not used
         #[arg(value_name = "DIR", help_heading = "Method")]
         init_adapter: PathBuf,
         /// Steps whose gradients choose the masks [default: those of 8 micro-batches, at most a quarter of the
@@ -305,15 +309,15 @@ impl PartialConfig {
 }
 
 impl TrainConfig {
-    /// Lays `flags` over `file` over the defaults and checks the result. What belongs together is overridden together:
-    /// `--steps` drops the file's `epochs` (and the reverse), another `--method` drops the file's `schedule`, and
-    /// `--like-paper` drops of the file what it sets itself. What depends on the data stays open until
+    /// Lays `flags` over `file` over what the adapter of `init_adapter` is over the defaults and checks the result. What belongs
+    /// together is overridden together: `--steps` drops the file's `epochs` (and the reverse), another `--method` drops the
+    /// file's `schedule`, and `--like-paper` drops of the file what it sets itself. What depends on the data stays open until
     /// [`TrainConfig::for_data`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] that names the option, the reason and the way out.
+    /// [`Error::Invalid`] that names the option, the reason and the way out; those of the adapter's folder.
     pub fn resolve(file: PartialConfig, flags: PartialConfig) -> Result<TrainConfig> {
-        let config = derive::lay_over(file, flags).over_defaults()?;
+        let config = derive::lay_over(file, flags)?.over_defaults()?;
         validate::check(&config)?;
         Ok(config)
     }
@@ -348,7 +352,7 @@ impl TrainConfig {
 
     /// Where the masks go once they are built: `save_mask`, or with `mask_only` `masks.safetensors` in the run folder.
     pub fn mask_file(&self) -> Option<PathBuf> {
-        self.save_mask.clone().or_else(|| self.mask_only.then(|| self.out.join("masks.safetensors")))
+        self.save_mask.clone().or_else(|| self.mask_only.then(|| self.out.join(MASKS_FILE)))
     }
 
     /// What [`crate::adapters::targets::select`] needs: the half that the method has not is 0 everywhere.

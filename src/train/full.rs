@@ -17,9 +17,14 @@ use std::sync::Arc;
 const COMPANIONS: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
     "special_tokens_map.json",
     "generation_config.json",
     "chat_template.jinja",
+    "chat_template.json",
 ];
 
 /// Makes every weight of `model`, loaded as f32, train.

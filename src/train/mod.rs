@@ -11,6 +11,7 @@ pub mod plan;
 mod report;
 mod resume;
 pub mod session;
+pub mod start;
 mod state;
 pub mod step;
 mod trainable;

@@ -1,12 +1,12 @@
 //! The run folder: `config.toml`, `metrics.jsonl`, and the adapter or, with the method `full`, the model.
 
-use super::config::{MaskMode, Method, TrainConfig};
+use super::config::{MASKS_FILE, MaskMode, Method, TrainConfig};
+use super::state;
 use crate::adapters::AdapterSet;
-use crate::adapters::targets::Target;
+use crate::adapters::targets::{LinearShape, Target, TargetModules};
 use crate::error::{Error, Result};
-use crate::io::adapter::{AdapterConfig, AdapterFolder, AdapterKind, Targets};
+use crate::io::adapter::{self, AdapterConfig, AdapterFolder, AdapterKind, Targets};
 use crate::io::atomic::write_atomic;
-use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The configuration of a run, as resolved.
@@ -42,18 +42,60 @@ pub fn check_free(folder: &Path) -> Result<()> {
     }
 }
 
-/// Writes the adapter: in the original's format, or in PEFT's own for plain low-rank adapters.
-pub fn write_adapter(folder: &Path, config: &TrainConfig, adapters: &AdapterSet) -> Result<()> {
-    let kind = if config.method == Method::Lora { AdapterKind::Lora } else { AdapterKind::Rosa };
-    let folder_of =
-        AdapterFolder { config: adapter_config(kind, config, adapters.targets()), modules: adapters.export()? };
-    folder_of.write(folder)
+/// Reads the adapter in `folder`. `shape_of` as in [`AdapterFolder::read`].
+///
+/// # Errors
+/// As [`check_adapter`] and [`AdapterFolder::read`].
+pub fn read_adapter(folder: &Path, shape_of: impl Fn(&str) -> Option<(usize, usize)>) -> Result<AdapterFolder> {
+    check_adapter(folder)?;
+    AdapterFolder::read(folder, shape_of)
 }
 
-fn adapter_config(kind: AdapterKind, config: &TrainConfig, targets: &[Target]) -> AdapterConfig {
-    // PEFT matches target modules by the end of their names: the last part is enough where all layers have it
-    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
-    let names: BTreeSet<String> = targets.iter().map(|t| last(&t.module.name)).collect();
+/// Refuses a folder that holds something else than an adapter where what it is shows: a run that has not finished or that
+/// made no adapter, or a model.
+///
+/// # Errors
+/// [`Error::File`] that says what to do with it.
+pub fn check_adapter(folder: &Path) -> Result<()> {
+    let has = |name: &str| folder.join(name).exists();
+    if has(adapter::CONFIG_FILE) {
+        return Ok(());
+    }
+    let shown = folder.display();
+    let (field, reason) = if has("config.json") {
+        ("config.json", format!("this folder holds a model, no adapter; give it as the model: --model {shown}"))
+    } else if !has(CONFIG_FILE) {
+        return Ok(());
+    } else if state::is_there(folder) {
+        let way_out = format!("finish it with rugosa train --resume --out {shown}");
+        (CONFIG_FILE, format!("the run in this folder has not finished, so there is no adapter yet; {way_out}"))
+    } else if has(MASKS_FILE) {
+        (MASKS_FILE, format!("the run made masks and no adapter; use them with --mask {shown}/{MASKS_FILE}"))
+    } else {
+        let way_out = "start it again in another --out, with --save-steps to keep its state";
+        (CONFIG_FILE, format!("the run in this folder has not finished and saved no state; {way_out}"))
+    };
+    Err(Error::file(folder, field, reason))
+}
+
+/// Writes the adapter: in the original's format, or in PEFT's own for plain low-rank adapters.
+///
+/// `shapes` are all linears of the model.
+pub fn write_adapter(folder: &Path, config: &TrainConfig, adapters: &AdapterSet, shapes: &[LinearShape]) -> Result<()> {
+    let kind = if config.method == Method::Lora { AdapterKind::Lora } else { AdapterKind::Rosa };
+    let config = adapter_config(kind, config, adapters.targets(), shapes);
+    AdapterFolder { config, modules: adapters.export()? }.write(folder)
+}
+
+fn adapter_config(
+    kind: AdapterKind,
+    config: &TrainConfig,
+    targets: &[Target],
+    shapes: &[LinearShape],
+) -> AdapterConfig {
+    // PEFT matches target modules by the end of their names, as patterns here do
+    let names: Vec<&str> = targets.iter().map(|t| t.module.name.as_str()).collect();
+    let names = TargetModules::naming(&names, shapes.iter().map(|m| m.name.as_str())).0;
     let rank = if config.method == Method::Spa { 0 } else { config.rank };
     let density = if config.method == Method::Lora { 0.0 } else { config.density };
     let pattern = |name: &str| name.to_owned();
@@ -69,7 +111,7 @@ fn adapter_config(kind: AdapterKind, config: &TrainConfig, targets: &[Target]) -
         use_rslora: config.rslora,
         lora_dropout: config.dropout,
         density,
-        target_modules: Targets::Names(names.into_iter().collect()),
+        target_modules: Targets::Names(names),
         rank_pattern: ranks,
         alpha_pattern: alphas,
         density_pattern: densities,

@@ -61,11 +61,17 @@ fn check_config(config: &TrainConfig, header: &Header) -> Result<()> {
         text.parse().map_err(|e: toml::de::Error| Error::invalid("config.toml", e.message().replace('\n', "; ")))
     };
     let (now, then) = (table(&config.to_toml()?)?, table(&header.config)?);
+    // masks that are given have a density of their own, which the configuration of the run took over
+    let masks_given = || {
+        let adapter = config.init_adapter.as_ref().and_then(|folder| adapter::Outline::read(folder).ok());
+        config.mask.is_some() || adapter.is_some_and(|a| a.modules.values().any(|halves| halves.sparse))
+    };
     let shown = |value: Option<&toml::Value>| value.map_or("not given".to_owned(), ToString::to_string);
     for key in now.keys().chain(then.keys()) {
         let (a, b) = (now.get(key), then.get(key));
         let moved = SOURCES.contains(&key.as_str()) && a.is_some() && b.is_some();
-        if a != b && !moved && !FREE.contains(&key.as_str()) {
+        let settled = key.starts_with("density") && masks_given();
+        if a != b && !moved && !settled && !FREE.contains(&key.as_str()) {
             let reason = format!(
                 "is {}, but {} in the run to resume; change it back, or start another run in another --out",
                 shown(a),

@@ -1,15 +1,17 @@
 //! A run from start to end: the loop over the agenda's steps.
 
-use super::config::{MaskMode, Method, PrecisionOption, TrainConfig};
+use super::config::{MaskMode, PrecisionOption, TrainConfig};
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
 use super::plan::{self, MemoryPlan};
 use super::report::{Recorded, Reports, Skipped};
+use super::start::Start;
 use super::state::{self, Header, Parts, Saved, SavedTiles};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
 use super::warm::Compiled;
 use super::{diagnose, full, notes, output, resume, tune, warm};
+use crate::adapters::targets::LinearShape;
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
 use crate::csr::CsrPattern;
@@ -20,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
-use crate::io::mask::{read_masks, write_masks};
+use crate::io::mask::write_masks;
 use crate::kernels::coop;
 use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
@@ -68,6 +70,8 @@ pub struct Session {
     stepper: Stepper,
     trainable: Trainable,
     init: Option<AdapterFolder>,
+    /// All linears of the model.
+    shapes: Vec<LinearShape>,
     plan: MemoryPlan,
     /// Digests of what the run reads.
     sources: BTreeMap<String, String>,
@@ -106,12 +110,13 @@ impl Session {
     fn open(config: TrainConfig, saved: Option<Saved>, observer: &mut dyn Observer) -> Result<Session> {
         check_folder_of(config.save_mask.as_deref())?;
         let checkpoint = Checkpoint::open(&config.model)?;
+        checkpoint.notes.iter().for_each(|note| observer.note(note));
         let tokenizer = Tokenizer::of_model(&checkpoint)?;
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
         let asked = config.clone();
-        let config = config.for_data(dataset.report().sequences)?;
+        let mut config = config.for_data(dataset.report().sequences)?;
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         startup::trust(&device)?;
         let precision = match config.precision {
@@ -128,8 +133,9 @@ impl Session {
         let options = load_options(&config);
         let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, options.clone())?);
         let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
-        let init = config.init_adapter.as_ref().map(|f| AdapterFolder::read(f, shape_of)).transpose()?;
-        let given = given_masks(&config, init.as_ref(), shape_of)?;
+        let (Start { adapter: init, masks: given }, lines) = Start::read(&mut config, &shapes)?;
+        // one that is resumed has said so
+        lines.iter().filter(|_| saved.is_none()).for_each(|line| observer.note(line));
         let sources = resume::sources(&config, &dataset)?;
         if let Some(saved) = &saved {
             resume::check_sources(&config, &sources, saved)?;
@@ -181,7 +187,21 @@ impl Session {
             set.initialise(config.seed, init.as_ref())?;
         }
         let stepper = Stepper::of(&device, &config)?;
-        Ok(Session { config, device, model, dataset, agenda, stepper, trainable, init, plan, sources, saved, tiles })
+        Ok(Session {
+            config,
+            device,
+            model,
+            dataset,
+            agenda,
+            stepper,
+            trainable,
+            init,
+            shapes,
+            plan,
+            sources,
+            saved,
+            tiles,
+        })
     }
 
     /// What the run computes on.
@@ -208,7 +228,7 @@ impl Session {
         let (loss, skipped) = self.steps(&mut log, observer)?;
         match &self.trainable {
             Trainable::Adapters(_) if self.config.mask_only => {}
-            Trainable::Adapters(set) => output::write_adapter(&folder, &self.config, set)?,
+            Trainable::Adapters(set) => output::write_adapter(&folder, &self.config, set, &self.shapes)?,
             Trainable::Weights(_) => full::write_model(&folder, &self.config.model, &self.model)?,
         }
         state::remove_all(&folder)?;
@@ -429,20 +449,6 @@ fn build_masks(
         Trainable::Adapters(set) => set.set_masks(&masks),
         Trainable::Weights(_) => Ok(()),
     }
-}
-
-/// The masks that the configuration gives: those of a file, or of the adapter to start from.
-fn given_masks(
-    config: &TrainConfig,
-    init: Option<&AdapterFolder>,
-    shape_of: impl Fn(&str) -> Option<(usize, usize)>,
-) -> Result<Option<BTreeMap<String, CsrPattern>>> {
-    Ok(match (&config.mask, init) {
-        _ if matches!(config.method, Method::Lora | Method::Full) => None,
-        (Some(path), _) => Some(read_masks(path, shape_of)?),
-        (None, Some(init)) => Some(init.masks()).filter(|m| !m.is_empty()),
-        (None, None) => None,
-    })
 }
 
 /// A file that is written at the end needs a folder from the start.

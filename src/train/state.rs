@@ -169,6 +169,11 @@ pub fn remove_all(out: &Path) -> Result<()> {
     places(out).iter().try_for_each(|place| remove(place))
 }
 
+/// Whether the run in `out` has written a state, whole or not.
+pub fn is_there(out: &Path) -> bool {
+    places(out).iter().any(|place| place.exists())
+}
+
 /// The latest whole state of the run in `out`, or `None` if none was ever written.
 ///
 /// # Errors

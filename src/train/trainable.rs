@@ -3,7 +3,7 @@
 use super::config::{Method, TrainConfig};
 use super::full;
 use super::phase::StepPlan;
-use crate::adapters::targets::{LinearShape, select};
+use crate::adapters::targets::{LinearShape, Target, select, select_masked};
 use crate::adapters::{AdapterSet, MaskCollector, Training};
 use crate::csr::CsrPattern;
 use crate::device::Device;
@@ -32,7 +32,7 @@ impl Trainable {
         if config.method == Method::Full {
             return Ok(Trainable::Weights(full::trainable_weights(model)?));
         }
-        let mut set = AdapterSet::new(device, select(shapes, &config.target_rules())?, config.dropout)?;
+        let mut set = AdapterSet::new(device, targets(config, shapes, masks)?, config.dropout)?;
         if let Some(masks) = masks {
             set.set_masks(masks)?;
         }
@@ -62,6 +62,22 @@ impl Trainable {
         let Trainable::Adapters(set) = self else { return Ok(()) };
         let training = Training { low_rank: plan.train_lora, sparse: plan.train_sparse };
         set.attach(model, training, collector.filter(|_| plan.collect))
+    }
+}
+
+/// The adapters that the configuration asks for, of the linears `shapes` of a model. `masks` are those that are given.
+///
+/// # Errors
+/// Those of [`select`] and [`select_masked`].
+pub fn targets(
+    config: &TrainConfig,
+    shapes: &[LinearShape],
+    masks: Option<&BTreeMap<String, CsrPattern>>,
+) -> Result<Vec<Target>> {
+    let rules = config.target_rules();
+    match masks {
+        Some(masks) => select_masked(shapes, &rules, masks),
+        None => select(shapes, &rules),
     }
 }
 

@@ -3,6 +3,7 @@
 mod collect;
 mod halves;
 mod in_weight;
+mod init_adapter;
 mod length;
 mod non_finite;
 mod plan;

@@ -12,6 +12,7 @@ use crate::kernels::coop;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
 use crate::train::config::PrecisionOption;
+use crate::train::output;
 use crate::train::warm::compile_while;
 use std::path::Path;
 
@@ -35,6 +36,7 @@ pub struct Ready {
 impl<'a> Source<'a> {
     pub fn open(args: &'a ModelArgs) -> Result<Self> {
         let checkpoint = Checkpoint::open(&args.model)?;
+        checkpoint.notes.iter().for_each(|note| super::tell(note));
         Ok(Source { args, tokenizer: Tokenizer::of_model(&checkpoint)?, checkpoint })
     }
 
@@ -89,7 +91,7 @@ fn required<'t>(tokenizer: Option<&'t Tokenizer>, args: &ModelArgs) -> Result<&'
 pub fn read_adapter(folder: &Path, model: &Decoder) -> Result<AdapterFolder> {
     let shapes = module_shapes(model);
     let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
-    AdapterFolder::read(folder, shape_of)
+    output::read_adapter(folder, shape_of)
 }
 
 /// Puts an adapter on `model`, for use as it is.

@@ -255,3 +255,21 @@ fn broken_folders_are_named() {
     let e = Tokenizer::from_folder(dir.path()).err().unwrap();
     assert!(matches!(&e, crate::error::Error::Io { path, .. } if path.ends_with("tokenizer.json")), "{e}");
 }
+
+/// What is saved from a GGUF file puts the same tokens around a text, in files that others read too.
+#[test]
+fn what_is_saved_comes_back_with_its_surroundings() {
+    let fixture: Json = serde_json::from_str(SPM).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let saved = gguf(&fixture, "llama", "default");
+    assert_eq!(saved.prefix_ids(), [1]);
+    saved.save(dir.path()).unwrap();
+    let back = Tokenizer::from_folder(dir.path()).unwrap();
+    assert_eq!((back.bos(), back.prefix_ids()), (saved.bos(), saved.prefix_ids()));
+    for text in ["a rose", "  <s>x", ""] {
+        assert_eq!(back.encode(text, true).unwrap(), saved.encode(text, true).unwrap(), "{text:?}");
+    }
+    let json: Json = serde_json::from_slice(&std::fs::read(dir.path().join("tokenizer.json")).unwrap()).unwrap();
+    let post = &json["post_processor"];
+    assert_eq!((&post["type"], post["single"].as_array().map(Vec::len)), (&json!("TemplateProcessing"), Some(2)));
+}

@@ -1,6 +1,6 @@
 //! `adapter_model.safetensors`.
 
-use super::{AdapterConfig, AdapterFolder, AdapterKind, Matrix, ModuleTensors};
+use super::{AdapterConfig, AdapterFolder, AdapterKind, Halves, Matrix, ModuleTensors};
 use crate::csr::{Csr, CsrPattern};
 use crate::error::{Error, Result};
 use crate::io::safetensors::{Dtype, OutTensor, RawTensor, SafetensorsFile};
@@ -44,24 +44,45 @@ fn split(kind: AdapterKind, name: &str) -> Option<(&str, Part)> {
     Some((module, part))
 }
 
+/// Which halves each module of `file` has.
+pub(super) fn halves(file: &SafetensorsFile, kind: AdapterKind) -> Result<BTreeMap<String, Halves>> {
+    let mut modules: BTreeMap<String, Halves> = BTreeMap::new();
+    for (module, parts) in parts(file, kind)? {
+        let has = Halves { low_rank: parts.contains_key(&Part::A), sparse: parts.contains_key(&Part::Values) };
+        modules.insert(module.to_string(), has);
+    }
+    Ok(modules)
+}
+
+type Parts<'a> = BTreeMap<Part, RawTensor<'a>>;
+
+/// The tensors of `file` by module; at least one.
+fn parts(file: &SafetensorsFile, kind: AdapterKind) -> Result<BTreeMap<&str, Parts<'_>>> {
+    let mut parts: BTreeMap<&str, Parts<'_>> = BTreeMap::new();
+    for name in file.names() {
+        let (module, part) = split(kind, name).ok_or_else(|| {
+            Error::file(file.path(), name, "is no tensor of an adapter of the type that adapter_config.json says")
+        })?;
+        parts.entry(module).or_default().insert(part, file.get(name)?);
+    }
+    if parts.is_empty() {
+        return Err(Error::file(file.path(), "tensors", "no adapter found, the file is empty"));
+    }
+    Ok(parts)
+}
+
 /// All modules of `file`.
 pub(super) fn read(
     file: &SafetensorsFile,
     config: &AdapterConfig,
     shape_of: impl Fn(&str) -> Option<(usize, usize)>,
 ) -> Result<BTreeMap<String, ModuleTensors>> {
-    let mut parts: BTreeMap<&str, BTreeMap<Part, RawTensor<'_>>> = BTreeMap::new();
-    for name in file.names() {
-        let (module, part) = split(config.kind, name).ok_or_else(|| {
-            Error::file(file.path(), name, "is no tensor of an adapter of the type that adapter_config.json says")
-        })?;
-        parts.entry(module).or_default().insert(part, file.get(name)?);
-    }
+    let parts = parts(file, config.kind)?;
+    check_model(file, config, &parts, &shape_of)?;
     let mut modules = BTreeMap::new();
     for (module, mut parts) in parts {
         let bad = |reason: &str| Error::file(file.path(), module, reason);
-        let (rows, cols) =
-            shape_of(module).ok_or_else(|| bad("the model has no such linear; the adapter belongs to another one"))?;
+        let (rows, cols) = shape_of(module).ok_or_else(|| bad("the model has no such linear"))?;
         let (a, b) = match (parts.remove(&Part::A), parts.remove(&Part::B)) {
             (None, None) => (None, None),
             (Some(a), Some(b)) => {
@@ -77,10 +98,50 @@ pub(super) fn read(
         };
         modules.insert(module.to_string(), ModuleTensors { a, b, sparse });
     }
-    if modules.is_empty() {
-        return Err(Error::file(file.path(), "tensors", "no adapter found, the file is empty"));
-    }
     Ok(modules)
+}
+
+/// Refuses an adapter whose linears are not those of the model.
+fn check_model(
+    file: &SafetensorsFile,
+    config: &AdapterConfig,
+    parts: &BTreeMap<&str, Parts<'_>>,
+    shape_of: impl Fn(&str) -> Option<(usize, usize)>,
+) -> Result<()> {
+    let misfit = |(module, parts): (&&str, &Parts<'_>)| {
+        let Some((rows, cols)) = shape_of(module) else { return Some(format!("{module} is no linear of this model")) };
+        let (own_rows, own_cols) = own_shape(parts);
+        let (own_rows, own_cols) = (own_rows.unwrap_or(rows), own_cols.unwrap_or(cols));
+        let differs = (own_rows, own_cols) != (rows, cols);
+        differs.then(|| format!("{module} is [{own_rows}, {own_cols}] in it, and [{rows}, {cols}] in this model"))
+    };
+    let misfits: Vec<String> = parts.iter().filter_map(misfit).collect();
+    let Some(first) = misfits.first() else { return Ok(()) };
+    let base = config.base_model_name_or_path.as_ref().map(|base| format!(" (\"{base}\")")).unwrap_or_default();
+    let reason = format!(
+        "the adapter is for another model{base}: {} of its {} modules do not fit: {first}; give the model that it was \
+         trained on",
+        misfits.len(),
+        parts.len()
+    );
+    Err(Error::file(file.path(), "modules", reason))
+}
+
+/// Rows and columns of the linear that `parts` are for, as far as they tell.
+fn own_shape(parts: &Parts<'_>) -> (Option<usize>, Option<usize>) {
+    let dims = |part| match parts.get(&part).map(|t| t.shape) {
+        Some(&[rows, cols]) => Some((rows, cols)),
+        _ => None,
+    };
+    match (dims(Part::A), dims(Part::B)) {
+        (Some((r, cols)), Some((rows, same))) if r == same => (Some(rows), Some(cols)),
+        // where A and B do not go together that is what is wrong, not the model
+        (Some(_), _) | (_, Some(_)) => (None, None),
+        (None, None) => {
+            let row_offs = parts.get(&Part::RowOffs).map(|t| t.shape);
+            (row_offs.and_then(|shape| if let [len] = shape { len.checked_sub(1) } else { None }), None)
+        }
+    }
 }
 
 fn matrix(t: &RawTensor<'_>, rows: usize, cols: usize) -> Result<Matrix> {

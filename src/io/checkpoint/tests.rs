@@ -16,6 +16,7 @@ fn config() -> serde_json::Value {
         "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": 1,
         "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM, "vocab_size": VOCAB,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "attention_bias": true,
+        "bos_token_id": null, "eos_token_id": null,
     })
 }
 
@@ -211,6 +212,75 @@ fn a_tied_head_needs_no_tensor() {
     assert!(!Checkpoint::open(dir.path()).unwrap().contains("lm_head.weight"));
 }
 
+/// As transformers 5 decides: a head of its own is used whatever the configuration calls it.
+#[test]
+fn a_head_that_is_no_embedding_is_not_tied_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tied = config();
+    tied["tie_word_embeddings"] = json!(true);
+    write_folder(dir.path(), &tied, &weights());
+    let model = Checkpoint::open(dir.path()).unwrap();
+    assert!(!model.config.tie_word_embeddings);
+    let [note] = model.notes.as_slice() else { panic!("{:?}", model.notes) };
+    assert!(note.contains("tie_word_embeddings is true, but lm_head.weight is another matrix"), "{note}");
+
+    let mut same = weights();
+    let embedding = same[0].data.clone();
+    same[2].data = embedding.clone();
+    write_folder(dir.path(), &tied, &same);
+    let model = Checkpoint::open(dir.path()).unwrap();
+    assert!(model.config.tie_word_embeddings && model.notes.is_empty(), "{:?}", model.notes);
+    // the same in another type
+    for (value, tied_still) in [(0.5f32, true), (0.1, false)] {
+        same[0].data = vec![value; VOCAB * HIDDEN];
+        let mut tensors: Vec<_> = same.iter().map(|w| OutTensor::f32(w.hf, &w.shape, &w.data)).collect();
+        let halves = half::bf16::from_f32(value).to_le_bytes().repeat(VOCAB * HIDDEN);
+        (tensors[2].dtype, tensors[2].data) = (Dtype::BF16, halves.into());
+        write_safetensors(&dir.path().join(SINGLE), &tensors, &BTreeMap::new()).unwrap();
+        assert_eq!(Checkpoint::open(dir.path()).unwrap().config.tie_word_embeddings, tied_still, "{value}");
+    }
+    // of a tied pair one name is enough, whichever it is
+    same.remove(0);
+    (same[1].hf, same[1].data) = ("lm_head.weight", embedding.clone());
+    write_folder(dir.path(), &tied, &same);
+    let model = Checkpoint::open(dir.path()).unwrap();
+    let view = model.tensor("model.embed_tokens.weight").unwrap();
+    assert_eq!(
+        (view.name.as_str(), view.data.as_ref()),
+        ("model.embed_tokens.weight", bytemuck::cast_slice(&embedding))
+    );
+}
+
+#[test]
+fn tensors_that_nothing_reads_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = weights();
+    let write = |config: &serde_json::Value, more: &[&str]| {
+        write_folder(dir.path(), config, &weights);
+        let mut tensors: Vec<_> = weights.iter().map(|w| OutTensor::f32(w.hf, &w.shape, &w.data)).collect();
+        tensors.extend(more.iter().map(|name| OutTensor::f32(*name, &[1], &[0.0])));
+        write_safetensors(&dir.path().join(SINGLE), &tensors, &BTreeMap::new()).unwrap();
+    };
+    write(&config(), &["model.layers.0.self_attn.rotary_emb.inv_freq"]);
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().notes, Vec::<String>::new());
+    write(&config(), &["model.layers.1.mlp.up_proj.weight", "vision.patch.weight"]);
+    let notes = Checkpoint::open(dir.path()).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].ends_with("2 tensors are not used, model.layers.1.mlp.up_proj.weight first"));
+    let mut without = config();
+    without["attention_bias"] = json!(false);
+    write(&without, &[]);
+    fails(
+        dir.path(),
+        "self_attn.k_proj.bias: is there, but by the model's configuration there is none; set attention_bias",
+    );
+    let path = dir.path().join("m.gguf");
+    let mut tensors = gguf_tensors(&weights, plain);
+    tensors.push(GgufTensor { name: "blk.0.extra.weight".into(), ..tensors[0].clone() });
+    write_gguf(&path, &metadata(), &tensors).unwrap();
+    let notes = Checkpoint::open(&path).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].ends_with("1 tensors are not used, blk.0.extra.weight first"), "{notes:?}");
+}
+
 #[test]
 fn unsupported_types_are_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -271,6 +341,8 @@ fn paths_that_hold_no_model() {
     let dir = tempfile::tempdir().unwrap();
     fails(&dir.path().join("nowhere"), "nowhere: ");
     fails(dir.path(), "config.json: is missing; give a folder with config.json and safetensors, or a .gguf file");
+    std::fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
+    fails(dir.path(), "config.json: is missing: this folder holds an adapter; give it as --adapter, and its model as");
     std::fs::write(dir.path().join("x.gguf"), "hello").unwrap();
     fails(dir.path(), "give that one");
     fails(&dir.path().join("x.gguf"), "this is not a GGUF file");

@@ -115,34 +115,89 @@ impl Family {
         }
     }
 
-    /// `sliding_window` where the key is absent.
-    pub(super) fn default_window(self) -> Option<usize> {
-        (!matches!(self, Family::Llama | Family::Phi3)).then_some(4096)
-    }
-
-    /// `head_dim` where the key is absent; `None`: `hidden_size / num_attention_heads`.
-    pub(super) fn default_head_dim(self) -> Option<usize> {
+    /// What is so where a configuration has no such key: the values of transformers' own configuration classes, of which a
+    /// file need only say what differs.
+    pub(super) fn defaults(self) -> Defaults {
+        let llama = Defaults {
+            max_position_embeddings: 2048,
+            num_key_value_heads: None,
+            head_dim: None,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            rope_local_theta: None,
+            tie_word_embeddings: false,
+            sliding_window: None,
+            softcaps: (None, None),
+            bos: Some(1),
+            eos: Some(2),
+            pad: None,
+        };
+        let qwen = Defaults {
+            max_position_embeddings: 32_768,
+            num_key_value_heads: Some(32),
+            sliding_window: Some(4096),
+            bos: None,
+            eos: None,
+            ..llama
+        };
+        let gemma = Defaults {
+            max_position_embeddings: 8192,
+            num_key_value_heads: Some(4),
+            head_dim: Some(256),
+            tie_word_embeddings: true,
+            sliding_window: Some(4096),
+            bos: Some(2),
+            eos: Some(1),
+            pad: Some(0),
+            ..llama
+        };
         match self {
-            Family::Qwen3 => Some(128),
-            Family::Gemma2 | Family::Gemma3 => Some(256),
-            _ => None,
+            Family::Llama => llama,
+            Family::Mistral => Defaults {
+                max_position_embeddings: 131_072,
+                num_key_value_heads: Some(8),
+                sliding_window: Some(4096),
+                ..llama
+            },
+            Family::Qwen2 => qwen,
+            Family::Qwen3 => Defaults { head_dim: Some(128), ..qwen },
+            Family::Gemma2 => Defaults { softcaps: (Some(50.0), Some(30.0)), ..gemma },
+            Family::Gemma3 => Defaults {
+                max_position_embeddings: 131_072,
+                rope_theta: 1e6,
+                rope_local_theta: Some(10_000.0),
+                ..gemma
+            },
+            Family::Phi3 => Defaults {
+                max_position_embeddings: 4096,
+                rms_norm_eps: 1e-5,
+                eos: Some(32_000),
+                pad: Some(32_000),
+                ..llama
+            },
         }
     }
+}
 
-    /// The caps of attention scores and of logits where the keys are absent.
-    pub(super) fn default_softcaps(self) -> (Option<f64>, Option<f64>) {
-        if self == Family::Gemma2 { (Some(50.0), Some(30.0)) } else { (None, None) }
-    }
-
-    /// The rotary base where the key is absent.
-    pub(super) fn default_rope_theta(self) -> f64 {
-        if self == Family::Gemma3 { 1e6 } else { 10_000.0 }
-    }
-
-    /// The rotary base of layers with a sliding window, where they have one of their own.
-    pub(super) fn default_rope_local_theta(self) -> Option<f64> {
-        (self == Family::Gemma3).then_some(10_000.0)
-    }
+/// Values of absent keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Defaults {
+    pub max_position_embeddings: usize,
+    /// `None`: as many as heads, which a null means everywhere.
+    pub num_key_value_heads: Option<usize>,
+    /// `None`: `hidden_size / num_attention_heads`.
+    pub head_dim: Option<usize>,
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+    /// Of layers with a sliding window, where they have one of their own.
+    pub rope_local_theta: Option<f64>,
+    pub tie_word_embeddings: bool,
+    pub sliding_window: Option<usize>,
+    /// The caps of attention scores and of logits.
+    pub softcaps: (Option<f64>, Option<f64>),
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub pad: Option<u32>,
 }
 
 impl Windowed {

@@ -39,7 +39,7 @@ impl ModelConfig {
             let reason = format!("has {n} tokens, but the embedding only {vocab_size} rows");
             return Err(f.error("tokenizer.ggml.tokens", reason));
         }
-        let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.default_rope_theta());
+        let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.defaults().rope_theta);
         let mut eos_token_ids = Vec::new();
         for name in ["eos", "eot", "eom"] {
             if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))? {
@@ -72,7 +72,7 @@ impl ModelConfig {
             hidden_act: family.activation().to_string(),
             sliding_window,
             windowed,
-            rope_local_theta: match family.default_rope_local_theta() {
+            rope_local_theta: match family.defaults().rope_local_theta {
                 Some(default) => Some(f.number(&key("rope.freq_base_swa"))?.unwrap_or(default)),
                 None => None,
             },
@@ -87,6 +87,10 @@ impl ModelConfig {
             family,
         }
         .validate(file.path())?;
+        if family == Family::Llama && config.sliding_window.is_some() && (config.attention_bias || config.mlp_bias) {
+            let reason = "a Mistral, which the window makes it, has no biases; use the Hugging Face folder";
+            return Err(f.error(&key("attention.sliding_window"), reason));
+        }
         for suffix in ["rope.dimension_count", "attention.value_length"] {
             if f.size(&key(suffix))?.is_some_and(|n| n != head_dim) {
                 return Err(f.error(&key(suffix), format!("must be the size of a head, {head_dim}")));
@@ -114,7 +118,7 @@ fn windows(
                 return Err(f.error(&pattern, format!("only {n} is supported; use the Hugging Face folder")));
             }
             let layers = by_rule(Windowed::AllButEvery(n));
-            Ok((window.or(family.default_window()).filter(|_| layers.contains(&true)), layers))
+            Ok((window.or(family.defaults().sliding_window).filter(|_| layers.contains(&true)), layers))
         }
         // Mistral's files say llama
         Windowed::Never | Windowed::Always => {

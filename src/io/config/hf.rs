@@ -14,7 +14,10 @@ impl ModelConfig {
     pub fn from_hf(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         if !path.exists() {
-            let reason = "is missing; give a folder with config.json and safetensors, or a .gguf file";
+            let reason = match folder.join("adapter_config.json").exists() {
+                true => "is missing: this folder holds an adapter; give it as --adapter, and its model as --model",
+                false => "is missing; give a folder with config.json and safetensors, or a .gguf file",
+            };
             return Err(Error::file(folder, "config.json", reason));
         }
         let json = read_object(&path)?;
@@ -28,30 +31,37 @@ impl ModelConfig {
         let layers = f.required("num_hidden_layers")?;
         let rope = Rope::read(&f, family)?;
         let (sliding_window, windowed) = windows(&f, family, layers)?;
-        let (scores_cap, logits_cap) = family.default_softcaps();
+        let default = family.defaults();
         let cap = |key: &str, default: Option<f64>| -> Result<Option<f32>> {
             let value = if f.map.contains_key(key) { f.number(key)? } else { default };
             Ok(value.map(|v| v as f32).filter(|_| family.is_gemma()))
+        };
+        let vocab_size = f.required("vocab_size")?;
+        let token = |key: &str, default: Option<u32>| match f.map.contains_key(key) {
+            true => f.tokens(key),
+            false => Ok(default.into_iter().filter(|id| (*id as usize) < vocab_size).collect()),
         };
         let mut config = ModelConfig {
             hidden_size,
             intermediate_size: f.required("intermediate_size")?,
             num_hidden_layers: layers,
             num_attention_heads: heads,
-            num_key_value_heads: f.size("num_key_value_heads")?.unwrap_or(heads),
-            head_dim: match f.size("head_dim")?.or(family.default_head_dim()) {
+            num_key_value_heads: match f.map.contains_key("num_key_value_heads") {
+                true => f.size("num_key_value_heads")?.unwrap_or(heads),
+                false => default.num_key_value_heads.unwrap_or(heads),
+            },
+            head_dim: match f.size("head_dim")?.or(default.head_dim) {
                 Some(n) => n,
                 // where heads is 0 validation says so
                 None => hidden_size.checked_div(heads).unwrap_or(8),
             },
-            vocab_size: f.required("vocab_size")?,
-            // what is absent below has the default of transformers' LlamaConfig
-            max_position_embeddings: f.size("max_position_embeddings")?.unwrap_or(2048),
-            rms_norm_eps: f.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            vocab_size,
+            max_position_embeddings: f.size("max_position_embeddings")?.unwrap_or(default.max_position_embeddings),
+            rms_norm_eps: f.number("rms_norm_eps")?.unwrap_or(default.rms_norm_eps) as f32,
             rope_theta: rope.theta,
             rope_scaling: rope.scaling,
             rope_local_theta: rope.local_theta,
-            tie_word_embeddings: f.bool("tie_word_embeddings")?.unwrap_or(family.is_gemma()),
+            tie_word_embeddings: f.bool("tie_word_embeddings")?.unwrap_or(default.tie_word_embeddings),
             attention_bias: match family.qkv_bias() {
                 Some(bias) => bias,
                 None => f.bool("attention_bias")?.unwrap_or(false),
@@ -64,11 +74,11 @@ impl ModelConfig {
                 true => Some(f.number("query_pre_attn_scalar")?.unwrap_or(256.0)),
                 false => None,
             },
-            attn_logit_softcapping: cap("attn_logit_softcapping", scores_cap)?,
-            final_logit_softcapping: cap("final_logit_softcapping", logits_cap)?,
-            bos_token_id: f.tokens("bos_token_id")?.first().copied(),
-            eos_token_ids: f.tokens("eos_token_id")?,
-            pad_token_id: f.tokens("pad_token_id")?.first().copied(),
+            attn_logit_softcapping: cap("attn_logit_softcapping", default.softcaps.0)?,
+            final_logit_softcapping: cap("final_logit_softcapping", default.softcaps.1)?,
+            bos_token_id: token("bos_token_id", default.bos)?.first().copied(),
+            eos_token_ids: token("eos_token_id", default.eos)?,
+            pad_token_id: token("pad_token_id", default.pad)?.first().copied(),
             family,
         };
 
@@ -121,7 +131,7 @@ fn windows(f: &Fields<'_>, family: Family, layers: usize) -> Result<(Option<usiz
         Windowed::Always | Windowed::AllButEvery(_) => true,
     };
     let given = f.map.contains_key("sliding_window");
-    let window = if given { f.size("sliding_window")? } else { family.default_window() };
+    let window = if given { f.size("sliding_window")? } else { family.defaults().sliding_window };
     if window.is_none() && matches!(rule, Windowed::AllButEvery(_)) {
         return Err(f.error("sliding_window", "is null, but layers of this family need a window"));
     }
@@ -162,18 +172,27 @@ struct Rope {
 impl Rope {
     /// Newer files have `rope_parameters`, older ones `rope_theta` and `rope_scaling`.
     fn read(f: &Fields<'_>, family: Family) -> Result<Rope> {
-        let theta = f.number("rope_theta")?.unwrap_or(family.default_rope_theta());
-        let local_theta = match family.default_rope_local_theta() {
+        let theta = f.number("rope_theta")?.unwrap_or(family.defaults().rope_theta);
+        let local_theta = match family.defaults().rope_local_theta {
             Some(default) => Some(f.number("rope_local_base_freq")?.unwrap_or(default)),
             None => None,
         };
-        let key = match f.map.get("rope_parameters") {
-            None | Some(Value::Null) => "rope_scaling",
-            Some(_) => "rope_parameters",
+        let is_there = |key: &str| f.object(key).map(|map| map.is_some_and(|map| !map.is_empty()));
+        let key = match (is_there("rope_parameters")?, is_there("rope_scaling")?) {
+            (true, true) if local_theta.is_some() => {
+                let reason = "and rope_scaling are both there; leave one of them out";
+                return Err(f.error("rope_parameters", reason));
+            }
+            // where both are there transformers takes the older one
+            (_, true) => "rope_scaling",
+            _ => "rope_parameters",
         };
         let Some(map) = f.object(key)? else { return Ok(Rope { theta, scaling: RopeScaling::None, local_theta }) };
         if !map.values().any(Value::is_object) {
             let (theta, scaling) = one_rope(&Fields { path: f.path, map }, key, theta)?;
+            if family == Family::Phi3 && scaling != RopeScaling::None {
+                return Err(f.error(key, "Phi-3 has no scaling of this kind, only default is supported"));
+            }
             return Ok(Rope { theta, scaling, local_theta });
         }
         let Some(local) = local_theta else {

@@ -56,8 +56,6 @@ fn a_schedule_follows_the_method() {
     assert_eq!(of("method = 'spa'"), "spa_only");
     assert_eq!(of("method = 'full'"), "default");
     assert_eq!(of("mask = 'm.safetensors'"), "default");
-    assert_eq!(of("init_adapter = 'a'"), "default");
-    assert_eq!(of("init_adapter = 'a'\nschedule = 'wl5'"), "wl5");
     // another method's schedule in the file is not in the way of a flag
     let file = from_text(&resolve("").unwrap().for_data(9).unwrap().to_toml().unwrap()).unwrap();
     let flags = PartialConfig { method: Some(Method::Lora), ..PartialConfig::default() };

@@ -93,6 +93,70 @@ fn constants_of_gemma() {
     refuses("qwen3", json!({"hidden_act": "gelu_pytorch_tanh"}), "only \"silu\"");
 }
 
+/// Values of keys that are not there, read from the configuration classes of transformers 5.24.
+#[test]
+fn absent_keys_have_the_values_of_transformers() {
+    #[rustfmt::skip]
+    let table = [
+        // type, positions, kv heads, head, eps, rope, local rope, tied, window, caps, bos, eos, pad
+        ("llama", 2048, 32, 16, 1e-6, 1e4, None, false, None, (None, None), Some(1), Some(2), None),
+        ("mistral", 131_072, 8, 16, 1e-6, 1e4, None, false, Some(4096), (None, None), Some(1), Some(2), None),
+        ("qwen2", 32_768, 32, 16, 1e-6, 1e4, None, false, None, (None, None), None, None, None),
+        ("qwen3", 32_768, 32, 128, 1e-6, 1e4, None, false, None, (None, None), None, None, None),
+        ("gemma2", 8192, 4, 256, 1e-6, 1e4, None, true, Some(4096), (Some(50.0), Some(30.0)), Some(2), Some(1), Some(0)),
+        ("gemma3_text", 131_072, 4, 256, 1e-6, 1e6, Some(1e4), true, Some(4096), (None, None), Some(2), Some(1), Some(0)),
+        ("phi3", 4096, 32, 16, 1e-5, 1e4, None, false, None, (None, None), Some(1), Some(32_000), Some(32_000)),
+    ];
+    for (family, positions, kv_heads, head_dim, eps, theta, local, tied, window, caps, bos, eos, pad) in table {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = json!({
+            "model_type": family, "hidden_size": 512, "intermediate_size": 176, "num_hidden_layers": 7,
+            "num_attention_heads": 32, "vocab_size": 32_064,
+        });
+        std::fs::write(dir.path().join("config.json"), sizes.to_string()).unwrap();
+        let c = ModelConfig::from_hf(dir.path()).unwrap();
+        let sizes = (c.max_position_embeddings, c.num_key_value_heads, c.head_dim, c.rms_norm_eps);
+        assert_eq!(sizes, (positions, kv_heads, head_dim, eps), "{family}");
+        assert_eq!((c.rope_theta, c.rope_local_theta, c.rope_scaling), (theta, local, RopeScaling::None), "{family}");
+        assert_eq!((c.tie_word_embeddings, c.sliding_window), (tied, window), "{family}");
+        assert_eq!((c.attn_logit_softcapping, c.final_logit_softcapping), caps, "{family}");
+        assert_eq!((c.bos_token_id, c.eos_token_ids, c.pad_token_id), (bos, Vec::from_iter(eos), pad), "{family}");
+        let gemma = family.starts_with("gemma").then_some(256.0);
+        assert_eq!(
+            (c.query_pre_attn_scalar, c.attention_bias, c.mlp_bias),
+            (gemma, family == "qwen2", false),
+            "{family}"
+        );
+    }
+    // a null means something else than no key
+    let c = of("mistral", json!({"num_key_value_heads": null, "bos_token_id": null, "eos_token_id": null})).unwrap();
+    assert_eq!((c.num_key_value_heads, c.bos_token_id, c.eos_token_ids), (4, None, vec![]));
+    // a token that the vocabulary has not is none
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = base();
+    small["model_type"] = json!("phi3");
+    small.as_object_mut().unwrap().remove("eos_token_id");
+    std::fs::write(dir.path().join("config.json"), small.to_string()).unwrap();
+    assert!(ModelConfig::from_hf(dir.path()).unwrap().eos_token_ids.is_empty());
+}
+
+/// transformers 5 refuses a number of another type than its classes say.
+#[test]
+fn written_numbers_have_the_types_of_transformers() {
+    let c = of("gemma2", json!({"query_pre_attn_scalar": 144.0, "final_logit_softcapping": 30})).unwrap();
+    let json = c.to_hf();
+    assert!(json["query_pre_attn_scalar"].is_u64() && json["query_pre_attn_scalar"] == 144, "{json}");
+    assert!(json["final_logit_softcapping"].is_f64() && json["attn_logit_softcapping"].is_f64(), "{json}");
+    assert_eq!((&json["rms_norm_eps"], &json["eos_token_id"]), (&json!(1e-5), &json!(2)));
+    refuses("gemma2", json!({"query_pre_attn_scalar": 144.5}), "query_pre_attn_scalar: 144.5 is no whole number");
+    let several = of("llama", json!({"eos_token_id": [2, 5]})).unwrap().to_hf();
+    let none = of("llama", json!({"eos_token_id": null})).unwrap().to_hf();
+    assert_eq!((&several["eos_token_id"], &none["eos_token_id"]), (&json!([2, 5]), &Json::Null));
+    for key in ["hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "head_dim"] {
+        assert!(json[key].is_u64(), "{key}");
+    }
+}
+
 #[test]
 fn rope_by_layer_type() {
     let part = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
@@ -103,6 +167,13 @@ fn rope_by_layer_type() {
     let c = of("gemma3_text", json!({"rope_parameters": both, "rope_theta": null})).unwrap();
     assert_eq!((c.rope_theta, c.rope_local_theta), (5e5, Some(2e4)));
     assert_eq!(c.rope_scaling, RopeScaling::Linear { factor: 8.0 });
+    refuses(
+        "gemma3_text",
+        json!({"rope_parameters": both, "rope_scaling": part(1e4)}),
+        "and rope_scaling are both there",
+    );
+    let c = of("llama", json!({"rope_parameters": part(1e4), "rope_scaling": part(2e4)})).unwrap();
+    assert_eq!(c.rope_theta, 2e4, "transformers takes the older key where both are there");
     refuses("qwen3", json!({"rope_parameters": both}), "by layer type are not supported for qwen3");
     let swapped = json!({"sliding_attention": both["full_attention"], "full_attention": part(1e6)});
     refuses("gemma3_text", json!({"rope_parameters": swapped}), "rope_parameters.sliding_attention: scaling");
@@ -111,6 +182,7 @@ fn rope_by_layer_type() {
     let long = json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]});
     refuses("phi3", json!({"rope_scaling": long}), "the scaling \"longrope\" is not supported");
     refuses("qwen2", json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "\"yarn\" is not supported");
+    refuses("phi3", json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_scaling: Phi-3 has no scaling");
     refuses("phi3", json!({"partial_rotary_factor": 0.75}), "partial_rotary_factor: 0.75");
     refuses("phi3", json!({"rope_parameters": {"partial_rotary_factor": 0.75}}), "partial_rotary_factor: 0.75");
 }
@@ -182,7 +254,14 @@ fn gguf_files_of_families() {
     let listed = Value::Array(vec![Value::Bool(true), Value::Bool(false)]);
     assert!(read("gemma3", &[("attention.sliding_window_pattern", listed)]).is_err());
     let c = read("llama", &[("attention.sliding_window", Value::U32(9))]).unwrap();
-    assert_eq!((c.sliding_window, c.windowed), (Some(9), vec![true; 3]));
+    assert_eq!((c.sliding_window, &c.windowed), (Some(9), &vec![true; 3]));
+    // transformers knows a llama with a window as a mistral
+    let json = c.to_hf();
+    assert_eq!((&json["model_type"], &json["architectures"][0]), (&json!("mistral"), &json!("MistralForCausalLM")));
+    assert_eq!(json["sliding_window"], 9);
+    let biases = [f32s("blk.0.attn_q.bias", &[8], &[0.0; 8])];
+    let err = read_with("llama", &[("attention.sliding_window", Value::U32(9))], &biases).unwrap_err().to_string();
+    assert!(err.contains("llama.attention.sliding_window: a Mistral, which the window makes it"), "{err}");
     let c = read("phi3", &[("attention.sliding_window", Value::U32(0))]).unwrap();
     assert_eq!((c.sliding_window, c.windowed), (None, vec![false; 3]));
     let long = [f32s("rope_factors_long.weight", &[8], &[1.0; 8])];
