@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod digest;
 pub mod gguf;
+pub mod kind;
 mod map;
 pub mod mask;
 pub mod safetensors;
