@@ -171,7 +171,26 @@ pub fn select(modules: &[LinearShape], rules: &TargetRules) -> Result<Vec<Target
             return Err(unmatched(option, pattern, chosen.iter().map(|(_, m)| m.name.as_str())));
         }
     }
-    chosen.into_iter().map(|(index, module)| target(index, module, rules)).collect()
+    useful_ranks(chosen.into_iter().map(|(index, module)| target(index, module, rules)).collect::<Result<_>>()?)
+}
+
+/// Refuses a rank that no target module can make use of: B·A has at most the rank of its weight's smaller side.
+fn useful_ranks(targets: Vec<Target>) -> Result<Vec<Target>> {
+    let side = |t: &Target| t.module.out_features.min(t.module.in_features);
+    let Some(widest) = targets.iter().max_by_key(|t| side(t)) else { return Ok(targets) };
+    match targets.iter().find(|t| t.rank > side(widest)) {
+        None => Ok(targets),
+        Some(t) => {
+            let LinearShape { name, out_features, in_features, .. } = &widest.module;
+            let reason = format!(
+                "{} is over {}, the largest rank that a target module can make use of (the smaller side of {name} \
+                 [{out_features}, {in_features}]); use a lower one",
+                t.rank,
+                side(widest)
+            );
+            Err(Error::invalid("--rank", reason))
+        }
+    }
 }
 
 fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Target> {

@@ -108,6 +108,12 @@ impl Session {
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
+        let (asked, sequences) = (config.batch_size, dataset.report().sequences);
+        if asked > sequences {
+            observer.note(&format!(
+                "--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"
+            ));
+        }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         startup::trust(&device)?;
         let precision = match config.precision {
