@@ -106,6 +106,8 @@ fn io_hint(source: &std::io::Error) -> &'static str {
     match source.kind() {
         StorageFull | QuotaExceeded => "; free some space or choose another folder with --out",
         PermissionDenied | ReadOnlyFilesystem => "; choose a folder that can be written to",
+        IsADirectory => "; a file is expected here",
+        NotADirectory => "; a part of this path is a file",
         _ => "",
     }
 }

@@ -3,7 +3,9 @@
 
 pub mod csr;
 pub mod dtype;
+pub mod env;
 pub mod error;
+pub mod near;
 pub mod rng;
 
 pub mod adapters;

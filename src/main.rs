@@ -2,20 +2,18 @@
 
 use rugosa::cli::args::Cli;
 use rugosa::cli::{self, signal};
+use rugosa::env;
 use rugosa::error::{Error, Result};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Says what is logged, in the form of tracing's filters: `RUGOSA_LOG=debug`, `RUGOSA_LOG=rugosa=trace,wgpu_hal=info`.
-const LOG: &str = "RUGOSA_LOG";
-/// Without it: what a user should know, a fast path that is not taken because its self-test failed, say.
+/// Without [`env::LOG`]: what a user should know, a fast path that is not taken because its self-test failed, say.
 const DEFAULT_LOG: &str = "rugosa=warn";
 
 fn main() -> ExitCode {
     quiet_mesa();
-    let cli = Cli::from_env();
-    match start_log().and_then(|()| cli::run(cli)) {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // nothing is left to tell it to where standard error is gone
@@ -25,22 +23,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// Arguments, environment and log are checked before anything runs.
+fn run() -> Result<()> {
+    let cli = Cli::from_env()?;
+    env::check()?;
+    start_log()?;
+    cli::run(cli)
+}
+
 /// Keeps Mesa's layer that asks the desktop for its GPU from printing "error: XDG_RUNTIME_DIR is invalid" where there is
 /// no desktop to ask.
 fn quiet_mesa() {
-    let unset = |name: &str| std::env::var_os(name).is_none();
+    let unset = |name: &str| env::system(name).is_none();
     if cfg!(target_os = "linux") && unset("XDG_RUNTIME_DIR") && unset("NODEVICE_SELECT") {
         // SAFETY: the first thing that the process does; no other thread runs that could read the environment
         unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 
-/// Logs to standard error. Without [`LOG`] only our own warnings: drivers complain about much that is no concern of the user's, and
+/// Logs to standard error. Without [`env::LOG`] only our own warnings: drivers complain about much that is no concern of the user's, and
 /// what is one arrives as an [`Error`].
 fn start_log() -> Result<()> {
-    let filter = match std::env::var(LOG) {
-        Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(LOG, e.to_string()).as_usage())?,
-        Err(_) => EnvFilter::new(DEFAULT_LOG),
+    let filter = match &env::settings().log {
+        Some(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(env::LOG, e.to_string()).as_usage())?,
+        None => EnvFilter::new(DEFAULT_LOG),
     };
     let to_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(to_terminal).init();

@@ -186,7 +186,7 @@ pub struct Target {
 /// [`Error::Invalid`] with the nearest names where a pattern matches no module, or where a module would get nothing.
 pub fn select(modules: &[LinearShape], rules: &TargetRules) -> Result<Vec<Target>> {
     let targets = chosen(modules, rules)?.into_iter().map(|(index, module)| target(index, module, rules));
-    targets.map(|t| t.and_then(with_a_half)).collect()
+    useful_ranks(targets.collect::<Result<_>>()?)?.into_iter().map(with_a_half).collect()
 }
 
 /// The same where the masks are given: those have the number of entries, whatever the density says, and a module that gets
@@ -210,7 +210,7 @@ pub fn select_masked(
         return Err(Error::invalid("--mask", "the masks have no entry for any of the target modules"));
     }
     targets.retain(|t| t.rank > 0 || t.nnz > 0);
-    Ok(targets)
+    useful_ranks(targets)
 }
 
 /// The modules that `rules` name, each with its position.
@@ -232,6 +232,25 @@ fn chosen<'a>(modules: &'a [LinearShape], rules: &TargetRules) -> Result<Vec<(us
         }
     }
     Ok(chosen)
+}
+
+/// Refuses a rank that no target module can make use of: B·A has at most the rank of its weight's smaller side.
+fn useful_ranks(targets: Vec<Target>) -> Result<Vec<Target>> {
+    let side = |t: &Target| t.module.out_features.min(t.module.in_features);
+    let Some(widest) = targets.iter().max_by_key(|t| side(t)) else { return Ok(targets) };
+    match targets.iter().find(|t| t.rank > side(widest)) {
+        None => Ok(targets),
+        Some(t) => {
+            let LinearShape { name, out_features, in_features, .. } = &widest.module;
+            let reason = format!(
+                "{} is over {}, the largest rank that a target module can make use of (the smaller side of {name} \
+                 [{out_features}, {in_features}]); use a lower one",
+                t.rank,
+                side(widest)
+            );
+            Err(Error::invalid("--rank", reason))
+        }
+    }
 }
 
 fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Target> {

@@ -163,3 +163,27 @@ fn a_file_gives_one_name_or_a_list() {
     assert!(read("t = 3").unwrap_err().message().contains("a list of module names"));
     assert!(read("t = []").is_err());
 }
+
+#[test]
+fn a_rank_that_no_module_can_make_use_of_is_refused() {
+    let with = |targets: &str, rank, pattern: &str| {
+        let mut r = rules(targets);
+        r.rank = rank;
+        if !pattern.is_empty() {
+            r.rank_pattern = pattern.parse().unwrap();
+        }
+        select(&modules(), &r).map(drop).map_err(|e| e.to_string())
+    };
+    // k_proj has 32 rows: rank 64 is more than it needs there, and right elsewhere
+    with("all-linear", 64, "").unwrap();
+    with("k_proj", 32, "").unwrap();
+    for (targets, rank, pattern, part) in [
+        ("all-linear", 100_000, "", "--rank: 100000 is over 64, the largest rank"),
+        ("k_proj", 33, "", "33 is over 32"),
+        ("all-linear", 4, "q_proj=65", "65 is over 64"),
+        ("all-linear", usize::MAX, "", "18446744073709551615 is over 64"),
+    ] {
+        let e = with(targets, rank, pattern).unwrap_err();
+        assert!(e.contains(part) && e.contains("smaller side of model.layers."), "{e}");
+    }
+}

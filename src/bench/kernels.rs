@@ -8,7 +8,7 @@ use crate::cases::speeds::{Job, Speed, SpeedSizes, speed, speeds};
 use crate::cases::{Filler, startup};
 use crate::device::{Caps, Cost, Device, DeviceClass, DeviceOptions, Feature, Precision};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::config::ModelConfig;
 use crate::kernels::coop::{self, Operand};
 use crate::kernels::elementwise::scale;
@@ -84,7 +84,7 @@ impl KernelRow {
 /// Opens the device that `options` choose, and measures there. `watch` is told of each row.
 ///
 /// # Errors
-/// Those of the device.
+/// Those of the device; [`Error::Invalid`] where no row is left by the filters.
 pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow)) -> Result<KernelsReport> {
     let ceilings = ceilings(device, case.repeats)?;
     let mut rows: Vec<KernelRow> = Vec::new();
@@ -115,6 +115,12 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
         }
     }
     device.set_precision(Precision::F32);
+    if rows.is_empty() && !case.filters.is_empty() {
+        let names: std::collections::BTreeSet<&str> = all_speeds(&case.sizes).iter().map(|s| s.op).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let reason = format!("no row's name holds {}; there are {}", case.filters.join(" or "), names.join(", "));
+        return Err(Error::invalid("--filter", reason));
+    }
     Ok(KernelsReport { caps: device.caps().clone(), ceilings, rows })
 }
 

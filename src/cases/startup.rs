@@ -5,14 +5,12 @@
 
 use super::{Level, table};
 use crate::device::Device;
+use crate::env;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::cache_folder;
 use crate::rng::Rng;
 use std::path::Path;
-
-/// `off` leaves the start-up check out.
-pub const SWITCH: &str = "RUGOSA_SELFTEST";
 
 /// How a device came to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +28,7 @@ pub enum Trust {
 /// # Errors
 /// [`Error::Kernel`] that names the device, the kernels and the numbers, where it computes wrongly.
 pub fn trust(device: &Device) -> Result<Trust> {
-    if std::env::var_os(SWITCH).is_some_and(|v| v == "off") {
+    if env::settings().skip_selftest {
         return Ok(Trust::SwitchedOff);
     }
     trust_in(device, cache_folder().as_deref())
@@ -55,8 +53,12 @@ pub fn trust_in(device: &Device, cache: Option<&Path>) -> Result<Trust> {
                 name: row.suspects(&outcome),
                 reason: format!(
                     "{} ({}) computes wrongly: {} {}: {fault}; update its driver, choose another --device, or go on \
-                     at your own risk with {SWITCH}=off",
-                    caps.name, caps.driver, row.op, row.what
+                     at your own risk with {}=off",
+                    caps.name,
+                    caps.driver,
+                    row.op,
+                    row.what,
+                    env::SELFTEST
                 ),
             });
         }

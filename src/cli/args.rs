@@ -1,19 +1,23 @@
-//! The arguments of `rugosa`. Wrong usage ends the process with code 2 and a message of clap's.
+//! The arguments of `rugosa`. Wrong usage ends the process with code 2 and one line.
 
 mod bench;
+mod wrong;
 
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
 
 use crate::data::DataOptions;
+use crate::env;
 use crate::error::{Error, Result};
 use crate::train::config::{DataFormat, PartialConfig, PrecisionOption, TooLong, TrainConfig, default, defaults};
 use crate::train::output::CONFIG_FILE;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Fine-tune language models with RoSA: low-rank and sparse adapters over frozen weights, on any GPU
 #[derive(Debug, Parser)]
-#[command(name = "rugosa", version, max_term_width = 120, after_help = EXIT_CODES)]
+#[command(name = "rugosa", version, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -304,17 +308,37 @@ pub struct DemoArgs {
 }
 
 impl Cli {
-    /// Reads the process's arguments; help, version and wrong usage end the process.
-    pub fn from_env() -> Cli {
-        let mut matches = command().get_matches();
-        Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|e| e.exit())
+    /// Reads the process's arguments. Help and version end the process.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], one line that names the option, the reason and the way out.
+    pub fn from_env() -> Result<Cli> {
+        Cli::of(std::env::args_os().collect())
+    }
+
+    /// As [`Cli::from_env`] with these words, the program's name first.
+    ///
+    /// # Errors
+    /// As [`Cli::from_env`].
+    pub fn of(words: Vec<OsString>) -> Result<Cli> {
+        let words = with_negative_numbers(words);
+        let mut command = command();
+        let parsed = command.try_get_matches_from_mut(&words).and_then(|mut m| Cli::from_arg_matches_mut(&mut m));
+        parsed.map_err(|error| {
+            // help is a result, or what an empty line of arguments asks for
+            if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                error.exit()
+            }
+            wrong::explain(&error, &command, &words)
+        })
     }
 }
 
 /// The command, with the defaults of training put into its help: clap does not know them, for a flag that is absent must
 /// not win over the file.
 pub fn command() -> clap::Command {
-    Cli::command().mut_subcommand("train", |train| {
+    let all = Cli::command().after_help(format!("{EXIT_CODES}\n\n{}", env::help()));
+    all.mut_subcommand("train", |train| {
         defaults().into_iter().filter(|(_, value)| !value.is_empty()).fold(train, |train, (option, value)| {
             train.mut_arg(option, |arg| {
                 let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
@@ -324,10 +348,30 @@ pub fn command() -> clap::Command {
     })
 }
 
+/// `words` with each negative number behind an option as `--option=-1`: clap takes it for an option else, and says so
+/// instead of naming the option's range.
+fn with_negative_numbers(words: Vec<OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::with_capacity(words.len());
+    for word in words {
+        let is_negative = word.to_str().is_some_and(|w| w.starts_with('-') && w.parse::<f64>().is_ok());
+        match joined.last_mut() {
+            Some(option) if is_negative && option.to_str().is_some_and(|o| o.starts_with("--") && !o.contains('=')) => {
+                option.push("=");
+                option.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
 /// A whole number of at least `MIN`.
 fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
-    let n = text.parse().map_err(|_| "expected a whole number".to_owned())?;
-    if n < MIN { Err(format!("must be at least {MIN}")) } else { Ok(n) }
+    let n: i128 = text.parse().map_err(|_| "expected a whole number".to_owned())?;
+    if n < MIN as i128 {
+        return Err(format!("must be at least {MIN}"));
+    }
+    usize::try_from(n).map_err(|_| format!("is over {}, the most that there can be", usize::MAX))
 }
 
 fn temperature(text: &str) -> Result<f64, String> {

@@ -66,11 +66,8 @@ pub(super) fn without_generation_marks(template: &str) -> String {
 /// Seconds since 1970: the clock's, or `SOURCE_DATE_EPOCH` where that is set, so that a run can be repeated exactly with
 /// templates that write today's date.
 pub(super) fn now() -> i64 {
-    // up to the year 9999
-    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|v| v.trim().parse().ok());
-    let given = given.filter(|s| (0..=253_402_300_799).contains(s));
     let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-    given.unwrap_or_else(clock)
+    crate::env::settings().source_date_epoch.unwrap_or_else(clock)
 }
 
 const MONTHS: [&str; 12] = [

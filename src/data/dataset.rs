@@ -8,6 +8,7 @@ use super::rows::{Example, IGNORED, Reader, RowKind};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::io::digest::Digest;
+use crate::io::kind::refuse_stand_in_at;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -165,6 +166,7 @@ impl Dataset {
             seed: options.seed,
             report: PrepReport::default(),
         };
+        refuse_stand_in_at(path)?;
         let mut lines = Lines::open(path)?;
         loop {
             let chunk = lines.take(CHUNK)?;

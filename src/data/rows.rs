@@ -82,9 +82,8 @@ impl Reader<'_> {
             let reason = "no token to learn: the response is empty, or every label is -100; remove the row";
             return Err(Error::row(self.path, line, reason));
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            let reason = format!("token id {id} is not below the model's vocab_size, {}", self.vocab_size);
-            return Err(Error::row(self.path, line, reason));
+        if let Some(tokenizer) = self.tokenizer {
+            tokenizer.check_ids(&ids, self.vocab_size).map_err(|reason| Error::row(self.path, line, reason))?;
         }
         Ok(Example { ids, labels, line })
     }

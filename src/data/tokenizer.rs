@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::gguf::Metadata;
+use crate::io::kind;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use tokenizers::{PostProcessorWrapper, Tokenizer as Pipeline};
@@ -34,6 +35,8 @@ pub struct Tokenizer {
     end_of_turn: Vec<u32>,
     chat_template: Option<String>,
     vocab_size: usize,
+    /// One more than the largest id that is no added token's.
+    base_size: usize,
 }
 
 /// What a source says besides the pipeline itself.
@@ -58,7 +61,7 @@ impl Tokenizer {
     /// [`Error::Io`] for a missing or unreadable `tokenizer.json`, [`Error::File`] for files that don't parse.
     pub fn from_folder(folder: &Path) -> Result<Tokenizer> {
         let path = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let bytes = kind::read(&path)?;
         let mut pipeline =
             Pipeline::from_bytes(&bytes).map_err(|e| Error::file(&path, "content", one_line(&e.to_string())))?;
         let bad = |e: tokenizers::Error| Error::file(&path, "content", one_line(&e.to_string()));
@@ -115,13 +118,25 @@ impl Tokenizer {
             }
             _ => return Ok(None),
         };
-        tokenizer.check_model(checkpoint.config.vocab_size)?;
+        let rows = checkpoint.config.vocab_size;
+        tokenizer.check_model(rows)?;
+        // spare rows are common, and nothing ever asks for them; so many are another model's
+        if tokenizer.vocab_size < rows / 2 {
+            tracing::warn!(
+                "{}: the tokenizer has {} tokens, the model's embedding {rows} rows: is it this model's tokenizer?",
+                tokenizer.source.display(),
+                tokenizer.vocab_size
+            );
+        }
         Ok(Some(tokenizer))
     }
 
     fn assemble(pipeline: Pipeline, source: &Path, s: Surroundings) -> Tokenizer {
         let vocab = pipeline.get_vocab(true);
-        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let end = |ids: &mut dyn Iterator<Item = u32>| ids.max().map_or(0, |id| id as usize + 1);
+        let vocab_size = end(&mut vocab.values().copied());
+        let added = pipeline.get_added_tokens_decoder();
+        let base_size = end(&mut vocab.values().copied().filter(|id| !added.contains_key(id)));
         let named = END_OF_TURN.iter().filter_map(|t| vocab.get(*t).copied());
         let mut end_of_turn: Vec<u32> = Vec::new();
         for id in s.eos.into_iter().chain(s.extra_end_of_turn).chain(named) {
@@ -140,6 +155,7 @@ impl Tokenizer {
             end_of_turn,
             chat_template: s.chat_template,
             vocab_size,
+            base_size,
             pipeline,
         }
     }
@@ -272,15 +288,17 @@ impl Tokenizer {
         &self.source
     }
 
-    /// Checks that every id that this tokenizer can give is below the model's `vocab_size`.
+    /// Checks that this tokenizer can be the one of a model whose embedding has `vocab_size` rows. Added tokens beyond them
+    /// are common (Gemma 3's one for images, a padding token that was added for training): only a text that uses one is
+    /// refused, see [`Tokenizer::check_ids`].
     ///
     /// # Errors
-    /// [`Error::File`] naming both sizes.
+    /// [`Error::File`] naming both sizes, where the vocabulary itself is larger.
     pub fn check_model(&self, vocab_size: usize) -> Result<()> {
-        if self.vocab_size <= vocab_size {
+        if self.base_size <= vocab_size {
             return Ok(());
         }
-        let last = (self.vocab_size - 1) as u32;
+        let last = (self.base_size - 1) as u32;
         let token = self.token(last).unwrap_or_default();
         Err(Error::file(
             &self.source,
@@ -290,6 +308,21 @@ impl Tokenizer {
                  the tokenizer that came with the model"
             ),
         ))
+    }
+
+    /// Checks that a model of `vocab_size` has a row for each of `ids`.
+    ///
+    /// # Errors
+    /// The reason, with the token that has none.
+    pub fn check_ids(&self, ids: &[u32], vocab_size: usize) -> Result<(), String> {
+        match ids.iter().find(|&&id| id as usize >= vocab_size) {
+            None => Ok(()),
+            Some(&id) => Err(format!(
+                "the token {:?} has id {id}, but the model's embedding has {vocab_size} rows (vocab_size): it cannot be used \
+                 with this model",
+                self.token(id).unwrap_or_default()
+            )),
+        }
     }
 
     fn error(&self, e: tokenizers::Error) -> Error {
@@ -350,10 +383,10 @@ fn surrounding_ids(pipeline: &Pipeline) -> Result<(Vec<u32>, Vec<u32>), tokenize
 
 /// A JSON file that may be absent (then `null`).
 fn read_json(path: &Path) -> Result<Json> {
-    match std::fs::read(path) {
+    match kind::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::file(path, "content", e.to_string())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Json::Null),
-        Err(e) => Err(Error::io(path)(e)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(Json::Null),
+        Err(e) => Err(e),
     }
 }
 

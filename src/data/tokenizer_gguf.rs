@@ -70,6 +70,36 @@ fn words(pre: &str) -> Option<Words> {
     })
 }
 
+/// Which blanks special tokens swallow. The files do not say it, so it is known by the family, as the original
+/// `tokenizer.json` of its models has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Swallowed {
+    None,
+    /// Phi-3 and 3.5: those behind all but the tokens that every SentencePiece model of this vocabulary has.
+    Behind,
+    /// Phi-4, whose files say phi3 too: those on both sides.
+    Around,
+}
+
+impl Swallowed {
+    fn by(architecture: Option<&str>, model: &str) -> Swallowed {
+        match (architecture, model) {
+            (Some("phi3"), "llama") => Swallowed::Behind,
+            (Some("phi3"), _) => Swallowed::Around,
+            _ => Swallowed::None,
+        }
+    }
+
+    /// Whether `token` swallows the blanks before it, and those behind it.
+    fn of(self, token: &str) -> (bool, bool) {
+        match self {
+            Swallowed::None => (false, false),
+            Swallowed::Behind => (false, !["<unk>", "<s>", "<|endoftext|>"].contains(&token)),
+            Swallowed::Around => (true, true),
+        }
+    }
+}
+
 /// The pipeline and what surrounds it; `file` is for messages.
 pub(super) fn build(file: &Path, metadata: &Metadata) -> Result<(Pipeline, Surroundings)> {
     let meta = Meta { file, metadata };
@@ -92,11 +122,15 @@ pub(super) fn build(file: &Path, metadata: &Metadata) -> Result<(Pipeline, Surro
             return Err(Error::file(file, "tokenizer.ggml.model", reason));
         }
     };
+    let swallowed = Swallowed::by(meta.str("general.architecture")?, model);
     let added: Vec<AddedToken> = tokens
         .iter()
         .zip(&types)
         .filter(|(text, t)| !text.is_empty() && matches!(**t, CONTROL | USER_DEFINED))
-        .map(|(text, t)| AddedToken::from(*text, *t == CONTROL).normalized(false))
+        .map(|(text, t)| {
+            let blanks = swallowed.of(text);
+            AddedToken::from(*text, *t == CONTROL).normalized(false).lstrip(blanks.0).rstrip(blanks.1)
+        })
         .collect();
     pipeline.add_tokens(&added);
 

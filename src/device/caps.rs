@@ -1,5 +1,6 @@
 //! What a device can do, and how to choose one.
 
+use crate::env;
 use std::fmt;
 
 /// Kinds of device that want different tile shapes.
@@ -11,6 +12,22 @@ pub enum DeviceClass {
     Integrated,
     /// A GPU with memory of its own.
     Discrete,
+}
+
+impl DeviceClass {
+    /// As tables and the environment call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceClass::Software => "software",
+            DeviceClass::Integrated => "integrated",
+            DeviceClass::Discrete => "discrete",
+        }
+    }
+
+    /// The class called `name`.
+    pub fn named(name: &str) -> Option<DeviceClass> {
+        [DeviceClass::Software, DeviceClass::Integrated, DeviceClass::Discrete].into_iter().find(|c| c.name() == name)
+    }
 }
 
 /// Optional features that fast paths use. Each can be switched off.
@@ -94,8 +111,10 @@ impl Caps {
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceOptions {
-    /// An index of `rugosa devices` or part of a name. Without it: the environment's `RUGOSA_DEVICE`, else the best.
+    /// An index of `rugosa devices` or part of a name. Without it the best.
     pub selector: Option<String>,
+    /// The flag or variable that gave it, for messages; empty where it was neither.
+    pub selector_from: &'static str,
     /// Open with WebGPU's default limits, whatever the adapter offers: what a browser would give.
     pub default_limits: bool,
     /// Optional features not to use.
@@ -105,24 +124,30 @@ pub struct DeviceOptions {
 }
 
 impl DeviceOptions {
-    /// `selector`, and what the environment says: `RUGOSA_DEVICE`, `RUGOSA_DISABLE` (a list of `f16`, `subgroup`,
-    /// `coop`, `timestamps`, `int64`, `images`), `RUGOSA_LIMITS=default`, `RUGOSA_CLASS` (`software`,
-    /// `integrated`, `discrete`).
+    /// `selector`, and what the environment says: see [`env::VARIABLES`]. What is wrong there is refused where the device is
+    /// opened.
     pub fn from_env(selector: Option<String>) -> Self {
-        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-        let listed = var("RUGOSA_DISABLE").unwrap_or_default();
-        let disable =
-            Feature::ALL.into_iter().filter(|f| listed.split(',').any(|l| l.trim() == f.to_string())).collect();
+        let said = env::settings();
+        let named = |name: &&'static str| Feature::ALL.into_iter().find(|f| f.to_string() == **name);
         DeviceOptions {
-            selector: selector.or_else(|| var("RUGOSA_DEVICE")),
-            class: match var("RUGOSA_CLASS").as_deref() {
-                Some("software") => Some(DeviceClass::Software),
-                Some("integrated") => Some(DeviceClass::Integrated),
-                Some("discrete") => Some(DeviceClass::Discrete),
-                _ => None,
-            },
-            default_limits: var("RUGOSA_LIMITS").is_some_and(|v| v == "default"),
-            disable,
+            selector_from: if selector.is_none() && said.device.is_some() { env::DEVICE } else { "--device" },
+            selector: selector.or_else(|| said.device.clone()),
+            class: said.class.and_then(DeviceClass::named),
+            default_limits: said.default_limits,
+            disable: said.disable.iter().filter_map(named).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_knows_every_feature_and_class() {
+        assert_eq!(Feature::ALL.map(|f| f.to_string()), env::FEATURES);
+        let classes = [DeviceClass::Software, DeviceClass::Integrated, DeviceClass::Discrete];
+        assert_eq!(env::CLASSES.map(DeviceClass::named), classes.map(Some));
+        assert_eq!(classes.map(DeviceClass::name), env::CLASSES);
     }
 }

@@ -4,6 +4,7 @@
 //! unrolled in the text. `enable` lines stand at the top of a shader. Every constant of the specialisation is also declared as a WGSL `const` of type `u32`.
 
 use super::spec::KernelSpec;
+use crate::env;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::rng::Rng;
@@ -53,22 +54,19 @@ pub fn render(spec: &KernelSpec) -> Result<String> {
     Ok(format!("{directives}{text}{}", &body[directives.len()..]))
 }
 
-/// Names a folder that gets each shader's text as it is handed to the driver.
-pub const DUMP: &str = "RUGOSA_DUMP_SHADERS";
-
 /// A file name for `spec`: its kernel and a hash of its constants, the same in every process.
 pub fn file_name(spec: &KernelSpec) -> String {
     let hash = Rng::named(0, &format!("{:?}", spec.consts)).next_u64();
     format!("{}-{hash:016x}.wgsl", spec.kernel.name)
 }
 
-/// Writes `text` of `spec` to the folder that [`DUMP`] names, if it names one.
+/// Writes `text` of `spec` to the folder that [`env::DUMP_SHADERS`] names, if it names one.
 ///
 /// # Errors
 /// [`Error::Io`] with the path that cannot be written.
 pub fn dump(spec: &KernelSpec, text: &str) -> Result<()> {
-    match std::env::var_os(DUMP).filter(|v| !v.is_empty()) {
-        Some(folder) => dump_to(Path::new(&folder), spec, text),
+    match &env::settings().dump_shaders {
+        Some(folder) => dump_to(folder, spec, text),
         None => Ok(()),
     }
 }

@@ -43,7 +43,7 @@ pub fn generate(
         let reason = format!("its {longest} tokens leave no room in the model's {most} positions; shorten it");
         return Err(Error::invalid("--prompt", reason));
     }
-    let length = (longest + request.max_new_tokens).min(most);
+    let length = longest.saturating_add(request.max_new_tokens).min(most);
     let window = model.config.sliding_window;
     let cache = Cache::new(device, model, prompts.len(), length)?;
     let mut samplers: Vec<Sampler> = (0..prompts.len()).map(|i| Sampler::new(request.sampling, i)).collect();

@@ -60,8 +60,8 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`], naming the file, the key or tensor, and the way out.
     pub fn open(path: &Path) -> Result<Self> {
-        let kind = std::fs::metadata(path).map_err(Error::io(path))?;
-        let mut checkpoint = if kind.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
+        let found = std::fs::metadata(path).map_err(|e| absent(path, e))?;
+        let mut checkpoint = if found.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
         checkpoint.untie()?;
         checkpoint.check_tensors()?;
         checkpoint.note_unused()?;
@@ -329,6 +329,26 @@ fn folder_tensor(raw: RawTensor<'_>) -> Result<TensorView<'_>> {
         }
     };
     Ok(TensorView { name: raw.name.to_string(), dtype, shape: raw.shape.to_vec(), data: Cow::Borrowed(raw.data) })
+}
+
+/// The error of a model's path that leads nowhere.
+fn absent(path: &Path, source: std::io::Error) -> Error {
+    let text = path.to_str().unwrap_or_default();
+    let is_name = |part: &str| {
+        part.starts_with(char::is_alphanumeric) && part.chars().all(|c| c.is_alphanumeric() || "._-".contains(c))
+    };
+    let is_hub = text.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name))
+        && source.kind() == std::io::ErrorKind::NotFound
+        && !path.parent().is_some_and(Path::exists)
+        && path.extension().is_none_or(|e| e != "gguf" && e != "safetensors");
+    let reason = if is_hub {
+        "no such folder or file; names on the Hugging Face Hub are not downloaded: hf download NAME --local-dir DIR, then give DIR"
+    } else if text.starts_with("~/") {
+        "no such folder or file; the shell leaves ~ as it is in quotes and behind =: write the whole path"
+    } else {
+        return Error::io(path)(source);
+    };
+    Error::file(path, "--model", reason)
 }
 
 /// The first GGUF file of `folder` by name.

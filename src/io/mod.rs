@@ -9,6 +9,7 @@ pub mod config;
 pub mod digest;
 pub mod finite;
 pub mod gguf;
+pub mod kind;
 mod map;
 pub mod mask;
 pub mod safetensors;

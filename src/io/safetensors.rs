@@ -2,6 +2,10 @@
 //!
 //! Layout: `u64` header length, JSON header (name -> dtype, shape, byte range), then the tensors' bytes without gaps.
 
+mod folder;
+
+pub use folder::SafetensorsFolder;
+
 use super::atomic::write_atomic;
 use super::map::map_file;
 use crate::error::{Error, Result};
@@ -231,90 +235,6 @@ fn parse_entry(value: &Value, data_bytes: usize, data_begin: usize) -> Result<En
         return Err(format!("shape {shape:?} of {dtype} does not fit the {} bytes that it has", end - begin));
     }
     Ok(Entry { dtype, shape, begin: data_begin + begin, end: data_begin + end })
-}
-
-/// The safetensors of a model folder, one file or many, seen as one.
-#[derive(Debug)]
-pub struct SafetensorsFolder {
-    files: Vec<SafetensorsFile>,
-    /// Tensor name -> index of its file.
-    owner: BTreeMap<String, usize>,
-}
-
-impl SafetensorsFolder {
-    /// Opens `model.safetensors`, or all shards that `model.safetensors.index.json` names.
-    ///
-    /// # Errors
-    /// [`Error::File`] naming the folder if there are no weights, the shard or tensor if the index lies.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let single = folder.join(SINGLE);
-        let index = folder.join(INDEX);
-        if single.exists() {
-            let file = SafetensorsFile::open(&single)?;
-            let owner = file.names().map(|n| (n.to_string(), 0)).collect();
-            return Ok(SafetensorsFolder { files: vec![file], owner });
-        }
-        if !index.exists() {
-            let hint = if folder.join("pytorch_model.bin").exists() {
-                "; pytorch_model.bin is not read: convert it to safetensors first"
-            } else {
-                "; download the weights of the model into this folder"
-            };
-            return Err(Error::file(folder, "weights", format!("neither {SINGLE} nor {INDEX} is here{hint}")));
-        }
-        Self::open_sharded(folder, &index)
-    }
-
-    fn open_sharded(folder: &Path, index: &Path) -> Result<Self> {
-        let text = std::fs::read(index).map_err(Error::io(index))?;
-        let json: Value =
-            serde_json::from_slice(&text).map_err(|e| Error::file(index, "JSON", format!("is not valid: {e}")))?;
-        let weight_map = json["weight_map"]
-            .as_object()
-            .ok_or_else(|| Error::file(index, "weight_map", "must map tensor names to file names"))?;
-        let mut files: Vec<SafetensorsFile> = Vec::new();
-        let mut opened: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut owner = BTreeMap::new();
-        for (name, shard) in weight_map {
-            let shard = shard
-                .as_str()
-                .filter(|s| !s.is_empty() && *s != ".." && !s.contains(['/', '\\']))
-                .ok_or_else(|| Error::file(index, name, format!("{shard} is no file name in this folder")))?;
-            let i = match opened.get(shard) {
-                Some(&i) => i,
-                None => {
-                    files.push(SafetensorsFile::open(&folder.join(shard))?);
-                    opened.insert(shard, files.len() - 1);
-                    files.len() - 1
-                }
-            };
-            if !files[i].contains(name) {
-                return Err(Error::file(index, name, format!("is said to be in {shard}, which does not have it")));
-            }
-            owner.insert(name.clone(), i);
-        }
-        Ok(SafetensorsFolder { files, owner })
-    }
-
-    /// The names of all tensors, in alphabetical order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.owner.keys().map(String::as_str)
-    }
-
-    /// Whether there is a tensor `name`.
-    pub fn contains(&self, name: &str) -> bool {
-        self.owner.contains_key(name)
-    }
-
-    /// The tensor `name`; `None` if no file has it.
-    pub fn get(&self, name: &str) -> Option<Result<RawTensor<'_>>> {
-        self.owner.get(name).map(|&i| self.files[i].get(name))
-    }
-
-    /// The file that has the tensor `name`.
-    pub fn file_of(&self, name: &str) -> Option<&Path> {
-        self.owner.get(name).map(|&i| self.files[i].path())
-    }
 }
 
 /// A tensor to be written.

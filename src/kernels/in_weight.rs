@@ -14,10 +14,10 @@ use super::sparse::SparseIndex;
 use super::{coop, kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Grid, KernelSpec, Slice};
+use crate::env;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Weight, WeightFormat};
 use bytemuck::{Pod, Zeroable};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 kernel!(
@@ -57,13 +57,9 @@ struct PartParams {
     cols: u32,
 }
 
-/// `apart` keeps S out of weights, and out of copies of them.
-pub const SWITCH: &str = "RUGOSA_SPARSE";
-
 /// Whether every product should add S to its own tiles.
 pub(super) fn stays_apart() -> bool {
-    static APART: OnceLock<bool> = OnceLock::new();
-    *APART.get_or_init(|| std::env::var_os(SWITCH).is_some_and(|v| v == "apart"))
+    env::settings().separate_sparse
 }
 
 /// Formats that can be written.

@@ -117,6 +117,11 @@ impl Session {
         observer.note(&data_line(&dataset));
         let asked = config.clone();
         let mut config = config.for_data(dataset.report().sequences)?;
+        let sequences = dataset.report().sequences;
+        if config.batch_size > sequences {
+            let asked = config.batch_size;
+            observer.note(&format!("--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"));
+        }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         startup::trust(&device)?;
         let precision = match config.precision {

@@ -248,6 +248,11 @@ fn options_that_do_not_go() {
     b.refuses(&mut with_config(), 1, &["c.toml: rank: invalid type"]);
     b.refuses(&mut b.train("model", "rows.jsonl", "out", "--seq-len 129"), 1, &["--seq-len: 129", "128 positions"]);
     b.refuses(&mut b.train("model", "rows.jsonl", "out", "--rank 0"), 2, &["--rank: "]);
+    let parts = [
+        "--rank: 100000 is over 64, the largest rank that a target module can make use of",
+        "the smaller side of model.layers.",
+    ];
+    b.refuses(&mut b.train("model", "rows.jsonl", "out", "--rank 100000"), 1, &parts);
     b.refuses(&mut b.train("model", "rows.jsonl", "out", "--method spa --density 2"), 2, &["--density: "]);
     b.refuses(&mut b.train("model", "rows.jsonl", "out", "--target-modules q_porj"), 1, &["q_porj", "q_proj"]);
     fails(&mut rugosa("train --data d --out o"), 2, &["--model: not given"]);
@@ -281,10 +286,15 @@ fn adapters_that_are_not_there() {
 fn devices_that_are_not_there() {
     let b = Bench::new();
     let train = |more: &str| b.train("model", "rows.jsonl", "out", more);
-    let parts = ["--device: no device matches \"abacus\"; there are 0: "];
-    b.refuses(&mut train("--device abacus"), 1, &parts);
-    b.refuses(train("").env("RUGOSA_DEVICE", "abacus"), 1, &parts);
+    let parts = ["no device matches \"abacus\"; give the index or a part of the name of a device here: 0 = \""];
+    b.refuses(&mut train("--device abacus"), 1, &["--device: ", parts[0]]);
+    b.refuses(train("").env("RUGOSA_DEVICE", "abacus"), 1, &["RUGOSA_DEVICE: ", parts[0]]);
     b.refuses(&mut train("--device 99"), 1, &["no device matches \"99\""]);
+    b.refuses(
+        &mut train("--device cuda"),
+        1,
+        &["no device matches \"cuda\"; rugosa computes through Vulkan, Metal or DX12"],
+    );
     if cfg!(target_os = "linux") {
         let none = "/nonexistent/driver.json";
         b.refuses(train("").env("VK_DRIVER_FILES", none).env("VK_ICD_FILENAMES", none), 1, &["no GPU found: install"]);

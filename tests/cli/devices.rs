@@ -30,8 +30,11 @@ fn the_environment_chooses_and_switches_off() {
     let rows = list("devices --json", &[("RUGOSA_DEVICE", "0"), ("RUGOSA_DISABLE", "timestamps")]);
     assert_eq!(rows[0]["chosen"], true);
     assert!(rows.iter().all(|r| !r["used"].as_array().unwrap().contains(&"timestamps".into())));
-    let rows = list("devices --json", &[("RUGOSA_DEVICE", "no such device")]);
-    assert!(rows.iter().all(|r| r["chosen"] == false));
+    // one that is not there: the list helps, and the line says so
+    let (code, stdout, stderr) = run(rugosa("devices --json").env("RUGOSA_DEVICE", "no such device"));
+    let rows: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+    assert!(code == Some(1) && rows.iter().all(|r| r["chosen"] == false), "{stderr}");
+    assert!(stderr.starts_with("error: RUGOSA_DEVICE: no device matches \"no such device\""), "{stderr}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod devices;
 mod eval;
+mod messages;
 mod model;
 mod preview;
 mod resume;
@@ -20,7 +21,9 @@ use std::process::{Command, Output};
 fn rugosa(args: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rugosa"));
     command.args(args.split_whitespace());
-    for name in ["RUGOSA_LOG", "RUGOSA_DEVICE", "RUGOSA_DISABLE", "RUGOSA_LIMITS", "CLICOLOR_FORCE"] {
+    for name in
+        ["RUGOSA_LOG", "RUGOSA_DEVICE", "RUGOSA_DISABLE", "RUGOSA_LIMITS", "SOURCE_DATE_EPOCH", "CLICOLOR_FORCE"]
+    {
         command.env_remove(name);
     }
     command

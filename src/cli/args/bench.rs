@@ -8,6 +8,9 @@ use crate::train::config::{Checkpointing, PrecisionOption, TUNE_SECONDS, tune_se
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+/// Measurements of one thing, at most.
+const MOST_TIMES: usize = 1_000_000;
+
 /// `rugosa bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -88,10 +91,10 @@ pub struct BenchStepArgs {
     #[arg(long, value_name = "off|layer|N,…", value_delimiter = ',', default_value = "off")]
     pub checkpointing: Vec<Checkpointing>,
     /// Steps that are measured
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least::<1>)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = times)]
     pub steps: usize,
     /// Steps before them
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least::<1>)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = times)]
     pub warmup: usize,
     /// Time each kernel too, where the device has timestamps
     #[arg(long)]
@@ -130,7 +133,7 @@ pub struct BenchKernelsArgs {
     #[arg(long, value_name = "TEXT,…", value_delimiter = ',')]
     pub filter: Vec<String>,
     /// Times that each row is measured
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least::<1>)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = times)]
     pub repeats: usize,
     #[command(flatten)]
     pub json: JsonArgs,
@@ -142,6 +145,11 @@ pub struct JsonArgs {
     /// Write one JSON object to FILE beside the table, or print it instead of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub json: Option<PathBuf>,
+}
+
+/// How often something is measured.
+fn times(text: &str) -> Result<usize, String> {
+    at_least::<1>(text).and_then(|n| if n <= MOST_TIMES { Ok(n) } else { Err(format!("must be at most {MOST_TIMES}")) })
 }
 
 fn tune(text: &str) -> Result<f64, String> {

@@ -15,6 +15,9 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
+/// Tokens of a step, at most.
+const MOST_TOKENS: usize = 1 << 24;
+
 pub fn run(args: BenchArgs) -> Result<()> {
     match args.what {
         Bench::Step(args) => step(&args),
@@ -67,6 +70,14 @@ fn tell_step(case: &StepCase, report: &StepReport, first: bool) {
 /// Every combination of what is listed.
 fn step_cases(args: &BenchStepArgs) -> Result<Vec<StepCase>> {
     let shapes = shapes(&args.shape)?;
+    let tokens = args.batch_size.saturating_mul(args.seq_len);
+    if tokens > MOST_TOKENS {
+        let reason = format!(
+            "{} of --seq-len {} are more than the {MOST_TOKENS} tokens of a step",
+            args.batch_size, args.seq_len
+        );
+        return Err(Error::invalid("--batch-size", reason).as_usage());
+    }
     let mut cases = Vec::new();
     for shape in shapes {
         for weights in &args.weights {

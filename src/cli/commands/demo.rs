@@ -188,7 +188,7 @@ const TASK: &str = "ada lovelace 1843-09-05 cite=LOVELACE, A. (Sep 1843)";
 /// What the model answers to each row's prompt.
 fn answers(ready: &Ready, args: &ModelArgs, rows: &[Row]) -> Result<Vec<String>> {
     let tokenizer = ready.tokenizer(args)?;
-    let stop = ready.stop_tokens();
+    let stop = ready.stop_tokens()?;
     let request = Request { max_new_tokens: MAX_NEW_TOKENS, stop: &stop, sampling: Sampling::GREEDY };
     let mut answers = Vec::with_capacity(rows.len());
     for rows in rows.chunks(BATCH) {

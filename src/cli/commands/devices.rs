@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::cli::args::DevicesArgs;
-use crate::device::wgpu::{AdapterRow, list_adapters};
+use crate::device::wgpu::{AdapterRow, check_choice, list_adapters};
 use crate::device::{DeviceClass, DeviceOptions, Feature};
 use crate::error::Result;
 use serde_json::json;
@@ -11,7 +11,9 @@ use std::fmt::Write;
 pub fn run(args: &DevicesArgs) -> Result<()> {
     let options = DeviceOptions::from_env(None);
     let rows = list_adapters(&options)?;
-    print(&if args.json { json(&rows, &options) } else { table(&rows, &options) })
+    print(&if args.json { json(&rows, &options) } else { table(&rows, &options) })?;
+    // the list is what helps; that no row of it is chosen is an error all the same
+    check_choice(&options, &rows)
 }
 
 /// What of the optional features `row` offers would be used: those with code that asks for them, unless switched off.
@@ -41,7 +43,7 @@ fn json(rows: &[AdapterRow], options: &DeviceOptions) -> String {
                 "name": row.name,
                 "api": row.api,
                 "driver": row.driver,
-                "class": class(row.class),
+                "class": row.class.name(),
                 "chosen": row.chosen,
                 "max_binding_bytes": row.max_binding,
                 "max_buffer_bytes": row.max_buffer,
@@ -85,7 +87,7 @@ fn cells(row: &AdapterRow, options: &DeviceOptions) -> [String; HEAD.len()] {
         row.index.to_string(),
         row.name.clone(),
         row.api.clone(),
-        class(row.class).to_string(),
+        row.class.name().to_string(),
         size(row.max_binding),
         size(row.max_buffer),
         size(row.max_workgroup_memory.into()),
@@ -93,14 +95,6 @@ fn cells(row: &AdapterRow, options: &DeviceOptions) -> [String; HEAD.len()] {
         features.join(" "),
         row.driver.clone(),
     ]
-}
-
-fn class(class: DeviceClass) -> &'static str {
-    match class {
-        DeviceClass::Software => "software",
-        DeviceClass::Integrated => "integrated",
-        DeviceClass::Discrete => "discrete",
-    }
 }
 
 /// Bytes with a unit; limits are close to powers of two.

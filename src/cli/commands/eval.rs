@@ -40,7 +40,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let options = args.rows.data_options();
     let dataset = Dataset::open(&args.rows.data, &options, source.tokenizer.as_ref(), source.config().vocab_size)?;
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
-    let ready = source.ready(args.rows.seq_len + room, |ready| {
+    let ready = source.ready(args.rows.seq_len.saturating_add(room), |ready| {
         // the smallest and the largest of what comes: kernels go by sizes
         let by = |size: fn(&ExampleRef<'_>) -> usize| {
             let mut sorted = examples.clone();
@@ -141,7 +141,7 @@ pub fn exact_match(
     batch_size: usize,
     max_new_tokens: usize,
 ) -> Result<usize> {
-    let stop = ready.stop_tokens();
+    let stop = ready.stop_tokens()?;
     let request = Request { max_new_tokens, stop: &stop, sampling: Sampling::GREEDY };
     // rows of like length together: a batch takes as long as its longest
     let mut order: Vec<usize> = (0..examples.len()).collect();

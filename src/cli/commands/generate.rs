@@ -19,6 +19,8 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         }
         (None, None) => return Err(Error::invalid("--prompt", "give --prompt or --chat")),
     };
+    let option = if args.input.chat.is_some() { "--chat" } else { "--prompt" };
+    tokenizer.check_ids(&prompt, source.config().vocab_size).map_err(|reason| Error::invalid(option, reason))?;
     // the rotary tables are small beside the model: as long as it takes, up to 32,768 positions
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let prompts = [prompt];
@@ -27,7 +29,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         generate(&ready.device, &ready.model, &prompts, &request, |_, _| true).map(drop)
     })?;
     let tokenizer = ready.tokenizer(&args.model)?;
-    let stop = ready.stop_tokens();
+    let stop = ready.stop_tokens()?;
     let request = Request { max_new_tokens: args.max_new_tokens, stop: &stop, sampling };
     let mut stream = tokenizer.stream(true);
     let mut failed = None;

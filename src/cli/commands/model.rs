@@ -114,14 +114,23 @@ impl Ready {
         required(self.tokenizer.as_ref(), args)
     }
 
-    /// Tokens that end an answer.
-    pub fn stop_tokens(&self) -> Vec<u32> {
+    /// Tokens that end an answer: those of the model's configuration and of its tokenizer that the model can give.
+    ///
+    /// # Errors
+    /// [`Error::File`] where there are some and the model can give none of them: no answer would ever end.
+    pub fn stop_tokens(&self) -> Result<Vec<u32>> {
+        let rows = self.model.config.vocab_size;
         let mut stop = self.model.config.eos_token_ids.clone();
         if let Some(t) = &self.tokenizer {
             stop.extend(t.end_of_turn());
+            if stop.iter().all(|&id| id as usize >= rows) {
+                t.check_ids(&stop, rows)
+                    .map_err(|reason| Error::file(t.source(), "tokenizer", format!("no answer would end: {reason}")))?;
+            }
         }
+        stop.retain(|&id| (id as usize) < rows);
         stop.sort_unstable();
         stop.dedup();
-        stop
+        Ok(stop)
     }
 }

@@ -147,8 +147,60 @@ fn a_tokenizer_of_another_model_is_told() {
     let t = tokenizer(None, false);
     t.check_model(VOCAB).unwrap();
     t.check_model(VOCAB + 100).unwrap();
-    let e = t.check_model(260).unwrap_err().to_string();
-    assert!(e.contains("263") && e.contains("260") && e.contains("bytes.gguf") && e.contains("<pad>"), "{e}");
+    let e = t.check_model(250).unwrap_err().to_string();
+    assert!(e.contains("255") && e.contains("250") && e.contains("bytes.gguf") && e.contains("does not match"), "{e}");
+}
+
+#[test]
+fn an_added_token_without_a_row_is_refused_where_it_is_used() {
+    let t = tokenizer(None, false);
+    let rows = VOCAB - 1;
+    t.check_model(rows).unwrap();
+    t.check_ids(&t.encode("a</s>", false).unwrap(), rows).unwrap();
+    let e = t.check_ids(&t.encode("a<pad>", false).unwrap(), rows).unwrap_err();
+    assert!(e.contains("\"<pad>\" has id 263") && e.contains("263 rows"), "{e}");
+
+    let (_dir, path) = support::file("{\"text\": \"fine\"}\n{\"text\": \"a <pad> b\"}\n");
+    let open = |rows| crate::data::Dataset::open(&path, &crate::data::DataOptions::default(), Some(&t), rows);
+    open(VOCAB).unwrap();
+    let e = open(rows).err().unwrap().to_string();
+    assert!(e.contains("data.jsonl:2: ") && e.contains("<pad>"), "{e}");
+    assert!(open(250).err().unwrap().to_string().contains("does not match the model"));
+}
+
+/// The special tokens of Phi-3, behind the vocabulary of the fixture, and how a family's file is called.
+fn phi(architecture: &str) -> Tokenizer {
+    let fixture: Json = serde_json::from_str(SPM).unwrap();
+    let added = ["<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>"];
+    let with = |list: &Json, more: [Json; 4]| Json::from([list.as_array().unwrap().as_slice(), &more].concat());
+    let mut m = Metadata::new();
+    m.insert("general.architecture".into(), Value::String(architecture.into()));
+    m.insert("tokenizer.ggml.model".into(), Value::String("llama".into()));
+    m.insert("tokenizer.ggml.tokens".into(), texts(&with(&fixture["tokens"], added.map(Json::from))));
+    m.insert("tokenizer.ggml.scores".into(), numbers(&with(&fixture["scores"], [0, 0, 0, 0].map(Json::from))));
+    m.insert("tokenizer.ggml.token_type".into(), numbers(&with(&fixture["types"], [3, 3, 3, 3].map(Json::from))));
+    Tokenizer::from_gguf(Path::new("phi.gguf"), &m).unwrap()
+}
+
+#[test]
+fn special_tokens_of_phi_3_swallow_the_blanks_behind_them() {
+    let fixture: Json = serde_json::from_str(SPM).unwrap();
+    let (phi3, llama) = (phi("phi3"), phi("llama"));
+    for case in fixture["phi3"].as_array().unwrap() {
+        let text = case[0].as_str().unwrap();
+        assert_eq!(phi3.encode(text, false).unwrap(), ids(&case[1]), "phi3 {text:?}");
+        assert_eq!(llama.encode(text, false).unwrap(), ids(&case[2]), "llama {text:?}");
+    }
+}
+
+#[test]
+fn special_tokens_of_phi_4_swallow_blanks_on_both_sides() {
+    let mut m = metadata(None, false);
+    m.insert("general.architecture".into(), Value::String("phi3".into()));
+    let t = Tokenizer::from_gguf(Path::new("phi4.gguf"), &m).unwrap();
+    let plain = tokenizer(None, false);
+    assert_eq!(t.encode("a \n<|im_start|>  b", false).unwrap(), plain.encode("a<|im_start|>b", false).unwrap());
+    assert_eq!(plain.encode("a <|im_start|>b", false).unwrap().len(), 4);
 }
 
 #[test]

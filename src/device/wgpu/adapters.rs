@@ -1,6 +1,7 @@
 //! Finding and choosing an adapter.
 
 use crate::device::{DeviceClass, DeviceOptions, Feature};
+use crate::env;
 use crate::error::{Error, Result};
 
 /// One adapter as `rugosa devices` shows it. Sizes in bytes.
@@ -26,11 +27,23 @@ pub struct AdapterRow {
 /// choose any.
 ///
 /// # Errors
-/// [`Error::NoDevice`] if there is none, with the way to get one.
+/// [`Error::NoDevice`] if there is none, with the way to get one; those of [`env::check`].
 pub fn list_adapters(options: &DeviceOptions) -> Result<Vec<AdapterRow>> {
+    env::check()?;
     let adapters = enumerate()?;
     let chosen = chosen(options, &adapters).ok();
     Ok(adapters.iter().enumerate().map(|(i, a)| row(i, a, chosen == Some(i))).collect())
+}
+
+/// That `options` choose one of `rows`, where they ask for one.
+///
+/// # Errors
+/// [`Error::Invalid`] with the names that there are.
+pub fn check_choice(options: &DeviceOptions, rows: &[AdapterRow]) -> Result<()> {
+    match &options.selector {
+        None => Ok(()),
+        Some(s) => select(options.selector_from, s, &rows.iter().map(|r| r.name.clone()).collect::<Vec<_>>()).map(drop),
+    }
 }
 
 fn row(index: usize, adapter: &wgpu::Adapter, chosen: bool) -> AdapterRow {
@@ -138,25 +151,48 @@ fn best(adapters: &[wgpu::Adapter]) -> usize {
 fn chosen(options: &DeviceOptions, adapters: &[wgpu::Adapter]) -> Result<usize> {
     match options.selector.as_deref() {
         None => Ok(best(adapters)),
-        Some(s) => select(s, &adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>()),
+        Some(s) => select(options.selector_from, s, &adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>()),
     }
 }
 
 /// The adapter that `options` ask for.
+///
+/// # Errors
+/// [`Error::NoDevice`]; [`Error::Invalid`] where none is the one; those of [`env::check`].
 pub(super) fn choose(options: &DeviceOptions) -> Result<wgpu::Adapter> {
+    env::check()?;
     let mut adapters = enumerate()?;
     let index = chosen(options, &adapters)?;
     Ok(adapters.swap_remove(index))
 }
 
-fn select(selector: &str, names: &[String]) -> Result<usize> {
-    let found = match selector.parse::<usize>() {
+/// What other programs call a device by: its API, or its kind.
+const NO_NAMES: [&str; 14] = [
+    "cuda", "rocm", "hip", "mps", "xpu", "opencl", "directml", "vulkan", "metal", "dx12", "gpu", "cpu", "auto", "wgpu",
+];
+
+/// The index among `names` of the one that `selector`, given by the flag or variable `from`, means.
+fn select(from: &str, selector: &str, names: &[String]) -> Result<usize> {
+    let lower = selector.trim().to_lowercase();
+    let found = match lower.parse::<usize>() {
         Ok(i) => (i < names.len()).then_some(i),
-        Err(_) => names.iter().position(|n| n.to_lowercase().contains(&selector.to_lowercase())),
+        Err(_) if lower.is_empty() => None,
+        Err(_) => names.iter().position(|n| n.to_lowercase().contains(&lower)),
     };
     found.ok_or_else(|| {
-        let list: Vec<_> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
-        Error::invalid("--device", format!("no device matches \"{selector}\"; there are {}", list.join(", ")))
+        let list: Vec<_> = names.iter().enumerate().map(|(i, n)| format!("{i} = \"{n}\"")).collect();
+        let word = lower.split(':').next().unwrap_or_default();
+        let why = if NO_NAMES.contains(&word) {
+            "; rugosa computes through Vulkan, Metal or DX12 (it has no CUDA, ROCm or MPS) and names devices, not APIs"
+        } else {
+            ""
+        };
+        let from = if from.is_empty() { "--device" } else { from };
+        let reason = format!(
+            "no device matches \"{selector}\"{why}; give the index or a part of the name of a device here: {}",
+            list.join(", ")
+        );
+        Error::invalid(from, reason)
     })
 }
 
@@ -177,10 +213,19 @@ mod tests {
     #[test]
     fn a_device_is_chosen_by_index_or_part_of_its_name() {
         let names = ["NVIDIA H100".to_string(), "llvmpipe (LLVM)".to_string()];
-        assert_eq!(select("1", &names).unwrap(), 1);
-        assert_eq!(select("LLVMpipe", &names).unwrap(), 1);
-        let err = select("radeon", &names).unwrap_err().to_string();
-        assert!(err.contains("0: NVIDIA H100") && err.contains("radeon"), "{err}");
-        assert!(select("2", &names).is_err());
+        let chosen = |selector| select("--device", selector, &names);
+        assert_eq!((chosen("1").unwrap(), chosen("LLVMpipe").unwrap(), chosen(" h100").unwrap()), (1, 1, 0));
+        let err = chosen("radeon").unwrap_err().to_string();
+        assert!(err.starts_with("--device: ") && err.contains("\"radeon\"; give the index"), "{err}");
+        assert!(err.ends_with("a device here: 0 = \"NVIDIA H100\", 1 = \"llvmpipe (LLVM)\""), "{err}");
+        for other in ["2", "-1", "", " "] {
+            assert!(chosen(other).is_err(), "{other}");
+        }
+        let err = select("RUGOSA_DEVICE", "foo", &names).unwrap_err().to_string();
+        assert!(err.starts_with("RUGOSA_DEVICE: no device matches \"foo\""), "{err}");
+        for other in ["cuda", "CUDA:0", "mps", "cpu"] {
+            let err = chosen(other).unwrap_err().to_string();
+            assert!(err.contains("through Vulkan, Metal or DX12 (it has no CUDA"), "{err}");
+        }
     }
 }

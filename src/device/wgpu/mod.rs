@@ -9,5 +9,5 @@ mod pipelines;
 mod poll;
 mod queue;
 
-pub use adapters::{AdapterRow, list_adapters};
+pub use adapters::{AdapterRow, check_choice, list_adapters};
 pub use backend::WgpuBackend;

@@ -99,7 +99,7 @@ impl AdapterConfig {
 
     /// Reads `path`.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(Error::io(path))?;
+        let text = crate::io::kind::read(path)?;
         let mut map: Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|e| Error::row(path, e.line().max(1), format!("is not a valid JSON object: {e}")))?;
         let kind = match map.get("peft_type").and_then(Value::as_str) {

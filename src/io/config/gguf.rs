@@ -35,10 +35,6 @@ impl ModelConfig {
                 None => tokens.ok_or_else(|| f.missing("token_embd.weight"))?,
             },
         };
-        if let Some(n) = tokens.filter(|&n| n > vocab_size) {
-            let reason = format!("has {n} tokens, but the embedding only {vocab_size} rows");
-            return Err(f.error("tokenizer.ggml.tokens", reason));
-        }
         let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.defaults().rope_theta);
         let mut eos_token_ids = Vec::new();
         for name in ["eos", "eot", "eom"] {

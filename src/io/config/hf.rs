@@ -3,6 +3,7 @@
 use super::family::Windowed;
 use super::{Family, ModelConfig, RopeScaling, find_family, windowed};
 use crate::error::{Error, Result};
+use crate::io::kind;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -14,11 +15,7 @@ impl ModelConfig {
     pub fn from_hf(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         if !path.exists() {
-            let reason = match folder.join("adapter_config.json").exists() {
-                true => "is missing: this folder holds an adapter; give it as --adapter, and its model as --model",
-                false => "is missing; give a folder with config.json and safetensors, or a .gguf file",
-            };
-            return Err(Error::file(folder, "config.json", reason));
+            return Err(Error::file(folder, "config.json", without_config(folder)));
         }
         let json = read_object(&path)?;
         let f = Fields { path: &path, map: &json };
@@ -95,8 +92,27 @@ impl ModelConfig {
     }
 }
 
+/// Why there is no model in `folder`, which has no `config.json`.
+fn without_config(folder: &Path) -> String {
+    let has = |name: &str| folder.join(name).exists();
+    let below = std::fs::read_dir(folder).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+    let below = below.flat_map(|p| [p.join("config.json"), p.join("model/config.json")]).filter(|p| p.exists()).min();
+    let general = "is missing; give a folder with config.json and safetensors, or a .gguf file";
+    if has("adapter_config.json") {
+        return "is missing: this is the folder of an adapter; give it as --adapter, and its model as --model".into();
+    }
+    match below.as_deref().and_then(Path::parent) {
+        Some(model) => format!("is missing here, but there is one in {}; give that folder", model.display()),
+        None if has("params.json") => {
+            "is missing: this is a model in its maker's own format; take the Hugging Face one".into()
+        }
+        None if has("model.safetensors") => format!("{general}; download config.json into this folder"),
+        None => general.into(),
+    }
+}
+
 fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read(path).map_err(Error::io(path))?;
+    let text = kind::read(path)?;
     serde_json::from_slice(&text)
         .map_err(|e| Error::row(path, e.line().max(1), format!("is not a valid JSON object: {e}")))
 }

@@ -231,7 +231,7 @@ fn bad_gguf_metadata_is_refused() {
     rejects("llama.rope.dimension_count", Some(Value::U32(8)), "must be the size of a head, 16");
     rejects("llama.expert_count", Some(Value::U32(8)), "mixtures of experts");
     rejects("llama.attention.layer_norm_rms_epsilon", None, "is missing");
+    // which tokens a model of so few rows can do without is the tokenizer's to say
     let small = [f32s("token_embd.weight", &[4, 1], &[0.0; 4])];
-    let err = gguf(&[], &small).unwrap_err().to_string();
-    assert!(err.contains("has 9 tokens, but the embedding only 4 rows"), "{err}");
+    assert_eq!(gguf(&[], &small).unwrap().vocab_size, 4);
 }

@@ -6,6 +6,7 @@ use super::value::{Metadata, Value};
 use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::io::kind::instead_of_model;
 use crate::io::map::map_file;
 use memmap2::Mmap;
 use std::borrow::Cow;
@@ -84,7 +85,8 @@ impl GgufFile {
             .ok_or_else(|| Error::file(&self.path, name, "this tensor is missing from the file"))?;
         let (Some(dtype), Some(end)) = (dtype_of(info.ggml_type), info.end) else {
             let reason = format!(
-                "has the type {}, which is not supported; use a file with {} only",
+                "has the type {}, which is not supported; use a file with {} only: the model's Q8_0 file, or make one with \
+                 llama-quantize",
                 ggml_type_name(info.ggml_type),
                 supported_types()
             );
@@ -101,6 +103,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Metadata, BTreeMap<String, Info>)
         move |reason: String| Error::file(path, field, reason)
     };
     let mut c = Cursor::new(bytes);
+    if !bytes.starts_with(MAGIC)
+        && let Some(reason) = instead_of_model(path, &bytes[..bytes.len().min(64)])
+    {
+        return Err(Error::file(path, "content", reason));
+    }
     if &c.array::<4>().map_err(bad("magic"))? != MAGIC {
         return Err(Error::file(path, "magic", "this is not a GGUF file: it does not begin with GGUF"));
     }

@@ -128,7 +128,8 @@ fn a_damaged_byte_never_panics() {
 fn lying_headers_are_refused() {
     let u32_ = |v: u32| v.to_le_bytes();
     let u64_ = |v: u64| v.to_le_bytes();
-    rejects(b"", "magic: the file ends here");
+    rejects(b"", "content: the file is empty; download it again");
+    rejects(b"GG", "magic: the file ends here");
     rejects(b"GGML\0\0\0\0", "not a GGUF file");
     rejects(b"GGUF\x01\0\0\0", "1 is not supported, only 2 and 3");
     rejects(b"GGUF\0\0\0\x03", "big-endian");

@@ -113,7 +113,7 @@ fn missing_files_and_folders_are_named() {
     assert!(SafetensorsFile::open(dir.path()).unwrap_err().to_string().contains("regular file"));
     assert!(SafetensorsFolder::open(dir.path()).unwrap_err().to_string().contains("download the weights"));
     std::fs::write(dir.path().join("pytorch_model.bin"), b"x").unwrap();
-    assert!(SafetensorsFolder::open(dir.path()).unwrap_err().to_string().contains("convert it"));
+    assert!(SafetensorsFolder::open(dir.path()).unwrap_err().to_string().contains("pytorch_model.bin is not read"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::{KEYS, Method, TrainConfig};
 use crate::error::{Error, Result};
+use crate::near::nearest;
 use crate::train::phase::Schedule;
 
 /// TOML's integers, and so those of `config.toml`, have 63 bits and a sign.
@@ -20,10 +21,12 @@ pub(super) fn missing(key: &str) -> Error {
     Error::invalid(flag(key), "not given; it is needed here or as a key in the file of --config")
 }
 
-/// Why a key is refused, with the nearest one that exists.
+/// Why a key is refused, with the one that it is near to.
 pub(super) fn unknown_key(key: &str) -> String {
-    let nearest = KEYS.iter().min_by_key(|k| strsim::damerau_levenshtein(key, k)).unwrap_or(&"");
-    format!("unknown key; the nearest known one is {nearest}")
+    match nearest(key, KEYS.iter().copied()) {
+        Some(near) => format!("unknown key; the nearest known one is {near}"),
+        None => "unknown key; rugosa train --help lists them, with - where a file has _".into(),
+    }
 }
 
 /// The flag of a key.
@@ -65,6 +68,12 @@ fn values(c: &TrainConfig) -> Result<()> {
     }
     refuse(!(c.eps > 0.0 && c.eps.is_finite()), "eps", || format!("{} is no finite number over 0; try 1e-8", c.eps))?;
 
+    for (key, value) in rates.into_iter().chain([("eps", c.eps), ("alpha", c.alpha)]) {
+        refuse(value.is_finite() && !fits(value), key, || {
+            format!("{value:e} is no number that f32 holds, in which all is computed; keep to 1e-37 to 1e38")
+        })?;
+    }
+
     if let Some(seconds) = c.tune {
         refuse(!tune_seconds(seconds), "tune", || {
             format!("{seconds} is outside of 0 (excluded) to {MOST_TUNING} seconds")
@@ -91,6 +100,11 @@ fn values(c: &TrainConfig) -> Result<()> {
     refuse(c.prompt_field == c.response_field, "response_field", || {
         format!("\"{}\" is the prompt's field too; give the response's own", c.response_field)
     })
+}
+
+/// Whether f32 holds this number, other than as infinity or as zero.
+fn fits(value: f64) -> bool {
+    (value as f32).is_finite() && (value == 0.0 || value as f32 != 0.0)
 }
 
 fn of(module: &str) -> String {

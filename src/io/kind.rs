@@ -1,0 +1,124 @@
+//! What a file is by its first bytes, for messages about a file that is not what was expected.
+
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// How Git LFS begins the small text that stands for a large file.
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// Pointers of Git LFS are shorter.
+const LONGEST_POINTER: usize = 1024;
+
+/// Reads all of a small file.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] for a stand-in, as [`refuse_stand_in`] tells them.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    refuse_stand_in(path, &bytes)?;
+    Ok(bytes)
+}
+
+/// Refuses what stands for a file that was never downloaded. `head`: its bytes, the first thousand at least.
+///
+/// # Errors
+/// [`Error::File`] with the way to get the file itself.
+pub fn refuse_stand_in(path: &Path, head: &[u8]) -> Result<()> {
+    if head.starts_with(LFS) {
+        let text = String::from_utf8_lossy(&head[..head.len().min(LONGEST_POINTER)]);
+        let size = text.lines().find_map(|l| l.strip_prefix("size ")?.trim().parse::<u64>().ok());
+        let size = size.map(|n| format!(" of {n} bytes")).unwrap_or_default();
+        let reason = format!(
+            "is a Git LFS pointer, not the file{size} that it stands for: run git lfs pull in its folder, or download the file"
+        );
+        return Err(Error::file(path, "content", reason));
+    }
+    let start = head.get(..64).unwrap_or(head).to_ascii_lowercase();
+    if start.starts_with(b"<!doctype html") || start.starts_with(b"<html") {
+        return Err(Error::file(
+            path,
+            "content",
+            "is a web page: download the file itself, not the page that shows it",
+        ));
+    }
+    Ok(())
+}
+
+/// As [`refuse_stand_in`] for a file that is not read yet; what cannot be opened is left to whoever reads it.
+///
+/// # Errors
+/// As [`refuse_stand_in`].
+pub fn refuse_stand_in_at(path: &Path) -> Result<()> {
+    use std::io::Read;
+    let mut head = Vec::new();
+    // read_to_end asks folders and files alike
+    match std::fs::File::open(path).and_then(|file| file.take(LONGEST_POINTER as u64).read_to_end(&mut head)) {
+        Ok(_) => refuse_stand_in(path, &head),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What a file that is no GGUF is, with the way out, where its first bytes or its name say so.
+pub(super) fn instead_of_model(path: &Path, head: &[u8]) -> Option<&'static str> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    let text = head.trim_ascii_start();
+    let length = head.first_chunk::<8>().map(|n| u64::from_le_bytes(*n));
+    let is_safetensors = head.get(8) == Some(&b'{') && length.is_some_and(|n| n < 1 << 27);
+    const PICKLE: &str = "this is a file of PyTorch's, which is not read; save the model as safetensors with transformers, or take its GGUF file";
+    Some(match extension.as_str() {
+        _ if head.is_empty() => "the file is empty; download it again",
+        _ if is_safetensors => "this is a safetensors file; give its folder, with config.json beside it",
+        _ if head.starts_with(b"PK\x03\x04") || head.starts_with(b"\x80\x02") => PICKLE,
+        _ if head.starts_with(b"\x1f\x8b") || head.starts_with(b"\x28\xb5\x2f\xfd") => {
+            "this is a compressed file; unpack it first"
+        }
+        "onnx" => "this is an ONNX file, which is not read; take the model's folder of safetensors, or its GGUF file",
+        "safetensors" => "this is no GGUF file; give the folder of the safetensors, with config.json beside them",
+        "bin" | "pt" | "pth" | "ckpt" => PICKLE,
+        "json" => "this is JSON; give the model's folder instead",
+        _ if text.starts_with(b"{") || text.starts_with(b"[") => {
+            "this is JSON, as rows are; are --model and --data swapped?"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stand_ins_are_told_with_the_way_out() {
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 269060552\n";
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        std::fs::write(&path, pointer).unwrap();
+        let message = read(&path).unwrap_err().to_string();
+        for part in ["a.json: content: is a Git LFS pointer", "of 269060552 bytes", "git lfs pull"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(refuse_stand_in_at(&path).is_err());
+        assert!(refuse_stand_in(&path, &pointer[..50]).is_err(), "without a size too");
+        for page in ["<!DOCTYPE html><html>", "<html lang=en>"] {
+            assert!(refuse_stand_in(&path, page.as_bytes()).unwrap_err().to_string().contains("web page"));
+        }
+        std::fs::write(&path, "{\"version\": 1}").unwrap();
+        assert_eq!(read(&path).unwrap(), b"{\"version\": 1}");
+        refuse_stand_in_at(&path).unwrap();
+        refuse_stand_in_at(&dir.path().join("none")).unwrap();
+        refuse_stand_in_at(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn files_that_are_no_model_are_called_by_their_name() {
+        let tell = |name: &str, head: &[u8]| instead_of_model(Path::new(name), head).unwrap_or("?");
+        assert!(tell("m.gguf", b"").contains("empty"));
+        assert!(tell("m", b"\x40\0\0\0\0\0\0\0{\"a").contains("give its folder"));
+        assert!(tell("m.bin", b"anything").contains("PyTorch"));
+        assert!(tell("m", b"PK\x03\x04rest").contains("PyTorch"));
+        assert!(tell("m.onnx", b"\x08\x07").contains("ONNX"));
+        assert!(tell("m.gguf", b"\x1f\x8b\x08").contains("unpack"));
+        assert!(tell("rows.jsonl", b" {\"text\": 1}").contains("swapped"));
+        assert!(tell("config.json", b"{\"a\": 1}").contains("folder"));
+        assert_eq!(tell("m.gguf", b"hello"), "?");
+    }
+}
