@@ -4,6 +4,7 @@ mod halves;
 mod in_weight;
 mod non_finite;
 mod plan;
+mod proof;
 mod resume;
 mod tune;
 mod warm;
