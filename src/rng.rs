@@ -27,6 +27,11 @@ impl Rng {
         mix(self.key.wrapping_add(self.counter.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
+    /// Leaves out the next `n` times 64 bits.
+    pub fn skip(&mut self, n: u64) {
+        self.counter = self.counter.wrapping_add(n);
+    }
+
     /// Uniform in `[0, 1)`.
     pub fn uniform(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
@@ -67,6 +72,16 @@ mod tests {
         assert_eq!(take(Rng::named(1, "a")), take(Rng::named(1, "a")));
         assert_ne!(take(Rng::named(1, "a")), take(Rng::named(1, "b")));
         assert_ne!(take(Rng::named(1, "a")), take(Rng::named(2, "a")));
+    }
+
+    #[test]
+    fn what_is_skipped_is_what_would_have_been_drawn() {
+        let (mut drawn, mut skipped) = (Rng::named(3, "skip"), Rng::named(3, "skip"));
+        for _ in 0..5 {
+            drawn.normal();
+        }
+        skipped.skip(2 * 5);
+        assert_eq!(drawn.next_u64(), skipped.next_u64());
     }
 
     #[test]

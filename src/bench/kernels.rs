@@ -6,7 +6,7 @@ use crate::autograd::Tape;
 use crate::autograd::ops::{Head, HeadLoss, Targets, head_loss};
 use crate::cases::speeds::{Job, Speed, SpeedSizes, speed, speeds};
 use crate::cases::{Filler, startup};
-use crate::device::{Caps, Cost, Device, DeviceClass, DeviceOptions, Feature, Precision};
+use crate::device::{Caps, Cost, Device, DeviceClass, DeviceOptions, Feature, KernelSpec, Precision};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::config::ModelConfig;
@@ -14,7 +14,7 @@ use crate::kernels::coop::{self, Operand};
 use crate::kernels::elementwise::scale;
 use crate::kernels::matmul::{self, Layout, Out};
 use crate::tensor::Tensor;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 /// What is measured, and how.
@@ -124,13 +124,12 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
     Ok(KernelsReport { caps: device.caps().clone(), ceilings, rows })
 }
 
-/// A device whose kernels are trusted.
+/// A device with the tiles that were measured on it. Kernels are proved row by row, before they are timed.
 ///
 /// # Errors
-/// As [`Device::open`] and [`startup::trust`].
+/// As [`Device::open`].
 pub fn open(selector: Option<String>) -> Result<Device> {
     let device = Device::open(&DeviceOptions::from_env(selector))?;
-    startup::trust(&device)?;
     device.load_tiles();
     Ok(device)
 }
@@ -186,8 +185,10 @@ fn on_device(device: &Device, job: &Job, repeats: usize) -> Result<Option<Spread
 fn measure(device: &Device, speed: &Speed, job: &Job, repeats: usize, ceilings: &Ceilings) -> Result<KernelRow> {
     device.note_launches(true);
     let noted = job();
-    let kernels = device.note_launches(false).iter().map(|s| s.kernel.name).collect();
+    let specs: HashSet<KernelSpec> = device.note_launches(false).into_iter().collect();
     noted?;
+    startup::prove(device, &Vec::from_iter(specs.iter().cloned()))?;
+    let kernels = specs.iter().map(|s| s.kernel.name).collect();
     let (first, wall) = timed(device, job, repeats)?;
     let precision = device.precision();
     let product = match (precision, ceilings.f16) {

@@ -1,5 +1,7 @@
 //! Speeds: whole training steps of named model shapes with random weights, through the code that trains.
 
+#[cfg(test)]
+mod covered;
 pub mod kernels;
 pub mod profile;
 mod random;

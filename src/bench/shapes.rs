@@ -96,6 +96,12 @@ pub const SHAPES: &[Shape] = &[
 ];
 
 impl Shape {
+    /// With two layers, which ask for the kernels that many ask for.
+    #[cfg(test)]
+    pub fn shallow(self) -> Shape {
+        Shape { layers: 2, ..self }
+    }
+
     /// The shape of this name.
     ///
     /// # Errors

@@ -147,7 +147,6 @@ impl StepReport {
 pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<StepReport> {
     let start = Instant::now();
     let device = Device::open(&DeviceOptions::from_env(device))?;
-    startup::trust(&device)?;
     let precision = match case.precision {
         Precision::F32 => Precision::F32,
         Precision::F16 => coop::enable(&device)?,
@@ -170,6 +169,7 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
     };
     let (mut bench, compilation) = compile_while(&device, &kernels, building, &mut |_| {})?;
     let build = start.elapsed().as_secs_f64() - compilation.waited;
+    startup::prove(&device, &kernels)?;
 
     let start = Instant::now();
     let ready = device.counters().pipelines;
@@ -220,15 +220,15 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
 }
 
 /// What a step asks for, and the time to record it.
-struct Rehearsal {
-    kernels: Vec<KernelSpec>,
+pub(super) struct Rehearsal {
+    pub kernels: Vec<KernelSpec>,
     /// Those with a choice of tiles.
     products: Vec<Product>,
     record: Spread,
 }
 
 /// A step of `case` on a device that only counts.
-fn rehearse(case: &StepCase, device: &Device, precision: Precision) -> Result<Rehearsal> {
+pub(super) fn rehearse(case: &StepCase, device: &Device, precision: Precision) -> Result<Rehearsal> {
     let dry = device.counting();
     dry.set_precision(precision);
     dry.note_launches(true);

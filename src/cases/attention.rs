@@ -6,8 +6,8 @@ use crate::device::{Device, Precision};
 use crate::error::Result;
 use crate::kernels::To;
 use crate::kernels::attention::{
-    BACKWARD_KV, BACKWARD_Q, DECODE, DELTA, FORWARD, Gradients, KV_STORE, Saved, attention_backward, attention_decode,
-    attention_forward, kv_store,
+    BACKWARD_KV, BACKWARD_Q, DECODE, DELTA, FORWARD, Gradients, KV_STORE, MAX_HEAD_DIM, Saved, attention_backward,
+    attention_decode, attention_forward, kv_store,
 };
 use crate::kernels::attention_coop::{BACKWARD_KV_COOP, BACKWARD_Q_COOP, FORWARD_COOP};
 use crate::kernels::attention_simd::{BACKWARD_KV_SIMD, BACKWARD_Q_SIMD, FORWARD_SIMD};
@@ -58,8 +58,7 @@ const CASES: &[Case] = &[
     Case { segments: &[45, 20], window: 32, heads: 4, kv_heads: 2, softcap: Some(5.0), ..PLAIN },
     Case { segments: &[33], head_dim: 256, heads: 2, kv_heads: 1, softcap: Some(1.5), ..PLAIN },
 ];
-const STARTUP: usize = 10;
-const QUICK: &[usize] = &[3, 5, 12];
+const QUICK: &[usize] = &[3, 5, 10, 12];
 /// Those of every size of head whose blocks can be measured.
 const TILES: &[usize] = &[4, 6, 7, 8, 10];
 
@@ -72,23 +71,22 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (i, &case) in CASES.iter().enumerate() {
         let seed = i as u64;
-        let data = move || Data::new(case, seed);
-        let what = data().what();
-        let level = if i == STARTUP { Level::Startup } else { quick_at(i, QUICK) };
-        rows.push(FORWARD_OP.row(level, &what, move |t| forward(t, data())));
-        rows.push(BACKWARD_OP.row(level, &what, move |t| backward(t, data(), Element::F32)));
-        if QUICK.contains(&i) {
-            let what = format!("{what}, out in f16");
-            rows.push(BACKWARD_OP.row(level, what, move |t| backward(t, data(), Element::F16)));
-        }
+        let data = move |t: &Trial<'_>| t.data(case, seed);
+        let what = case.what();
+        let level = quick_at(i, QUICK);
+        rows.push(FORWARD_OP.row(level, &what, move |t| forward(t, data(t))));
+        rows.push(BACKWARD_OP.row(level, &what, move |t| backward(t, data(t), Element::F32)));
+        let half = if QUICK.contains(&i) { level } else { Level::Spare };
+        rows.push(BACKWARD_OP.row(half, format!("{what}, out in f16"), move |t| backward(t, data(t), Element::F16)));
         if TILES.contains(&i) {
             let (level, what) = (quick_at(i, &[10]), format!("{what}, in every block"));
-            rows.push(FORWARD_OP.row(level, &what, move |t| t.in_every_tile(|t| forward(t, data()))));
-            rows.push(BACKWARD_OP.row(level, what, move |t| t.in_every_tile(|t| backward(t, data(), Element::F32))));
+            rows.push(FORWARD_OP.row(level, &what, move |t| t.in_every_tile(|t| forward(t, data(t)))));
+            rows.push(BACKWARD_OP.row(level, what, move |t| t.in_every_tile(|t| backward(t, data(t), Element::F32))));
         }
         let what = format!("{} rows of a cache of {CACHE_ROWS}, {what}", RANGES.len());
         rows.push(DECODE_OP.row(quick_at(i, QUICK), what, move |t| decode(t, case, seed)));
     }
+    every_head(&mut rows);
     // scores far apart and far from zero: what a softmax without its running maximum gets wrong
     let large = || {
         let mut data = Data::new(Case { segments: &[70], head_dim: 64, ..PLAIN }, 90);
@@ -106,6 +104,21 @@ pub(super) fn rows() -> Vec<Row> {
         rows.push(STORE_OP.row(Level::Quick, what, move |t| store(t, n, width, cache)));
     }
     rows
+}
+
+/// Heads of every size that the kernels take: each is a kernel of its own.
+fn every_head(rows: &mut Vec<Row>) {
+    for (head_dim, softcap) in (8..=MAX_HEAD_DIM).step_by(8).flat_map(|d| [(d, None), (d, Some(5.0))]) {
+        let case = Case { segments: &[21, 13], heads: 2, kv_heads: 1, head_dim, softcap, ..PLAIN };
+        let (what, seed) = (case.what(), 300 + head_dim as u64);
+        rows.push(FORWARD_OP.row(Level::Spare, &what, move |t| forward(t, t.data(case, seed))));
+        for (element, to) in [(Element::F32, ""), (Element::F16, ", out in f16")] {
+            let what = format!("{what}{to}");
+            rows.push(BACKWARD_OP.row(Level::Spare, what, move |t| backward(t, t.data(case, seed), element)));
+        }
+        let what = format!("{} rows of a cache of {CACHE_ROWS}, {what}", RANGES.len());
+        rows.push(DECODE_OP.row(Level::Spare, what, move |t| decode(t, case, seed)));
+    }
 }
 
 /// Some queries see nothing, ranges end past the keys, and some keys are seen by nobody.
@@ -135,6 +148,13 @@ fn few_queries() -> Data {
     data
 }
 
+impl Trial<'_> {
+    /// Inputs of a case; zeros where only launches are wanted.
+    fn data(&self, case: Case, seed: u64) -> Data {
+        if self.counts { Data::of(case, |n| vec![0.0; n]) } else { Data::new(case, seed) }
+    }
+}
+
 /// Whether this device rounds operands to f16.
 fn halves(device: &Device) -> bool {
     device.precision() == Precision::F16
@@ -144,7 +164,7 @@ fn forward(t: &mut Trial<'_>, mut data: Data) -> Result<()> {
     data.halves = halves(t.device);
     for element in elements(t.device) {
         let up = inputs(t, &mut data, *element)?;
-        let (want_out, want_lse) = data.forward();
+        let (want_out, want_lse) = t.want(|| data.forward());
         let (out, lse) = (t.out_of(*element, up.q.shape())?, t.out(&[data.tokens, data.case.heads])?);
         let to = (To::Into(&out.tensor), To::Into(&lse.tensor));
         attention_forward(&up.q, &up.k, &up.v, up.keys(), &data.shape(), to.0, to.1)?;
@@ -178,15 +198,17 @@ fn rounded(values: &[Near]) -> Vec<f32> {
 fn backward(t: &mut Trial<'_>, mut data: Data, element: Element) -> Result<()> {
     data.halves = halves(t.device);
     let up = inputs(t, &mut data, element)?;
-    let (out, lse) = data.forward();
-    let (out, lse) = (rounded(&out), rounded(&lse));
+    let (out, lse) = t.want(|| data.forward());
+    let (mut out, mut lse) = (rounded(&out), rounded(&lse));
+    out.resize(data.q.len(), 0.0);
+    lse.resize(data.tokens * data.case.heads, 0.0);
     let (t_out, out) = t.operand(element, up.q.shape(), &out)?;
     let t_lse = t.up(&[data.tokens, data.case.heads], &lse)?;
     let saved = Saved { q: &up.q, k: &up.k, v: &up.v, out: &t_out, lse: &t_lse };
     let [dq, dk, dv]: [Guarded; 3] = [t.out(up.q.shape())?, t.out(up.k.shape())?, t.out(up.v.shape())?];
     let to = Gradients { dq: dq.tensor.clone(), dk: dk.tensor.clone(), dv: dv.tensor.clone() };
     attention_backward(saved, &up.d_out, up.keys(), up.queries(), &data.shape(), Some(&to))?;
-    let [want_q, want_k, want_v] = data.backward(&out, &lse);
+    let [want_q, want_k, want_v] = t.want(|| data.backward(&out, &lse));
     t.compare("dQ", &dq, want_q)?;
     t.compare("dK", &dk, want_k)?;
     t.compare("dV", &dv, want_v)
@@ -194,12 +216,12 @@ fn backward(t: &mut Trial<'_>, mut data: Data, element: Element) -> Result<()> {
 
 /// Each row has a range of its own in the cache; what lies outside of all ranges is not read.
 fn decode(t: &mut Trial<'_>, case: Case, seed: u64) -> Result<()> {
-    let mut data = Data::new(Case { segments: &[CACHE_ROWS], ..case }, 200 + seed);
+    let mut data = t.data(Case { segments: &[CACHE_ROWS], ..case }, 200 + seed);
     data.tokens = RANGES.len();
     data.q.truncate(RANGES.len() * case.heads * case.head_dim);
     data.d_out.truncate(data.q.len());
     data.keys = (RANGES.iter().map(|r| r.0).collect(), RANGES.iter().map(|r| r.1).collect());
-    let (want, _) = data.forward();
+    let (want, _) = t.want(|| data.forward());
     let width = case.kv_heads * case.head_dim;
     let up = data.upload(t.device)?;
     for unseen in [&mut data.k, &mut data.v] {

@@ -19,6 +19,16 @@ pub struct Case {
     pub softcap: Option<f32>,
 }
 
+impl Case {
+    /// The case in a few words.
+    pub fn what(&self) -> String {
+        let c = self;
+        let window = if c.window == usize::MAX { String::new() } else { format!(" window {}", c.window) };
+        let cap = c.softcap.map_or(String::new(), |cap| format!(" cap {cap}"));
+        format!("{:?} heads {}/{} of {}{window}{cap}", c.segments, c.heads, c.kv_heads, c.head_dim)
+    }
+}
+
 /// What `Exact` grants a sum of n terms: the factor of the sum of magnitudes.
 fn sum_error(n: usize) -> f64 {
     EPS * (4.0 * (n as f64).sqrt() + 2.0)
@@ -59,6 +69,11 @@ impl Data {
     /// Random inputs for causal attention within each segment.
     pub fn new(case: Case, seed: u64) -> Data {
         let mut rng = Rng::named(seed, "attention");
+        Data::of(case, |n| random(&mut rng, n))
+    }
+
+    /// Inputs that `fill` makes, so many numbers at a time.
+    pub(super) fn of(case: Case, mut fill: impl FnMut(usize) -> Vec<f32>) -> Data {
         let tokens: usize = case.segments.iter().sum();
         let (mut keys, mut queries) = ((vec![], vec![]), (vec![], vec![]));
         let mut first = 0;
@@ -75,10 +90,10 @@ impl Data {
         Data {
             case,
             tokens,
-            q: random(&mut rng, wide),
-            k: random(&mut rng, narrow),
-            v: random(&mut rng, narrow),
-            d_out: random(&mut rng, wide),
+            q: fill(wide),
+            k: fill(narrow),
+            v: fill(narrow),
+            d_out: fill(wide),
             keys,
             queries,
             halves: false,
@@ -241,14 +256,6 @@ impl Data {
             keys: [u(&self.keys.0)?, u(&self.keys.1)?],
             queries: [u(&self.queries.0)?, u(&self.queries.1)?],
         })
-    }
-
-    /// The case in a few words.
-    pub fn what(&self) -> String {
-        let c = &self.case;
-        let window = if c.window == usize::MAX { String::new() } else { format!(" window {}", c.window) };
-        let cap = c.softcap.map_or(String::new(), |cap| format!(" cap {cap}"));
-        format!("{:?} heads {}/{} of {}{window}{cap}", c.segments, c.heads, c.kv_heads, c.head_dim)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A weight with its sparse adapter in a plain format.
 
 use super::in_weight::elements;
-use super::{Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use super::{Near, Op, Row, Trial, quick_at, random_pattern, stored};
 use crate::device::Feature;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub(super) fn rows() -> Vec<Row> {
         for (i, &size) in SIZES.iter().enumerate() {
             let to_what = if to == Element::F16 { "f16" } else { "f32" };
             let what = format!("{dtype} to {to_what} [{}, {}] density {}", size.0, size.1, size.2);
-            let level = if (i, dtype) == (2, DType::Q4_1) { Level::Startup } else { quick_at(i, QUICK) };
+            let level = quick_at(i, QUICK);
             let alone = format!("{what} alone");
             rows.push(DECODE_OP.row(level, alone, move |t| run(t, (dtype, to), size, false)));
             rows.push(DECODE_OP.row(level, what, move |t| run(t, (dtype, to), size, true)));

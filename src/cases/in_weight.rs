@@ -29,7 +29,7 @@ pub(super) fn rows() -> Vec<Row> {
             // rows of f32 may have odd lengths
             let k = if dtype == DType::F32 { k - 1 } else { k };
             let what = format!("{dtype} [{n}, {k}] density {density}");
-            let level = if i == 2 && dtype == DType::F32 { Level::Startup } else { quick_at(i, QUICK_SIZES) };
+            let level = quick_at(i, QUICK_SIZES);
             rows.push(SPARSE_WRITE_OP.row(level, what, move |t| there_and_back(t, dtype, (n, k), density)));
         }
     }

@@ -48,6 +48,10 @@ const WHOLE: &[(usize, usize, usize)] = &[
     (600, 72, 12),
 ];
 
+/// Those of real models: ranks of one adapter and of several side by side, narrow and wide features, sums in one part and more.
+const ALIGNED: [(usize, usize); 5] = [(40, 64), (264, 64), (40, 44), (136, 44), (136, 2048)];
+const RANKS: [usize; 8] = [4, 8, 16, 24, 32, 48, 64, 96];
+
 /// Tokens, features, and blocks (first row, rows, rank).
 type Blocks = (usize, usize, &'static [(usize, usize, usize)]);
 const STACKED: &[Blocks] = &[
@@ -60,8 +64,13 @@ const STACKED: &[Blocks] = &[
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = spreads();
-    for (i, &(tokens, features, rank)) in WHOLE.iter().enumerate() {
-        let level = if i < 4 || [5, 8].contains(&i) { Level::Quick } else { Level::Full };
+    let aligned = ALIGNED.into_iter().flat_map(|(tokens, features)| RANKS.map(|rank| (tokens, features, rank)));
+    for (i, (tokens, features, rank)) in WHOLE.iter().copied().chain(aligned).enumerate() {
+        let level = match i {
+            _ if i >= WHOLE.len() => Level::Spare,
+            0..=3 | 5 | 8 => Level::Quick,
+            _ => Level::Full,
+        };
         let what = format!("[{tokens}, {features}], rank {rank}");
         let block = vec![Block { first_row: 0, rows: features, rank, scale: 1.5 }];
         let size = (tokens, features, rank);
@@ -117,7 +126,7 @@ fn project_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize),
         let (row, j) = (i / rank * features, i % rank * features);
         Exact::sum((0..features).map(|k| 0.5 * at(&x, row + k) * at(&a, j + k)))
     });
-    t.compare("U", &u, bounds(t, &want.collect::<Vec<_>>()))
+    t.compare("U", &u, bounds(t, want))
 }
 
 fn project_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
@@ -132,7 +141,7 @@ fn project_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Elemen
     }
     let want = (0..tokens * rank)
         .map(|i| Exact::sum(columns[i % rank].iter().map(|(row, b)| at(&dy, i / rank * features + row) * b)));
-    t.compare("V", &v, bounds(t, &want.collect::<Vec<_>>()))
+    t.compare("V", &v, bounds(t, want))
 }
 
 fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize), wide: Element) -> Result<()> {
@@ -155,7 +164,7 @@ fn gradient_a(t: &mut Trial<'_>, (tokens, features, rank): (usize, usize, usize)
         };
         Exact::sum((0..tokens).map(term).chain([at(&start, i)]))
     });
-    t.compare("dA", &all, bounds(t, &want.collect::<Vec<_>>()))
+    t.compare("dA", &all, bounds(t, want))
 }
 
 fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Element, blocks: &[Block]) -> Result<()> {
@@ -170,7 +179,7 @@ fn gradient_b(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: Eleme
         let term = |token: usize| f64::from(scale) * at(&dy, token * features + row) * at(&u, token * rank + col);
         Exact::sum((0..tokens).map(term).chain([f64::from(*start)]))
     });
-    t.compare("dB", &db, bounds(t, &want.collect::<Vec<_>>()))
+    t.compare("dB", &db, bounds(t, want))
 }
 
 /// dB of these features, and dA of 40 others; one lies behind the other, as parameters' gradients do.
@@ -198,7 +207,7 @@ fn gradient_both(t: &mut Trial<'_>, (tokens, features): (usize, usize), wide: El
         };
         Exact::sum((0..tokens).map(term).chain([at(&start, i)]))
     });
-    t.compare("dB and dA", &all, bounds(t, &want.collect::<Vec<_>>()))
+    t.compare("dB and dA", &all, bounds(t, want))
 }
 
 /// Adapters' B on stacked weights: all rows covered, rows between and behind the blocks, a single block.

@@ -1,11 +1,12 @@
 //! The case table: operation × shapes × formats × variants, each row with a plain f64 reference on the CPU and a bound
 //! that follows from the data type and the length of its sums.
 //!
-//! `tests/kernels` runs all of it, `rugosa selftest` on the device at hand, and `rugosa train` a handful before it trusts
-//! a device (see [`startup`]). `tests/architecture` refuses a kernel without a row.
+//! `tests/kernels` runs all of it, `rugosa selftest` on the device at hand, and a run those rows that launch what it will
+//! launch itself (see [`startup`]). `tests/architecture` refuses a kernel without a row.
 
 mod attention;
 pub mod attention_reference;
+pub mod cover;
 mod decode;
 mod dropout;
 mod elementwise;
@@ -49,12 +50,13 @@ pub const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0
 /// How much of the table a run takes. Each level holds those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// A handful, before a device is trusted with a run.
-    Startup,
     /// Each operation in each format and layout, at small odd sizes.
     Quick,
-    /// Everything.
+    /// Everything that a self-test runs.
     Full,
+    /// More of the same operations at shapes that real models have, for each combination of formats and parts that they may
+    /// have: run where a run launches what no other row does (see [`cover`]).
+    Spare,
 }
 
 /// One case.
@@ -122,6 +124,8 @@ pub struct Trial<'a> {
     pub device: &'a Device,
     pub rng: Rng,
     outcome: Outcome,
+    /// Only its launches are wanted: the device counts, so that numbers and references would be made in vain.
+    counts: bool,
 }
 
 impl Row {
@@ -130,10 +134,16 @@ impl Row {
     /// # Errors
     /// Those of the device, but for a kernel that it rejects: that is a fault of the outcome.
     pub fn run(&self, device: &Device) -> Result<Outcome> {
+        self.run_noting(device).map(|(outcome, _)| outcome)
+    }
+
+    /// The same, with the specialisations that were launched.
+    fn run_noting(&self, device: &Device) -> Result<(Outcome, HashSet<KernelSpec>)> {
         let mut trial = self.trial(device);
         device.note_launches(true);
         let result = (self.run)(&mut trial);
-        trial.outcome.launched = device.note_launches(false).iter().map(|s| s.kernel.name).collect();
+        let launched: HashSet<KernelSpec> = device.note_launches(false).into_iter().collect();
+        trial.outcome.launched = launched.iter().map(|s| s.kernel.name).collect();
         match result {
             Err(e @ (Error::Kernel { .. } | Error::TooLarge { .. } | Error::Shape { .. })) => {
                 trial.outcome.worst = f64::INFINITY;
@@ -141,20 +151,20 @@ impl Row {
             }
             other => other?,
         }
-        Ok(trial.outcome)
+        Ok((trial.outcome, launched))
     }
 
     /// What it launches, found out on a device that only counts.
     fn launches(&self, counting: &Device) -> Vec<KernelSpec> {
         counting.note_launches(true);
         // nothing is computed there, so that results are of no interest
-        let _ = (self.run)(&mut self.trial(counting));
+        let _ = (self.run)(&mut Trial { counts: true, ..self.trial(counting) });
         counting.note_launches(false)
     }
 
     fn trial<'a>(&self, device: &'a Device) -> Trial<'a> {
         let rng = Rng::named(1, &format!("{} {}", self.op, self.what));
-        Trial { device, rng, outcome: Outcome::default() }
+        Trial { device, rng, outcome: Outcome::default(), counts: false }
     }
 
     /// The row's kernels among those launched, for a message: what may be wrong.
@@ -168,25 +178,41 @@ impl Row {
 /// What `rows` launch on `device`, each specialisation once, to be compiled ahead: found out on all cores, on devices that only
 /// count.
 pub fn launches(device: &Device, rows: &[Row]) -> Vec<KernelSpec> {
-    let (next, seen) = (AtomicUsize::new(0), Mutex::new(HashSet::new()));
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(rows.len());
+    let all = on_all_cores(device, rows, |counting, row| row.launches(counting));
+    all.into_iter().collect::<HashSet<_>>().into_iter().collect()
+}
+
+/// What `of` makes of `items` on devices that only count and take the kernels that `device` takes, in no order.
+fn on_all_cores<I: Sync, T: Send>(device: &Device, items: &[I], of: impl Fn(&Device, &I) -> Vec<T> + Sync) -> Vec<T> {
+    let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(items.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 let counting = device.counting();
-                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let launched = row.launches(&counting);
-                    seen.lock().unwrap_or_else(|e| e.into_inner()).extend(launched);
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let made = of(&counting, item);
+                    all.lock().unwrap_or_else(|e| e.into_inner()).extend(made);
                 }
             });
         }
     });
-    seen.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().collect()
+    all.into_inner().unwrap_or_else(|e| e.into_inner())
 }
 
 impl Trial<'_> {
     fn random(&mut self, n: usize) -> Vec<f32> {
+        if self.counts {
+            // what is drawn afterwards, masks above all, is the same
+            self.rng.skip(2 * n as u64);
+            return vec![0.0; n];
+        }
         random(&mut self.rng, n)
+    }
+
+    /// A reference, where there is something to compare with it.
+    fn want<T: Default>(&self, reference: impl FnOnce() -> T) -> T {
+        if self.counts { T::default() } else { reference() }
     }
 
     /// Runs `row` in the tiles of the device's class, and then in each of the others that its products can have.

@@ -31,12 +31,14 @@ const WEIGHT: Op = Op {
 const SIZES: &[(usize, usize)] =
     &[(1, 1), (7, 8), (31, 65), (33, 31), (5, 129), (3, 576), (65, 64), (300, 12), (2, 1030)];
 const QUICK: &[usize] = &[1, 2, 7];
+/// As wide as the streams of large models.
+const WIDE: (usize, usize) = (3, 2048);
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (i, &size) in SIZES.iter().enumerate() {
+    for (i, &size) in SIZES.iter().chain([&WIDE]).enumerate() {
         for unit in [false, true] {
-            let level = quick_at(i, QUICK);
+            let level = if size == WIDE { Level::Spare } else { quick_at(i, QUICK) };
             let what = format!("{}x{}{}", size.0, size.1, if unit { " 1 + w" } else { "" });
             for (y, to) in elements(size.1) {
                 rows.push(FORWARD.row(level, format!("{what}{to}"), move |t| forward(t, size, unit, y)));

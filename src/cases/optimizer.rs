@@ -63,7 +63,7 @@ pub(super) fn rows() -> Vec<Row> {
     for (i, &n) in STEPS.iter().enumerate() {
         for clip in [(None, 1.0), (Some(0.5f32), 1.0), (Some(1e9), -0.25), (Some(f32::INFINITY), 3.0)] {
             let what = format!("{n} clip {:?} scale {}", clip.0, clip.1);
-            let level = if (i, clip.0) == (6, Some(0.5)) { Level::Startup } else { quick_at(i, QUICK_STEPS) };
+            let level = quick_at(i, QUICK_STEPS);
             rows.push(ADAMW_OP.row(level, what, move |t| adamw(t, n, clip)));
         }
     }

@@ -95,6 +95,45 @@ const LONG: [(Layout, Linear); 2] = [
     (Layout::Nn, Linear { tokens: 70, out: 640, inn: 40, rank: 4, density: 0.05 }),
 ];
 
+/// Rows of these lengths can be read four elements at a time, as those of real models; X larger than W, and smaller; and sums
+/// that are whole tiles, and not.
+const ALIGNED: [Linear; 7] = [
+    Linear { tokens: 128, out: 64, inn: 64, rank: 8, density: 0.05 },
+    Linear { tokens: 32, out: 512, inn: 64, rank: 8, density: 0.01 },
+    Linear { tokens: 32, out: 64, inn: 512, rank: 8, density: 0.01 },
+    Linear { tokens: 40, out: 72, inn: 40, rank: 8, density: 0.05 },
+    Linear { tokens: 40, out: 72, inn: 96, rank: 8, density: 0.05 },
+    // too few tokens for matrix units, and rows that cannot be read eight elements at a time, as they want it
+    Linear { tokens: 20, out: 64, inn: 64, rank: 8, density: 0.05 },
+    Linear { tokens: 128, out: 68, inn: 44, rank: 8, density: 0.05 },
+];
+const ALIGNED_SIZES: [(usize, usize, usize); 7] =
+    [(16, 64, 64), (64, 16, 64), (128, 64, 64), (32, 512, 64), (96, 96, 96), (32, 64, 512), (64, 64, 40)];
+
+/// How a fused linear is made.
+#[derive(Clone, Copy)]
+struct Form {
+    layout: Layout,
+    dtype: DType,
+    sparse: bool,
+    low_rank: bool,
+    bias: bool,
+    /// Adds to what is there; otherwise it writes.
+    accumulate: bool,
+    /// The low-rank part lies in columns that can be read four elements at a time.
+    aligned: bool,
+}
+
+impl Form {
+    /// That of most rows: forward with a bias where tokens are odd, backward on top of what is there.
+    fn usual(layout: Layout, dtype: DType, c: Linear, sparse: bool, low_rank: bool) -> Form {
+        let forward = layout == Layout::Nt;
+        let bias = forward && c.tokens % 2 == 1; // without one a long sum can be made in parts
+        let aligned = sparse && c.rank.is_multiple_of(4);
+        Form { layout, dtype, sparse, low_rank, bias, accumulate: !forward, aligned }
+    }
+}
+
 /// Where the entries of a mask lie.
 #[derive(Clone, Copy, Debug)]
 enum Mask {
@@ -140,11 +179,10 @@ pub(super) fn rows() -> Vec<Row> {
                 let (sparse, low_rank) = (bits & 1 == 1, bits & 2 == 2);
                 let adapter = [if sparse { " sparse" } else { "" }, if low_rank { " low-rank" } else { "" }].concat();
                 let what = format!("{layout:?} {dtype} [{tokens}, {inn}] W [{out}, {inn}] rank {rank}{adapter}");
-                let level = match (i, sparse && low_rank, dtype) {
-                    (3, true, DType::F32 | DType::Q4_1) => Level::Startup,
-                    _ => quick_at(i, QUICK_LINEARS),
-                };
-                rows.push(FUSED.row(level, what, move |t| fused(t, layout, dtype, linear.of(dtype), sparse, low_rank)));
+                let level = quick_at(i, QUICK_LINEARS);
+                let linear = linear.of(dtype);
+                let form = Form::usual(layout, dtype, linear, sparse, low_rank);
+                rows.push(FUSED.row(level, what, move |t| fused(t, form, linear)));
             }
         }
     }
@@ -154,11 +192,13 @@ pub(super) fn rows() -> Vec<Row> {
     for (dtype, (level, (layout, linear))) in DTYPES.into_iter().flat_map(|d| others.iter().map(move |n| (d, *n))) {
         let Linear { tokens, out, inn, .. } = linear.of(dtype);
         let what = format!("{layout:?} {dtype} [{tokens}, {inn}] W [{out}, {inn}] sparse low-rank");
-        rows.push(FUSED.row(level, what, move |t| fused(t, layout, dtype, linear.of(dtype), true, true)));
+        let linear = linear.of(dtype);
+        let form = Form::usual(layout, dtype, linear, true, true);
+        rows.push(FUSED.row(level, what, move |t| fused(t, form, linear)));
     }
     for (i, &linear) in LINEARS.iter().enumerate() {
         let what = format!("[{}, {}] x [{}, {}]", linear.tokens, linear.out, linear.tokens, linear.inn);
-        let level = if i == 2 { Level::Startup } else { quick_at(i, QUICK_LINEARS) };
+        let level = quick_at(i, QUICK_LINEARS);
         rows.push(SAMPLED_OP.row(level, what, move |t| sampled(t, linear)));
     }
     for (i, &(tokens, out, inn, mask, slice)) in MASKS.iter().enumerate() {
@@ -186,17 +226,18 @@ pub(super) fn rows() -> Vec<Row> {
         let level = if tokens == 70 { Level::Quick } else { Level::Full };
         rows.push(SAMPLED_OP.row(level, format!("[{tokens}, {out}] x [{tokens}, {inn}]"), move |t| sampled(t, linear)));
     }
+    aligned(&mut rows);
     rows
 }
 
 /// The bounds of products on this device.
-pub(super) fn bounds(t: &Trial<'_>, want: &[Exact]) -> Vec<Near> {
+pub(super) fn bounds(t: &Trial<'_>, want: impl IntoIterator<Item = Exact>) -> Vec<Near> {
     let halves = t.device.precision() == Precision::F16;
-    let near = |e: &Exact| {
+    let near = |e: Exact| {
         let rounded = if halves { e.magnitude / 2048.0 * (12.0 / (e.terms as f64).sqrt()).min(3.0) } else { 0.0 };
         Near { value: e.value, bound: e.bound() + rounded }
     };
-    want.iter().map(near).collect()
+    t.want(|| want.into_iter().map(near).collect())
 }
 
 impl Linear {
@@ -227,7 +268,7 @@ fn product(t: &mut Trial<'_>, layout: Layout, size: (usize, usize, usize), accum
         Layout::Tn => ([k, m], [k, n]),
     };
     let (ta, tb) = (t.up(&a_shape, &a)?, t.up(&b_shape, &b)?);
-    let mut want = reference(layout, size, &a, &b);
+    let mut want = t.want(|| reference(layout, size, &a, &b));
     let c = if accumulate { t.holding(&[m, n], &c0)? } else { t.out(&[m, n])? };
     let mut out = Out::into(&c.tensor);
     if accumulate {
@@ -239,10 +280,62 @@ fn product(t: &mut Trial<'_>, layout: Layout, size: (usize, usize, usize), accum
         }
     }
     matmul(layout, &ta, &tb, out)?;
-    t.compare("C", &c, bounds(t, &want))
+    t.compare("C", &c, bounds(t, want))
 }
 
-fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: bool, low_rank: bool) -> Result<()> {
+/// The gradient of a weight, of operands that are f16 where matrix units make it: they round f32 to it anyway.
+fn product_of_halves(t: &mut Trial<'_>, (m, n, k): (usize, usize, usize), accumulate: bool) -> Result<()> {
+    let kinds = [(Element::F16, Element::F32), (Element::F32, Element::F16), (Element::F16, Element::F16)];
+    let (a, b, c0) = (t.random(m * k), t.random(n * k), t.random(m * n));
+    let mut want = t.want(|| reference(Layout::Tn, (m, n, k), &a, &b));
+    if accumulate {
+        want.iter_mut().zip(&c0).for_each(|(w, c)| w.add(f64::from(*c)));
+    }
+    let halves = operands(t.device, m.min(n), m, n) == Element::F16;
+    for (x, y) in if halves { &kinds[..] } else { &[(Element::F32, Element::F32)] } {
+        let (ta, tb) = (t.operand(*x, &[k, m], &a)?.0, t.operand(*y, &[k, n], &b)?.0);
+        let c = if accumulate { t.holding(&[m, n], &c0)? } else { t.out(&[m, n])? };
+        matmul(Layout::Tn, &ta, &tb, if accumulate { Out::add_to(&c.tensor) } else { Out::into(&c.tensor) })?;
+        t.compare("C", &c, bounds(t, want.iter().copied()))?;
+    }
+    Ok(())
+}
+
+/// [`ALIGNED`] in every form that a run may ask for.
+fn aligned(rows: &mut Vec<Row>) {
+    for (dtype, linear) in DTYPES.into_iter().flat_map(|d| ALIGNED.map(|l| (d, l.of(d)))) {
+        for bits in 0..16u32 {
+            let bit = |i: u32| bits >> i & 1 == 1;
+            let (layout, sparse, low_rank) = (if bit(0) { Layout::Nn } else { Layout::Nt }, bit(1), bit(2));
+            let (bias, accumulate) = (!bit(0) && bit(3), bit(0) && bit(3));
+            let form = Form { layout, dtype, sparse, low_rank, bias, accumulate, aligned: true };
+            let Linear { tokens, out, inn, .. } = linear;
+            let mut what = format!("{layout:?} {dtype} aligned [{tokens}, {inn}] W [{out}, {inn}]");
+            let parts = [(sparse, " sparse"), (low_rank, " low-rank"), (bias, " bias"), (accumulate, " +=")];
+            parts.iter().filter(|p| p.0).for_each(|p| what += p.1);
+            rows.push(FUSED.row(Level::Spare, what, move |t| fused(t, form, linear)));
+        }
+    }
+    for (size, layout) in ALIGNED_SIZES.into_iter().flat_map(|s| [Layout::Nt, Layout::Nn, Layout::Tn].map(|l| (s, l))) {
+        for accumulate in [false, true] {
+            let (m, n, k) = size;
+            let what = format!("{layout:?} aligned {m}x{n}x{k}{}", if accumulate { " +=" } else { "" });
+            rows.push(PRODUCT.row(Level::Spare, &what, move |t| product(t, layout, size, accumulate)));
+            if layout == Layout::Tn {
+                let what = format!("{what} of f16");
+                rows.push(PRODUCT.row(Level::Spare, what, move |t| product_of_halves(t, size, accumulate)));
+            }
+        }
+    }
+    for (tokens, out, inn) in [(1024, 64, 64), (64, 64, 128), (64, 128, 64), (64, 68, 44)] {
+        let linear = Linear { tokens, out, inn, rank: 1, density: 0.02 };
+        let what = format!("aligned [{tokens}, {out}] x [{tokens}, {inn}]");
+        rows.push(SAMPLED_OP.row(Level::Spare, what, move |t| sampled(t, linear)));
+    }
+}
+
+fn fused(t: &mut Trial<'_>, form: Form, c: Linear) -> Result<()> {
+    let Form { layout, dtype, sparse, low_rank, bias: has_bias, accumulate, aligned } = form;
     let Linear { tokens, out: n, inn: k, rank: r, density } = c;
     let (bytes, w) = stored(dtype, &t.random(n * k))?;
     let weight = Weight::upload(t.device, dtype, n, k, &bytes)?;
@@ -263,11 +356,10 @@ fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: boo
     let at = |l: usize, j: usize| if forward { j * k + l } else { l * k + j };
     let factor_at = |l: usize, j: usize| if forward { j * r + l } else { l * k + j };
     // U is some columns of a wider tensor, which can be read four elements at a time, or not
-    let (column, wide) = if sparse && r.is_multiple_of(4) { (4, r + 8) } else { (2, r + 3) };
+    let (column, wide) = if aligned { (4, r + 8) } else { (2, r + 3) };
     let (x, u) = (t.random(tokens * cols_in), t.random(tokens * wide));
     let (factor, mut start) = (t.random(r * cols_out), t.random(if forward { n } else { tokens * k }));
-    let has_bias = forward && tokens % 2 == 1; // without one a long sum can be made in parts
-    if forward && !has_bias {
+    if !has_bias && !accumulate {
         start.fill(0.0);
     }
     let want = (0..tokens * cols_out).map(|i| {
@@ -285,7 +377,7 @@ fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: boo
         }
         e
     });
-    let want: Vec<Exact> = want.collect();
+    let want: Vec<Exact> = t.want(|| want.collect());
     let (tx, tu) = (t.up(&[tokens, cols_in], &x)?, t.up(&[tokens, wide], &u)?);
     let factor = t.up(&if forward { [n, r] } else { [r, k] }, &factor)?;
     let bias = if has_bias { Some(t.up(&[n], &start)?) } else { None };
@@ -298,10 +390,11 @@ fn fused(t: &mut Trial<'_>, layout: Layout, dtype: DType, c: Linear, sparse: boo
     let halves = operands(t.device, tokens, n, k) == Element::F16;
     let halves = if halves { Some(t.operand(Element::F16, &[tokens, cols_in], &x)?.0) } else { None };
     for x in [Some(tx), halves].into_iter().flatten() {
-        let y = if forward { t.out(&[tokens, n])? } else { t.holding(&[tokens, k], &start)? };
-        let to = if forward { Out::into(&y.tensor) } else { Out::add_to(&y.tensor) };
+        let shape = [tokens, cols_out];
+        let y = if accumulate { t.holding(&shape, &start)? } else { t.out(&shape)? };
+        let to = if accumulate { Out::add_to(&y.tensor) } else { Out::into(&y.tensor) };
         rosa_linear(layout, &x, &weight, fused, to)?;
-        t.compare(if forward { "Y" } else { "dX" }, &y, bounds(t, &want))?;
+        t.compare(if forward { "Y" } else { "dX" }, &y, bounds(t, want.iter().copied()))?;
     }
     Ok(())
 }
@@ -320,7 +413,7 @@ fn sampled(t: &mut Trial<'_>, c: Linear) -> Result<()> {
     let (t_dy, t_x) = (t.up(&[tokens, n], &dy)?, t.up(&[tokens, k], &x)?);
     let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
     sddmm(&t_dy, &t_x, &index, &ds.tensor)?;
-    let want = bounds(t, &masked_reference(&index, &start, (&dy, n), (&x, k)));
+    let want = bounds(t, t.want(|| masked_reference(&index, &start, (&dy, n), (&x, k))));
     compare_entries(t, &ds, &index, &want)?;
     if t.device.precision() == Precision::F16 {
         // on matrix units too where it would not pay
@@ -375,7 +468,8 @@ fn explicitly_sampled(
     let (t_x, _) = t.operand(element(k), &[tokens, k], &x)?;
     let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
     sddmm_sampled(sampling, &t_dy, &t_x, &index, &ds.tensor)?;
-    let want: Vec<Near> = masked_reference(&index, &start, (&dy, n), (&x, k)).into_iter().map(Near::from).collect();
+    let want = t.want(|| masked_reference(&index, &start, (&dy, n), (&x, k)));
+    let want: Vec<Near> = want.into_iter().map(Near::from).collect();
     compare_entries(t, &ds, &index, &want)
 }
 
@@ -395,7 +489,8 @@ fn masked_reference(index: &SparseIndex, start: &[f32], dy: (&[f32], usize), x: 
 fn compare_entries(t: &mut Trial<'_>, ds: &Guarded, index: &SparseIndex, want: &[Near]) -> Result<()> {
     // the reference in bucket order, through places instead of values
     let places: Vec<f32> = (0..want.len()).map(|i| i as f32).collect();
-    t.compare("dS", ds, index.from_csr_order(&places).into_iter().map(|i| want[i as usize]))
+    let want: Vec<Near> = t.want(|| index.from_csr_order(&places).into_iter().map(|i| want[i as usize]).collect());
+    t.compare("dS", ds, want)
 }
 
 fn long_sum(t: &mut Trial<'_>) -> Result<()> {
@@ -404,7 +499,7 @@ fn long_sum(t: &mut Trial<'_>) -> Result<()> {
     let weight = Weight::from_tensor(&t.up(&[k, n], &b)?)?;
     let c = t.out(&[m, n])?;
     rosa_linear(Layout::Nn, &t.up(&[m, k], &a)?, &weight, Fused::default(), Out::into(&c.tensor))?;
-    t.compare("C", &c, bounds(t, &reference(Layout::Nn, (m, n, k), &a, &b)))
+    t.compare("C", &c, bounds(t, t.want(|| reference(Layout::Nn, (m, n, k), &a, &b))))
 }
 
 #[cfg(test)]

@@ -1,76 +1,120 @@
-//! The handful of rows that a device must pass before a run is entrusted to it.
+//! What a device must prove before a run is entrusted to it: that it computes rightly what the run will launch.
 //!
-//! What has passed is noted in the user's cache folder by device, driver, features and version of this program, so the
-//! rows run once after each of them changes. `RUGOSA_SELFTEST=off` leaves them out.
+//! Of each specialisation that a run, an evaluation or a generation is known to launch, a row of the table is run that launches
+//! it, with the reference and the bound that the row has in the tests. What a device has proved is kept in the user's cache
+//! folder ([`proved`]) by the text of the specialisation as the driver gets it, and by device, driver and features: a second
+//! run proves nothing again, and a shader that has changed is proved anew. `RUGOSA_SELFTEST=off` leaves it out.
 
-use super::{Level, table};
-use crate::device::Device;
+mod proved;
+
+use super::cover::{Cover, cover};
+use crate::device::{Device, KernelSpec, shader};
 use crate::env;
 use crate::error::{Error, Result};
-use crate::io::atomic::write_atomic;
 use crate::io::cache_folder;
-use crate::rng::Rng;
+use crate::io::digest::Digest;
+use rayon::prelude::*;
+use std::collections::HashSet;
 use std::path::Path;
+use std::time::Instant;
 
 /// How a device came to be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// The user said so.
-    SwitchedOff,
-    /// It passed before.
-    Remembered,
-    /// It passed so many rows now.
-    Passed(usize),
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trust {
+    /// The user wants no proof.
+    pub switched_off: bool,
+    /// Specialisations that it had proved before, and that it proved now.
+    pub remembered: usize,
+    pub proved: usize,
+    /// Those that no row of the table launches on this device: they are taken on trust.
+    pub unproved: Vec<KernelSpec>,
+    /// Rows that were run, and seconds of all of it.
+    pub rows: usize,
+    pub seconds: f64,
 }
 
-/// Runs the start-up rows on `device` unless they passed before, or the user switched them off.
+impl Trust {
+    /// A line for people; none where nothing was run.
+    pub fn line(&self) -> Option<String> {
+        let Trust { proved, rows, seconds, unproved, .. } = self;
+        let others = match unproved.len() {
+            0 => String::new(),
+            n => format!("; {n} more have no case and are taken on trust"),
+        };
+        (*rows > 0).then(|| format!("self-test: {proved} kernels right in {rows} cases, {seconds:.1} s{others}"))
+    }
+}
+
+/// Lets `device` prove `kernels`, but for those that it has proved before. The ledger's peaks do not know of it.
 ///
 /// # Errors
-/// [`Error::Kernel`] that names the device, the kernels and the numbers, where it computes wrongly.
-pub fn trust(device: &Device) -> Result<Trust> {
+/// [`Error::Kernel`] that names the device, the kernels, the row and the numbers, where it computes wrongly; those of the
+/// device.
+pub fn prove(device: &Device, kernels: &[KernelSpec]) -> Result<Trust> {
     if env::settings().skip_selftest {
-        return Ok(Trust::SwitchedOff);
+        return Ok(Trust { switched_off: true, ..Trust::default() });
     }
-    trust_in(device, cache_folder().as_deref())
+    prove_in(device, kernels, cache_folder().as_deref())
 }
 
-/// [`trust`] with the folder where notes are kept, if there is one.
+/// [`prove`] with the folder where notes are kept, if there is one.
 ///
 /// # Errors
-/// As [`trust`].
-pub fn trust_in(device: &Device, cache: Option<&Path>) -> Result<Trust> {
-    let key = device.caps().identity();
-    let note = cache.map(|folder| folder.join(note_name(&key)));
-    if note.as_ref().is_some_and(|path| std::fs::read_to_string(path).is_ok_and(|text| text == key)) {
-        return Ok(Trust::Remembered);
+/// As [`prove`].
+pub fn prove_in(device: &Device, kernels: &[KernelSpec], cache: Option<&Path>) -> Result<Trust> {
+    let start = Instant::now();
+    let known = cache.map(|folder| proved::read(folder, device.caps())).unwrap_or_default();
+    let all = kernels.par_iter().map(digest).collect::<Result<Vec<String>>>()?;
+    let fresh = kernels.iter().zip(all).filter(|(_, digest)| !known.contains(digest));
+    let (wanted, digests): (Vec<KernelSpec>, Vec<String>) = fresh.map(|(spec, digest)| (spec.clone(), digest)).unzip();
+    let mut trust = Trust { remembered: kernels.len() - wanted.len(), ..Trust::default() };
+    if wanted.is_empty() {
+        return Ok(trust);
     }
-    let rows: Vec<_> = table().into_iter().filter(|r| r.level == Level::Startup).collect();
-    for row in &rows {
-        let outcome = row.run(device)?;
-        if let Some(fault) = &outcome.fault {
-            let caps = device.caps();
-            return Err(Error::Kernel {
-                name: row.suspects(&outcome),
-                reason: format!(
-                    "{} ({}) computes wrongly: {} {}: {fault}; update its driver, choose another --device, or go on \
-                     at your own risk with {}=off",
-                    caps.name,
-                    caps.driver,
-                    row.op,
-                    row.what,
-                    env::SELFTEST
-                ),
-            });
+    let Cover { checks, missing } = cover(device, &wanted);
+    let launched = device.aside(|| {
+        let mut launched = HashSet::new();
+        for check in &checks {
+            let (outcome, specs) = check.run(device)?;
+            if let Some(fault) = &outcome.fault {
+                return Err(wrong(device, check.row.suspects(&outcome), &format!("{}: {fault}", check.name())));
+            }
+            launched.extend(specs);
         }
+        Ok(launched)
+    })?;
+    let (right, unproved): (Vec<_>, Vec<_>) =
+        wanted.into_iter().zip(digests).partition(|(spec, _)| launched.contains(spec));
+    trust.unproved = unproved.into_iter().map(|(spec, _)| spec).collect();
+    debug_assert!(missing.iter().all(|spec| trust.unproved.contains(spec)));
+    for spec in &trust.unproved {
+        tracing::debug!("no case proves {spec:?} on {}", device.caps().name);
     }
-    if let (Some(folder), Some(path)) = (cache, &note) {
-        // where no note can be left the rows run again, which costs a second
-        let _ = std::fs::create_dir_all(folder);
-        let _ = write_atomic(path, |w| w.write_all(key.as_bytes()));
+    if let Some(folder) = cache {
+        proved::add(folder, device.caps(), right.iter().map(|(_, digest)| digest.clone()));
     }
-    Ok(Trust::Passed(rows.len()))
+    (trust.proved, trust.rows, trust.seconds) = (right.len(), checks.len(), start.elapsed().as_secs_f64());
+    tracing::debug!("proved {} kernels in {} cases, {:.2} s", trust.proved, trust.rows, trust.seconds);
+    Ok(trust)
 }
 
-fn note_name(key: &str) -> String {
-    format!("selftest-{:016x}", Rng::named(0, key).next_u64())
+fn wrong(device: &Device, name: String, what: &str) -> Error {
+    let caps = device.caps();
+    Error::Kernel {
+        name,
+        reason: format!(
+            "{} ({}) computes wrongly: {what}; update its driver, choose another --device, or go on at your own risk \
+             with {}=off",
+            caps.name,
+            caps.driver,
+            env::SELFTEST
+        ),
+    }
+}
+
+/// Of a specialisation's text, as the driver gets it.
+fn digest(spec: &KernelSpec) -> Result<String> {
+    let mut digest = Digest::default();
+    digest.update(shader::render(spec)?.as_bytes());
+    Ok(digest.finish())
 }

@@ -283,6 +283,9 @@ pub struct SelftestArgs {
     /// Leave the larger shapes out
     #[arg(long)]
     pub quick: bool,
+    /// Start no case after so many seconds, and count those that were left [default: no limit]
+    #[arg(long, value_name = "SECONDS")]
+    pub limit: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

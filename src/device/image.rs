@@ -7,7 +7,7 @@
 
 use super::{Access, Device, Feature, Launch, RawBuffer, Slice};
 use crate::error::Result;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// Bytes of a texel: four f32.
@@ -21,13 +21,20 @@ pub const MOST: u64 = 4096 * ROW * TEXEL;
 const WHAT: &str = "images";
 
 /// The images of a device.
-#[derive(Default)]
 pub(super) struct Images {
+    /// Bytes of an operand that becomes one, at most.
+    most: AtomicU64,
     /// Whether there is one: asked at every launch, so without the lock.
     exist: AtomicBool,
     /// One for each binding: steps that launch the same get the same images, and with them the same bind groups. An input
     /// that several launches in a row read in one place is copied once.
     held: Mutex<Vec<Option<Image>>>,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Images { most: AtomicU64::new(MOST), exist: AtomicBool::default(), held: Mutex::default() }
+    }
 }
 
 struct Image {
@@ -54,7 +61,14 @@ impl Slice {
 impl Device {
     /// Whether a kernel that can should read `operand` as an image.
     pub(crate) fn loads_image(&self, operand: &Slice) -> bool {
-        self.caps().has(Feature::Images) && operand.suits_image()
+        let most = self.0.images.most.load(Ordering::Relaxed);
+        self.caps().has(Feature::Images) && operand.suits_image() && operand.len <= most
+    }
+
+    /// Lets operands over so many bytes stay buffers from now on, as those over [`MOST`] do: what large operands launch, small
+    /// ones then launch too. `None` ends that.
+    pub fn try_images(&self, most: Option<u64>) {
+        self.0.images.most.store(most.unwrap_or(MOST).min(MOST), Ordering::Relaxed);
     }
 
     /// Runs `launch`, behind copies of the operands that its variant reads as images.
@@ -239,6 +253,10 @@ mod tests {
         assert!(!device.loads_image(&Slice { half: true, ..buffer.slice() }));
         let large = device.alloc(MOST + 64, "test").unwrap();
         assert!(device.loads_image(&large.range(0, MOST)) && !device.loads_image(&large.range(0, MOST + 16)));
+        device.try_images(Some(100));
+        assert_eq!([suits(0, 100), suits(0, 116)], [true, false]);
+        device.try_images(None);
+        assert!(suits(0, 116));
         let without = Device::new(Box::new(DryBackend::new(DryBackend::caps_for_tests())));
         assert!(!without.loads_image(&buffer.slice()));
     }

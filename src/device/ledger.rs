@@ -55,6 +55,15 @@ impl Ledger {
         self.rows.values_mut().for_each(|row| (row.peak, row.at_peak) = (row.in_use, row.in_use));
     }
 
+    /// Has the peaks of `before` again, as if nothing had happened since.
+    pub(super) fn restore_peaks(&mut self, before: &Ledger) {
+        (self.peak, self.peak_reserved) = (before.peak, before.peak_reserved);
+        for (what, row) in &mut self.rows {
+            let known = before.rows.get(what).copied().unwrap_or_default();
+            (row.peak, row.at_peak) = (known.peak, known.at_peak);
+        }
+    }
+
     /// Bytes held by live buffers.
     pub fn in_use(&self) -> u64 {
         self.in_use

@@ -383,6 +383,18 @@ impl Device {
         self.pool().ledger.restart();
     }
 
+    /// Does `work`, of whose memory the ledger's peaks are not to know; what it leaves for reuse goes back to the device.
+    ///
+    /// # Errors
+    /// Those of `work` and of the device.
+    pub fn aside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.ledger();
+        let done = work();
+        self.trim()?;
+        self.pool().ledger.restore_peaks(&before);
+        done
+    }
+
     /// Gives memory that is kept for reuse back to the device.
     pub fn trim(&self) -> Result<()> {
         self.trim_images();

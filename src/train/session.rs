@@ -123,7 +123,6 @@ impl Session {
             observer.note(&format!("--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"));
         }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
-        startup::trust(&device)?;
         let precision = match config.precision {
             PrecisionOption::F32 => Precision::F32,
             PrecisionOption::F16 => coop::enable(&device)?,
@@ -182,6 +181,8 @@ impl Session {
         let (mut model, compiled) =
             warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
         observer.note(&compiled.line());
+        // these kernels, and no others, are what the run launches
+        startup::prove(&device, &plan.kernels)?.line().iter().for_each(|line| observer.note(line));
         let plan = plan.memory;
         let masks = match &saved {
             Some(saved) => saved.masks(shape_of)?,

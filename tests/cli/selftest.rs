@@ -47,6 +47,17 @@ fn shaders_are_dumped_as_the_driver_gets_them() {
 }
 
 #[test]
+fn cases_for_which_there_was_no_time_are_counted() {
+    let (code, stdout, stderr) = run(&mut rugosa("selftest --quick --limit 0"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let last = stdout.lines().last().unwrap();
+    assert!(last.starts_with("0 passed, 0 failed, ") && last.contains(" not run in time in "), "{last}");
+    let (_, stdout, _) = run(&mut rugosa("selftest --quick --limit 0 --json"));
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(report["not_run"].as_u64() > Some(100) && report["passed"] == 0, "{report}");
+}
+
+#[test]
 fn an_unknown_device_is_refused() {
     let mut command = rugosa("selftest --quick --device nonesuch");
     super::fails(&mut command, 1, &["--device", "nonesuch"]);

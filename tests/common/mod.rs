@@ -3,14 +3,43 @@
 pub mod readers;
 pub mod tiny;
 
-use rugosa::device::{Device, DeviceOptions};
+use rugosa::device::{Device, DeviceOptions, Feature, Precision};
+use rugosa::kernels::coop;
 use rugosa::tensor::Tensor;
+use std::io::Write;
 use std::sync::OnceLock;
 
 /// One device for the tests of a process, chosen by the environment as the program does it.
 pub fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     DEVICE.get_or_init(|| Device::open(&DeviceOptions::from_env(None)).expect("a device"))
+}
+
+/// A device of its own, since precision is a setting of the device; none without matrix units, where a test says with
+/// [`left_out`] what it leaves out.
+pub fn units() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let open = || {
+        let device = Device::open(&DeviceOptions::from_env(None)).expect("a device");
+        (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
+    };
+    DEVICE.get_or_init(open).as_ref()
+}
+
+/// Lists the features (as `RUGOSA_DISABLE` does) that the device is known to have: what would be left out without them fails.
+pub const REQUIRE: &str = "RUGOSA_REQUIRE";
+
+/// Says that a test leaves `what` out, for the device cannot do it without `feature`. Fails where the feature is required.
+#[track_caller]
+pub fn left_out(feature: Feature, what: &str) {
+    let listed = std::env::var(REQUIRE).unwrap_or_default();
+    let names: Vec<&str> = listed.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    for name in &names {
+        assert!(Feature::ALL.iter().any(|f| f.to_string() == *name), "{REQUIRE}: there is no feature \"{name}\"");
+    }
+    assert!(!names.contains(&feature.to_string().as_str()), "{what}: no {feature} here, which {REQUIRE} asks for");
+    // past the capture of what tests that pass print
+    let _ = writeln!(std::io::stderr(), "skipped: {what}: this device has no {feature}");
 }
 
 pub use rugosa::cases::{Exact, random};
@@ -66,7 +95,9 @@ pub fn run_rows(ops: &[&str]) {
 #[track_caller]
 pub fn run_rows_on(device: &Device, which: impl Fn(&rugosa::cases::Row) -> bool) {
     let mut faults = Vec::new();
-    for row in rugosa::cases::table().iter().filter(|r| which(r)) {
+    // spare rows are run where a run wants them, and some of them by a test of its own
+    let is_regular = |r: &&rugosa::cases::Row| r.level <= rugosa::cases::Level::Full;
+    for row in rugosa::cases::table().iter().filter(is_regular).filter(|r| which(r)) {
         let outcome = row.run(device).unwrap_or_else(|e| panic!("{} {}: {e}", row.op, row.what));
         let undeclared: Vec<_> =
             outcome.launched.iter().filter(|k| row.kernels.iter().all(|d| d.name != **k)).collect();

@@ -1,12 +1,11 @@
 //! Central differences, and how close a gradient must come.
 
+use crate::common::units;
 use half::f16;
 use rugosa::autograd::{Param, Tape, Var};
-use rugosa::device::{Device, DeviceOptions, Precision};
-use rugosa::kernels::coop;
+use rugosa::device::Device;
 use rugosa::tensor::{Element, Tensor};
 use std::cell::Cell;
-use std::sync::OnceLock;
 
 thread_local! {
     /// Whether this thread computes on matrix units.
@@ -16,16 +15,6 @@ thread_local! {
 /// What this thread computes on.
 pub fn device() -> &'static Device {
     if ON_UNITS.get() { units().expect("matrix units") } else { crate::common::device() }
-}
-
-/// A device of its own, since precision is a setting of the device; none without matrix units.
-pub fn units() -> Option<&'static Device> {
-    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    let open = || {
-        let device = Device::open(&DeviceOptions::from_env(None)).expect("a device");
-        (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
-    };
-    DEVICE.get_or_init(open).as_ref()
 }
 
 /// Whether this thread computes on matrix units.

@@ -9,6 +9,7 @@ mod pointwise;
 mod stacked;
 mod tape;
 
+use crate::common::{left_out, units};
 use rugosa::cases::gradients::{Gradient, Shape, gradients};
 use rugosa::device::{Feature, Kernel};
 use rugosa::kernels::KERNELS;
@@ -35,8 +36,8 @@ fn rows_of(op: &str) {
     let rows: Vec<Gradient> = gradients().into_iter().filter(|row| row.op == op).collect();
     rows.iter().for_each(|row| drop(check(row)));
     if rows.iter().any(Gradient::on_units) {
-        match difference::units() {
-            None => println!("{op} in f16: skipped, this device has no matrix units"),
+        match units() {
+            None => left_out(Feature::CoopMatrix, &format!("gradients of {op} in f16")),
             Some(_) => difference::on_units(|| {
                 let launched: BTreeSet<_> = rows.iter().filter(|r| r.on_units()).flat_map(check).collect();
                 let units = |k: &&Kernel| k.needs.contains(&Feature::CoopMatrix) && launched.contains(k.name);

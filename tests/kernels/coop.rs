@@ -1,10 +1,10 @@
 //! Products on matrix units against the f64 reference, with the bounds of f16 operands. Where the device has none, the
-//! tests say so and pass: the shaders themselves are checked by `tests/architecture` everywhere.
+//! tests say so and pass, unless RUGOSA_REQUIRE lists `coop`: the shaders themselves are checked by `tests/architecture` everywhere.
 
 use crate::common::*;
 use rugosa::cases::attention_reference::{Case, Data};
 use rugosa::cases::{Level, Row, random_pattern, stored, table};
-use rugosa::device::{Device, DeviceClass, DeviceOptions, Precision};
+use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature, Precision};
 use rugosa::dtype::DType;
 use rugosa::kernels::To;
 use rugosa::kernels::attention::{Saved, attention_backward, attention_forward};
@@ -17,19 +17,13 @@ use rugosa::kernels::parts::Sums;
 use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm_by};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
-use std::sync::OnceLock;
 
-/// A device of its own, since precision is a setting of the device; none without matrix units.
-pub fn units() -> Option<&'static Device> {
-    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    let device = DEVICE.get_or_init(|| {
-        let device = Device::open(&DeviceOptions::from_env(None)).expect("a device");
-        (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
-    });
-    if device.is_none() {
-        println!("skipped: this device has no matrix units");
-    }
-    device.as_ref()
+/// The device with matrix units; a test that needs them says that it is left out without.
+fn or_left_out(test: &str) -> Option<&'static Device> {
+    units().or_else(|| {
+        left_out(Feature::CoopMatrix, test);
+        None
+    })
 }
 
 /// Each operand is rounded to f16 (2⁻¹¹ of it at most), a weight with S twice. Errors of n independent terms grow as √n.
@@ -48,7 +42,7 @@ fn sample(len: usize) -> impl Iterator<Item = usize> {
 
 #[test]
 fn products_of_halves_and_floats_in_every_layout() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("products_of_halves_and_floats_in_every_layout") else { return };
     let mut rng = Rng::named(1, "units");
     for (m, n, k) in [(40, 48, 8), (72, 64, 200), (128, 136, 96), (64, 72, 4096), (1288, 1288, 72)] {
         for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
@@ -92,7 +86,7 @@ fn products_of_halves_and_floats_in_every_layout() {
 
 #[test]
 fn the_fused_linear_in_every_format() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("the_fused_linear_in_every_format") else { return };
     let mut rng = Rng::named(2, "units");
     let all = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
     // (tokens, out, in, rank, density, formats)
@@ -168,7 +162,7 @@ fn the_fused_linear_in_every_format() {
 
 #[test]
 fn a_device_without_matrix_units_says_so() {
-    let options = DeviceOptions { disable: vec![rugosa::device::Feature::CoopMatrix], ..DeviceOptions::from_env(None) };
+    let options = DeviceOptions { disable: vec![Feature::CoopMatrix], ..DeviceOptions::from_env(None) };
     let dev = Device::open(&options).unwrap();
     assert_eq!(coop::enable(&dev).unwrap(), Precision::F32);
     let a = Tensor::zeros(&dev, &[32, 32], "test").unwrap();
@@ -180,7 +174,7 @@ fn a_device_without_matrix_units_says_so() {
 /// compile each head size for half a minute, so there it is a few.
 #[test]
 fn attention_forward_and_backward() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("attention_forward_and_backward") else { return };
     let most = if dev.caps().class == DeviceClass::Software { Level::Quick } else { Level::Full };
     let units = |r: &&Row| ["attention", "attention_backward"].contains(&r.op) && r.level <= most;
     for row in table().iter().filter(units) {
@@ -195,7 +189,7 @@ fn attention_forward_and_backward() {
 /// weights of whole numbers and of blocks, and the sparse gradient in both ways.
 #[test]
 fn operands_of_halves_give_what_floats_give() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("operands_of_halves_give_what_floats_give") else { return };
     let of = |what: &str| table().into_iter().find(|r| r.what == what).unwrap_or_else(|| panic!("no row {what}"));
     let linear =
         |layout: &str, dtype: &str| of(&format!("{layout} {dtype} [65, 64] W [96, 64] rank 8 sparse low-rank"));
@@ -220,7 +214,7 @@ fn operands_of_halves_give_what_floats_give() {
 /// Rows that units can take: 32 tokens and more, features and blocks of multiples of 8; on software renderers a few, in f16.
 #[test]
 fn thin_products_of_low_rank_adapters() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("thin_products_of_low_rank_adapters") else { return };
     let software = dev.caps().class == DeviceClass::Software;
     let (most, least) = if software { (Level::Quick, 2) } else { (Level::Full, 12) };
     for op in ["low_rank_project", "low_rank_gradient", "low_rank_gradients"] {
@@ -237,7 +231,7 @@ fn thin_products_of_low_rank_adapters() {
 
 #[test]
 fn thin_products_repeat_bit_for_bit() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("thin_products_repeat_bit_for_bit") else { return };
     let mut rng = Rng::named(4, "thin units");
     let mut up = |shape: [usize; 2]| {
         let data = random(&mut rng, shape[0] * shape[1]);
@@ -257,7 +251,7 @@ fn thin_products_repeat_bit_for_bit() {
 
 #[test]
 fn attention_repeats_bit_for_bit() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("attention_repeats_bit_for_bit") else { return };
     let case = Case { segments: &[70, 31], heads: 6, kv_heads: 2, head_dim: 24, window: usize::MAX, softcap: None };
     let data = Data::new(case, 93);
     let up = data.upload(dev).unwrap();
@@ -274,7 +268,7 @@ fn attention_repeats_bit_for_bit() {
 
 #[test]
 fn the_masked_product_keeps_its_entries() {
-    let Some(dev) = units() else { return };
+    let Some(dev) = or_left_out("the_masked_product_keeps_its_entries") else { return };
     let mut rng = Rng::named(3, "masked units");
     for (t, n, k) in [(70, 40, 48), (64, 64, 72), (300, 264, 200), (1030, 1288, 136)] {
         let pattern = random_pattern(&mut rng, n, k, 0.02).unwrap();

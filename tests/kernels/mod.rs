@@ -14,6 +14,7 @@ mod norm;
 mod optimizer;
 mod reduce;
 mod rope;
+mod spare;
 mod sparse;
 mod submissions;
 mod topk;

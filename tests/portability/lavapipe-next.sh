@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The kernel suite and the quick self-test on the software renderer of Debian's newest Mesa, which has matrix units of
-# 8 x 8 x 8: its packages and all that they need are unpacked under target/ and started through their own loader, nothing
-# is installed. Left out, and said, where they cannot be had; then RUGOSA_PORTABILITY=strict fails instead.
+# The kernels' tests on the software renderer of Debian's newest Mesa, which has matrix units of 8 x 8 x 8, so that no test of
+# them may skip (RUGOSA_REQUIRE): its packages and all that they need are unpacked under target/ and started through their own
+# loader, nothing is installed. Left out, and said, where they cannot be had; then RUGOSA_PORTABILITY=strict fails instead.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
@@ -37,4 +37,5 @@ loader=$(find_in_root 'ld-linux*.so.*')
 cat >"$folder/icd.json" <<JSON
 {"file_format_version": "1.0.0", "ICD": {"library_path": "$driver", "api_version": "1.4.0"}}
 JSON
+export RUGOSA_REQUIRE=f16,subgroup,coop
 exec "$here/on_driver.sh" lavapipe-next "$folder/icd.json" "$loader" --library-path "$(dirname "$driver")"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every shader variant through compilers that are not ours: naga's SPIR-V through spirv-val (Debian: spirv-tools), and the
 # WGSL of those that need no optional feature through Tint (npm: webgpu, needs node). Then the kernels on two software
-# renderers that are not ours either: SwiftShader, and the newest Mesa's. What cannot be had is left out, and said. Set
-# RUGOSA_PORTABILITY=strict to fail for that instead, and =quick to leave the suites out on those renderers.
+# renderers that are not ours either: SwiftShader, and the newest Mesa's. What cannot be had is left out, and said; what fails,
+# or is not done in time, fails here. Set RUGOSA_PORTABILITY=strict to fail for what cannot be had, too, and =quick for what
+# on_driver.sh leaves on those renderers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=${1:-target/portability}
@@ -13,6 +14,8 @@ left_out() {
     [ "$strict" != strict ]
 }
 
+# the programs are those of `make test`
+export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 rm -rf "$out/shaders"
 cargo run --quiet --example shaders -- "$out/shaders"
 

@@ -1,6 +1,7 @@
 //! The same tests with less of the device: WebGPU's default limits, and none of the optional features. In processes of their
 //! own, for a process has one device.
 
+use crate::common::REQUIRE;
 use std::process::Command;
 
 /// Set in a process that this module started: it is to start no other.
@@ -40,4 +41,29 @@ fn without_images() {
 fn without_optional_features() {
     let filters = ["matmul::products", "matmul::the_fused", "matmul::sums"];
     again(&[("RUGOSA_DISABLE", "f16,subgroup,coop,timestamps,images")], &filters);
+}
+
+/// What a test of matrix units leaves out where there are none fails where they are required; a name that is none, too.
+#[test]
+fn what_is_required_is_not_skipped() {
+    if std::env::var_os(INNER).is_some() {
+        return;
+    }
+    let run = |required: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["kernels::coop::thin_products_repeat_bit_for_bit", "--exact"]);
+        command.env(INNER, "1").env("RUGOSA_DISABLE", "coop").env(REQUIRE, required);
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        (output.status.success(), said)
+    };
+    for (required, passes, says) in [
+        ("", true, "skipped: thin_products_repeat_bit_for_bit: this device has no coop"),
+        ("f16, int64", true, "skipped: thin_products"),
+        ("f16, coop", false, "no coop here, which RUGOSA_REQUIRE asks for"),
+        ("cop", false, "there is no feature \"cop\""),
+    ] {
+        let (passed, said) = run(required);
+        assert!(passed == passes && said.contains(says), "{required:?}: {said}");
+    }
 }

@@ -1,7 +1,7 @@
 //! A device that computes wrongly does not pass: each kernel's launches are left out in turn, and a row must notice.
 
 use crate::common::*;
-use rugosa::cases::startup::{Trust, trust_in};
+use rugosa::cases::startup::prove_in;
 use rugosa::cases::{Level, table};
 use rugosa::device::profile::KernelTime;
 use rugosa::device::wgpu::WgpuBackend;
@@ -10,7 +10,11 @@ use rugosa::device::{
 };
 use rugosa::error::{Error, Result};
 use rugosa::kernels::KERNELS;
+use rugosa::kernels::elementwise::scale;
+use rugosa::kernels::optimizer::{AdamW, Clip, adamw_step};
+use rugosa::tensor::Tensor;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// The backend of the device under test, which leaves the launches of one kernel out, or launches another in its place.
@@ -118,34 +122,58 @@ fn every_kernel_that_does_nothing_is_noticed() {
     assert!(unused.iter().all(|k| either.iter().any(|e| k.starts_with(e))), "no row launches {unused:?}");
 }
 
+/// What a tiny part of a run launches.
+fn of_a_step() -> Vec<KernelSpec> {
+    let (dev, n) = (device(), 100);
+    dev.note_launches(true);
+    let [x, grad, m, v] = [0; 4].map(|_| Tensor::zeros(dev, &[n], "test").unwrap());
+    let norm = Tensor::zeros(dev, &[2], "test").unwrap();
+    let adamw = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 1.0 };
+    adamw_step(&x, &grad, &m, &v, &adamw, Some(Clip { norm: &norm, max_norm: 1.0 })).unwrap();
+    scale(&x, 0.5).unwrap();
+    dev.launched_kernels()
+}
+
 #[test]
-fn a_device_is_trusted_once_and_refused_by_name() {
+fn what_a_run_launches_is_proved_once_and_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("new");
     let (device, skipped) = faulty(&DeviceOptions::from_env(None));
+    let kernels = of_a_step();
+    let prove = |kernels: &[KernelSpec], cache: Option<&Path>| prove_in(&device, kernels, cache);
     *skipped.lock().unwrap() = Some(("adamw", None));
-    let error = trust_in(&device, Some(&cache)).unwrap_err();
+    let error = prove(&kernels, Some(&cache)).unwrap_err();
     let Error::Kernel { name, reason } = &error else { panic!("{error}") };
     assert!(name.contains("adamw"), "{error}");
-    for part in [device.caps().name.as_str(), "computes wrongly", "bound", "RUGOSA_SELFTEST=off"] {
+    for part in [device.caps().name.as_str(), "computes wrongly", "adamw ", "bound", "RUGOSA_SELFTEST=off"] {
         assert!(reason.contains(part), "{part} in {error}");
     }
     assert!(!error.to_string().contains('\n'));
+    // what the run does not launch is not asked for
+    let others: Vec<_> = kernels.iter().filter(|spec| spec.kernel.name != "adamw").cloned().collect();
+    assert_eq!(prove(&others, Some(&cache)).unwrap().proved, others.len());
 
     *skipped.lock().unwrap() = None;
-    let passed = trust_in(&device, Some(&cache)).unwrap();
-    assert!(matches!(passed, Trust::Passed(n) if n >= 6), "{passed:?}");
-    assert_eq!(trust_in(&device, Some(&cache)).unwrap(), Trust::Remembered);
-    // a note about something else is none
-    for note in std::fs::read_dir(&cache).unwrap() {
-        std::fs::write(note.unwrap().path(), "rugosa 0.0.0\n").unwrap();
-    }
-    assert_eq!(trust_in(&device, Some(&cache)).unwrap(), passed);
+    let trust = prove(&kernels, Some(&cache)).unwrap();
+    assert_eq!((trust.remembered, trust.proved, trust.rows), (others.len(), kernels.len() - others.len(), 1));
+    assert_eq!(trust.unproved, []);
+    let trust = prove(&kernels, Some(&cache)).unwrap();
+    assert_eq!((trust.remembered, trust.rows, trust.line()), (kernels.len(), 0, None));
+    // another text of a shader is another specialisation
+    let changed = |spec: &KernelSpec| {
+        let source: &str = Box::leak(format!("{}\n", spec.kernel.source).into_boxed_str());
+        let kernel = Kernel { source, ..Kernel { ..*spec.kernel } };
+        KernelSpec::new(Box::leak(Box::new(kernel)), spec.consts.clone())
+    };
+    let changed: Vec<_> = kernels.iter().map(changed).collect();
+    let trust = prove(&changed, Some(&cache)).unwrap();
+    assert_eq!((trust.remembered, trust.proved), (0, kernels.len()));
     // where no note can be written, nothing is remembered and nothing fails
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert_eq!(trust_in(&device, Some(&file.join("x"))).unwrap(), passed);
-    assert_eq!(trust_in(&device, None).unwrap(), passed);
+    for cache in [Some(file.join("x")), None] {
+        (0..2).for_each(|_| assert_eq!(prove(&kernels, cache.as_deref()).unwrap().proved, kernels.len()));
+    }
 }
 
 /// A word that is wrong by a little more than the bound, a guard that was touched, an element that was left out.

@@ -1,18 +1,17 @@
 //! Runs on matrix units, whose activations are f16 where only products read them. Where the device has no units, the tests
-//! say so and pass; `tests/portability/lavapipe-next.sh` runs them on one that has.
+//! say so and pass, unless RUGOSA_REQUIRE lists `coop`; `tests/portability/lavapipe-next.sh` runs them on one that has.
 
 use super::non_finite::{ends, metrics};
 use super::{Watcher, config, tiny};
-use rugosa::device::{Device, DeviceOptions, Precision};
-use rugosa::kernels::coop;
+use crate::common::{left_out, units};
+use rugosa::device::Feature;
 use rugosa::train::Session;
 use rugosa::train::metrics::StepMetrics;
 
-fn has_units() -> bool {
-    let device = Device::open(&DeviceOptions::from_env(None)).unwrap();
-    let has = coop::enable(&device).unwrap() == Precision::F16;
+fn has_units(test: &str) -> bool {
+    let has = units().is_some();
     if !has {
-        println!("skipped: this device has no matrix units");
+        left_out(Feature::CoopMatrix, test);
     }
     has
 }
@@ -26,7 +25,7 @@ const GRADIENT: f64 = 4.0 * 6.6 / 2048.0;
 
 #[test]
 fn a_run_on_units_is_the_run_in_f32() {
-    if !has_units() {
+    if !has_units("a_run_on_units_is_the_run_in_f32") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -58,7 +57,7 @@ fn a_run_on_units_is_the_run_in_f32() {
 
 #[test]
 fn what_overflows_f16_is_named_where_it_happens() {
-    if !has_units() {
+    if !has_units("what_overflows_f16_is_named_where_it_happens") {
         return;
     }
     // a gain that f32 holds with ease

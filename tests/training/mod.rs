@@ -7,6 +7,7 @@ mod init_adapter;
 mod length;
 mod non_finite;
 mod plan;
+mod proof;
 mod resume;
 mod tune;
 mod warm;

@@ -1,6 +1,6 @@
 //! `rugosa demo`: the built-in model learns a task before the user's eyes.
 
-use super::model::{self, Ready};
+use super::model::{self, REHEARSED, Ready, Source};
 use super::train::Watch;
 use crate::adapters::module_shapes;
 use crate::cli::args::{DemoArgs, ModelArgs};
@@ -8,6 +8,7 @@ use crate::cli::demo::records::{KNOWN, Names, Row, TAUGHT, rows, to_jsonl};
 use crate::cli::demo::unpack;
 use crate::cli::plot::curve;
 use crate::cli::signal;
+use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
 use crate::io::atomic::write_atomic;
@@ -91,7 +92,13 @@ fn run_in(folder: &Path, args: &DemoArgs) -> Result<()> {
 
     let config = config(args, &model, &data, &adapter)?;
     let model_args = ModelArgs { model, adapter: None, precision: PrecisionOption::F32, device: args.device.clone() };
-    let ready = Ready::open(&model_args, SEQ_LEN)?;
+    let source = Source::open(&model_args)?;
+    let prompts = prompts(source.tokenizer()?, &held_out)?;
+    let ready = source.ready(SEQ_LEN, |ready| {
+        let request = Request { max_new_tokens: REHEARSED, stop: &[], sampling: Sampling::GREEDY };
+        let some = prompts.chunks(BATCH).next().unwrap_or_default();
+        generate(&ready.device, &ready.model, some, &request, |_, _| true).map(drop)
+    })?;
     let parameters = parameters(&ready);
     super::tell(&plan(&config, parameters, ready.device.caps().name.as_str()));
     let before = answers(&ready, &model_args, &held_out)?;
@@ -191,9 +198,8 @@ fn answers(ready: &Ready, args: &ModelArgs, rows: &[Row]) -> Result<Vec<String>>
     let stop = ready.stop_tokens()?;
     let request = Request { max_new_tokens: MAX_NEW_TOKENS, stop: &stop, sampling: Sampling::GREEDY };
     let mut answers = Vec::with_capacity(rows.len());
-    for rows in rows.chunks(BATCH) {
-        let prompts: Vec<Vec<u32>> = rows.iter().map(|r| tokenizer.encode(&r.prompt, true)).collect::<Result<_>>()?;
-        let ids = generate(&ready.device, &ready.model, &prompts, &request, |_, _| !signal::interrupted())?;
+    for prompts in prompts(tokenizer, rows)?.chunks(BATCH) {
+        let ids = generate(&ready.device, &ready.model, prompts, &request, |_, _| !signal::interrupted())?;
         if signal::interrupted() {
             return Err(Error::Interrupted);
         }
@@ -202,6 +208,10 @@ fn answers(ready: &Ready, args: &ModelArgs, rows: &[Row]) -> Result<Vec<String>>
         }
     }
     Ok(answers)
+}
+
+fn prompts(tokenizer: &Tokenizer, rows: &[Row]) -> Result<Vec<Vec<u32>>> {
+    rows.iter().map(|r| tokenizer.encode(&r.prompt, true)).collect()
 }
 
 fn matched(answers: &[String], rows: &[Row]) -> usize {

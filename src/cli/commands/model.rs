@@ -1,6 +1,7 @@
 //! What `eval` and `generate` start from: a model on a device, with an adapter on it.
 
 use crate::adapters::{AdapterSet, Training, module_shapes};
+use crate::cases::startup;
 use crate::cli::args::ModelArgs;
 use crate::data::Tokenizer;
 use crate::device::{Device, DeviceOptions, Precision};
@@ -53,7 +54,7 @@ impl<'a> Source<'a> {
     }
 
     /// The model on a device, for sequences of up to `positions` tokens, or as many as it takes. `rehearse` does what is to be
-    /// done, on a device that only counts: the kernels that it launches are compiled while the weights are read.
+    /// done, on a device that only counts: the kernels that it launches are compiled while the weights are read, and then proved.
     pub fn ready(self, positions: usize, rehearse: impl FnOnce(&Ready) -> Result<()>) -> Result<Ready> {
         let Source { args, checkpoint, tokenizer } = self;
         let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
@@ -79,6 +80,7 @@ impl<'a> Source<'a> {
             Ok(model)
         };
         let (model, _) = compile_while(&device, &kernels, loading, &mut |_| {})?;
+        startup::prove(&device, &kernels)?;
         Ok(Ready { device, model, tokenizer })
     }
 }
@@ -101,11 +103,6 @@ pub fn attach(device: &Device, model: &Decoder, adapter: &AdapterFolder) -> Resu
 }
 
 impl Ready {
-    /// Without a rehearsal: kernels are compiled where they are launched first.
-    pub fn open(args: &ModelArgs, positions: usize) -> Result<Ready> {
-        Source::open(args)?.ready(positions, |_| Ok(()))
-    }
-
     /// The tokenizer.
     ///
     /// # Errors
