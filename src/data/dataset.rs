@@ -1,6 +1,6 @@
 //! A data file, tokenised.
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatTemplate, TrainOn};
 use super::jsonl::Lines;
 use super::order::{BatchOptions, Batches, example_order, shuffle_sequences};
 use super::pack::pack;
@@ -40,6 +40,8 @@ pub struct DataOptions {
     /// Several examples in a sequence, as many as fit.
     pub packing: bool,
     pub truncate: Truncate,
+    /// The assistant's turns that are learnt of a conversation.
+    pub train_on: TrainOn,
     /// Another order in each epoch, drawn from `seed`; otherwise the file's.
     pub shuffle: bool,
     pub seed: u64,
@@ -54,6 +56,7 @@ impl Default for DataOptions {
             seq_len: 512,
             packing: true,
             truncate: Truncate::Truncate,
+            train_on: TrainOn::All,
             shuffle: true,
             seed: 0,
         }
@@ -112,6 +115,7 @@ pub struct Dataset {
     shuffle: bool,
     seed: u64,
     report: PrepReport,
+    notes: Vec<String>,
 }
 
 impl Dataset {
@@ -144,6 +148,7 @@ impl Dataset {
             response_field: &options.response_field,
             tokenizer,
             template: template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string())),
+            train_on: options.train_on,
             vocab_size,
         };
         let mut set = Dataset {
@@ -157,6 +162,7 @@ impl Dataset {
             shuffle: options.shuffle,
             seed: options.seed,
             report: PrepReport::default(),
+            notes: Vec::new(),
         };
         let mut lines = Lines::open(path)?;
         loop {
@@ -170,6 +176,7 @@ impl Dataset {
                 set.add(example?, options.truncate);
             }
         }
+        set.notes = reader.template.as_ref().map(ChatTemplate::notes).unwrap_or_default();
         set.finish()
     }
 
@@ -216,6 +223,11 @@ impl Dataset {
     /// What became of the rows.
     pub fn report(&self) -> PrepReport {
         self.report
+    }
+
+    /// How conversations were read and what of them could not be learnt, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// A digest of all tokens and labels in their order: another one means other data, or another tokenizer.

@@ -1,7 +1,6 @@
 //! One row of a data file to the tokens of one example.
 
-use super::chat::ChatTemplate;
-use super::chat::messages::messages;
+use super::chat::{ChatTemplate, Conversation, TrainOn};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -26,7 +25,8 @@ pub enum RowKind {
     /// `input_ids`, and where wanted `labels` (unshifted, -100 not learnt) and `attention_mask` (0 drops the position).
     /// Without labels every token is learnt.
     InputIds,
-    /// `messages`: a list of `role` and `content`; every assistant turn is learnt. `tools` reach the template.
+    /// `messages`: a list of `role` and `content`; the assistant's turns are learnt, but for those with `weight` 0 or `train`
+    /// false. `tools`, `documents` and `chat_template_kwargs` reach the template.
     Messages,
     /// `prompt` and `response`, under names that can be set. They are tokenised apart, as in use, where the prompt comes
     /// alone. One BOS at the start where the tokenizer adds one (the original adds another one before the response, and so
@@ -64,6 +64,7 @@ pub(super) struct Reader<'a> {
     pub tokenizer: Option<&'a Tokenizer>,
     /// Only needed for messages; why there is none otherwise.
     pub template: Result<ChatTemplate, String>,
+    pub train_on: TrainOn,
     /// The model's; ids must be below it.
     pub vocab_size: usize,
 }
@@ -104,11 +105,8 @@ impl Reader<'_> {
             RowKind::InputIds => self.input_ids(&row),
             RowKind::Messages => {
                 let tokenizer = self.tokenizer()?;
-                let messages = messages(&row)?;
-                if !messages.iter().any(|m| m.get("role").and_then(Json::as_str) == Some("assistant")) {
-                    return Err("no token to learn: no message has the role \"assistant\"".into());
-                }
-                self.template.as_ref().map_err(Clone::clone)?.tokens(tokenizer, &messages, row.get("tools"))
+                let template = self.template.as_ref().map_err(Clone::clone)?;
+                template.tokens(tokenizer, &Conversation::of_row(&row)?, self.train_on)
             }
             RowKind::PromptResponse => self.pair(string(&row, self.prompt_field)?, string(&row, self.response_field)?),
             RowKind::Alpaca => {

@@ -108,6 +108,7 @@ impl Session {
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
+        dataset.notes().iter().for_each(|note| observer.note(note));
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         startup::trust(&device)?;
         let precision = match config.precision {

@@ -1,61 +1,77 @@
 //! Conversations: rendering a model's chat template, and finding what of it a model should learn to say.
 
+pub(super) mod files;
 pub(super) mod messages;
+mod notes;
+mod opening;
+mod spans;
 
+pub use messages::{Conversation, Message, TrainOn};
+pub use notes::Notes;
+
+use super::jinja::text::Part;
+use super::jinja::{Rendered, Template, Value, clock};
 use super::rows::{IGNORED, Tokens};
-use super::tokenizer::{Tokenizer, one_line};
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Value, context};
-use serde::{Deserialize, Serialize};
+use opening::Opening;
 use serde_json::Value as Json;
-use std::ops::Range;
+use spans::Spans;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
-/// Instructions that one rendering may take; hostile templates end here.
-const FUEL: u64 = 20_000_000;
 const NAME: &str = "chat_template";
+/// The template for rows with tools, where a model has several.
+const WITH_TOOLS: &str = "tool_use";
+const DEFAULT: &str = "default";
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    pub role: String,
-    pub content: String,
-}
-
-/// A model's chat template, compiled.
+/// A model's chat templates, parsed.
 ///
-/// It is rendered as `transformers` does: `trim_blocks` and `lstrip_blocks`; `messages`, `tools`, `bos_token`, `eos_token`
-/// and `add_generation_prompt` as variables; `raise_exception`, `strftime_now`, a `tojson` that leaves HTML alone, and
-/// Python's methods on strings and mappings.
+/// They are rendered as `transformers` does: Jinja as Python has it, in its sandbox, with `messages`, `tools`, `documents`,
+/// the special tokens by their names (`bos_token`, ...), `add_generation_prompt` and what a row adds as variables. Of
+/// several, `tool_use` renders rows with tools and `default` the others.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    source: std::path::PathBuf,
-    bos: String,
-    eos: String,
+    named: Vec<Named>,
+    source: PathBuf,
+    /// `bos_token` and its like, with their spellings.
+    specials: Vec<(String, String)>,
     /// Spellings of the tokens that end a turn.
     ends: Vec<String>,
+    /// Seconds since 1970, for templates that write today's date.
+    now: i64,
+    notes: Notes,
+}
+
+struct Named {
+    name: String,
+    template: Template,
+    /// How it opens a turn when a row adds nothing.
+    opening: OnceLock<Option<Opening>>,
 }
 
 impl ChatTemplate {
-    /// The template that comes with `tokenizer`.
+    /// The templates that come with `tokenizer`.
     ///
     /// # Errors
-    /// [`Error::File`] where there is none, or it does not compile (with its line).
+    /// [`Error::File`] where there is none, or one is no Jinja (with its line).
     pub fn new(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
         let source = tokenizer.source();
-        let Some(text) = tokenizer.chat_template() else {
+        if tokenizer.chat_templates().is_empty() {
             let reason = "there is none; use rows with prompt and response, or add a chat_template.jinja to the model";
             return Err(Error::file(source, NAME, reason));
+        }
+        let parse = |(name, text): &(String, String)| -> Result<Named> {
+            let field = if name == DEFAULT { NAME.to_owned() } else { format!("{NAME} {name}") };
+            let template = Template::parse(text).map_err(|reason| Error::file(source, field, reason))?;
+            Ok(Named { name: name.clone(), template, opening: OnceLock::new() })
         };
-        let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-        let environment = environment(text).map_err(|reason| Error::file(source, NAME, reason))?;
         Ok(ChatTemplate {
-            environment,
+            named: tokenizer.chat_templates().iter().map(parse).collect::<Result<_>>()?,
             source: source.to_path_buf(),
-            bos: spelling(tokenizer.bos()),
-            eos: spelling(tokenizer.eos()),
+            specials: tokenizer.named_specials(),
             ends: tokenizer.end_of_turn().iter().filter_map(|&id| tokenizer.token(id)).collect(),
+            now: clock::now(),
+            notes: Notes::default(),
         })
     }
 
@@ -64,114 +80,144 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::File`] with the template's line and reason.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let messages: Vec<Value> = messages.iter().map(|m| Value::from(Serde(m))).collect();
-        self.render_values(&messages, &Value::from(()), add_generation_prompt)
-            .map_err(|reason| Error::file(&self.source, NAME, reason))
+        let bad = |reason: String| Error::file(&self.source, NAME, reason);
+        let messages: Vec<Json> = messages.iter().map(Message::to_json).collect();
+        let named = self.choose(false).map_err(bad)?;
+        let plain = Conversation::default();
+        let variables = self.variables(&plain, &messages, add_generation_prompt);
+        Ok(named.template.render(&variables, self.now).map_err(bad)?.text)
     }
 
-    fn render_values(&self, messages: &[Value], tools: &Value, add_generation_prompt: bool) -> Result<String, String> {
-        let template = self.environment.get_template(NAME).map_err(|e| explain(&e))?;
-        let text = template.render(context! {
-            messages => messages,
-            tools => tools,
-            documents => (),
-            bos_token => &self.bos,
-            eos_token => &self.eos,
-            add_generation_prompt => add_generation_prompt,
-        });
-        text.map_err(|e| explain(&e))
+    /// What was met in the conversations so far that a user should know, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lines()
     }
 
-    /// The conversation as tokens, every assistant turn supervised: its content and its end-of-turn token.
-    ///
-    /// The ids are those of the whole rendered text. A token that straddles a border is supervised if and only if it starts
-    /// inside the turn. On failure a reason that names the turn, counted from 1 over all messages.
-    pub(super) fn tokens(
-        &self,
-        tokenizer: &Tokenizer,
-        messages: &[Json],
-        tools: Option<&Json>,
-    ) -> Result<Tokens, String> {
-        let values: Vec<Value> = messages.iter().map(|m| Value::from(Serde(m))).collect();
-        let tools = tools.map_or_else(|| Value::from(()), |t| Value::from(Serde(t)));
-        let text = self.render_values(&values, &tools, false).map_err(|e| format!("chat template: {e}"))?;
-        let mut spans = Vec::new();
-        for (i, message) in messages.iter().enumerate() {
-            if message.get("role").and_then(Json::as_str) == Some("assistant") {
-                let content = message.get("content").and_then(Json::as_str).unwrap_or_default();
-                let span = self.turn(&text, &values, &tools, i, content);
-                spans.push(span.map_err(|reason| format!("turn {} (assistant): {reason}", i + 1))?);
-            }
+    fn choose(&self, tools: bool) -> Result<&Named, String> {
+        let by_name = |name: &str| self.named.iter().find(|n| n.name == name);
+        let chosen = by_name(WITH_TOOLS).filter(|_| tools).or_else(|| by_name(DEFAULT));
+        chosen.or(self.named.first().filter(|_| self.named.len() == 1)).ok_or_else(|| {
+            let names: Vec<&str> = self.named.iter().map(|n| n.name.as_str()).collect();
+            format!("there are several, [{}], and none is named {DEFAULT}; name one so", names.join(", "))
+        })
+    }
+
+    fn variables<'a>(&'a self, row: &'a Conversation, messages: &[Json], invite: bool) -> Vec<(&'a str, Value)> {
+        let mut all: Vec<(&str, Value)> = self.specials.iter().map(|(n, t)| (n.as_str(), Value::str(t))).collect();
+        all.push(("tools", row.tools.as_ref().map_or(Value::None, Value::from_json)));
+        all.push(("documents", row.documents.as_ref().map_or(Value::None, Value::from_json)));
+        all.extend(row.arguments.iter().map(|(name, value)| (name.as_str(), Value::from_json(value))));
+        all.push(("messages", Value::messages(messages)));
+        all.push(("add_generation_prompt", Value::Bool(invite)));
+        all
+    }
+
+    /// The row as text. Contents that are lists of parts reach the template as they are; one that knows texts only gets
+    /// them joined, and one that knows lists only gets lists.
+    fn text(&self, named: &Named, row: &Conversation, messages: &[Json], invite: bool) -> Result<Rendered, String> {
+        let render = |messages: &[Json]| named.template.render(&self.variables(row, messages, invite), self.now);
+        let rendered = render(messages);
+        let as_list = |r: &Rendered| r.text.contains("[{'type': 'text'") || r.text.contains("[{'text': ");
+        // templates of models that see pictures may know lists only, and render nothing of a text
+        let says_nothing = |r: &Rendered| !r.marks.iter().any(|m| m.origin.part == Part::Content);
+        match (&rendered, messages::joined(messages)) {
+            (Ok(r), None) if says_nothing(r) => match render(&messages::in_parts(messages)) {
+                Ok(in_parts) if !says_nothing(&in_parts) => Ok(in_parts),
+                _ => rendered,
+            },
+            (Ok(r), Some(joined)) if as_list(r) => render(&joined),
+            (Err(_), Some(joined)) => render(&joined).or(rendered),
+            _ => rendered,
         }
-        let tokens = tokenizer.encode_with_starts(&text).map_err(|e| e.to_string())?;
-        let inside = |start: usize| spans.iter().any(|span| span.contains(&start));
-        let labels = tokens.iter().map(|&(id, start)| if inside(start) { id as i32 } else { IGNORED }).collect();
-        Ok(Tokens { ids: tokens.into_iter().map(|(id, _)| id).collect(), labels })
     }
 
-    /// Where in `text`, the whole conversation, message `i` stands without its opening: from the end of what the model
-    /// would be given to answer, to the end of its end-of-turn token, or to the end of the message if it has none.
-    fn turn(
-        &self,
-        text: &str,
-        messages: &[Value],
-        tools: &Value,
-        i: usize,
-        content: &str,
-    ) -> Result<Range<usize>, String> {
-        let unstable = || {
-            "the chat template renders this turn differently when other turns follow or precede it, so what to \
-             supervise is unclear; split the conversation so that this turn is the last one"
-                .to_owned()
+    /// The conversation as tokens, the assistant's turns learnt: from behind what inference supplies to the end-of-turn token.
+    ///
+    /// The ids are those of the whole rendered text. A token that straddles a border is learnt if and only if it starts
+    /// inside the turn. On failure the reason.
+    pub(super) fn tokens(&self, tokenizer: &Tokenizer, row: &Conversation, on: TrainOn) -> Result<Tokens, String> {
+        let learnt = row.learnt(on)?;
+        let named = self.choose(row.tools.is_some())?;
+        let (text, spans) = self.spans(named, row, &learnt)?;
+        labelled(tokenizer, &text, &spans)
+    }
+
+    /// A question and its answer as a conversation of two turns.
+    #[allow(dead_code)]
+    pub(super) fn pair(&self, tokenizer: &Tokenizer, prompt: &str, response: &str) -> Result<Tokens, String> {
+        let turns = [("user", prompt), ("assistant", response)];
+        self.tokens(tokenizer, &Conversation::of_turns(&turns), TrainOn::All)
+    }
+
+    fn spans(&self, named: &Named, row: &Conversation, learnt: &[usize]) -> Result<(String, Spans), String> {
+        let rendered = self.text(named, row, &row.messages, false);
+        let rendered = match rendered {
+            Ok(rendered) => rendered,
+            Err(e) => {
+                let last = self.last_turn(named, row, learnt).ok_or_else(|| format!("chat template: {e}"))?;
+                return Ok(last);
+            }
         };
-        let render = |messages, open| {
-            self.render_values(messages, tools, open)
-                .map_err(|e| format!("chat template, of the turns up to here: {e}"))
-        };
-        let given = render(&messages[..i], true)?;
-        let Some(rest) = text.strip_prefix(given.as_str()) else { return Err(unstable()) };
-        let through = render(&messages[..=i], false)?;
-        let length = if text.starts_with(&through) && through.starts_with(&given) {
-            let turn = &through[given.len()..];
-            // what follows the end-of-turn token, mostly a line break, is the template's and not the model's
-            let said = turn.trim_end();
-            if self.ends.iter().any(|end| said.ends_with(end.as_str())) { said.len() } else { turn.len() }
-        } else {
-            // Templates that say more in the last turn (an empty thought, say) than in earlier ones: there the content must
-            // stand right behind the opening and be closed by an end-of-turn token.
-            let content = content.trim();
-            let lead = rest.len() - rest.trim_start().len();
-            let after = rest.trim_start().strip_prefix(content).ok_or_else(unstable)?;
-            let gap = after.len() - after.trim_start().len();
-            let end = self.ends.iter().find(|end| after.trim_start().starts_with(end.as_str())).ok_or_else(unstable)?;
-            lead + content.len() + gap + end.len()
-        };
-        Ok(given.len()..given.len() + length)
+        self.notes.rendered(row, &rendered, learnt);
+        if named.template.marks_generation() {
+            let all = learnt.len() == row.assistants().count();
+            let spans = spans::by_generation(&rendered.marks, learnt, all);
+            self.notes.by_generation(&spans);
+            return Ok((rendered.text, spans));
+        }
+        let opening = self.opening(named, row);
+        let spans = spans::by_content(&rendered.text, &rendered.marks, learnt, &opening, &self.ends);
+        if let Some(last) = learnt.last().filter(|last| spans.missing.contains(last))
+            && let Some(found) = self.last_turn(named, row, std::slice::from_ref(last))
+        {
+            return Ok(found);
+        }
+        self.notes.by_content(&spans);
+        Ok((rendered.text, spans))
+    }
+
+    /// The last turn as the prompt of inference, its answer and an end-of-turn token: where the whole conversation can't be
+    /// rendered, or has not got it.
+    fn last_turn(&self, named: &Named, row: &Conversation, learnt: &[usize]) -> Option<(String, Spans)> {
+        let last = *learnt.last()?;
+        let message = &row.messages[last];
+        let answer = message.get("content")?.as_str()?;
+        if answer.is_empty() || message.get("tool_calls").is_some() || last + 1 != row.messages.len() {
+            return None;
+        }
+        let mut text = self.text(named, row, &row.messages[..last], true).ok()?.text;
+        let start = text.len();
+        text.push_str(answer);
+        let closing = self.opening(named, row).closing.unwrap_or_default();
+        let end = self.ends.iter().filter_map(|end| closing.find(end.as_str()).map(|at| (at, end))).min();
+        text.push_str(end.map(|(_, end)| end).or(self.ends.first()).map_or("", String::as_str));
+        let ranges = std::iter::once(start..text.len()).collect();
+        self.notes.last_turn();
+        Some((text, Spans { ranges, ..Spans::default() }))
+    }
+
+    fn opening(&self, named: &Named, row: &Conversation) -> Opening {
+        let plain = Conversation { arguments: row.arguments.clone(), ..Conversation::default() };
+        let ask =
+            |row: &Conversation| opening::of_template(&named.template, &self.variables(row, &[], false), self.now);
+        let known =
+            if row.arguments.is_empty() { named.opening.get_or_init(|| ask(&plain)).clone() } else { ask(&plain) };
+        // templates for tools may refuse a row without them
+        known.or_else(|| ask(row)).unwrap_or_default()
     }
 }
 
-fn environment(template: &str) -> Result<Environment<'static>, String> {
-    let mut env = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    env.set_syntax(syntax.map_err(|e| explain(&e))?);
-    env.set_fuel(Some(FUEL));
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    env.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    let now = super::chat_text::now();
-    env.add_function("strftime_now", move |format: &str| super::chat_text::strftime(now, format));
-    env.add_filter("tojson", super::chat_text::tojson);
-    env.add_template_owned(NAME, super::chat_text::without_generation_marks(template)).map_err(|e| explain(&e))?;
-    Ok(env)
-}
-
-/// The template's line and what it complains about.
-fn explain(e: &minijinja::Error) -> String {
-    let line = e.line().map_or_else(String::new, |l| format!("line {l}: "));
-    let what = match e.kind() {
-        ErrorKind::OutOfFuel => "takes too many steps; it seems to loop without end".to_owned(),
-        kind => e.detail().map_or_else(|| kind.to_string(), str::to_owned),
-    };
-    format!("{line}{}", one_line(&what))
+/// The ids of a text, and the labels of those in `spans`.
+fn labelled(tokenizer: &Tokenizer, text: &str, spans: &Spans) -> Result<Tokens, String> {
+    let tokens = tokenizer.encode_with_starts(text).map_err(|e| e.to_string())?;
+    let mut ranges = spans.ranges.iter().peekable();
+    let mut labels = Vec::with_capacity(tokens.len());
+    for (i, &(id, start)) in tokens.iter().enumerate() {
+        // tokens of parts of a character start at one place
+        let end = tokens[i + 1..].iter().map(|t| t.1).find(|next| *next > start).unwrap_or(text.len());
+        while ranges.next_if(|r| r.end <= start).is_some() {}
+        let inside = |r: &&std::ops::Range<usize>| if spans.overlapping { r.start < end } else { r.start <= start };
+        labels.push(if ranges.peek().is_some_and(inside) { id as i32 } else { IGNORED });
+    }
+    Ok(Tokens { ids: tokens.into_iter().map(|(id, _)| id).collect(), labels })
 }

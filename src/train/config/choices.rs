@@ -1,6 +1,6 @@
 //! Options that are one of a few words.
 
-use crate::data::{RowKind, Truncate};
+use crate::data::{RowKind, TrainOn, Truncate};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -75,6 +75,16 @@ choice! {
         Truncate,
         /// It is left out
         Drop,
+    }
+}
+
+choice! {
+    /// Which of the assistant's turns in a conversation are learnt.
+    TrainTurns {
+        /// All of them
+        All,
+        /// The last one
+        Last,
     }
 }
 
@@ -154,6 +164,15 @@ impl DataFormat {
             DataFormat::Alpaca => Some(RowKind::Alpaca),
             DataFormat::Text => Some(RowKind::Text),
             DataFormat::Tokens => Some(RowKind::InputIds),
+        }
+    }
+}
+
+impl From<TrainTurns> for TrainOn {
+    fn from(turns: TrainTurns) -> TrainOn {
+        match turns {
+            TrainTurns::All => TrainOn::All,
+            TrainTurns::Last => TrainOn::Last,
         }
     }
 }
