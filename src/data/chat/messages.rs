@@ -307,3 +307,17 @@ pub(super) fn in_parts(messages: &[Json]) -> Vec<Json> {
     };
     messages.iter().map(part).collect()
 }
+
+/// The messages, those without a content with an empty one; none where there is no such message.
+pub(super) fn filled(messages: &[Json]) -> Option<Vec<Json>> {
+    messages.iter().any(|m| m["content"].is_null()).then(|| {
+        let fill = |message: &Json| {
+            let mut message = message.clone();
+            if message["content"].is_null() {
+                message["content"] = Json::String(String::new());
+            }
+            message
+        };
+        messages.iter().map(fill).collect()
+    })
+}

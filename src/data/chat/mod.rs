@@ -127,6 +127,8 @@ impl ChatTemplate {
             },
             (Ok(r), Some(joined)) if as_list(r) => render(&joined),
             (Err(_), Some(joined)) => render(&joined).or(rendered),
+            // a template that needs a content gets the empty one of a message without
+            (Err(_), None) => messages::filled(messages).map_or(Err(()), |m| render(&m).map_err(drop)).or(rendered),
             _ => rendered,
         }
     }

@@ -242,6 +242,8 @@ fn nulls_are_absent_keys() {
     )
     .unwrap();
     assert_eq!((&*text, &*said), ("user|Hi|False</s>assistant||False</s>", "|False</s>"));
+    let empty = [json!({"role": "user", "content": "a"}), json!({"role": "assistant", "content": null})];
+    assert_eq!(run(CHATML, &empty).unwrap().1, "<|im_end|>", "a template that adds to the content gets an empty one");
     let nested = json!({"messages": [{"role": "user", "content": "a", "x": [{"p": null, "q": 1}]}, {"role": "assistant", "content": "b"}],
         "tools": [{"name": "t", "description": null}], "documents": null, "chat_template_kwargs": null});
     let shown = "{{ messages[0].x | tojson ~ tools | tojson }}{{ messages[1].content }}";
