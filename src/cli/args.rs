@@ -8,7 +8,9 @@ pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, Wei
 use crate::data::DataOptions;
 use crate::env;
 use crate::error::{Error, Result};
-use crate::train::config::{DataFormat, PartialConfig, PrecisionOption, TooLong, TrainConfig, default, defaults};
+use crate::train::config::{
+    DataFormat, PartialConfig, PrecisionOption, TooLong, TrainConfig, TrainTurns, default, defaults,
+};
 use crate::train::output::CONFIG_FILE;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -160,6 +162,9 @@ pub struct RowArgs {
     /// What to do with a row of more tokens
     #[arg(long, value_enum, default_value_t = default::too_long())]
     pub too_long: TooLong,
+    /// The assistant's turns of a conversation that are learnt
+    #[arg(long, value_enum, default_value_t = default::train_on())]
+    pub train_on: TrainTurns,
 }
 
 impl RowArgs {
@@ -173,6 +178,7 @@ impl RowArgs {
             bos_before_response: self.bos_before_response,
             packing: false,
             truncate: self.too_long.into(),
+            train_on: self.train_on.into(),
             shuffle: false,
             seed: 0,
         }

@@ -1,6 +1,6 @@
 //! A data file, tokenised.
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatTemplate, TrainOn};
 use super::jsonl::Lines;
 use super::order::{BatchOptions, Batches, example_order, shuffle_sequences};
 use super::pack::pack;
@@ -46,6 +46,8 @@ pub struct DataOptions {
     /// Several examples in a sequence, as many as fit.
     pub packing: bool,
     pub truncate: Truncate,
+    /// The assistant's turns that are learnt of a conversation.
+    pub train_on: TrainOn,
     /// Another order in each epoch, drawn from `seed`; otherwise the file's.
     pub shuffle: bool,
     pub seed: u64,
@@ -61,6 +63,7 @@ impl Default for DataOptions {
             bos_before_response: false,
             packing: true,
             truncate: Truncate::Truncate,
+            train_on: TrainOn::All,
             shuffle: true,
             seed: 0,
         }
@@ -119,6 +122,7 @@ pub struct Dataset {
     shuffle: bool,
     seed: u64,
     report: PrepReport,
+    notes: Vec<String>,
 }
 
 impl Dataset {
@@ -152,6 +156,7 @@ impl Dataset {
             bos_before_response: options.bos_before_response,
             tokenizer,
             template: template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string())),
+            train_on: options.train_on,
             vocab_size,
         };
         let mut set = Dataset {
@@ -165,6 +170,7 @@ impl Dataset {
             shuffle: options.shuffle,
             seed: options.seed,
             report: PrepReport::default(),
+            notes: Vec::new(),
         };
         refuse_stand_in_at(path)?;
         let mut lines = Lines::open(path)?;
@@ -179,6 +185,7 @@ impl Dataset {
                 set.add(example?, options.truncate);
             }
         }
+        set.notes = reader.template.as_ref().map(ChatTemplate::notes).unwrap_or_default();
         set.finish()
     }
 
@@ -224,6 +231,11 @@ impl Dataset {
     /// What became of the rows.
     pub fn report(&self) -> PrepReport {
         self.report
+    }
+
+    /// How conversations were read and what of them could not be learnt, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// A digest of all tokens and labels in their order: another one means other data, or another tokenizer.

@@ -6,8 +6,8 @@
 
 pub mod ahead;
 pub mod chat;
-mod chat_text;
 pub mod dataset;
+mod jinja;
 mod jsonl;
 pub mod order;
 pub mod pack;
@@ -19,7 +19,7 @@ pub mod tokenizer;
 mod tokenizer_gguf;
 
 pub use ahead::Ahead;
-pub use chat::{ChatTemplate, Message};
+pub use chat::{ChatTemplate, Message, TrainOn};
 pub use dataset::{DataOptions, Dataset, ExampleRef, PrepReport, Truncate};
 pub use order::{BatchOptions, BatchSize, Batches, Position};
 pub use pack::Batch;

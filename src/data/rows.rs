@@ -1,6 +1,6 @@
 //! One row of a data file to the tokens of one example.
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatTemplate, Conversation, TrainOn};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,8 @@ pub enum RowKind {
     /// `input_ids`, and where wanted `labels` (unshifted, -100 not learnt) and `attention_mask` (0 drops the position).
     /// Without labels every token is learnt.
     InputIds,
-    /// `messages`: a list of `role` and `content`; every assistant turn is learnt. `tools` reach the template.
+    /// `messages`: a list of `role` and `content`; the assistant's turns are learnt, but for those with `weight` 0 or `train`
+    /// false. `tools`, `documents` and `chat_template_kwargs` reach the template.
     Messages,
     /// `prompt` and `response`, under names that can be set. They are tokenised apart, as in use, where the prompt comes
     /// alone. One BOS at the start where the tokenizer adds one (the original adds another one before the response, and so
@@ -64,6 +65,7 @@ pub(super) struct Reader<'a> {
     pub tokenizer: Option<&'a Tokenizer>,
     /// Only needed for messages; why there is none otherwise.
     pub template: Result<ChatTemplate, String>,
+    pub train_on: TrainOn,
     /// The model's; ids must be below it.
     pub vocab_size: usize,
 }
@@ -103,11 +105,8 @@ impl Reader<'_> {
             RowKind::InputIds => self.input_ids(&row),
             RowKind::Messages => {
                 let tokenizer = self.tokenizer()?;
-                let messages = messages(&row)?;
-                if !messages.iter().any(|m| m.get("role").and_then(Json::as_str) == Some("assistant")) {
-                    return Err("no token to learn: no message has the role \"assistant\"".into());
-                }
-                self.template.as_ref().map_err(Clone::clone)?.tokens(tokenizer, &messages, row.get("tools"))
+                let template = self.template.as_ref().map_err(Clone::clone)?;
+                template.tokens(tokenizer, &Conversation::of_row(&row)?, self.train_on)
             }
             RowKind::PromptResponse => self.pair(string(&row, self.prompt_field)?, string(&row, self.response_field)?),
             RowKind::Alpaca => {
@@ -214,36 +213,7 @@ impl Reader<'_> {
     }
 }
 
-/// The messages of a row, checked; contents that are lists of text parts are joined.
-fn messages(row: &Map<String, Json>) -> Result<Vec<Json>, String> {
-    let list = match row.get("messages") {
-        Some(Json::Array(list)) if !list.is_empty() => list,
-        Some(Json::Array(_)) => return Err("messages is empty".into()),
-        Some(other) => return Err(format!("messages must be a list, this is {}", type_name(other))),
-        None => return Err("field messages is missing".into()),
-    };
-    let check = |(i, message): (usize, &Json)| -> Result<Json, String> {
-        let at = |reason: String| format!("messages[{i}]: {reason}");
-        let Json::Object(message) = message else {
-            return Err(at(format!("must be an object with role and content, this is {}", type_name(message))));
-        };
-        string(message, "role").map_err(at)?;
-        let mut message = message.clone();
-        match message.get("content") {
-            Some(Json::Array(parts)) => {
-                let texts: Option<Vec<&str>> = parts.iter().map(|p| p.get("text")?.as_str()).collect();
-                let text = texts.ok_or_else(|| at("content holds a part that is no text".into()))?.concat();
-                message.insert("content".into(), Json::String(text));
-            }
-            None | Some(Json::Null) if message.contains_key("tool_calls") => {}
-            _ => drop(string(&message, "content").map_err(at)?),
-        }
-        Ok(Json::Object(message))
-    };
-    list.iter().enumerate().map(check).collect()
-}
-
-fn string<'a>(row: &'a Map<String, Json>, key: &str) -> Result<&'a str, String> {
+pub(super) fn string<'a>(row: &'a Map<String, Json>, key: &str) -> Result<&'a str, String> {
     match row.get(key) {
         Some(Json::String(text)) => Ok(text),
         Some(other) => Err(format!("field {key} must be a string, this is {}", type_name(other))),
@@ -268,7 +238,7 @@ fn integers(
     list.iter().enumerate().map(one).collect()
 }
 
-fn type_name(v: &Json) -> &'static str {
+pub(super) fn type_name(v: &Json) -> &'static str {
     match v {
         Json::Null => "null",
         Json::Bool(_) => "a bool",

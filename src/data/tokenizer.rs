@@ -33,7 +33,10 @@ pub struct Tokenizer {
     pad: Option<u32>,
     unk: Option<u32>,
     end_of_turn: Vec<u32>,
-    chat_template: Option<String>,
+    /// Names and texts; a single one is called `default`.
+    chat_templates: Vec<(String, String)>,
+    /// Special tokens that only chat templates ask for, by their names.
+    more_specials: Vec<(String, String)>,
     vocab_size: usize,
     /// One more than the largest id that is no added token's.
     base_size: usize,
@@ -49,13 +52,14 @@ pub(super) struct Surroundings {
     pub before: Vec<u32>,
     pub after: Vec<u32>,
     pub extra_end_of_turn: Vec<u32>,
-    pub chat_template: Option<String>,
+    pub chat_templates: Vec<(String, String)>,
+    pub more_specials: Vec<(String, String)>,
 }
 
 impl Tokenizer {
     /// The tokenizer of a Hugging Face model folder: `tokenizer.json`, and where present `tokenizer_config.json`,
-    /// `special_tokens_map.json`, `generation_config.json` (more end-of-turn ids) and `chat_template.jinja` (which wins
-    /// over the template in the config).
+    /// `special_tokens_map.json`, `generation_config.json` (more end-of-turn ids), and `chat_template.jinja` with
+    /// `additional_chat_templates` (which win over the templates in the config).
     ///
     /// # Errors
     /// [`Error::Io`] for a missing or unreadable `tokenizer.json`, [`Error::File`] for files that don't parse.
@@ -90,7 +94,8 @@ impl Tokenizer {
             before,
             after,
             extra_end_of_turn,
-            chat_template: folder_template(folder, &config)?,
+            chat_templates: super::chat::files::folder_templates(folder, &config)?,
+            more_specials: super::chat::files::more_specials(&[&config, &map]),
         };
         Ok(Tokenizer::assemble(pipeline, folder, surroundings))
     }
@@ -153,7 +158,8 @@ impl Tokenizer {
             pad: s.pad,
             unk: s.unk,
             end_of_turn,
-            chat_template: s.chat_template,
+            chat_templates: s.chat_templates,
+            more_specials: s.more_specials,
             vocab_size,
             base_size,
             pipeline,
@@ -233,9 +239,16 @@ impl Tokenizer {
         &self.before
     }
 
-    /// The model's chat template, a Jinja text.
-    pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+    /// The model's chat templates, each a name and a Jinja text; a single one is called `default`.
+    pub fn chat_templates(&self) -> &[(String, String)] {
+        &self.chat_templates
+    }
+
+    /// The special tokens by the names that chat templates know them under, with their spellings.
+    pub(super) fn named_specials(&self) -> Vec<(String, String)> {
+        let own = [("bos_token", self.bos), ("eos_token", self.eos), ("pad_token", self.pad), ("unk_token", self.unk)];
+        let spelled = own.iter().filter_map(|(name, id)| Some(((*name).to_owned(), self.token((*id)?)?)));
+        spelled.chain(self.more_specials.iter().cloned()).collect()
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` to `folder`, so that [`Tokenizer::from_folder`] reads the same
@@ -257,7 +270,7 @@ impl Tokenizer {
             "unk_token": name(self.unk),
             "add_bos_token": !self.before.is_empty(),
             "add_eos_token": !self.after.is_empty(),
-            "chat_template": self.chat_template,
+            "chat_template": super::chat::files::config_entry(&self.chat_templates),
             "tokenizer_class": "PreTrainedTokenizerFast",
         });
         let config = serde_json::to_string_pretty(&config).map_err(|e| bad(e.to_string()))?;
@@ -391,32 +404,12 @@ fn read_json(path: &Path) -> Result<Json> {
 }
 
 /// `"</s>"` or `{"content": "</s>", ...}`.
-fn token_text(v: &Json) -> Option<&str> {
+pub(super) fn token_text(v: &Json) -> Option<&str> {
     v.as_str().or_else(|| v.get("content")?.as_str())
 }
 
 fn as_id(v: &Json) -> Option<u32> {
     u32::try_from(v.as_u64()?).ok()
-}
-
-fn folder_template(folder: &Path, config: &Json) -> Result<Option<String>> {
-    let path = folder.join("chat_template.jinja");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => return Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io(&path)(e)),
-    }
-    Ok(match config.get("chat_template") {
-        Some(Json::String(text)) => Some(text.clone()),
-        // several templates: [{"name": "default", "template": ...}, ...]
-        Some(Json::Array(list)) => list
-            .iter()
-            .find(|t| t.get("name").and_then(Json::as_str) == Some("default"))
-            .or(list.first())
-            .and_then(|t| t.get("template")?.as_str())
-            .map(str::to_owned),
-        _ => None,
-    })
 }
 
 /// Messages of other libraries, kept to one line.

@@ -147,9 +147,28 @@ pub(super) fn build(file: &Path, metadata: &Metadata) -> Result<(Pipeline, Surro
         before: around("tokenizer.ggml.add_bos_token", add_bos, bos)?,
         after: around("tokenizer.ggml.add_eos_token", false, eos)?,
         extra_end_of_turn: meta.token_id("eot_token_id", tokens.len())?.into_iter().collect(),
-        chat_template: meta.str("tokenizer.chat_template")?.map(str::to_owned),
+        chat_templates: chat_templates(&meta)?,
+        more_specials: Vec::new(),
     };
     Ok((pipeline, surroundings))
+}
+
+/// `tokenizer.chat_template`, and those that `tokenizer.chat_templates` names.
+fn chat_templates(meta: &Meta) -> Result<Vec<(String, String)>> {
+    const ONE: &str = "tokenizer.chat_template";
+    let mut found: Vec<(String, String)> = Vec::new();
+    if let Some(text) = meta.str(ONE)? {
+        found.push(("default".to_owned(), text.to_owned()));
+    }
+    for key in meta.metadata.keys() {
+        let Some(name) = key.strip_prefix(ONE).and_then(|rest| rest.strip_prefix('.')) else { continue };
+        if let Some(text) = meta.str(key)?
+            && found.iter().all(|(known, _)| known != name)
+        {
+            found.push((name.to_owned(), text.to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// GPT-2's way: bytes spelled as printable characters, merged by the list of merges.

@@ -9,7 +9,9 @@ mod derive;
 mod paper;
 mod validate;
 
-pub use choices::{Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, PrecisionOption, TooLong};
+pub use choices::{
+    Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, PrecisionOption, TooLong, TrainTurns,
+};
 pub use validate::tune_seconds;
 
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
@@ -217,6 +219,9 @@ options! {
         /// What to do with a row of more than --seq-len tokens
         #[arg(value_enum, help_heading = "Data")]
         too_long: TooLong = TooLong::Truncate,
+        /// The assistant's turns of a conversation that are learnt
+        #[arg(value_enum, help_heading = "Data")]
+        train_on: TrainTurns = TrainTurns::All,
 
         /// Seed of initial values, shuffles and dropout
         #[arg(value_name = "SEED", help_heading = "Run")]
@@ -340,6 +345,7 @@ impl TrainConfig {
             bos_before_response: self.bos_before_response,
             packing: self.packing,
             truncate: self.too_long.into(),
+            train_on: self.train_on.into(),
             shuffle: self.shuffle,
             seed: self.seed,
         }

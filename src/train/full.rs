@@ -27,6 +27,9 @@ const COMPANIONS: &[&str] = &[
     "chat_template.json",
 ];
 
+/// A folder of such files.
+const MORE_TEMPLATES: &str = "additional_chat_templates";
+
 /// Makes every weight of `model`, loaded as f32, train.
 ///
 /// # Errors
@@ -118,9 +121,19 @@ fn write_companions(folder: &Path, source: &Path, model: &Decoder) -> Result<()>
     }
     for name in COMPANIONS {
         let from = source.join(name);
-        if from.exists() {
+        if from.is_file() {
             let bytes = std::fs::read(&from).map_err(Error::io(&from))?;
             write_atomic(&folder.join(name), |w| w.write_all(&bytes))?;
+        }
+    }
+    let more = source.join(MORE_TEMPLATES);
+    if more.is_dir() {
+        let to = folder.join(MORE_TEMPLATES);
+        std::fs::create_dir_all(&to).map_err(Error::io(&to))?;
+        for entry in std::fs::read_dir(&more).map_err(Error::io(&more))? {
+            let entry = entry.map_err(Error::io(&more))?;
+            let bytes = std::fs::read(entry.path()).map_err(Error::io(entry.path()))?;
+            write_atomic(&to.join(entry.file_name()), |w| w.write_all(&bytes))?;
         }
     }
     Ok(())

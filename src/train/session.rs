@@ -115,6 +115,7 @@ impl Session {
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
+        dataset.notes().iter().for_each(|note| observer.note(note));
         let asked = config.clone();
         let mut config = config.for_data(dataset.report().sequences)?;
         let sequences = dataset.report().sequences;

@@ -39,6 +39,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let source = Source::open(&args.model)?;
     let options = args.rows.data_options();
     let dataset = Dataset::open(&args.rows.data, &options, source.tokenizer.as_ref(), source.config().vocab_size)?;
+    dataset.notes().iter().for_each(|note| super::tell(note));
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
     let ready = source.ready(args.rows.seq_len.saturating_add(room), |ready| {
         // the smallest and the largest of what comes: kernels go by sizes

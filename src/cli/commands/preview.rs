@@ -34,6 +34,7 @@ pub fn run(args: &PreviewArgs) -> Result<()> {
         all.tokens,
         all.supervised
     ));
+    dataset.notes().iter().for_each(|note| super::tell(note));
     Ok(())
 }
 

@@ -277,21 +277,13 @@ fn a_folder_gives_everything() {
     assert_eq!(t.end_of_turn(), [259, 257, 262]);
     assert_eq!(t.prefix_ids(), [BOS]);
     assert_eq!(t.encode("Hi there", true).unwrap().len(), 9, "BOS, and no truncation");
-    assert_eq!(t.chat_template(), Some(support::CHATML));
+    assert_eq!(t.chat_templates(), [("default".to_owned(), support::CHATML.to_owned())]);
     // borders are those of the text, not trimmed to words
     let starts: Vec<usize> = t.encode_with_starts("a b").unwrap().iter().map(|t| t.1).collect();
     assert_eq!(starts, [0, 1, 2]);
 
     std::fs::write(dir.path().join("chat_template.jinja"), "mine").unwrap();
-    assert_eq!(Tokenizer::from_folder(dir.path()).unwrap().chat_template(), Some("mine"));
-}
-
-#[test]
-fn several_templates_in_the_config_give_the_default() {
-    let dir = folder();
-    let list = json!({"chat_template": [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]});
-    std::fs::write(dir.path().join("tokenizer_config.json"), list.to_string()).unwrap();
-    assert_eq!(Tokenizer::from_folder(dir.path()).unwrap().chat_template(), Some("d"));
+    assert_eq!(Tokenizer::from_folder(dir.path()).unwrap().chat_templates()[0].1, "mine");
 }
 
 #[test]

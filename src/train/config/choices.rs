@@ -1,6 +1,6 @@
 //! Options that are one of a few words.
 
-use crate::data::{RowKind, Truncate};
+use crate::data::{RowKind, TrainOn, Truncate};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -81,6 +81,16 @@ choice! {
 }
 
 choice! {
+    /// Which of the assistant's turns in a conversation are learnt.
+    TrainTurns {
+        /// All of them
+        All,
+        /// The last one
+        Last,
+    }
+}
+
+choice! {
     /// What the operands of products are rounded to. Sums are f32 always.
     PrecisionOption {
         /// Not at all
@@ -156,6 +166,15 @@ impl DataFormat {
             DataFormat::Alpaca => Some(RowKind::Alpaca),
             DataFormat::Text => Some(RowKind::Text),
             DataFormat::Tokens => Some(RowKind::InputIds),
+        }
+    }
+}
+
+impl From<TrainTurns> for TrainOn {
+    fn from(turns: TrainTurns) -> TrainOn {
+        match turns {
+            TrainTurns::All => TrainOn::All,
+            TrainTurns::Last => TrainOn::Last,
         }
     }
 }

@@ -1,71 +1,8 @@
-//! What chat templates call that Python has and minijinja has not.
-
-use minijinja::value::Kwargs;
-use minijinja::{Error, ErrorKind, Value};
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
-use std::io;
-
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`: as `transformers` has it, not as Jinja, which escapes HTML.
-pub(super) fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = args.get("indent")?;
-    for ignored in ["ensure_ascii", "separators", "sort_keys"] {
-        let _: Option<Value> = args.get(ignored)?;
-    }
-    args.assert_all_used()?;
-    let mut out = Vec::new();
-    let done = match indent {
-        // more than a screen's width is a mistake, not a layout
-        Some(n) => {
-            let indent = " ".repeat(n.min(80));
-            value.serialize(&mut Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(indent.as_bytes())))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)),
-    };
-    done.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
-}
-
-/// Python's separators: `", "` and `": "`.
-struct Spaced;
-
-impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
-        w.write_all(b": ")
-    }
-}
-
-/// `{% generation %}` and `{% endgeneration %}` mark the assistant's words for a Python extension; here they are only
-/// blocks, so they become conditions that always hold.
-pub(super) fn without_generation_marks(template: &str) -> String {
-    let mut out = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some(open) = rest.find("{%") {
-        let Some(length) = rest[open..].find("%}") else { break };
-        let (tag, after) = rest[open..].split_at(length);
-        out.push_str(&rest[..open]);
-        let inner = tag[2..].trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        match inner {
-            "generation" => out.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
-            _ => out.push_str(tag),
-        }
-        rest = after;
-    }
-    out + rest
-}
+//! Dates for templates that write today's.
 
 /// Seconds since 1970: the clock's, or `SOURCE_DATE_EPOCH` where that is set, so that a run can be repeated exactly with
 /// templates that write today's date.
-pub(super) fn now() -> i64 {
+pub fn now() -> i64 {
     let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     crate::env::settings().source_date_epoch.unwrap_or_else(clock)
 }
@@ -87,7 +24,7 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 /// `strftime` in UTC for the directives that name a date or a time; others stay as they are.
-pub(super) fn strftime(seconds: i64, format: &str) -> String {
+pub fn strftime(seconds: i64, format: &str) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
     let month_name = MONTHS[month as usize - 1];
@@ -166,11 +103,5 @@ mod tests {
         ] {
             assert_eq!(strftime(s, f), want);
         }
-    }
-
-    #[test]
-    fn generation_marks_go_and_other_tags_stay() {
-        let t = "a{%- if x %}{% generation %}b{%- endgeneration -%}{% endif %} {% open";
-        assert_eq!(without_generation_marks(t), "a{%- if x %}{% if true %}b{%- endif -%}{% endif %} {% open");
     }
 }
