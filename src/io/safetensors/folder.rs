@@ -116,6 +116,11 @@ impl SafetensorsFolder {
         self.owner.contains_key(name)
     }
 
+    /// The file that has the tensor `name`.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        self.owner.get(name).map(|&i| self.files[i].path())
+    }
+
     /// The tensor `name`; `None` if no file has it.
     pub fn get(&self, name: &str) -> Option<Result<RawTensor<'_>>> {
         self.owner.get(name).map(|&i| self.files[i].get(name))

@@ -3,6 +3,7 @@
 use super::{Method, PartialConfig, TrainConfig, paper, validate};
 use crate::error::Result;
 use crate::train::phase::Schedule;
+use crate::train::start;
 
 /// What comes before the masks, the low-rank warm-up and the steps that choose them, is one of so many parts of the run. The
 /// warm-up is the paper's at most.
@@ -18,8 +19,12 @@ const FEWEST_STEPS: usize = 100;
 const MOST_EPOCHS: usize = 10;
 
 /// All options that are given, and those that follow from them without the data.
-pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> PartialConfig {
-    let method = flags.method.or(file.method).unwrap_or(Method::Rosa);
+///
+/// # Errors
+/// Those of [`start::options`].
+pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> Result<PartialConfig> {
+    let adapter = adapter_options(&flags.clone().or(file.clone()))?;
+    let method = flags.method.or(file.method).or(adapter.method).unwrap_or(Method::Rosa);
     if flags.steps.is_some() {
         file.epochs = None;
     }
@@ -41,7 +46,8 @@ pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> Par
     } else {
         let given = flags.or(file);
         if given.like_paper == Some(true) { given.or(paper::options()) } else { given }
-    };
+    }
+    .or(adapter);
     if given.schedule.is_some() {
         given.mask_grads = given.mask_grads.or(Some(paper::MASK_GRADS));
     } else {
@@ -54,7 +60,15 @@ pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> Par
             Method::Rosa => given.like_paper.unwrap_or(false).then_some(paper::SCHEDULE),
         };
     }
-    given
+    Ok(given)
+}
+
+/// What the adapter that `given` starts from stands for; with `--method full`, which refuses one, nothing.
+fn adapter_options(given: &PartialConfig) -> Result<PartialConfig> {
+    match &given.init_adapter {
+        Some(folder) if given.method != Some(Method::Full) => start::options(folder, given),
+        _ => Ok(PartialConfig::default()),
+    }
 }
 
 impl TrainConfig {
