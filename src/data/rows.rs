@@ -1,6 +1,7 @@
 //! One row of a data file to the tokens of one example.
 
 use super::chat::ChatTemplate;
+use super::chat::messages::messages;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -211,36 +212,7 @@ impl Reader<'_> {
     }
 }
 
-/// The messages of a row, checked; contents that are lists of text parts are joined.
-fn messages(row: &Map<String, Json>) -> Result<Vec<Json>, String> {
-    let list = match row.get("messages") {
-        Some(Json::Array(list)) if !list.is_empty() => list,
-        Some(Json::Array(_)) => return Err("messages is empty".into()),
-        Some(other) => return Err(format!("messages must be a list, this is {}", type_name(other))),
-        None => return Err("field messages is missing".into()),
-    };
-    let check = |(i, message): (usize, &Json)| -> Result<Json, String> {
-        let at = |reason: String| format!("messages[{i}]: {reason}");
-        let Json::Object(message) = message else {
-            return Err(at(format!("must be an object with role and content, this is {}", type_name(message))));
-        };
-        string(message, "role").map_err(at)?;
-        let mut message = message.clone();
-        match message.get("content") {
-            Some(Json::Array(parts)) => {
-                let texts: Option<Vec<&str>> = parts.iter().map(|p| p.get("text")?.as_str()).collect();
-                let text = texts.ok_or_else(|| at("content holds a part that is no text".into()))?.concat();
-                message.insert("content".into(), Json::String(text));
-            }
-            None | Some(Json::Null) if message.contains_key("tool_calls") => {}
-            _ => drop(string(&message, "content").map_err(at)?),
-        }
-        Ok(Json::Object(message))
-    };
-    list.iter().enumerate().map(check).collect()
-}
-
-fn string<'a>(row: &'a Map<String, Json>, key: &str) -> Result<&'a str, String> {
+pub(super) fn string<'a>(row: &'a Map<String, Json>, key: &str) -> Result<&'a str, String> {
     match row.get(key) {
         Some(Json::String(text)) => Ok(text),
         Some(other) => Err(format!("field {key} must be a string, this is {}", type_name(other))),
@@ -265,7 +237,7 @@ fn integers(
     list.iter().enumerate().map(one).collect()
 }
 
-fn type_name(v: &Json) -> &'static str {
+pub(super) fn type_name(v: &Json) -> &'static str {
     match v {
         Json::Null => "null",
         Json::Bool(_) => "a bool",

@@ -1,5 +1,7 @@
 //! Conversations: rendering a model's chat template, and finding what of it a model should learn to say.
 
+pub(super) mod messages;
+
 use super::rows::{IGNORED, Tokens};
 use super::tokenizer::{Tokenizer, one_line};
 use crate::error::{Error, Result};
