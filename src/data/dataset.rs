@@ -1,15 +1,18 @@
 //! A data file, tokenised.
 
 use super::chat::ChatTemplate;
-use super::jsonl::Lines;
+use super::files::RowFile;
 use super::order::{BatchOptions, Batches, example_order, shuffle_sequences};
 use super::pack::pack;
-use super::rows::{Example, IGNORED, Reader, RowKind};
+use super::pairs::{Opening, PairFormat, PromptFormat};
+use super::report::PrepReport;
+use super::rows::{Example, IGNORED, Outcome, Reader, RowKind};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::io::digest::Digest;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Bytes of rows that are tokenised together.
@@ -26,6 +29,18 @@ pub enum Truncate {
     Drop,
 }
 
+/// What happens to a row without an answer: one that is empty or null, a conversation without an assistant's words, labels
+/// that are all -100.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmptyRows {
+    /// It ends the reading.
+    #[default]
+    Error,
+    /// It is left out.
+    Skip,
+}
+
 /// How a file is read and dealt into sequences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -35,6 +50,11 @@ pub struct DataOptions {
     /// Field names of prompt and response rows.
     pub prompt_field: String,
     pub response_field: String,
+    /// How pairs of a prompt and a response are put.
+    pub prompt_format: PromptFormat,
+    /// What stands between a raw prompt and its response where the row brings no blank itself; learnt with the response.
+    pub separator: String,
+    pub empty_rows: EmptyRows,
     /// Tokens of a sequence, at most.
     pub seq_len: usize,
     /// Several examples in a sequence, as many as fit.
@@ -51,6 +71,9 @@ impl Default for DataOptions {
             kind: None,
             prompt_field: "prompt".into(),
             response_field: "response".into(),
+            prompt_format: PromptFormat::Auto,
+            separator: " ".into(),
+            empty_rows: EmptyRows::Error,
             seq_len: 512,
             packing: true,
             truncate: Truncate::Truncate,
@@ -58,23 +81,6 @@ impl Default for DataOptions {
             seed: 0,
         }
     }
-}
-
-/// What became of the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PrepReport {
-    /// Rows in the file.
-    pub rows: usize,
-    /// Rows that lost tokens, and rows that are not used at all.
-    pub truncated: usize,
-    pub dropped: usize,
-    /// Tokens in use, and those of them that are learnt.
-    pub tokens: usize,
-    pub supervised: usize,
-    /// Sequences in the first epoch.
-    pub sequences: usize,
-    /// Tokens per place: 1 if every sequence is full.
-    pub packing_efficiency: f64,
 }
 
 /// One example, borrowed.
@@ -107,6 +113,8 @@ pub struct Dataset {
     /// Where each example ends in `ids` and `labels`, and its line.
     ends: Vec<usize>,
     lines: Vec<usize>,
+    /// Examples, by index, whose last answer goes on behind their end.
+    cut: BTreeSet<usize>,
     seq_len: usize,
     packing: bool,
     shuffle: bool,
@@ -115,7 +123,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads and tokenises every row of a JSONL file. `vocab_size` is the model's. Rows with `input_ids` need no
+    /// Reads and tokenises every row of a file. `vocab_size` is the model's. Rows with `input_ids` need no
     /// tokenizer.
     ///
     /// # Errors
@@ -137,56 +145,90 @@ impl Dataset {
             tokenizer.check_model(vocab_size)?;
         }
         let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
+        let template = template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string()));
+        let has_template = tokenizer.is_some_and(|t| t.chat_template().is_some());
+        let chat = match options.prompt_format {
+            PromptFormat::Auto => has_template,
+            PromptFormat::Chat => true,
+            PromptFormat::Raw => false,
+        };
+        let by_itself = options.prompt_format == PromptFormat::Auto && chat;
+        let raw = || PairFormat::Raw { separator: options.separator.clone() };
         let reader = Reader {
             path,
             kind: options.kind,
             prompt_field: &options.prompt_field,
             response_field: &options.response_field,
             tokenizer,
-            template: template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string())),
+            opening: template.as_ref().ok().filter(|_| by_itself).and_then(Opening::of),
+            template,
+            pairs: if chat { PairFormat::Chat } else { raw() },
+            skip_empty: options.empty_rows == EmptyRows::Skip,
             vocab_size,
         };
+        let columns = [
+            vec![options.prompt_field.as_str(), options.response_field.as_str()],
+            vec!["prompt", "completion"],
+            vec!["instruction", "output"],
+            vec!["text"],
+            vec!["messages"],
+            vec!["conversations"],
+            vec!["input_ids"],
+        ];
         let mut set = Dataset {
             path: path.to_path_buf(),
             ids: Vec::new(),
             labels: Vec::new(),
             ends: Vec::new(),
             lines: Vec::new(),
+            cut: BTreeSet::new(),
             seq_len: options.seq_len,
             packing: options.packing,
             shuffle: options.shuffle,
             seed: options.seed,
-            report: PrepReport::default(),
+            report: PrepReport { separator: options.separator.clone(), has_template, ..PrepReport::default() },
         };
-        let mut lines = Lines::open(path)?;
+        let mut file = RowFile::open(path, &columns)?;
         loop {
-            let chunk = lines.take(CHUNK)?;
+            let chunk = file.take(CHUNK)?;
             if chunk.is_empty() {
                 break;
             }
-            let examples: Vec<Result<Example>> =
-                chunk.par_iter().map(|(line, text)| reader.example(*line, text)).collect();
-            for example in examples {
-                set.add(example?, options.truncate);
+            let outcomes: Vec<Result<Outcome>> = chunk.par_iter().map(|row| reader.example(row)).collect();
+            for outcome in outcomes {
+                set.report.rows += 1;
+                match outcome? {
+                    Outcome::Read(example, facts) => {
+                        set.report.count(example.line, facts);
+                        set.add(example, options.truncate);
+                    }
+                    Outcome::Empty { line } => {
+                        set.report.empty += 1;
+                        set.report.first_empty.get_or_insert(line);
+                    }
+                }
             }
         }
         set.finish()
     }
 
     fn add(&mut self, mut example: Example, truncate: Truncate) {
-        self.report.rows += 1;
-        let too_long = example.ids.len() > self.seq_len;
-        if too_long {
-            example.ids.truncate(self.seq_len);
-            example.labels.truncate(self.seq_len);
+        let n = self.seq_len;
+        self.report.longest = self.report.longest.max(example.ids.len());
+        let learnt = |labels: &[i32]| labels.iter().filter(|&&l| l != IGNORED).count();
+        if example.ids.len() > n {
+            let dropped = truncate == Truncate::Drop || learnt(&example.labels[..n]) == 0;
+            self.report.count_cut(&example.labels, n, dropped);
+            if dropped {
+                return;
+            }
+            if example.labels[n - 1] != IGNORED && example.labels[n] != IGNORED {
+                self.cut.insert(self.ends.len());
+            }
+            example.ids.truncate(n);
+            example.labels.truncate(n);
         }
-        let supervised = example.labels.iter().filter(|&&l| l != IGNORED).count();
-        if too_long && (truncate == Truncate::Drop || supervised == 0) {
-            self.report.dropped += 1;
-            return;
-        }
-        self.report.truncated += usize::from(too_long);
-        self.report.supervised += supervised;
+        self.report.supervised += learnt(&example.labels);
         self.report.tokens += example.ids.len();
         self.ids.append(&mut example.ids);
         self.labels.append(&mut example.labels);
@@ -199,10 +241,16 @@ impl Dataset {
             return Err(Error::file(&self.path, "rows", "there are none: the file is empty"));
         }
         if self.ends.is_empty() {
-            let reason = format!(
-                "none of the {} is left: the learnt tokens of each lie beyond {} tokens; raise --seq-len",
-                self.report.rows, self.seq_len
-            );
+            let (rows, empty) = (self.report.rows, self.report.empty);
+            let reason = if rows == empty {
+                format!("none of the {rows} is left: none has an answer")
+            } else {
+                format!(
+                    "none of the {rows} is left: {empty} have no answer, the others are longer than {} tokens before the \
+                     first learnt one; --seq-len {} keeps all",
+                    self.seq_len, self.report.longest
+                )
+            };
             return Err(Error::file(&self.path, "rows", reason));
         }
         if u32::try_from(self.ends.len()).is_err() {
@@ -214,8 +262,13 @@ impl Dataset {
     }
 
     /// What became of the rows.
-    pub fn report(&self) -> PrepReport {
-        self.report
+    pub fn report(&self) -> &PrepReport {
+        &self.report
+    }
+
+    /// Whether the last answer of example `index` goes on behind the tokens that are left of it.
+    pub fn answer_is_cut(&self, index: usize) -> bool {
+        self.cut.contains(&index)
     }
 
     /// A digest of all tokens and labels in their order: another one means other data, or another tokenizer.

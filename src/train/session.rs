@@ -54,6 +54,8 @@ pub struct Outcome {
     pub seen: MemoryPlan,
     /// The masks were all that was wanted.
     pub mask_only: bool,
+    /// The rows ask through the chat template.
+    pub asks_in_chat: bool,
 }
 
 /// Everything that a run holds.
@@ -108,6 +110,7 @@ impl Session {
         let vocab_size = checkpoint.config.vocab_size;
         let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
         observer.note(&data_line(&dataset));
+        dataset.report().notes(dataset.seq_len()).iter().for_each(|line| observer.note(line));
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         startup::trust(&device)?;
         let precision = match config.precision {
@@ -221,6 +224,7 @@ impl Session {
             plan: self.plan,
             seen,
             mask_only: self.config.mask_only,
+            asks_in_chat: self.dataset.report().asks_in_chat(),
         })
     }
 
@@ -429,13 +433,8 @@ fn check_folder_of(file: Option<&std::path::Path>) -> Result<()> {
 
 fn data_line(dataset: &Dataset) -> String {
     let r = dataset.report();
-    let mut line = format!(
+    format!(
         "data: {} rows, {} tokens, {} of them supervised, in {} sequences",
         r.rows, r.tokens, r.supervised, r.sequences
-    );
-    if r.truncated + r.dropped > 0 {
-        line +=
-            &format!("; {} rows truncated and {} dropped at --seq-len {}", r.truncated, r.dropped, dataset.seq_len());
-    }
-    line
+    )
 }

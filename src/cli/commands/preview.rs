@@ -34,6 +34,7 @@ pub fn run(args: &PreviewArgs) -> Result<()> {
         all.tokens,
         all.supervised
     ));
+    all.notes(dataset.seq_len()).iter().for_each(|note| super::tell(note));
     Ok(())
 }
 

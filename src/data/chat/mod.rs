@@ -2,6 +2,7 @@
 
 pub(super) mod messages;
 
+use super::border::encode_cut_at;
 use super::rows::{IGNORED, Tokens};
 use super::tokenizer::{Tokenizer, one_line};
 use crate::error::{Error, Result};
@@ -84,8 +85,7 @@ impl ChatTemplate {
 
     /// The conversation as tokens, every assistant turn supervised: its content and its end-of-turn token.
     ///
-    /// The ids are those of the whole rendered text. A token that straddles a border is supervised if and only if it starts
-    /// inside the turn. On failure a reason that names the turn, counted from 1 over all messages.
+    /// The ids are those of the whole rendered text, but for tokens that would reach over the start of a turn. On failure a reason that names the turn, counted from 1 over all messages.
     pub(super) fn tokens(
         &self,
         tokenizer: &Tokenizer,
@@ -97,13 +97,14 @@ impl ChatTemplate {
         let text = self.render_values(&values, &tools, false).map_err(|e| format!("chat template: {e}"))?;
         let mut spans = Vec::new();
         for (i, message) in messages.iter().enumerate() {
-            if message.get("role").and_then(Json::as_str) == Some("assistant") {
+            let masked = message.get("weight").and_then(Json::as_f64) == Some(0.0);
+            if message.get("role").and_then(Json::as_str) == Some("assistant") && !masked {
                 let content = message.get("content").and_then(Json::as_str).unwrap_or_default();
                 let span = self.turn(&text, &values, &tools, i, content);
                 spans.push(span.map_err(|reason| format!("turn {} (assistant): {reason}", i + 1))?);
             }
         }
-        let tokens = tokenizer.encode_with_starts(&text).map_err(|e| e.to_string())?;
+        let tokens = encode_cut_at(tokenizer, &text, spans.iter().map(|span| span.start))?;
         let inside = |start: usize| spans.iter().any(|span| span.contains(&start));
         let labels = tokens.iter().map(|&(id, start)| if inside(start) { id as i32 } else { IGNORED }).collect();
         Ok(Tokens { ids: tokens.into_iter().map(|(id, _)| id).collect(), labels })

@@ -1,6 +1,6 @@
 //! Options that are one of a few words.
 
-use crate::data::{RowKind, Truncate};
+use crate::data::{EmptyRows, PromptFormat, RowKind, Truncate};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -75,6 +75,28 @@ choice! {
         Truncate,
         /// It is left out
         Drop,
+    }
+}
+
+choice! {
+    /// How pairs of a prompt and a response are put.
+    PromptFormatOption {
+        /// chat where the model has a chat template, else raw
+        Auto,
+        /// Through the model's chat template, as `generate --chat` asks
+        Chat,
+        /// As they are, as `generate --prompt` asks
+        Raw,
+    }
+}
+
+choice! {
+    /// What happens to a row without an answer.
+    EmptyRowsOption {
+        /// It ends the run
+        Error,
+        /// It is left out
+        Skip,
     }
 }
 
@@ -163,6 +185,25 @@ impl From<TooLong> for Truncate {
         match too_long {
             TooLong::Truncate => Truncate::Truncate,
             TooLong::Drop => Truncate::Drop,
+        }
+    }
+}
+
+impl From<PromptFormatOption> for PromptFormat {
+    fn from(format: PromptFormatOption) -> PromptFormat {
+        match format {
+            PromptFormatOption::Auto => PromptFormat::Auto,
+            PromptFormatOption::Chat => PromptFormat::Chat,
+            PromptFormatOption::Raw => PromptFormat::Raw,
+        }
+    }
+}
+
+impl From<EmptyRowsOption> for EmptyRows {
+    fn from(empty: EmptyRowsOption) -> EmptyRows {
+        match empty {
+            EmptyRowsOption::Error => EmptyRows::Error,
+            EmptyRowsOption::Skip => EmptyRows::Skip,
         }
     }
 }
