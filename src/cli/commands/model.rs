@@ -50,6 +50,11 @@ impl<'a> Source<'a> {
         &self.checkpoint.config
     }
 
+    /// Tokens that end an answer.
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        stop_tokens(self.config(), self.tokenizer.as_ref())
+    }
+
     /// The model on a device, for sequences of up to `positions` tokens, or as many as it takes. `rehearse` does what is to be
     /// done, on a device that only counts: the kernels that it launches are compiled while the weights are read.
     pub fn ready(self, positions: usize, rehearse: impl FnOnce(&Ready) -> Result<()>) -> Result<Ready> {
@@ -114,12 +119,16 @@ impl Ready {
 
     /// Tokens that end an answer.
     pub fn stop_tokens(&self) -> Vec<u32> {
-        let mut stop = self.model.config.eos_token_ids.clone();
-        if let Some(t) = &self.tokenizer {
-            stop.extend(t.end_of_turn());
-        }
-        stop.sort_unstable();
-        stop.dedup();
-        stop
+        stop_tokens(&self.model.config, self.tokenizer.as_ref())
     }
+}
+
+fn stop_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
+    let mut stop = config.eos_token_ids.clone();
+    if let Some(t) = tokenizer {
+        stop.extend(t.end_of_turn());
+    }
+    stop.sort_unstable();
+    stop.dedup();
+    stop
 }
