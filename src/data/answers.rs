@@ -14,9 +14,9 @@ pub struct Answer<'a> {
     pub ended: bool,
 }
 
-/// The answers of an example: each run of learnt tokens, up to the first of `stop` in it. With `cut` the example's last run
-/// went on behind the end; it is no answer unless it is over by then, and `None` stands for it.
-pub fn answers<'a>(example: ExampleRef<'a>, cut: bool, stop: &[u32]) -> Vec<Option<Answer<'a>>> {
+/// The answers of an example: each run of learnt tokens, up to the first of `stop` in it. At `cut` tokens of the example's row
+/// are missing: the run that they were in is no answer unless it is over before, and `None` stands for it.
+pub fn answers<'a>(example: ExampleRef<'a>, cut: Option<usize>, stop: &[u32]) -> Vec<Option<Answer<'a>>> {
     let (ids, labels) = (example.ids, example.labels);
     let mut found = Vec::new();
     // nothing is before the first token
@@ -29,7 +29,8 @@ pub fn answers<'a>(example: ExampleRef<'a>, cut: bool, stop: &[u32]) -> Vec<Opti
         let length = labels[at..].iter().take_while(|l| **l != IGNORED).count();
         let run = &ids[at..at + length];
         let end = run.iter().position(|id| stop.contains(id));
-        let whole = end.is_some() || !(cut && at + length == ids.len());
+        let broken = |cut: usize| (at..=at + length).contains(&cut) && end.is_none_or(|end| at + end >= cut);
+        let whole = !cut.is_some_and(broken);
         let said = &run[..end.unwrap_or(length)];
         found.push(whole.then_some(Answer { prompt: &ids[..at], said, ended: end.is_some() }));
         at += length;
@@ -41,7 +42,7 @@ pub fn answers<'a>(example: ExampleRef<'a>, cut: bool, stop: &[u32]) -> Vec<Opti
 mod tests {
     use super::*;
 
-    fn of(labels: &[i32], cut: bool) -> Vec<Option<(usize, Vec<u32>, bool)>> {
+    fn of(labels: &[i32], cut: Option<usize>) -> Vec<Option<(usize, Vec<u32>, bool)>> {
         let ids: Vec<u32> = (1..=labels.len() as u32).collect();
         let example = ExampleRef { ids: &ids, labels, line: 1 };
         let all = answers(example, cut, &[5]);
@@ -51,16 +52,18 @@ mod tests {
     #[test]
     fn every_run_of_learnt_tokens_is_an_answer_up_to_what_ends_it() {
         let labels = [-100, -100, 3, 4, 5, -100, 7, 8];
-        assert_eq!(of(&labels, false), [Some((2, vec![3, 4], true)), Some((6, vec![7, 8], false))]);
-        assert_eq!(of(&[-100; 3], false), []);
-        assert_eq!(of(&[-100, 2], false), [Some((1, vec![2], false))]);
+        assert_eq!(of(&labels, None), [Some((2, vec![3, 4], true)), Some((6, vec![7, 8], false))]);
+        assert_eq!(of(&[-100; 3], None), []);
+        assert_eq!(of(&[-100, 2], None), [Some((1, vec![2], false))]);
     }
 
     #[test]
     fn an_answer_that_was_cut_is_none() {
-        assert_eq!(of(&[-100, -100, 3, 4, 5, -100, 7, 8], true), [Some((2, vec![3, 4], true)), None]);
+        assert_eq!(of(&[-100, -100, 3, 4, 5, -100, 7, 8], Some(8)), [Some((2, vec![3, 4], true)), None]);
         // over before the cut, which is in what follows it
-        assert_eq!(of(&[-100, -100, 3, 4, 5, 6], true), [Some((2, vec![3, 4], true))]);
-        assert_eq!(of(&[-100, -100, 3, 4, 5, -100], true), [Some((2, vec![3, 4], true))]);
+        assert_eq!(of(&[-100, -100, 3, 4, 5, 6], Some(6)), [Some((2, vec![3, 4], true))]);
+        assert_eq!(of(&[-100, -100, 3, 4, 5, -100], Some(6)), [Some((2, vec![3, 4], true))]);
+        // what is missing may be its beginning
+        assert_eq!(of(&[-100, -100, 3, 4, 5], Some(2)), [None]);
     }
 }

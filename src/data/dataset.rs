@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::io::digest::Digest;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Bytes of rows that are tokenised together.
@@ -113,8 +113,8 @@ pub struct Dataset {
     /// Where each example ends in `ids` and `labels`, and its line.
     ends: Vec<usize>,
     lines: Vec<usize>,
-    /// Examples, by index, whose last answer goes on behind their end.
-    cut: BTreeSet<usize>,
+    /// Examples, by index, that lost tokens of an answer, and where in them.
+    cut: BTreeMap<usize, usize>,
     seq_len: usize,
     packing: bool,
     shuffle: bool,
@@ -181,7 +181,7 @@ impl Dataset {
             labels: Vec::new(),
             ends: Vec::new(),
             lines: Vec::new(),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
             seq_len: options.seq_len,
             packing: options.packing,
             shuffle: options.shuffle,
@@ -223,7 +223,7 @@ impl Dataset {
                 return;
             }
             if example.labels[n - 1] != IGNORED && example.labels[n] != IGNORED {
-                self.cut.insert(self.ends.len());
+                self.cut.insert(self.ends.len(), n);
             }
             example.ids.truncate(n);
             example.labels.truncate(n);
@@ -266,9 +266,9 @@ impl Dataset {
         &self.report
     }
 
-    /// Whether the last answer of example `index` goes on behind the tokens that are left of it.
-    pub fn answer_is_cut(&self, index: usize) -> bool {
-        self.cut.contains(&index)
+    /// Where in example `index` tokens of an answer are missing, if any are.
+    pub fn answer_cut_at(&self, index: usize) -> Option<usize> {
+        self.cut.get(&index).copied()
     }
 
     /// A digest of all tokens and labels in their order: another one means other data, or another tokenizer.

@@ -154,7 +154,7 @@ fn comparable<'a>(
 ) -> (Exact, Vec<Answer<'a>>) {
     let (mut exact, mut compared) = (Exact::default(), Vec::new());
     for (i, example) in dataset.examples().take(examples).enumerate() {
-        for answer in answers(example, dataset.answer_is_cut(i), stop) {
+        for answer in answers(example, dataset.answer_cut_at(i), stop) {
             let Some(answer) = answer else {
                 exact.answers_cut += 1;
                 continue;

@@ -174,7 +174,7 @@ fn answers_that_are_cut_are_counted_with_what_would_keep_them() {
     let set = open(rows, &short, &t);
     let r = set.report();
     assert_eq!((r.rows, r.truncated, r.answers_cut, r.dropped, r.longest), (3, 1, 1, 1, 15));
-    assert!(set.answer_is_cut(0) && !set.answer_is_cut(1));
+    assert_eq!((set.answer_cut_at(0), set.answer_cut_at(1)), (Some(7), None));
     assert_eq!(
         r.notes(7)[1],
         "warning: --seq-len 7 cuts the answers of 1 of 3 rows and leaves 1 out; --seq-len 15 keeps all"
