@@ -28,7 +28,7 @@ fn rows_are_shown_as_the_model_sees_them() {
     let chat = "<|im_start|>user\nRose?<|im_end|>\n<|im_start|>assistant\n‹Bite\\u{1b} me<|im_end|>›";
     assert!(stdout.starts_with(chat), "{stdout}");
     // a pair as `generate --chat` asks
-    assert!(stdout.contains("user\n2+2=<|im_end|>\n<|im_start|>assistant\n‹4<|im_end|>›\n\nline 2: "), "{stdout}");
+    assert!(stdout.contains("user\n2+2=<|im_end|>\n<|im_start|>assistant\n‹4<|im_end|>›\nline 2: "), "{stdout}");
     assert!(!stdout.contains("\nline 3: "), "{stdout}");
     assert_eq!(stderr.lines().count(), 2);
     assert!(stderr.starts_with("3 rows, 0 truncated and 0 dropped at --seq-len "), "{stderr}");
