@@ -25,7 +25,7 @@ demo-model: setup
 	cargo run --release --quiet --example make_demo -- start $(DEMO_WORK)
 	cargo run --release --quiet -- train --method full --model $(DEMO_WORK)/start --data $(DEMO_WORK)/pretrain.jsonl \
 		--out $(DEMO_WORK)/run --steps 1000 --batch-size 4 --gradient-accumulation-steps 1 --seq-len 256 --lr 3e-3 \
-		--lr-schedule cosine --warmup-steps 50 --max-grad-norm 1 --beta2 0.98 --seed 2026
+		--lr-schedule cosine --warmup-steps 50 --max-grad-norm 1 --beta2 0.98 --seed 2026 --separator ""
 	cargo run --release --quiet --example make_demo -- pack $(DEMO_WORK)/run assets/demo
 
 # What no test needs after it has run (incremental builds) is not kept.

@@ -9,7 +9,8 @@ use crate::data::DataOptions;
 use crate::env;
 use crate::error::{Error, Result};
 use crate::train::config::{
-    DataFormat, PartialConfig, PrecisionOption, TooLong, TrainConfig, TrainTurns, default, defaults,
+    DataFormat, EmptyRowsOption, PartialConfig, PrecisionOption, PromptFormatOption, TooLong, TrainConfig, TrainTurns,
+    default, defaults,
 };
 use crate::train::output::CONFIG_FILE;
 use clap::error::ErrorKind;
@@ -141,8 +142,8 @@ pub struct DeviceArgs {
 /// Rows and how to read them; as in training.
 #[derive(Clone, Debug, Args)]
 pub struct RowArgs {
-    /// Rows, one JSON object a line
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Rows: JSON lines, a JSON array or CSV
+    #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// What the rows look like
     #[arg(long, value_enum, default_value_t = default::data_format())]
@@ -153,6 +154,15 @@ pub struct RowArgs {
     /// Key of the response in prompt/response rows
     #[arg(long, value_name = "KEY", default_value_t = default::response_field())]
     pub response_field: String,
+    /// How a prompt and its response are put: through the model's chat template, raw, or (auto) by whether there is one
+    #[arg(long, value_enum, default_value_t = default::prompt_format())]
+    pub prompt_format: PromptFormatOption,
+    /// Text between a raw prompt and its response where the row has no blank there; part of the response
+    #[arg(long, value_name = "TEXT", default_value_t = default::separator())]
+    pub separator: String,
+    /// What to do with a row that has no answer
+    #[arg(long, value_enum, default_value_t = default::empty_rows())]
+    pub empty_rows: EmptyRowsOption,
     /// Tokens of a sequence, at most
     #[arg(long, value_name = "TOKENS", default_value_t = default::seq_len(), value_parser = at_least::<2>)]
     pub seq_len: usize,
@@ -174,6 +184,9 @@ impl RowArgs {
             kind: self.data_format.kind(),
             prompt_field: self.prompt_field.clone(),
             response_field: self.response_field.clone(),
+            prompt_format: self.prompt_format.into(),
+            separator: self.separator.clone(),
+            empty_rows: self.empty_rows.into(),
             seq_len: self.seq_len,
             bos_before_response: self.bos_before_response,
             packing: false,

@@ -1,16 +1,18 @@
 //! A data file, tokenised.
 
 use super::chat::{ChatTemplate, TrainOn};
-use super::jsonl::Lines;
+use super::files::RowFile;
 use super::order::{BatchOptions, Batches, example_order, shuffle_sequences};
 use super::pack::pack;
-use super::rows::{Example, IGNORED, Reader, RowKind};
+use super::pairs::{Opening, PairFormat, PromptFormat};
+use super::report::PrepReport;
+use super::rows::{Example, IGNORED, Outcome, Reader, RowKind};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::io::digest::Digest;
-use crate::io::kind::refuse_stand_in_at;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Bytes of rows that are tokenised together.
@@ -30,6 +32,18 @@ pub enum Truncate {
     KeepEnd,
 }
 
+/// What happens to a row without an answer: one that is empty or null, a conversation without an assistant's words, labels
+/// that are all -100.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmptyRows {
+    /// It ends the reading.
+    #[default]
+    Error,
+    /// It is left out.
+    Skip,
+}
+
 /// How a file is read and dealt into sequences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,6 +53,11 @@ pub struct DataOptions {
     /// Field names of prompt and response rows.
     pub prompt_field: String,
     pub response_field: String,
+    /// How pairs of a prompt and a response are put.
+    pub prompt_format: PromptFormat,
+    /// What stands between a raw prompt and its response where the row brings no blank itself; learnt with the response.
+    pub separator: String,
+    pub empty_rows: EmptyRows,
     /// Tokens of a sequence, at most.
     pub seq_len: usize,
     /// A BOS before the response of a prompt and response too, learnt, as the original has it.
@@ -59,6 +78,9 @@ impl Default for DataOptions {
             kind: None,
             prompt_field: "prompt".into(),
             response_field: "response".into(),
+            prompt_format: PromptFormat::Auto,
+            separator: " ".into(),
+            empty_rows: EmptyRows::Error,
             seq_len: 512,
             bos_before_response: false,
             packing: true,
@@ -68,23 +90,6 @@ impl Default for DataOptions {
             seed: 0,
         }
     }
-}
-
-/// What became of the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PrepReport {
-    /// Rows in the file.
-    pub rows: usize,
-    /// Rows that lost tokens, and rows that are not used at all.
-    pub truncated: usize,
-    pub dropped: usize,
-    /// Tokens in use, and those of them that are learnt.
-    pub tokens: usize,
-    pub supervised: usize,
-    /// Sequences in the first epoch.
-    pub sequences: usize,
-    /// Tokens per place: 1 if every sequence is full.
-    pub packing_efficiency: f64,
 }
 
 /// One example, borrowed.
@@ -117,6 +122,8 @@ pub struct Dataset {
     /// Where each example ends in `ids` and `labels`, and its line.
     ends: Vec<usize>,
     lines: Vec<usize>,
+    /// Examples, by index, that lost tokens of an answer, and where in them.
+    cut: BTreeMap<usize, usize>,
     seq_len: usize,
     packing: bool,
     shuffle: bool,
@@ -126,7 +133,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads and tokenises every row of a JSONL file. `vocab_size` is the model's. Rows with `input_ids` need no
+    /// Reads and tokenises every row of a file. `vocab_size` is the model's. Rows with `input_ids` need no
     /// tokenizer.
     ///
     /// # Errors
@@ -148,41 +155,73 @@ impl Dataset {
             tokenizer.check_model(vocab_size)?;
         }
         let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
+        let template = template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string()));
+        let has_template = tokenizer.is_some_and(|t| !t.chat_templates().is_empty());
+        let chat = match options.prompt_format {
+            PromptFormat::Auto => has_template,
+            PromptFormat::Chat => true,
+            PromptFormat::Raw => false,
+        };
+        let by_itself = options.prompt_format == PromptFormat::Auto && chat;
+        let raw = || PairFormat::Raw {
+            separator: options.separator.clone(),
+            bos_before_response: options.bos_before_response,
+        };
         let reader = Reader {
             path,
             kind: options.kind,
             prompt_field: &options.prompt_field,
             response_field: &options.response_field,
-            bos_before_response: options.bos_before_response,
             tokenizer,
-            template: template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string())),
+            opening: template.as_ref().ok().filter(|_| by_itself).and_then(Opening::of),
+            template,
             train_on: options.train_on,
+            pairs: if chat { PairFormat::Chat } else { raw() },
+            skip_empty: options.empty_rows == EmptyRows::Skip,
             vocab_size,
         };
+        let columns = [
+            vec![options.prompt_field.as_str(), options.response_field.as_str()],
+            vec!["prompt", "completion"],
+            vec!["instruction", "output"],
+            vec!["text"],
+            vec!["messages"],
+            vec!["conversations"],
+            vec!["input_ids"],
+        ];
         let mut set = Dataset {
             path: path.to_path_buf(),
             ids: Vec::new(),
             labels: Vec::new(),
             ends: Vec::new(),
             lines: Vec::new(),
+            cut: BTreeMap::new(),
             seq_len: options.seq_len,
             packing: options.packing,
             shuffle: options.shuffle,
             seed: options.seed,
-            report: PrepReport::default(),
+            report: PrepReport { separator: options.separator.clone(), has_template, ..PrepReport::default() },
             notes: Vec::new(),
         };
-        refuse_stand_in_at(path)?;
-        let mut lines = Lines::open(path)?;
+        let mut file = RowFile::open(path, &columns)?;
         loop {
-            let chunk = lines.take(CHUNK)?;
+            let chunk = file.take(CHUNK)?;
             if chunk.is_empty() {
                 break;
             }
-            let examples: Vec<Result<Example>> =
-                chunk.par_iter().map(|(line, text)| reader.example(*line, text)).collect();
-            for example in examples {
-                set.add(example?, options.truncate);
+            let outcomes: Vec<Result<Outcome>> = chunk.par_iter().map(|row| reader.example(row)).collect();
+            for outcome in outcomes {
+                set.report.rows += 1;
+                match outcome? {
+                    Outcome::Read(example, facts) => {
+                        set.report.count(example.line, facts);
+                        set.add(example, options.truncate);
+                    }
+                    Outcome::Empty { line } => {
+                        set.report.empty += 1;
+                        set.report.first_empty.get_or_insert(line);
+                    }
+                }
             }
         }
         set.notes = reader.template.as_ref().map(ChatTemplate::notes).unwrap_or_default();
@@ -190,18 +229,23 @@ impl Dataset {
     }
 
     fn add(&mut self, mut example: Example, truncate: Truncate) {
-        self.report.rows += 1;
-        let too_long = example.ids.len() > self.seq_len;
-        if too_long {
-            cut(&mut example, self.seq_len, truncate);
+        let n = self.seq_len;
+        self.report.longest = self.report.longest.max(example.ids.len());
+        let learnt = |labels: &[i32]| labels.iter().filter(|&&l| l != IGNORED).count();
+        if example.ids.len() > n {
+            let all = learnt(&example.labels);
+            let missing = cut(&mut example, n, truncate);
+            let kept = learnt(&example.labels);
+            let dropped = truncate == Truncate::Drop || kept == 0;
+            self.report.count_cut(kept < all, dropped);
+            if dropped {
+                return;
+            }
+            if let Some(at) = missing {
+                self.cut.insert(self.ends.len(), at);
+            }
         }
-        let supervised = example.labels.iter().filter(|&&l| l != IGNORED).count();
-        if too_long && (truncate == Truncate::Drop || supervised == 0) {
-            self.report.dropped += 1;
-            return;
-        }
-        self.report.truncated += usize::from(too_long);
-        self.report.supervised += supervised;
+        self.report.supervised += learnt(&example.labels);
         self.report.tokens += example.ids.len();
         self.ids.append(&mut example.ids);
         self.labels.append(&mut example.labels);
@@ -214,10 +258,16 @@ impl Dataset {
             return Err(Error::file(&self.path, "rows", "there are none: the file is empty"));
         }
         if self.ends.is_empty() {
-            let reason = format!(
-                "none of the {} is left: the learnt tokens of each lie beyond {} tokens; raise --seq-len",
-                self.report.rows, self.seq_len
-            );
+            let (rows, empty) = (self.report.rows, self.report.empty);
+            let reason = if rows == empty {
+                format!("none of the {rows} is left: none has an answer")
+            } else {
+                format!(
+                    "none of the {rows} is left: {empty} have no answer, the others are longer than {} tokens before the \
+                     first learnt one; --seq-len {} keeps all",
+                    self.seq_len, self.report.longest
+                )
+            };
             return Err(Error::file(&self.path, "rows", reason));
         }
         if u32::try_from(self.ends.len()).is_err() {
@@ -229,13 +279,20 @@ impl Dataset {
     }
 
     /// What became of the rows.
-    pub fn report(&self) -> PrepReport {
-        self.report
+    pub fn report(&self) -> &PrepReport {
+        &self.report
     }
 
-    /// How conversations were read and what of them could not be learnt, a line each.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    /// Where in example `index` tokens of an answer are missing, if any are.
+    pub fn answer_cut_at(&self, index: usize) -> Option<usize> {
+        self.cut.get(&index).copied()
+    }
+
+    /// What a reader should know of the rows, a line each: how they are put, what is cut, left out, not used or not learnt.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.report.notes(self.seq_len);
+        notes.extend(self.notes.iter().cloned());
+        notes
     }
 
     /// A digest of all tokens and labels in their order: another one means other data, or another tokenizer.
@@ -308,14 +365,18 @@ impl Dataset {
     }
 }
 
-/// Leaves `seq_len` tokens of an example that has more.
-fn cut(example: &mut Example, seq_len: usize, truncate: Truncate) {
+/// Leaves `seq_len` tokens of an example that has more. Where among them tokens of an answer are missing, if any are.
+fn cut(example: &mut Example, seq_len: usize, truncate: Truncate) -> Option<usize> {
+    let learnt = |at: usize| example.labels[at] != IGNORED;
+    let mut missing = (learnt(seq_len - 1) && learnt(seq_len)).then_some(seq_len);
     if truncate == Truncate::KeepEnd {
         let prompt = example.labels.iter().position(|&l| l != IGNORED).unwrap_or(seq_len).min(seq_len);
         let end_starts = example.ids.len() - (seq_len - prompt);
         example.ids.drain(prompt..end_starts);
         example.labels.drain(prompt..end_starts);
+        missing = Some(prompt);
     }
     example.ids.truncate(seq_len);
     example.labels.truncate(seq_len);
+    missing
 }

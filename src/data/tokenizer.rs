@@ -6,6 +6,7 @@ use crate::io::checkpoint::Checkpoint;
 use crate::io::gguf::Metadata;
 use crate::io::kind;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tokenizers::{PostProcessorWrapper, Tokenizer as Pipeline};
 
@@ -40,6 +41,13 @@ pub struct Tokenizer {
     vocab_size: usize,
     /// One more than the largest id that is no added token's.
     base_size: usize,
+    /// Tokens beside the vocabulary of the pipeline's model, and the spellings of those among them that are special.
+    added: BTreeSet<u32>,
+    special: Vec<String>,
+    /// First characters of those.
+    special_starts: String,
+    /// Whether a text gets a space in front.
+    space_before: bool,
 }
 
 /// What a source says besides the pipeline itself.
@@ -149,7 +157,21 @@ impl Tokenizer {
                 end_of_turn.push(id);
             }
         }
+        let added = pipeline.get_added_tokens_decoder();
+        let mut special: Vec<String> =
+            added.values().filter(|t| t.special && !t.content.is_empty()).map(|t| t.content.clone()).collect();
+        special.sort_unstable();
+        let first = pipeline.encode_fast("a", false).ok().and_then(|e| pipeline.id_to_token(*e.get_ids().first()?));
         Tokenizer {
+            added: added.keys().copied().collect(),
+            special_starts: special
+                .iter()
+                .filter_map(|s| s.chars().next())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
+            special,
+            space_before: first.is_some_and(|t| t.starts_with(['\u{2581}', '\u{120}'])),
             source: source.to_path_buf(),
             before: s.before,
             after: s.after,
@@ -167,7 +189,8 @@ impl Tokenizer {
     }
 
     /// Token ids of `text`; special tokens written out in it are recognised. With `add_special` the ids that the
-    /// tokenizer puts around a text (usually one BOS, often nothing) are added.
+    /// tokenizer puts around a text (usually one BOS, often nothing) are added, those before it only if it does not begin
+    /// with them.
     ///
     /// # Errors
     /// [`Error::File`] if the pipeline itself fails (an unknown character and no unknown token, for one).
@@ -176,7 +199,8 @@ impl Tokenizer {
         if !add_special {
             return Ok(encoding.get_ids().to_vec());
         }
-        Ok([&self.before, encoding.get_ids(), &self.after].concat())
+        let before = if encoding.get_ids().starts_with(&self.before) { &[] } else { self.before.as_slice() };
+        Ok([before, encoding.get_ids(), &self.after].concat())
     }
 
     /// As [`Tokenizer::encode`] without additions, each id with the byte of `text` at which its token starts.
@@ -249,6 +273,25 @@ impl Tokenizer {
         let own = [("bos_token", self.bos), ("eos_token", self.eos), ("pad_token", self.pad), ("unk_token", self.unk)];
         let spelled = own.iter().filter_map(|(name, id)| Some(((*name).to_owned(), self.token((*id)?)?)));
         spelled.chain(self.more_specials.iter().cloned()).collect()
+    }
+
+    /// Whether a token stands beside the vocabulary of the pipeline's model: special ones do, and whatever is never split.
+    pub(super) fn is_added(&self, id: u32) -> bool {
+        self.added.contains(&id)
+    }
+
+    /// The first special token that `text` spells out; it stands for the token wherever a text has it.
+    pub(super) fn special_in(&self, text: &str) -> Option<&str> {
+        let at = |(i, c): (usize, char)| {
+            let here = self.special_starts.contains(c);
+            here.then(|| self.special.iter().find(|s| text[i..].starts_with(s.as_str())))?
+        };
+        text.char_indices().find_map(at).map(String::as_str)
+    }
+
+    /// Whether a text is tokenised as if a space stood before it, as SentencePiece does.
+    pub(super) fn puts_a_space_before(&self) -> bool {
+        self.space_before
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` to `folder`, so that [`Tokenizer::from_folder`] reads the same

@@ -10,7 +10,8 @@ mod paper;
 mod validate;
 
 pub use choices::{
-    Checkpointing, DataFormat, LossNormalisation, MaskMode, Method, PrecisionOption, TooLong, TrainTurns,
+    Checkpointing, DataFormat, EmptyRowsOption, LossNormalisation, MaskMode, Method, PrecisionOption,
+    PromptFormatOption, TooLong, TrainTurns,
 };
 pub use validate::tune_seconds;
 
@@ -106,8 +107,8 @@ options! {
         /// Model to start from: a Hugging Face folder or a GGUF file
         #[arg(value_name = "DIR|FILE.gguf", help_heading = "Run")]
         model: PathBuf,
-        /// Training rows, one JSON object a line
-        #[arg(value_name = "FILE.jsonl", help_heading = "Run")]
+        /// Training rows: JSON lines, a JSON array or CSV
+        #[arg(value_name = "FILE", help_heading = "Run")]
         data: PathBuf,
         /// Folder to create for the adapter, metrics.jsonl and config.toml
         #[arg(value_name = "DIR", help_heading = "Run")]
@@ -213,6 +214,15 @@ options! {
         /// Key of the response in prompt/response rows
         #[arg(value_name = "KEY", help_heading = "Data")]
         response_field: String = "response".into(),
+        /// How a prompt and its response are put: through the model's chat template, raw, or (auto) by whether there is one
+        #[arg(value_enum, help_heading = "Data")]
+        prompt_format: PromptFormatOption = PromptFormatOption::Auto,
+        /// Text between a raw prompt and its response where the row has no blank there; learnt with the response
+        #[arg(value_name = "TEXT", help_heading = "Data")]
+        separator: String = " ".into(),
+        /// What to do with a row that has no answer
+        #[arg(value_enum, help_heading = "Data")]
+        empty_rows: EmptyRowsOption = EmptyRowsOption::Error,
         /// Put a BOS before the response of a prompt and response as well, to be learnt, as the original does
         #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Data")]
         bos_before_response: bool = false,
@@ -341,6 +351,9 @@ impl TrainConfig {
             kind: self.data_format.kind(),
             prompt_field: self.prompt_field.clone(),
             response_field: self.response_field.clone(),
+            prompt_format: self.prompt_format.into(),
+            separator: self.separator.clone(),
+            empty_rows: self.empty_rows.into(),
             seq_len: self.seq_len,
             bos_before_response: self.bos_before_response,
             packing: self.packing,
@@ -386,6 +399,7 @@ impl TrainConfig {
 /// A default as it would be typed; nothing for an empty one.
 fn default_text<T: Serialize>(value: T) -> String {
     match toml::Value::try_from(value) {
+        Ok(toml::Value::String(text)) if text.trim().is_empty() && !text.is_empty() => format!("{text:?}"),
         Ok(toml::Value::String(text)) => text,
         Ok(toml::Value::Array(items)) => items.iter().filter_map(|v| v.as_str()).collect::<Vec<_>>().join(","),
         Ok(toml::Value::Float(x)) if x != 0.0 && x < 1e-4 => format!("{x:e}"),

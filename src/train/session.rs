@@ -58,6 +58,8 @@ pub struct Outcome {
     pub seen: MemoryPlan,
     /// The masks were all that was wanted.
     pub mask_only: bool,
+    /// The rows ask through the chat template.
+    pub asks_in_chat: bool,
 }
 
 /// Everything that a run holds.
@@ -121,7 +123,9 @@ impl Session {
         let sequences = dataset.report().sequences;
         if config.batch_size > sequences {
             let asked = config.batch_size;
-            observer.note(&format!("--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"));
+            observer.note(&format!(
+                "--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"
+            ));
         }
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         let precision = match config.precision {
@@ -265,6 +269,7 @@ impl Session {
             plan: self.plan,
             seen,
             mask_only: self.config.mask_only,
+            asks_in_chat: self.dataset.report().asks_in_chat(),
         })
     }
 
@@ -468,13 +473,8 @@ fn check_folder_of(file: Option<&std::path::Path>) -> Result<()> {
 
 fn data_line(dataset: &Dataset) -> String {
     let r = dataset.report();
-    let mut line = format!(
+    format!(
         "data: {} rows, {} tokens, {} of them supervised, in {} sequences",
         r.rows, r.tokens, r.supervised, r.sequences
-    );
-    if r.truncated + r.dropped > 0 {
-        line +=
-            &format!("; {} rows truncated and {} dropped at --seq-len {}", r.truncated, r.dropped, dataset.seq_len());
-    }
-    line
+    )
 }

@@ -65,13 +65,19 @@ fn an_adapters_sizes_are_the_runs() {
     lora.config.use_rslora = true;
     let c = resolve(&lora, "").unwrap();
     assert_eq!((c.method, c.rank, c.alpha, c.rslora), (Method::Lora, 2, 32.0, true));
-    assert_eq!((c.target_modules.0, c.schedule.to_string()), (vec!["q_proj".to_owned()], "lora_only".to_owned()));
+    assert_eq!(
+        (c.target_modules.0, c.schedule.unwrap().to_string()),
+        (vec!["q_proj".to_owned()], "lora_only".to_owned())
+    );
 
     let rosa = adapter(AdapterKind::Rosa, 3, &[Q, UP], true, true);
     let c = resolve(&rosa, "").unwrap();
-    assert_eq!((c.method, c.rank, c.density, c.schedule.to_string()), (Method::Rosa, 2, 0.07, "default".to_owned()));
+    assert_eq!(
+        (c.method, c.rank, c.density, c.schedule.unwrap().to_string()),
+        (Method::Rosa, 2, 0.07, "default".to_owned())
+    );
     assert_eq!(c.target_modules.0, ["q_proj", "up_proj"]);
-    assert_eq!(resolve(&rosa, "schedule = 'wl5'").unwrap().schedule.to_string(), "wl5");
+    assert_eq!(resolve(&rosa, "schedule = 'wl5'").unwrap().schedule.unwrap().to_string(), "wl5");
 
     // a module with S alone stays one
     let mut some = rosa.clone();
@@ -88,7 +94,7 @@ fn an_adapters_sizes_are_the_runs() {
     let mut warm = adapter(AdapterKind::Rosa, 3, &[Q], true, false);
     (warm.config.density, warm.config.spa_num_grads, warm.config.grad_acc_mode) = (0.04, 3, "mean".into());
     let c = resolve(&warm, "").unwrap();
-    assert_eq!((c.method, c.density, c.mask_grads, c.mask_mode), (Method::Rosa, 0.04, 3, MaskMode::Mean));
+    assert_eq!((c.method, c.density, c.mask_grads, c.mask_mode), (Method::Rosa, 0.04, Some(3), MaskMode::Mean));
 }
 
 #[test]

@@ -25,3 +25,35 @@ fn the_tokens_numbers_are_those_of_the_whole() {
     let (code, _, stderr) = run(&mut eval("--per-token"));
     assert!(code == Some(2) && stderr.contains("--json"), "{stderr}");
 }
+
+/// What was cut is counted, and neither it nor an answer that is longer than what may be said is scored as wrong.
+#[test]
+fn answers_that_are_cut_are_not_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.jsonl");
+    let turn = |role: &str, content: &str| format!("{{\"role\": \"{role}\", \"content\": \"{content}\"}}");
+    let talk =
+        [turn("user", "a"), turn("assistant", "bc"), turn("user", "d"), turn("assistant", "efghijkl")].join(", ");
+    std::fs::write(&data, format!("{{\"messages\": [{talk}]}}\n{{\"prompt\": \"2\", \"response\": \"3\"}}\n")).unwrap();
+    let model = model::gguf(folder.path());
+    let eval = |more: &str| {
+        let mut command = rugosa("eval --metric exact-match --json");
+        let (code, stdout, stderr) =
+            run(command.arg("--model").arg(&model).arg("--data").arg(&data).args(more.split_whitespace()));
+        assert_eq!(code, Some(0), "{stderr}");
+        (serde_json::from_str::<serde_json::Value>(&stdout).unwrap(), stderr)
+    };
+    let numbers = |s: &serde_json::Value| {
+        ["answers", "answers_cut", "answers_too_long", "rows_answer_cut", "examples"].map(|k| s[k].as_u64().unwrap())
+    };
+    let (all, _) = eval("--max-new-tokens 9");
+    assert_eq!(numbers(&all), [3, 0, 0, 0, 2], "{all}");
+    let longest = all["longest_row"].as_u64().unwrap();
+    let (cut, stderr) = eval(&format!("--max-new-tokens 9 --seq-len {}", longest - 4));
+    assert_eq!(numbers(&cut), [2, 1, 0, 1, 2], "{cut}");
+    assert!(stderr.contains(&format!("cuts the answers of 1 of 2 rows; --seq-len {longest} keeps all")), "{stderr}");
+    let (short, stderr) = eval("--max-new-tokens 8");
+    assert_eq!(numbers(&short), [2, 0, 1, 0, 2], "{short}");
+    assert!(stderr.contains("--max-new-tokens 9 compares all"), "{stderr}");
+    assert!(eval("--max-new-tokens 1").0["exact_match"].is_null());
+}

@@ -27,10 +27,12 @@ fn rows_are_shown_as_the_model_sees_them() {
     assert_eq!(code, Some(0), "{stderr}");
     let chat = "<|im_start|>user\nRose?<|im_end|>\n<|im_start|>assistant\n‹Bite\\u{1b} me<|im_end|>›";
     assert!(stdout.starts_with(chat), "{stdout}");
-    assert!(stdout.contains("2+2=‹4<|im_end|>›\nline 2: 6 tokens, 2 learnt\n"), "{stdout}");
+    // a pair as `generate --chat` asks
+    assert!(stdout.contains("user\n2+2=<|im_end|>\n<|im_start|>assistant\n‹4<|im_end|>›\nline 2: "), "{stdout}");
     assert!(!stdout.contains("\nline 3: "), "{stdout}");
-    assert_eq!(stderr.lines().count(), 1);
+    assert_eq!(stderr.lines().count(), 2);
     assert!(stderr.starts_with("3 rows, 0 truncated and 0 dropped at --seq-len "), "{stderr}");
+    assert!(stderr.contains("\nprompt format chat: 1 row through the model's chat template"), "{stderr}");
 }
 
 /// What nobody can read is no reason to end: `eprintln!` would panic here.
@@ -47,7 +49,7 @@ fn a_standard_error_that_takes_nothing_is_no_error() {
 #[test]
 fn rows_as_json_hold_text_ids_and_labels() {
     let folder = tempfile::tempdir().unwrap();
-    let (code, stdout, stderr) = run(&mut preview(folder.path(), ROWS, "--json"));
+    let (code, stdout, stderr) = run(&mut preview(folder.path(), ROWS, "--json --prompt-format raw --separator="));
     assert_eq!((code, stdout.lines().count()), (Some(0), 3), "{stderr}");
     let rows: Vec<serde_json::Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let text = "<|im_start|>user\nRose?<|im_end|>\n<|im_start|>assistant\nBite\u{1b} me<|im_end|>\n";

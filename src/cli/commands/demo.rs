@@ -168,6 +168,8 @@ fn config(args: &DemoArgs, model: &Path, data: &Path, out: &Path) -> Result<Trai
         batch_size: Some(4),
         gradient_accumulation_steps: Some(1),
         seq_len: Some(SEQ_LEN),
+        // its prompts end where the answer's first letter stands
+        separator: Some(String::new()),
         seed: Some(args.seed),
         device: args.device.device.clone(),
         ..PartialConfig::default()

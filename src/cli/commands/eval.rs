@@ -5,11 +5,13 @@ use crate::autograd::Tape;
 use crate::autograd::ops::head_nll;
 use crate::cli::args::{EvalArgs, Metric};
 use crate::cli::signal;
-use crate::data::{Batch, Dataset, ExampleRef, Tokenizer};
+use crate::data::{Answer, Batch, Dataset, ExampleRef, PrepReport, RowForm, Tokenizer, answers};
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
 use crate::nn::DeviceBatch;
+use crate::train::config::{PartialConfig, PromptFormatOption};
+use crate::train::output::CONFIG_FILE;
 use serde::Serialize;
 use std::path::Path;
 
@@ -26,10 +28,54 @@ pub struct Scores {
     /// Of each supervised token, a list a row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_nll: Option<Vec<Vec<f32>>>,
-    /// Share of rows whose answer is generated word for word, blanks at both ends aside.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exact_match: Option<f64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Exact>,
+    /// Rows that are scored.
     pub examples: usize,
+    #[serde(flatten)]
+    pub file: FileScores,
+}
+
+/// How many answers are generated word for word, blanks at both ends aside.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Exact {
+    /// Share of the answers that are compared; null where there is none.
+    pub exact_match: Option<f64>,
+    /// Answers that are compared: every assistant turn, each behind the row's own earlier turns.
+    pub answers: usize,
+    /// Answers that are not compared: cut by --seq-len, and longer than --max-new-tokens.
+    pub answers_cut: usize,
+    pub answers_too_long: usize,
+    /// Tokens of the longest of the latter, with what ends it.
+    #[serde(skip)]
+    pub longest: usize,
+}
+
+/// What became of the rows of the whole file.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FileScores {
+    pub rows: usize,
+    /// Rows that lost tokens to --seq-len, those of them that lost some of an answer, and rows that are left out for their
+    /// length, or since they have no answer.
+    pub rows_cut: usize,
+    pub rows_answer_cut: usize,
+    pub rows_dropped: usize,
+    pub rows_empty: usize,
+    /// Tokens of the longest row: as --seq-len it keeps all.
+    pub longest_row: usize,
+}
+
+impl FileScores {
+    fn of(report: &PrepReport) -> FileScores {
+        FileScores {
+            rows: report.rows,
+            rows_cut: report.truncated,
+            rows_answer_cut: report.answers_cut,
+            rows_dropped: report.dropped,
+            rows_empty: report.empty,
+            longest_row: report.longest,
+        }
+    }
 }
 
 pub fn run(args: EvalArgs) -> Result<()> {
@@ -40,21 +86,18 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let options = args.rows.data_options();
     let dataset = Dataset::open(&args.rows.data, &options, source.tokenizer.as_ref(), source.config().vocab_size)?;
     dataset.notes().iter().for_each(|note| super::tell(note));
+    asked_otherwise(&args, dataset.report()).iter().for_each(|note| super::tell(note));
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
+    let (mut exact, compared) = comparable(&dataset, examples.len(), &source.stop_tokens()?, args.max_new_tokens);
     let ready = source.ready(args.rows.seq_len.saturating_add(room), |ready| {
         // the smallest and the largest of what comes: kernels go by sizes
-        let by = |size: fn(&ExampleRef<'_>) -> usize| {
-            let mut sorted = examples.clone();
-            sorted.sort_by_key(size);
-            let batch = args.batch_size.min(sorted.len());
-            [sorted[..batch].to_vec(), sorted[sorted.len() - batch..].to_vec()]
-        };
         if wants(Metric::Loss) {
-            by(|e| e.ids.len()).iter().try_for_each(|rows| token_nll(ready, rows, args.batch_size).map(drop))?;
+            let ends = smallest_and_largest(&examples, args.batch_size, |e| e.ids.len());
+            ends.iter().try_for_each(|rows| token_nll(ready, rows, args.batch_size).map(drop))?;
         }
         if wants(Metric::ExactMatch) {
-            let answer = |rows: &Vec<_>| exact_match(ready, None, rows, args.batch_size, REHEARSED).map(drop);
-            by(|e| e.prompt_len()).iter().try_for_each(answer)?;
+            let ends = smallest_and_largest(&compared, args.batch_size, |a| a.prompt.len());
+            ends.iter().try_for_each(|some| exact_match(ready, None, some, args.batch_size, REHEARSED).map(drop))?;
         }
         Ok(())
     })?;
@@ -64,7 +107,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
             format!("the row has {} tokens, over the model's {positions} positions; lower --seq-len", long.ids.len());
         return Err(Error::row(dataset.path(), long.line, reason));
     }
-    let mut scores = Scores { examples: examples.len(), ..Scores::default() };
+    let mut scores = Scores { examples: examples.len(), file: FileScores::of(dataset.report()), ..Scores::default() };
     if wants(Metric::Loss) {
         let rows = token_nll(&ready, &examples, args.batch_size)?;
         check_finite(&rows, &examples, dataset.path(), ready.device.precision())?;
@@ -75,8 +118,10 @@ pub fn run(args: EvalArgs) -> Result<()> {
         scores.token_nll = args.per_token.then_some(rows);
     }
     if wants(Metric::ExactMatch) {
-        let matched = exact_match(&ready, ready.tokenizer.as_ref(), &examples, args.batch_size, args.max_new_tokens)?;
-        scores.exact_match = Some(matched as f64 / examples.len().max(1) as f64);
+        exact_notes(&exact, args.max_new_tokens).iter().for_each(|note| super::tell(note));
+        let matched = exact_match(&ready, ready.tokenizer.as_ref(), &compared, args.batch_size, args.max_new_tokens)?;
+        exact.exact_match = (!compared.is_empty()).then(|| matched as f64 / compared.len() as f64);
+        scores.exact = Some(exact);
     }
     if args.json {
         let line = serde_json::to_string(&scores).map_err(|e| Error::invalid("--json", e.to_string()))?;
@@ -86,13 +131,98 @@ pub fn run(args: EvalArgs) -> Result<()> {
     }
 }
 
+/// A warning where the adapter's run asked in another way than these rows do.
+fn asked_otherwise(args: &EvalArgs, report: &PrepReport) -> Option<String> {
+    let run = PartialConfig::from_toml(&args.model.adapter.as_ref()?.join(CONFIG_FILE)).ok()?;
+    let raw = run.prompt_format? == PromptFormatOption::Raw;
+    let has = |form| report.forms.contains_key(&form);
+    if raw && has(RowForm::ChatPair) {
+        let reason = "warning: the adapter was trained on raw prompts, these go through the chat template";
+        Some(format!("{reason}; --prompt-format raw asks as its run did"))
+    } else if !raw && report.has_template && has(RowForm::RawPair) {
+        let reason = "warning: the adapter was trained through the chat template, these prompts are raw";
+        Some(format!("{reason}; --prompt-format auto asks as its run did"))
+    } else {
+        None
+    }
+}
+
+/// The answers of the first `examples` examples that can be compared, and how many cannot: those that were cut, and those that
+/// do not end within `max_new_tokens`. A model that is asked for `n` tokens has not shown that it ends behind them.
+fn comparable<'a>(
+    dataset: &'a Dataset,
+    examples: usize,
+    stop: &[u32],
+    max_new_tokens: usize,
+) -> (Exact, Vec<Answer<'a>>) {
+    let (mut exact, mut compared) = (Exact::default(), Vec::new());
+    for (i, example) in dataset.examples().take(examples).enumerate() {
+        for answer in answers(example, dataset.answer_cut_at(i), stop) {
+            let Some(answer) = answer else {
+                exact.answers_cut += 1;
+                continue;
+            };
+            let needs = answer.said.len() + usize::from(answer.ended);
+            if needs > max_new_tokens {
+                exact.answers_too_long += 1;
+                exact.longest = exact.longest.max(needs);
+            } else {
+                compared.push(answer);
+            }
+        }
+    }
+    exact.answers = compared.len();
+    (exact, compared)
+}
+
+/// What is not compared, a line each.
+fn exact_notes(exact: &Exact, max_new_tokens: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    let answers = |n: usize| if n == 1 { "1 answer is".to_owned() } else { format!("{n} answers are") };
+    if exact.answers_cut > 0 {
+        notes
+            .push(format!("warning: {} cut by --seq-len and not compared for exact match", answers(exact.answers_cut)));
+    }
+    if exact.answers_too_long > 0 {
+        let (n, longest) = (answers(exact.answers_too_long), exact.longest);
+        notes.push(format!(
+            "warning: {n} longer than --max-new-tokens {max_new_tokens} and not compared for exact match; \
+             --max-new-tokens {longest} compares all"
+        ));
+    }
+    notes
+}
+
+/// The first and the last `count` by `size`.
+fn smallest_and_largest<T: Clone>(all: &[T], count: usize, size: impl Fn(&T) -> usize) -> [Vec<T>; 2] {
+    let mut sorted = all.to_vec();
+    sorted.sort_by_key(size);
+    let count = count.min(sorted.len());
+    [sorted[..count].to_vec(), sorted[sorted.len() - count..].to_vec()]
+}
+
 fn table(s: &Scores) -> String {
     let mut text = format!("examples           {}\n", s.examples);
+    if s.file.rows_cut + s.file.rows_dropped + s.file.rows_empty > 0 {
+        let f = &s.file;
+        text += &format!(
+            "rows of the file   {}: {} cut, {} too long and {} without an answer left out\n",
+            f.rows, f.rows_cut, f.rows_dropped, f.rows_empty
+        );
+    }
     if let (Some(nll), Some(ppl), Some(tokens)) = (s.nll, s.perplexity, s.supervised_tokens) {
         text += &format!("supervised tokens  {tokens}\nnll                {nll:.6}\nperplexity         {ppl:.4}\n");
     }
-    if let Some(em) = s.exact_match {
-        text += &format!("exact match        {:.2} %\n", 100.0 * em);
+    if let Some(exact) = &s.exact {
+        let not = exact.answers_cut + exact.answers_too_long;
+        let turns =
+            if exact.answers + not > s.examples { ", every turn behind the row's own earlier ones" } else { "" };
+        let left_out = if not > 0 { format!("; {not} cut or too long, not compared") } else { String::new() };
+        text += &format!("answers compared   {}{turns}{left_out}\n", exact.answers);
+        text += &match exact.exact_match {
+            Some(share) => format!("exact match        {:.2} %\n", 100.0 * share),
+            None => "exact match        none: no answer is whole\n".to_owned(),
+        };
     }
     text
 }
@@ -133,41 +263,33 @@ fn token_nll(ready: &Ready, examples: &[ExampleRef<'_>], batch_size: usize) -> R
     Ok(all)
 }
 
-/// Rows whose answer the model gives word for word from their prompt. An answer is the supervised tokens of the first
-/// answer in a row, up to what ends it.
+/// How many of `answers` the model gives word for word behind what stands before them. One that nothing ends is compared as
+/// far as it goes.
 pub fn exact_match(
     ready: &Ready,
     tokenizer: Option<&Tokenizer>,
-    examples: &[ExampleRef<'_>],
+    answers: &[Answer<'_>],
     batch_size: usize,
     max_new_tokens: usize,
 ) -> Result<usize> {
     let stop = ready.stop_tokens()?;
     let request = Request { max_new_tokens, stop: &stop, sampling: Sampling::GREEDY };
-    // rows of like length together: a batch takes as long as its longest
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.sort_by_key(|&i| examples[i].prompt_len());
+    // prompts of like length together: a batch takes as long as its longest
+    let mut order: Vec<&Answer<'_>> = answers.iter().collect();
+    order.sort_by_key(|a| a.prompt.len());
     let mut matched = 0;
-    for rows in order.chunks(batch_size) {
-        let prompts: Vec<Vec<u32>> =
-            rows.iter().map(|&i| examples[i].ids[..examples[i].prompt_len().max(1)].to_vec()).collect();
-        let answers = generate(&ready.device, &ready.model, &prompts, &request, |_, _| !signal::interrupted())?;
+    for some in order.chunks(batch_size) {
+        let prompts: Vec<Vec<u32>> = some.iter().map(|a| a.prompt.to_vec()).collect();
+        let generated = generate(&ready.device, &ready.model, &prompts, &request, |_, _| !signal::interrupted())?;
         if signal::interrupted() {
             return Err(Error::Interrupted);
         }
-        for (&i, answer) in rows.iter().zip(&answers) {
-            matched += usize::from(same(tokenizer, answer, &expected(&examples[i], &stop))?);
+        for (answer, generated) in some.iter().zip(&generated) {
+            let length = if answer.ended { generated.len() } else { generated.len().min(answer.said.len()) };
+            matched += usize::from(same(tokenizer, &generated[..length], answer.said)?);
         }
     }
     Ok(matched)
-}
-
-/// The tokens of a row's first answer, without what ends it.
-fn expected(example: &ExampleRef<'_>, stop: &[u32]) -> Vec<u32> {
-    let start = example.prompt_len();
-    let learnt = example.labels[start.min(example.labels.len())..].iter().take_while(|l| **l >= 0).count();
-    let answer = &example.ids[start..start + learnt];
-    answer.iter().copied().take_while(|t| !stop.contains(t)).collect()
 }
 
 fn same(tokenizer: Option<&Tokenizer>, answer: &[u32], expected: &[u32]) -> Result<bool> {
@@ -183,11 +305,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_the_first_run_of_supervised_tokens() {
-        let ids = [1, 2, 3, 4, 9, 5, 6];
-        let labels = [-100, -100, 3, 4, 9, -100, 6];
-        let example = ExampleRef { ids: &ids, labels: &labels, line: 1 };
-        assert_eq!(expected(&example, &[9]), [3, 4]);
-        assert_eq!(expected(&example, &[]), [3, 4, 9]);
+    fn what_is_not_compared_is_said() {
+        let exact = Exact { answers: 2, answers_cut: 1, answers_too_long: 3, longest: 300, ..Exact::default() };
+        let notes = exact_notes(&exact, 256);
+        assert!(notes[0].contains("1 answer is cut by --seq-len and not compared"), "{notes:?}");
+        assert!(notes[1].contains("3 answers are longer") && notes[1].contains("--max-new-tokens 300 compares all"));
+        let none = Scores { examples: 2, exact: Some(Exact { exact_match: None, ..exact }), ..Scores::default() };
+        assert!(table(&none).contains("exact match        none"), "{}", table(&none));
+        let json: serde_json::Value = serde_json::to_value(&none).unwrap();
+        assert!(json["exact_match"].is_null() && json["answers_cut"] == 1 && json["rows_cut"] == 0, "{json}");
+        assert!(json.as_object().unwrap().contains_key("exact_match"), "{json}");
     }
 }

@@ -12,7 +12,12 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let source = Source::open(&args.model)?;
     let tokenizer = source.tokenizer()?;
     let prompt = match (&args.input.prompt, &args.input.chat) {
-        (Some(text), _) => tokenizer.encode(text, true)?,
+        (Some(text), _) => {
+            if !tokenizer.chat_templates().is_empty() {
+                super::tell("continuing the text as it is; --chat asks through the model's chat template");
+            }
+            tokenizer.encode(text, true)?
+        }
         (None, Some(text)) => {
             let turn = Message { role: "user".into(), content: text.clone() };
             tokenizer.encode(&ChatTemplate::new(tokenizer)?.render(&[turn], true)?, false)?

@@ -53,6 +53,14 @@ impl<'a> Source<'a> {
         &self.checkpoint.config
     }
 
+    /// Tokens that end an answer.
+    ///
+    /// # Errors
+    /// As [`Ready::stop_tokens`].
+    pub fn stop_tokens(&self) -> Result<Vec<u32>> {
+        stop_tokens(self.config(), self.tokenizer.as_ref())
+    }
+
     /// The model on a device, for sequences of up to `positions` tokens, or as many as it takes. `rehearse` does what is to be
     /// done, on a device that only counts: the kernels that it launches are compiled while the weights are read, and then proved.
     pub fn ready(self, positions: usize, rehearse: impl FnOnce(&Ready) -> Result<()>) -> Result<Ready> {
@@ -111,23 +119,28 @@ impl Ready {
         required(self.tokenizer.as_ref(), args)
     }
 
-    /// Tokens that end an answer: those of the model's configuration and of its tokenizer that the model can give.
+    /// Tokens that end an answer.
     ///
     /// # Errors
     /// [`Error::File`] where there are some and the model can give none of them: no answer would ever end.
     pub fn stop_tokens(&self) -> Result<Vec<u32>> {
-        let rows = self.model.config.vocab_size;
-        let mut stop = self.model.config.eos_token_ids.clone();
-        if let Some(t) = &self.tokenizer {
-            stop.extend(t.end_of_turn());
-            if stop.iter().all(|&id| id as usize >= rows) {
-                t.check_ids(&stop, rows)
-                    .map_err(|reason| Error::file(t.source(), "tokenizer", format!("no answer would end: {reason}")))?;
-            }
-        }
-        stop.retain(|&id| (id as usize) < rows);
-        stop.sort_unstable();
-        stop.dedup();
-        Ok(stop)
+        stop_tokens(&self.model.config, self.tokenizer.as_ref())
     }
+}
+
+/// Tokens of the model's configuration and of its tokenizer that end an answer and that the model can give.
+fn stop_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
+    let rows = config.vocab_size;
+    let mut stop = config.eos_token_ids.clone();
+    if let Some(t) = tokenizer {
+        stop.extend(t.end_of_turn());
+        if stop.iter().all(|&id| id as usize >= rows) {
+            t.check_ids(&stop, rows)
+                .map_err(|reason| Error::file(t.source(), "tokenizer", format!("no answer would end: {reason}")))?;
+        }
+    }
+    stop.retain(|&id| (id as usize) < rows);
+    stop.sort_unstable();
+    stop.dedup();
+    Ok(stop)
 }

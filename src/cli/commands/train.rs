@@ -69,12 +69,13 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let outcome = outcome?;
     tell(&format!("done: {} steps, last loss {:.4}", outcome.steps, outcome.loss));
     let (out, model) = (out.display(), model.display());
+    let ask = if outcome.asks_in_chat { "--chat" } else { "--prompt" };
     tell(&match (outcome.mask_only, method) {
         (true, _) => {
             format!("use them: rugosa train --model {model} --mask {} …", masks.unwrap_or_default().display())
         }
-        (false, Method::Full) => format!("use it: rugosa generate --model {out} --prompt …"),
-        (false, _) => format!("use it: rugosa generate --model {model} --adapter {out} --prompt …"),
+        (false, Method::Full) => format!("use it: rugosa generate --model {out} {ask} …"),
+        (false, _) => format!("use it: rugosa generate --model {model} --adapter {out} {ask} …"),
     });
     Ok(())
 }

@@ -67,12 +67,6 @@ const RESERVED: [&str; 9] = [
 ];
 
 impl Conversation {
-    /// Turns of a role and a text each.
-    pub(super) fn of_turns(turns: &[(&str, &str)]) -> Conversation {
-        let messages = turns.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
-        Conversation { messages, ..Conversation::default() }
-    }
-
     /// The conversation in a row of `messages`. Keys that are null are absent, as in exports that fill every key.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod spans;
 pub use messages::{Conversation, Message, TrainOn};
 pub use notes::Notes;
 
+use super::border::encode_cut_at;
 use super::jinja::text::Part;
 use super::jinja::{Rendered, Template, Value, clock};
 use super::rows::{IGNORED, Tokens};
@@ -144,13 +145,6 @@ impl ChatTemplate {
         labelled(tokenizer, &text, &spans)
     }
 
-    /// A question and its answer as a conversation of two turns.
-    #[allow(dead_code)]
-    pub(super) fn pair(&self, tokenizer: &Tokenizer, prompt: &str, response: &str) -> Result<Tokens, String> {
-        let turns = [("user", prompt), ("assistant", response)];
-        self.tokens(tokenizer, &Conversation::of_turns(&turns), TrainOn::All)
-    }
-
     fn spans(&self, named: &Named, row: &Conversation, learnt: &[usize]) -> Result<(String, Spans), String> {
         let rendered = self.text(named, row, &row.messages, false);
         let rendered = match rendered {
@@ -211,7 +205,8 @@ impl ChatTemplate {
 
 /// The ids of a text, and the labels of those in `spans`.
 fn labelled(tokenizer: &Tokenizer, text: &str, spans: &Spans) -> Result<Tokens, String> {
-    let tokens = tokenizer.encode_with_starts(text).map_err(|e| e.to_string())?;
+    let borders = spans.ranges.iter().map(|r| r.start).filter(|_| !spans.overlapping);
+    let tokens = encode_cut_at(tokenizer, text, borders)?;
     let mut ranges = spans.ranges.iter().peekable();
     let mut labels = Vec::with_capacity(tokens.len());
     for (i, &(id, start)) in tokens.iter().enumerate() {

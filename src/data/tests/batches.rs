@@ -229,7 +229,7 @@ fn a_place_that_does_not_exist_is_refused() {
 fn rows_that_are_too_long_are_cut_or_dropped_and_counted() {
     // half of a row is learnt: of 30 tokens the last 15, none of which is among the first 12
     let lengths = [4, 12, 16, 30];
-    let cut = set(&lengths, &options(12, true, false, 0)).report();
+    let cut = set(&lengths, &options(12, true, false, 0)).report().clone();
     assert_eq!((cut.rows, cut.truncated, cut.dropped, cut.tokens, cut.supervised), (4, 1, 1, 28, 2 + 6 + 4));
     assert_eq!((cut.sequences, cut.packing_efficiency), (3, 28.0 / 36.0));
     let drop = DataOptions { truncate: Truncate::Drop, ..options(12, true, false, 0) };

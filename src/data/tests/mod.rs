@@ -1,6 +1,8 @@
 //! Tests of this module, by subject.
 mod batches;
 mod chat;
+mod files;
+mod pairs;
 mod rows;
 mod support;
 mod tokenizer;

@@ -1,10 +1,15 @@
 use super::support::{BOS, CHATML, EOS, VOCAB, file, learnt, tokenizer};
-use crate::data::{DataOptions, Dataset, RowKind, Tokenizer, preview};
+use crate::data::{DataOptions, Dataset, PromptFormat, RowKind, Tokenizer, preview};
 use crate::error::{Error, Result};
 
 fn open(content: impl AsRef<[u8]>, options: &DataOptions, t: Option<&Tokenizer>) -> Result<Dataset> {
     let (_dir, path) = file(content);
     Dataset::open(&path, options, t, VOCAB)
+}
+
+/// Pairs as they are, though there is a chat template.
+fn raw() -> DataOptions {
+    DataOptions { prompt_format: PromptFormat::Raw, ..DataOptions::default() }
 }
 
 fn chat() -> Tokenizer {
@@ -21,11 +26,11 @@ fn one(row: &str, options: &DataOptions) -> (String, String) {
 
 #[test]
 fn every_kind_of_row() {
-    let o = DataOptions::default();
+    let o = raw();
     let both = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(one(r#"{"prompt": "Q: ", "response": "é", "id": 7}"#, &o), both("<s>Q: é</s>", "é</s>"));
     let renamed = DataOptions { prompt_field: "question".into(), response_field: "answer".into(), ..o.clone() };
-    assert_eq!(one(r#"{"question": "Q", "answer": "A"}"#, &renamed), both("<s>QA</s>", "A</s>"));
+    assert_eq!(one(r#"{"question": "Q", "answer": "A"}"#, &renamed), both("<s>Q A</s>", " A</s>"));
     let twice = DataOptions { bos_before_response: true, ..o.clone() };
     assert_eq!(one(r#"{"prompt": "Q: ", "response": "é"}"#, &twice), both("<s>Q: <s>é</s>", "<s>é</s>"));
     assert_eq!(one(r#"{"text": "ab"}"#, &o), both("<s>ab", "ab"));
@@ -52,7 +57,7 @@ fn every_kind_of_row() {
 #[test]
 fn the_kind_can_be_said() {
     let row = r#"{"text": "ab", "prompt": "p", "response": "r"}"#;
-    assert_eq!(one(row, &DataOptions::default()).1, "r</s>");
+    assert_eq!(one(row, &DataOptions::default()).1, "r<|im_end|>");
     assert_eq!(one(row, &DataOptions { kind: Some(RowKind::Text), ..Default::default() }).1, "ab");
 }
 
@@ -88,12 +93,12 @@ fn wrong_rows_are_named_by_file_and_line() {
         (r#"["a"]"#, "a row must be a JSON object, this is a list"),
         (
             r#"{"txt": "a", "id": 3}"#,
-            "unknown kind of row, its fields are [txt, id]; expected are messages, or prompt and response",
+            "unknown kind of row, its fields are [txt, id]; expected are messages or conversations, or prompt and response",
         ),
         (r#"{"prompt": "a"}"#, "unknown kind of row"),
         (r#"{"text": 3}"#, "field text must be a string, this is a number"),
         (r#"{"prompt": null, "response": "a"}"#, "field prompt must be a string, this is null"),
-        (r#"{"prompt": "a", "response": ""}"#, "no token to learn: the response is empty"),
+        (r#"{"prompt": "a", "response": ""}"#, "no token to learn: field response is empty"),
         (r#"{"text": ""}"#, "no token to learn"),
         (r#"{"instruction": "a", "input": [], "output": "b"}"#, "field input must be a string, this is a list"),
         (r#"{"messages": []}"#, "messages is empty"),
@@ -154,7 +159,7 @@ fn whole_sets_can_be_wrong() {
 #[test]
 fn previews_show_what_is_learnt() {
     let t = chat();
-    let set = open(r#"{"prompt": "a\u001b[2J\n", "response": "é"}"#, &DataOptions::default(), Some(&t)).unwrap();
+    let set = open(r#"{"prompt": "a\u001b[2J\n", "response": "é"}"#, &raw(), Some(&t)).unwrap();
     let plain = preview::render(Some(&t), set.example(0), false).unwrap();
     assert_eq!(plain, "<s>a\\u{1b}[2J\n‹é</s>›\nline 1: 10 tokens, 3 learnt\n");
     let colour = preview::render(Some(&t), set.example(0), true).unwrap();

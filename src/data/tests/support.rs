@@ -48,8 +48,12 @@ pub fn tokenizer(template: Option<&str>, bos: bool) -> Tokenizer {
 
 /// A folder with one file `data.jsonl` of these bytes.
 pub fn file(content: impl AsRef<[u8]>) -> (tempfile::TempDir, std::path::PathBuf) {
+    file_named("data.jsonl", content)
+}
+
+pub fn file_named(name: &str, content: impl AsRef<[u8]>) -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("data.jsonl");
+    let path = dir.path().join(name);
     std::fs::write(&path, content).unwrap();
     (dir, path)
 }

@@ -21,7 +21,21 @@ fn ids(v: &Json) -> Vec<u32> {
 }
 
 fn gguf(fixture: &Json, model: &str, pre: &str) -> Tokenizer {
+    gguf_with(fixture, model, pre, None)
+}
+
+/// The tokenizer of a fixture, with a chat template and an end token.
+pub fn with_template(model: &str, template: &str) -> Tokenizer {
+    let fixture: Json = serde_json::from_str(if model == "gpt2" { BPE } else { SPM }).unwrap();
+    gguf_with(&fixture, model, "smollm", Some(template))
+}
+
+fn gguf_with(fixture: &Json, model: &str, pre: &str, template: Option<&str>) -> Tokenizer {
     let mut m = Metadata::new();
+    if let Some(template) = template {
+        m.insert("tokenizer.chat_template".into(), Value::String(template.into()));
+        m.insert("tokenizer.ggml.eos_token_id".into(), Value::U32(2));
+    }
     m.insert("tokenizer.ggml.model".into(), Value::String(model.into()));
     m.insert("tokenizer.ggml.pre".into(), Value::String(pre.into()));
     m.insert("tokenizer.ggml.tokens".into(), texts(&fixture["tokens"]));

@@ -1,6 +1,6 @@
 //! Options that are one of a few words.
 
-use crate::data::{RowKind, TrainOn, Truncate};
+use crate::data::{EmptyRows, PromptFormat, RowKind, TrainOn, Truncate};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -87,6 +87,28 @@ choice! {
         All,
         /// The last one
         Last,
+    }
+}
+
+choice! {
+    /// How pairs of a prompt and a response are put.
+    PromptFormatOption {
+        /// chat where the model has a chat template, else raw
+        Auto,
+        /// Through the model's chat template, as `generate --chat` asks
+        Chat,
+        /// As they are, as `generate --prompt` asks
+        Raw,
+    }
+}
+
+choice! {
+    /// What happens to a row without an answer.
+    EmptyRowsOption {
+        /// It ends the run
+        Error,
+        /// It is left out
+        Skip,
     }
 }
 
@@ -185,6 +207,25 @@ impl From<TooLong> for Truncate {
             TooLong::Truncate => Truncate::Truncate,
             TooLong::KeepEnd => Truncate::KeepEnd,
             TooLong::Drop => Truncate::Drop,
+        }
+    }
+}
+
+impl From<PromptFormatOption> for PromptFormat {
+    fn from(format: PromptFormatOption) -> PromptFormat {
+        match format {
+            PromptFormatOption::Auto => PromptFormat::Auto,
+            PromptFormatOption::Chat => PromptFormat::Chat,
+            PromptFormatOption::Raw => PromptFormat::Raw,
+        }
+    }
+}
+
+impl From<EmptyRowsOption> for EmptyRows {
+    fn from(empty: EmptyRowsOption) -> EmptyRows {
+        match empty {
+            EmptyRowsOption::Error => EmptyRows::Error,
+            EmptyRowsOption::Skip => EmptyRows::Skip,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `--like-paper`: what the scripts of the paper's experiments set.
 
-use super::{LossNormalisation, MaskMode, PartialConfig, TooLong};
+use super::{LossNormalisation, MaskMode, PartialConfig, PromptFormatOption, TooLong};
 use crate::adapters::targets::{PerModule, TargetModules};
 use crate::optim::schedule::LrSchedule;
 use crate::train::phase::Schedule;
@@ -41,6 +41,8 @@ pub(super) fn options() -> PartialConfig {
         gradient_accumulation_steps: Some(32),
         loss_normalisation: Some(LossNormalisation::MicroBatch),
         seq_len: Some(512),
+        prompt_format: Some(PromptFormatOption::Raw),
+        separator: Some(String::new()),
         packing: Some(false),
         shuffle: Some(true),
         bos_before_response: Some(true),
