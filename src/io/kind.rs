@@ -43,20 +43,6 @@ pub fn refuse_stand_in(path: &Path, head: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// As [`refuse_stand_in`] for a file that is not read yet; what cannot be opened is left to whoever reads it.
-///
-/// # Errors
-/// As [`refuse_stand_in`].
-pub fn refuse_stand_in_at(path: &Path) -> Result<()> {
-    use std::io::Read;
-    let mut head = Vec::new();
-    // read_to_end asks folders and files alike
-    match std::fs::File::open(path).and_then(|file| file.take(LONGEST_POINTER as u64).read_to_end(&mut head)) {
-        Ok(_) => refuse_stand_in(path, &head),
-        Err(_) => Ok(()),
-    }
-}
-
 /// What a file that is no GGUF is, with the way out, where its first bytes or its name say so.
 pub(super) fn instead_of_model(path: &Path, head: &[u8]) -> Option<&'static str> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
@@ -96,16 +82,12 @@ mod tests {
         for part in ["a.json: content: is a Git LFS pointer", "of 269060552 bytes", "git lfs pull"] {
             assert!(message.contains(part), "{message}");
         }
-        assert!(refuse_stand_in_at(&path).is_err());
         assert!(refuse_stand_in(&path, &pointer[..50]).is_err(), "without a size too");
         for page in ["<!DOCTYPE html><html>", "<html lang=en>"] {
             assert!(refuse_stand_in(&path, page.as_bytes()).unwrap_err().to_string().contains("web page"));
         }
         std::fs::write(&path, "{\"version\": 1}").unwrap();
         assert_eq!(read(&path).unwrap(), b"{\"version\": 1}");
-        refuse_stand_in_at(&path).unwrap();
-        refuse_stand_in_at(&dir.path().join("none")).unwrap();
-        refuse_stand_in_at(dir.path()).unwrap();
     }
 
     #[test]

@@ -30,9 +30,10 @@ fn rows_are_shown_as_the_model_sees_them() {
     // a pair as `generate --chat` asks
     assert!(stdout.contains("user\n2+2=<|im_end|>\n<|im_start|>assistant\n‹4<|im_end|>›\nline 2: "), "{stdout}");
     assert!(!stdout.contains("\nline 3: "), "{stdout}");
-    assert_eq!(stderr.lines().count(), 2);
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
     assert!(stderr.starts_with("3 rows, 0 truncated and 0 dropped at --seq-len "), "{stderr}");
     assert!(stderr.contains("\nprompt format chat: 1 row through the model's chat template"), "{stderr}");
+    assert!(stderr.contains("\n2 conversations: learnt are the assistant's words"), "{stderr}");
 }
 
 /// What nobody can read is no reason to end: `eprintln!` would panic here.

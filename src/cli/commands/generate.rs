@@ -12,12 +12,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let source = Source::open(&args.model)?;
     let tokenizer = source.tokenizer()?;
     let prompt = match (&args.input.prompt, &args.input.chat) {
-        (Some(text), _) => {
-            if !tokenizer.chat_templates().is_empty() {
-                super::tell("continuing the text as it is; --chat asks through the model's chat template");
-            }
-            tokenizer.encode(text, true)?
-        }
+        (Some(text), _) => tokenizer.encode(text, true)?,
         (None, Some(text)) => {
             let turn = Message { role: "user".into(), content: text.clone() };
             tokenizer.encode(&ChatTemplate::new(tokenizer)?.render(&[turn], true)?, false)?
@@ -35,6 +30,9 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     })?;
     let tokenizer = ready.tokenizer(&args.model)?;
     let stop = ready.stop_tokens()?;
+    if args.input.prompt.is_some() && !tokenizer.chat_templates().is_empty() {
+        super::tell("continuing the text as it is; --chat asks through the model's chat template");
+    }
     let request = Request { max_new_tokens: args.max_new_tokens, stop: &stop, sampling };
     let mut stream = tokenizer.stream(true);
     let mut failed = None;

@@ -58,7 +58,7 @@ fn of(mark: &Mark, message: u32) -> bool {
 fn words(rendered: &Rendered, message: u32) -> Option<std::ops::Range<usize>> {
     let mut said = rendered.marks.iter().filter(|m| of(m, message) && m.origin.part == Part::Content);
     let first = said.next()?.range.clone();
-    Some(first.start..said.last().map_or(first.end, |m| m.range.end))
+    Some(first.start..said.next_back().map_or(first.end, |m| m.range.end))
 }
 
 /// Bytes that both begin with.

@@ -43,7 +43,6 @@ const OTHERS: &[(&[u8], &str, &str)] = &[
     (b"\x89HDF", "is an HDF5 file", "write its rows as JSON lines"),
     (b"%PDF", "is a PDF document", WANTED),
     (b"GGUF", "is a model in GGUF, not rows", "give it with --model"),
-    (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself", "fetch it: git lfs pull"),
     (b"<", "is HTML or XML, perhaps the page of a failed download", WANTED),
 ];
 

@@ -7,6 +7,7 @@ mod table;
 mod values;
 
 use crate::error::{Error, Result};
+use crate::io::kind::refuse_stand_in;
 use form::{Encoding, Form};
 use lines::Lines;
 use std::fs::File;
@@ -46,6 +47,7 @@ impl<'a> RowFile<'a> {
         }
         let mut reader = BufReader::with_capacity(HEAD, File::open(path).map_err(Error::io(path))?);
         let head = reader.fill_buf().map_err(Error::io(path))?;
+        refuse_stand_in(path, head)?;
         if let Some(reason) = form::other(head) {
             return Err(not_rows(reason));
         }

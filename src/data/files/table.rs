@@ -59,9 +59,12 @@ struct Records<'a> {
     delimiter: char,
 }
 
+/// A line, and what is wrong from there on.
+type Fault = (usize, String);
+
 impl Records<'_> {
     /// The next record that is not blank, and the line where it begins.
-    fn next_record(&mut self) -> Result<Option<(usize, Vec<String>)>, (usize, String)> {
+    fn next_record(&mut self) -> Result<Option<(usize, Vec<String>)>, Fault> {
         while !self.rest.is_empty() {
             let line = self.line;
             let mut cells = Vec::new();
@@ -80,7 +83,7 @@ impl Records<'_> {
     }
 
     /// The next cell, and whether it ends its record.
-    fn cell(&mut self) -> Result<(String, bool), (usize, String)> {
+    fn cell(&mut self) -> Result<(String, bool), Fault> {
         let mut cell = String::new();
         if let Some(quoted) = self.rest.strip_prefix('"') {
             let opened = self.line;

@@ -156,7 +156,10 @@ impl Parser {
             self.primary()?
         };
         let mut value = self.postfix(value)?;
-        while with_filter {
+        if !with_filter {
+            return Ok(value);
+        }
+        loop {
             if self.skip_operator("|") {
                 value = Expr::Filter(Box::new(value), Box::new(self.applied()?));
             } else if self.skip_name("is") {

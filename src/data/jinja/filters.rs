@@ -63,7 +63,7 @@ impl Run {
     pub fn filter(&mut self, name: &str, value: Value, args: Arguments) -> Outcome<Value> {
         let made = match name {
             "default" | "d" => default(value, args)?,
-            "tojson" => self.to_json(&value, args)?,
+            "tojson" => self.tojson(&value, args)?,
             "length" | "count" => Value::Int(value.length()? as i128),
             "string" => Value::text(format::str(&value, self.origin())?),
             "safe" => {

@@ -22,7 +22,7 @@ struct Writer {
 }
 
 impl Run {
-    pub fn to_json(&mut self, value: &Value, args: Arguments) -> Outcome<Value> {
+    pub fn tojson(&mut self, value: &Value, args: Arguments) -> Outcome<Value> {
         let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
         let [ascii, indent, separators, sort] = args.take("tojson", names)?;
         let truth = |v: Option<Value>| v.is_some_and(|v| v.truth());

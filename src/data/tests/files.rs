@@ -173,11 +173,11 @@ fn conversations_of_other_tools() {
         r#"{"conversations": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}"#,
         &["Yo<|im_end|>"],
     );
-    reads("a.jsonl", &format!(r#"{{"messages": [{USER_A}, {{"role": "model", "content": "b"}}]}}"#), &["b<|im_end|>"]);
+    reads("a.jsonl", format!(r#"{{"messages": [{USER_A}, {{"role": "model", "content": "b"}}]}}"#), &["b<|im_end|>"]);
     reads("a.jsonl", r#"{"prompt": "Hi", "completion": "Yo"}"#, &["Yo<|im_end|>"]);
     reads(
         "a.jsonl",
-        &format!(r#"{{"prompt": [{USER_A}], "completion": [{{"role": "assistant", "content": "Yo"}}]}}"#),
+        format!(r#"{{"prompt": [{USER_A}], "completion": [{{"role": "assistant", "content": "Yo"}}]}}"#),
         &["Yo<|im_end|>"],
     );
     let system = r#"{"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}"#;
@@ -197,7 +197,7 @@ fn conversations_of_other_tools() {
     );
     refuses(
         "a.jsonl",
-        &format!(r#"{{"prompt": [{USER_A}], "completion": "Yo"}}"#),
+        format!(r#"{{"prompt": [{USER_A}], "completion": "Yo"}}"#),
         &["both must be strings, or both lists"],
     );
 }
