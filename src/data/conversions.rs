@@ -32,7 +32,9 @@ pub(super) const CONVERSATIONS: &[&str] = &["messages", "conversations", "conver
 /// `row` with its conversation, under whichever key, as `messages` of `role` and `content`. A system prompt beside the
 /// conversation becomes its first message.
 pub(super) fn as_messages(row: &Map<String, Json>, key: &str) -> Result<Map<String, Json>, String> {
-    let list = match row.get(key) {
+    // tables and Arrow hold lists as JSON texts
+    let parsed = row.get(key).and_then(Json::as_str).and_then(|text| serde_json::from_str::<Json>(text).ok());
+    let list = match parsed.as_ref().filter(|v| v.is_array()).or(row.get(key)) {
         Some(Json::Array(list)) if list.is_empty() => return Err(format!("{key} is empty")),
         Some(Json::Array(list)) => list,
         Some(other) => return Err(format!("{key} must be a list, this is {}", type_name(other))),
@@ -42,17 +44,22 @@ pub(super) fn as_messages(row: &Map<String, Json>, key: &str) -> Result<Map<Stri
     for (i, message) in list.iter().enumerate() {
         messages.push(turn(message).map_err(|reason| format!("{key}[{i}]: {reason}"))?);
     }
-    if let Some((name, system)) = system_prompt(row)? {
-        let first = &messages[0];
-        let also = first.get("role").and_then(Json::as_str) == Some("system");
-        if also && first.get("content").and_then(Json::as_str) != Some(system) {
+    put_system_first(row, key, &mut messages)?;
+    Ok(with_messages(row, messages))
+}
+
+/// A system prompt beside the messages goes in front of them.
+fn put_system_first(row: &Map<String, Json>, key: &str, messages: &mut Vec<Json>) -> Result<(), String> {
+    let Some((name, system)) = system_prompt(row)? else { return Ok(()) };
+    let first = messages.first().filter(|m| m.get("role").and_then(Json::as_str) == Some("system"));
+    match first {
+        Some(first) if first.get("content").and_then(Json::as_str) == Some(system) => {}
+        Some(_) => {
             return Err(format!("another system prompt stands in field {name} than in {key}; remove one of them"));
         }
-        if !also {
-            messages.insert(0, message("system", system));
-        }
+        None => messages.insert(0, message("system", system)),
     }
-    Ok(with_messages(row, messages))
+    Ok(())
 }
 
 /// `row` with the messages of its prompt and its response as one conversation; those of the prompt are not learnt.
@@ -70,6 +77,7 @@ pub(super) fn join(row: &Map<String, Json>, prompt: &[Json], response: &[Json]) 
     for (i, said) in response.iter().enumerate() {
         messages.push(turn(said).map_err(|reason| format!("response[{i}]: {reason}"))?);
     }
+    put_system_first(row, "prompt", &mut messages)?;
     Ok(with_messages(row, messages))
 }
 

@@ -262,9 +262,10 @@ impl Dataset {
             let reason = if rows == empty {
                 format!("none of the {rows} is left: none has an answer")
             } else {
+                let others = if empty == 0 { "all".to_owned() } else { format!("{empty} have no answer, the others") };
                 format!(
-                    "none of the {rows} is left: {empty} have no answer, the others are longer than {} tokens before the \
-                     first learnt one; --seq-len {} keeps all",
+                    "none of the {rows} is left: {others} are longer than {} tokens before the first learnt one; \
+                     --seq-len {} keeps all",
                     self.seq_len, self.report.longest
                 )
             };

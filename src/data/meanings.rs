@@ -18,6 +18,9 @@ pub(super) const BESIDE_MESSAGES: &[&str] = &["tools", "documents", "chat_templa
 /// Keys of what is no text.
 const NO_TEXT: &[&str] = &["images", "image", "videos", "video", "audios", "audio"];
 
+/// Keys that say whether, or how much, a whole row is learnt.
+const OF_A_ROW: &[&str] = &["weight", "train", "training", "learn", "loss_weight", "sample_weight"];
+
 /// Null, or an empty string, list or object.
 pub(super) fn is_nothing(value: &Json) -> bool {
     match value {
@@ -34,6 +37,21 @@ pub(super) fn refuse(row: &Map<String, Json>, kind: RowKind, said: bool) -> Resu
     let holds = |key: &str| row.get(key).is_some_and(|v| !is_nothing(v));
     if let Some(key) = NO_TEXT.iter().find(|key| holds(key)) {
         return Err(format!("field {key}: only text is trained on; remove the field if the text is enough"));
+    }
+    for key in OF_A_ROW {
+        let Some(value) = row.get(*key).filter(|v| !v.is_null()) else { continue };
+        if !(value.as_bool() == Some(true) || value.as_f64() == Some(1.0)) {
+            return Err(format!("field {key} is {value}: rows have no weights; remove the field, or the row"));
+        }
+    }
+    let of_tokens: &[&str] =
+        if kind == RowKind::InputIds { &["loss_weights", "position_ids"] } else { MASKS_OF_LABELS };
+    if let Some(key) = of_tokens.iter().find(|key| holds(key)) {
+        let what = "says token by token what to do, and is not read with such rows";
+        return Err(format!("field {key} {what}; remove it, or give input_ids with labels"));
+    }
+    if kind == RowKind::Text && holds("tools") {
+        return Err("field tools: a text has no place for it; write the row as messages".into());
     }
     let pair = matches!(kind, RowKind::PromptResponse | RowKind::Alpaca);
     if pair && holds("history") {

@@ -41,6 +41,9 @@ pub const CACHE: &str = "RUGOSA_CACHE";
 pub const DUMP_SHADERS: &str = "RUGOSA_DUMP_SHADERS";
 pub const LOG: &str = "RUGOSA_LOG";
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub const FUZZ_SECONDS: &str = "RUGOSA_FUZZ_SECONDS";
+pub const REQUIRE: &str = "RUGOSA_REQUIRE";
+pub const PORTABILITY: &str = "RUGOSA_PORTABILITY";
 
 /// Optional features of devices, as [`DISABLE`] and tables call them.
 pub const FEATURES: [&str; 6] = ["f16", "subgroup", "coop", "timestamps", "int64", "images"];
@@ -113,11 +116,11 @@ pub const VARIABLES: &[Variable] = &[
         Some("templates that write the date"),
     ),
     other("RUGOSA_COMMIT", Reader::Build, "HASH", "the commit that reports of `rugosa bench` name"),
-    other("RUGOSA_FUZZ_SECONDS", Reader::Tests, "SECONDS", "how long each reader is fuzzed"),
+    other(FUZZ_SECONDS, Reader::Tests, "SECONDS", "how long each reader is fuzzed"),
     other("RUGOSA_MUTANTS", Reader::Tests, "NAME", "plant only these bugs"),
-    other("RUGOSA_REQUIRE", Reader::Tests, "NAME,…", "optional features without which the tests of them fail"),
+    other(REQUIRE, Reader::Tests, "NAME,…", "optional features without which the tests of them fail"),
     other(
-        "RUGOSA_PORTABILITY",
+        PORTABILITY,
         Reader::Tests,
         "strict|quick",
         "drivers that cannot be had are failures; only the self-test on them",

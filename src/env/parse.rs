@@ -1,8 +1,8 @@
 //! From names and values to [`Settings`], and what is wrong with them.
 
 use super::{
-    CACHE, CLASS, CLASSES, Cache, DEVICE, DISABLE, DUMP_SHADERS, EPOCH, FEATURES, LIMITS, LOG, Parsed, SELFTEST,
-    SPARSE, Settings, VARIABLES,
+    CACHE, CLASS, CLASSES, Cache, DEVICE, DISABLE, DUMP_SHADERS, EPOCH, FEATURES, FUZZ_SECONDS, LIMITS, LOG,
+    PORTABILITY, Parsed, REQUIRE, SELFTEST, SPARSE, Settings, VARIABLES,
 };
 use crate::near::{nearest, tip};
 use std::ffi::{OsStr, OsString};
@@ -64,7 +64,10 @@ fn set(settings: &mut Settings, name: &str, value: &OsStr) -> Result<(), String>
         DUMP_SHADERS => settings.dump_shaders = Some(folder(value, "")?),
         LOG => settings.log = Some(log_filter(text()?)?.to_owned()),
         EPOCH => settings.source_date_epoch = Some(seconds(text()?)?),
-        // read by the tests and the build
+        // what follows sets nothing here: the tests and the build read it
+        REQUIRE => drop(features(text()?)?),
+        PORTABILITY => _ = one_of(text()?, &["strict", "quick"])?,
+        FUZZ_SECONDS => fuzz_seconds(text()?)?,
         _ => {}
     }
     Ok(())
@@ -139,4 +142,9 @@ fn log_filter(text: &str) -> Result<&str, String> {
 fn seconds(text: &str) -> Result<i64, String> {
     let seconds = text.trim().parse().ok().filter(|s| (0..=LAST_SECOND).contains(s));
     seconds.ok_or_else(|| format!("\"{text}\" is no whole number of seconds since 1970, from 0 to {LAST_SECOND}"))
+}
+
+fn fuzz_seconds(text: &str) -> Result<(), String> {
+    let is_time = text.parse::<f64>().is_ok_and(|s| (0.0..=1e9).contains(&s));
+    if is_time { Ok(()) } else { Err(format!("\"{text}\" is no number of seconds, as in 600 or 0.5")) }
 }

@@ -12,7 +12,12 @@ use std::sync::OnceLock;
 /// One device for the tests of a process, chosen by the environment as the program does it.
 pub fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(|| Device::open(&DeviceOptions::from_env(None)).expect("a device"))
+    DEVICE.get_or_init(from_environment)
+}
+
+fn from_environment() -> Device {
+    required();
+    Device::open(&DeviceOptions::from_env(None)).expect("a device")
 }
 
 /// A device of its own, since precision is a setting of the device; none without matrix units, where a test says with
@@ -20,24 +25,32 @@ pub fn device() -> &'static Device {
 pub fn units() -> Option<&'static Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     let open = || {
-        let device = Device::open(&DeviceOptions::from_env(None)).expect("a device");
+        let device = from_environment();
         (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
     };
     DEVICE.get_or_init(open).as_ref()
 }
 
 /// Lists the features (as `RUGOSA_DISABLE` does) that the device is known to have: what would be left out without them fails.
-pub const REQUIRE: &str = "RUGOSA_REQUIRE";
+pub use rugosa::env::REQUIRE;
+
+/// What [`REQUIRE`] lists; a name of no feature fails.
+#[track_caller]
+fn required() -> Vec<String> {
+    let listed = std::env::var(REQUIRE).unwrap_or_default();
+    let names = listed.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+    names
+        .inspect(|name| {
+            let known = Feature::ALL.iter().any(|f| f.to_string() == *name);
+            assert!(known, "{REQUIRE}: there is no feature \"{name}\"");
+        })
+        .collect()
+}
 
 /// Says that a test leaves `what` out, for the device cannot do it without `feature`. Fails where the feature is required.
 #[track_caller]
 pub fn left_out(feature: Feature, what: &str) {
-    let listed = std::env::var(REQUIRE).unwrap_or_default();
-    let names: Vec<&str> = listed.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
-    for name in &names {
-        assert!(Feature::ALL.iter().any(|f| f.to_string() == *name), "{REQUIRE}: there is no feature \"{name}\"");
-    }
-    assert!(!names.contains(&feature.to_string().as_str()), "{what}: no {feature} here, which {REQUIRE} asks for");
+    assert!(!required().contains(&feature.to_string()), "{what}: no {feature} here, which {REQUIRE} asks for");
     // past the capture of what tests that pass print
     let _ = writeln!(std::io::stderr(), "skipped: {what}: this device has no {feature}");
 }

@@ -17,6 +17,12 @@ quick=0
 # the programs are those of `make test`
 export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 suite=$(cargo test --test suite --no-run 2>&1 | sed -n 's/.*Executable tests\/suite\.rs (\(.*\))/\1/p')
+if [ -z "$suite" ]; then
+    echo "$name: cargo does not say where the suite is" >&2
+    exit 1
+fi
+# TARGET/debug/deps/suite-HASH and TARGET/debug/rugosa
+program=$(dirname "$(dirname "$suite")")/rugosa
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -48,7 +54,7 @@ tests() {
 selftest() {
     local limit=() left code=0 last
     [ "$1" = 0 ] || limit=(--limit "$1")
-    last=$(run "${wrapper[@]}" target/debug/rugosa selftest --quick "${limit[@]}" 2>"$log" | tail -n 1) || code=$?
+    last=$(run "${wrapper[@]}" "$program" selftest --quick "${limit[@]}" 2>"$log" | tail -n 1) || code=$?
     if [ "$code" != 0 ]; then
         failed=1
         cut -c 1-300 "$log"
@@ -62,12 +68,12 @@ selftest() {
 }
 
 wrapper=("$@")
-device=$(run "${wrapper[@]}" target/debug/rugosa devices 2>/dev/null | sed -n 2p || true)
+device=$(run "${wrapper[@]}" "$program" devices 2>/dev/null | sed -n 2p || true)
 units=0
 [[ ",${RUGOSA_REQUIRE:-}," != *,coop,* ]] || units=1
 case $quick$units in
 11)
-    tests 480 kernels::coop:: kernels::spare:: gradients:: training::halves::
+    tests 480 kernels::coop:: kernels::spare:: kernels::in_weight:: gradients:: training::halves::
     RUGOSA_MUTANTS=_coop tests 600 thorough::mutants::
     ;;
 10) selftest 240 ;;

@@ -53,6 +53,17 @@ const REFUSED: [(&str, &str); 8] = [
     ("train_detail", "parts of a turn can't be left out of what is learnt; use train on the whole turn"),
 ];
 
+/// Keys of a message with a meaning that no template gets, and what to do.
+const REFUSED_IN_MESSAGES: [(&str, &str); 7] = [
+    ("audio", "only text is trained on; remove it"),
+    ("train_detail", "a turn is learnt as a whole or not; remove it"),
+    ("refusal", "no chat template renders it; put its words into content, or remove it"),
+    ("prefix", "a turn that is to be continued cannot be learnt; remove it"),
+    ("mask", "write train: false where a turn is not to be learnt"),
+    ("masked", "write train: false where a turn is not to be learnt"),
+    ("loss_weights", "a turn is learnt as a whole or not; remove it"),
+];
+
 /// What `chat_template_kwargs` may not say, since the row or the reader says it.
 const RESERVED: [&str; 9] = [
     "messages",
@@ -145,9 +156,7 @@ impl Conversation {
         }
         all.retain(|i| !self.masked.contains(i));
         if all.is_empty() {
-            return Err(
-                "no token to learn: weight or train masks every turn that would be learnt; remove the row".into()
-            );
+            return Err("no token to learn: weight or train masks every turn that would be learnt".into());
         }
         Ok(all)
     }
@@ -172,6 +181,14 @@ fn checked(message: &Json) -> Result<(Json, bool), String> {
         Some(other) => return Err(format!("field role must be a string, this is {}", type_name(other))),
         None => return Err("field role is missing".into()),
     };
+    if role != "assistant" && role.eq_ignore_ascii_case("assistant") {
+        return Err(format!("role {role:?} would not be learnt; write it assistant"));
+    }
+    for (key, instead) in REFUSED_IN_MESSAGES {
+        if message.get(key).is_some_and(|v| !v.is_null() && v.as_str() != Some("")) {
+            return Err(format!("field {key} is not supported: {instead}"));
+        }
+    }
     let is_tool = matches!(role.as_str(), "tool" | "function" | "ipython");
     let says = ["content", "tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"];
     match message.get("content") {
@@ -187,14 +204,11 @@ fn checked(message: &Json) -> Result<(Json, bool), String> {
         Some(Json::Object(_)) if is_tool => {}
         Some(other) => return Err(format!("field content must be a string, this is {}", type_name(other))),
     }
-    if message.contains_key("audio") || message.contains_key("train_detail") {
-        return Err("fields audio and train_detail are not supported; remove them".into());
-    }
     if message.get("tool_calls").is_some_and(|calls| !calls.is_array()) {
         return Err("tool_calls must be a list".into());
     }
     let mut is_learnt = true;
-    for key in ["weight", "train", "training", "loss"] {
+    for key in ["weight", "train", "training", "trainable", "learn", "loss", "loss_mask", "loss_weight"] {
         let Some(value) = message.get(key) else { continue };
         let learn = match value {
             Json::Bool(b) => *b,
@@ -220,11 +234,16 @@ fn checked(message: &Json) -> Result<(Json, bool), String> {
     Ok((Json::Object(message), is_learnt))
 }
 
-/// Without keys that are null, at any depth; entries of lists stay.
+/// Without keys that are null, at any depth; entries of lists stay, and so do the arguments of a call as somebody wrote them: a
+/// null there is said.
 fn without_nulls(value: &Json) -> Json {
     match value {
         Json::Object(fields) => {
-            let kept = fields.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v)));
+            let kept = |(key, v): (&String, &Json)| match key.as_str() {
+                "arguments" => (key.clone(), v.clone()),
+                _ => (key.clone(), without_nulls(v)),
+            };
+            let kept = fields.iter().filter(|(_, v)| !v.is_null()).map(kept);
             Json::Object(kept.collect())
         }
         Json::Array(list) => Json::Array(list.iter().map(without_nulls).collect()),

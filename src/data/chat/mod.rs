@@ -129,7 +129,10 @@ impl ChatTemplate {
             (Ok(r), Some(joined)) if as_list(r) => render(&joined),
             (Err(_), Some(joined)) => render(&joined).or(rendered),
             // a template that needs a content gets the empty one of a message without
-            (Err(_), None) => messages::filled(messages).map_or(Err(()), |m| render(&m).map_err(drop)).or(rendered),
+            (Err(_), None) => messages::filled(messages)
+                .map_or(Err(()), |m| render(&m).map_err(drop))
+                .or_else(|()| render(&messages::in_parts(messages)).map_err(drop))
+                .or(rendered),
             _ => rendered,
         }
     }
@@ -150,11 +153,18 @@ impl ChatTemplate {
         let rendered = match rendered {
             Ok(rendered) => rendered,
             Err(e) => {
-                let last = self.last_turn(named, row, learnt).ok_or_else(|| format!("chat template: {e}"))?;
+                let last = self.last_turn(named, row, learnt, &[]).ok_or_else(|| format!("chat template: {e}"))?;
                 return Ok(last);
             }
         };
-        self.notes.rendered(row, &rendered, learnt);
+        // what stands in the prompt of inference and not before the turn: a system prompt that goes into the last user's turn
+        let unseen = notes::unseen(row, &rendered);
+        if !unseen.is_empty()
+            && let Some(found) = self.last_turn(named, row, learnt, &unseen)
+        {
+            return Ok(found);
+        }
+        self.notes.rendered(row, &rendered, learnt, unseen.len());
         if named.template.marks_generation() {
             let all = learnt.len() == row.assistants().count();
             let spans = spans::by_generation(&rendered.marks, learnt, all);
@@ -164,7 +174,7 @@ impl ChatTemplate {
         let opening = self.opening(named, row);
         let spans = spans::by_content(&rendered.text, &rendered.marks, learnt, &opening, &self.ends);
         if let Some(last) = learnt.last().filter(|last| spans.missing.contains(last))
-            && let Some(found) = self.last_turn(named, row, std::slice::from_ref(last))
+            && let Some(found) = self.last_turn(named, row, std::slice::from_ref(last), &[])
         {
             return Ok(found);
         }
@@ -173,15 +183,26 @@ impl ChatTemplate {
     }
 
     /// The last turn as the prompt of inference, its answer and an end-of-turn token: where the whole conversation can't be
-    /// rendered, or has not got it.
-    fn last_turn(&self, named: &Named, row: &Conversation, learnt: &[usize]) -> Option<(String, Spans)> {
+    /// rendered, or has not got it. None where one of the messages `wanted` does not stand in the prompt.
+    fn last_turn(
+        &self,
+        named: &Named,
+        row: &Conversation,
+        learnt: &[usize],
+        wanted: &[usize],
+    ) -> Option<(String, Spans)> {
         let last = *learnt.last()?;
         let message = &row.messages[last];
         let answer = message.get("content")?.as_str()?;
         if answer.is_empty() || message.get("tool_calls").is_some() || last + 1 != row.messages.len() {
             return None;
         }
-        let mut text = self.text(named, row, &row.messages[..last], true).ok()?.text;
+        let prompt = self.text(named, row, &row.messages[..last], true).ok()?;
+        let unseen = notes::unseen(row, &prompt);
+        if wanted.iter().any(|m| unseen.contains(m)) {
+            return None;
+        }
+        let mut text = prompt.text;
         let start = text.len();
         text.push_str(answer);
         let closing = self.opening(named, row).closing.unwrap_or_default();

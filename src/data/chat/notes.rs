@@ -17,6 +17,7 @@ pub struct Notes {
     endless: AtomicUsize,
     shortened: AtomicUsize,
     quoted: AtomicUsize,
+    unseen: AtomicUsize,
 }
 
 fn add(counter: &AtomicUsize, n: usize) {
@@ -38,7 +39,9 @@ impl Notes {
         add(&self.last_turn, 1);
     }
 
-    pub(super) fn rendered(&self, row: &Conversation, rendered: &Rendered, learnt: &[usize]) {
+    /// `unseen`: messages of others of which nothing is in the text.
+    pub(super) fn rendered(&self, row: &Conversation, rendered: &Rendered, learnt: &[usize], unseen: usize) {
+        add(&self.unseen, unseen);
         add(&self.quoted, usize::from(rendered.quoted_arguments));
         let mut content = vec![0; row.messages.len()];
         let mut other = vec![false; row.messages.len()];
@@ -93,6 +96,11 @@ impl Notes {
             "the chat template leaves out a part (a thought of an earlier turn, or tool calls), which is not learnt",
         );
         say(
+            get(&self.unseen),
+            "message",
+            "warning: the chat template leaves it out where it is not the assistant's, so the model does not see it",
+        );
+        say(
             get(&self.endless),
             "assistant turn",
             "no end-of-turn token of the tokenizer stands behind the words, so the model does not learn to stop there",
@@ -104,6 +112,19 @@ impl Notes {
         );
         lines
     }
+}
+
+/// Messages that are not the assistant's and say something, of which nothing stands in the text.
+pub(super) fn unseen(row: &Conversation, rendered: &Rendered) -> Vec<usize> {
+    let mut seen = vec![false; row.messages.len()];
+    for mark in rendered.marks.iter().filter(|m| matches!(m.origin.part, Part::Content | Part::Other)) {
+        if let Some(seen) = mark.origin.message.and_then(|m| seen.get_mut(m as usize)) {
+            *seen = true;
+        }
+    }
+    let others = row.messages.iter().enumerate().filter(|(_, m)| m["role"] != "assistant");
+    let says = others.filter(|(_, m)| m.get("content").is_some_and(|c| content_letters(c) > 0));
+    says.map(|(i, _)| i).filter(|i| !seen[*i]).collect()
 }
 
 fn is_something(value: Option<&Json>) -> bool {

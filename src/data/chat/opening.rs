@@ -17,10 +17,14 @@ pub struct Opening {
 impl Opening {
     /// Asks the template for a question with and without an invitation to answer, and for a question with its answer.
     /// `render` takes the messages and `add_generation_prompt`.
-    fn ask(render: impl Fn(&Value, bool) -> Result<Rendered, String>) -> Option<Opening> {
-        let question = json!({"role": "user", "content": "question"});
+    fn ask(render: impl Fn(&Value, bool) -> Result<Rendered, String>, in_parts: bool) -> Option<Opening> {
+        let turn = |role: &str, text: &str| match in_parts {
+            true => json!({"role": role, "content": [{"type": "text", "text": text}]}),
+            false => json!({"role": role, "content": text}),
+        };
+        let question = turn("user", "question");
         let one = Value::messages(std::slice::from_ref(&question));
-        let both = [question, json!({"role": "assistant", "content": "answer"})];
+        let both = [question, turn("assistant", "answer")];
         let answered = render(&Value::messages(&both), false).ok()?;
         let answer = words(&answered, 1)?;
         let asked = words(&answered, 0).map_or(0, |w| w.end).min(answer.start);
@@ -86,11 +90,13 @@ fn fronts(invitation: &str, user: &str, whole: bool) -> Vec<String> {
 
 /// A template's opening of a turn, with these variables beside the messages; none where it refuses the question.
 pub fn of_template(template: &Template, variables: &[(&str, Value)], now: i64) -> Option<Opening> {
-    Opening::ask(|messages, invite| {
+    let render = |messages: &Value, invite: bool| {
         let mut all = variables.to_vec();
         all.retain(|(name, _)| !matches!(*name, "messages" | "add_generation_prompt"));
         all.push(("messages", messages.clone()));
         all.push(("add_generation_prompt", Value::Bool(invite)));
         template.render(&all, now)
-    })
+    };
+    // templates of models that see pictures may know lists of parts only
+    Opening::ask(render, false).or_else(|| Opening::ask(render, true))
 }

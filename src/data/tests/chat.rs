@@ -444,3 +444,54 @@ fn two_thousand_turns_are_rendered_a_few_times_and_not_once_a_turn() {
         assert_eq!(said.matches("turn ").count(), 1000);
     }
 }
+
+/// The system prompt goes into the user's turn that is the very last message, so that only the prompt of inference has it.
+const NEMO: &str = "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}\
+    {% else %}{% set rest = messages %}{% endif %}{{ bos_token }}{% for m in rest %}{% if m.role == 'user' %}\
+    {% if loop.last and system is defined %}{{ '[INST]' + system + '\\n\\n' + m.content + '[/INST]' }}\
+    {% else %}{{ '[INST]' + m.content + '[/INST]' }}{% endif %}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}";
+
+#[test]
+fn a_system_prompt_that_only_the_prompt_of_inference_has_is_there() {
+    let one = talk(&[("system", "Be terse."), ("user", "One?"), ("assistant", "Uno.")]);
+    let (text, said, notes) = row(NEMO, json!({"messages": one}), TrainOn::All).unwrap();
+    assert_eq!((&*text, &*said), ("<s>[INST]Be terse.\n\nOne?[/INST]Uno.</s>", "Uno.</s>"));
+    assert!(notes.iter().any(|n| n.starts_with("1 conversation: only the last turn is learnt")), "{notes:?}");
+    let two = [one.clone(), talk(&[("user", "Two?"), ("assistant", "Due.")])].concat();
+    let (text, said, _) = row(NEMO, json!({"messages": two}), TrainOn::All).unwrap();
+    assert_eq!(
+        (&*text, &*said),
+        ("<s>[INST]One?[/INST]Uno.</s>[INST]Be terse.\n\nTwo?[/INST]Due.</s>", "Due.</s>"),
+        "as inference has it"
+    );
+    // what no prompt has is said
+    let lost = talk(&[("developer", "Be terse."), ("user", "One?"), ("assistant", "Uno.")]);
+    let (_, said, notes) = row(R1, json!({"messages": lost}), TrainOn::All).unwrap();
+    assert_eq!(said, "\n\nUno.</s>".trim_start_matches('\n'));
+    assert!(notes.iter().any(|n| n.starts_with("1 message: warning: the chat template leaves it out")), "{notes:?}");
+}
+
+#[test]
+fn keys_of_messages_that_mean_something_are_obeyed_or_refused() {
+    let with = |key: &str, value: Json| {
+        let mut said = json!({"role": "assistant", "content": "b"});
+        said[key] = value;
+        json!({"messages": [{"role": "user", "content": "a"}, said, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]})
+    };
+    for key in ["loss_mask", "learn", "trainable", "loss_weight"] {
+        let (_, said, _) = row(CHATML, with(key, json!(0)), TrainOn::All).unwrap();
+        assert_eq!(said, "d<|im_end|>", "{key}");
+    }
+    for (key, value) in [("refusal", json!("no")), ("prefix", json!(true)), ("masked", json!(true)), ("mask", json!(0))]
+    {
+        let reason = row(CHATML, with(key, value), TrainOn::All).unwrap_err();
+        assert!(reason.contains(&format!("field {key} is not supported")), "{reason}");
+    }
+    assert!(row(CHATML, with("refusal", Json::Null), TrainOn::All).is_ok());
+    let capital = json!({"messages": [{"role": "user", "content": "a"}, {"role": "Assistant", "content": "b"}]});
+    assert!(row(CHATML, capital, TrainOn::All).unwrap_err().contains("would not be learnt; write it assistant"));
+    // a null that somebody wrote into a call's arguments is said
+    let calls = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": call(json!({"unit": null}))}]);
+    let (_, said, _) = row(QWEN3, json!({"messages": calls}), TrainOn::All).unwrap();
+    assert!(said.contains(r#"{"unit": null}"#), "{said}");
+}

@@ -180,11 +180,16 @@ fn conversations_of_other_tools() {
         format!(r#"{{"prompt": [{USER_A}], "completion": [{{"role": "assistant", "content": "Yo"}}]}}"#),
         &["Yo<|im_end|>"],
     );
+    let quoted = serde_json::to_string(&format!(r#"[{USER_A}, {{"role": "assistant", "content": "b"}}]"#)).unwrap();
+    reads("a.jsonl", format!(r#"{{"messages": {quoted}}}"#), &["b<|im_end|>"]);
     let system = r#"{"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}"#;
     let t = tokenizer(Some(CHATML), false);
-    let (_dir, path) = file_named("a.jsonl", system);
-    let set = Dataset::open(&path, &DataOptions::default(), Some(&t), VOCAB).unwrap();
-    assert!(t.decode(set.example(0).ids, false).unwrap().starts_with("<|im_start|>system\nBe brief.<|im_end|>"));
+    let apart = r#"{"system": "Be brief.", "prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Yo"}]}"#;
+    for system in [system, apart] {
+        let (_dir, path) = file_named("a.jsonl", system);
+        let set = Dataset::open(&path, &DataOptions::default(), Some(&t), VOCAB).unwrap();
+        assert!(t.decode(set.example(0).ids, false).unwrap().starts_with("<|im_start|>system\nBe brief.<|im_end|>"));
+    }
     refuses(
         "a.jsonl",
         r#"{"conversations": [{"from": "human", "value": "Hi"}, {"from": "function_call", "value": "{}"}]}"#,
@@ -229,6 +234,22 @@ fn keys_with_a_meaning_are_obeyed_or_refused() {
     reads("a.jsonl", r#"{"instruction": "Hi", "output": "Yo", "history": [], "images": null}"#, &["Yo<|im_end|>"]);
     reads("a.jsonl", r#"{"input_ids": [1, 2, 3], "completion_mask": [0, 0, 1]}"#, &["$"]);
     reads("a.jsonl", r#"{"text": null, "messages": null, "prompt": "p", "response": "r"}"#, &["r<|im_end|>"]);
+    for row in [
+        r#"{"prompt": "a", "response": "b", "train": false}"#.to_owned(),
+        r#"{"text": "a b", "weight": 0}"#.into(),
+        r#"{"input_ids": [1, 2], "loss_weight": 0.5}"#.into(),
+        format!(r#"{{"messages": {}, "train": false}}"#, said("b")),
+    ] {
+        refuses("a.jsonl", &row, &["rows have no weights", "remove the field, or the row"]);
+    }
+    reads("a.jsonl", r#"{"prompt": "a", "response": "b", "weight": 1, "train": true}"#, &["b<|im_end|>"]);
+    refuses(
+        "a.jsonl",
+        r#"{"input_ids": [1, 2, 3], "position_ids": [0, 1, 2]}"#,
+        &["field position_ids", "token by token"],
+    );
+    refuses("a.jsonl", r#"{"prompt": "a", "completion": "b", "completion_mask": [0, 1]}"#, &["field completion_mask"]);
+    refuses("a.jsonl", r#"{"text": "a", "tools": [{"name": "x"}]}"#, &["field tools: a text has no place for it"]);
     reads("a.jsonl", format!(r#"{{"prompt": "p", "prompt_id": "x", "messages": {}}}"#, said("b")), &["b<|im_end|>"]);
     reads("a.jsonl", r#"{"instruction": "i", "input": null, "output": "o", "text": "formatted"}"#, &["o<|im_end|>"]);
     refuses(
