@@ -1,5 +1,6 @@
 //! A data file, tokenised.
 
+use super::answers::answers;
 use super::chat::{ChatTemplate, TrainOn};
 use super::files::RowFile;
 use super::order::{BatchOptions, Batches, example_order, shuffle_sequences};
@@ -114,6 +115,15 @@ impl ExampleRef<'_> {
     }
 }
 
+/// What an example that was cut lost of its answers.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Where in what is left tokens of an answer are missing, if any are.
+    at: Option<usize>,
+    /// Answers of which nothing is left.
+    lost: usize,
+}
+
 /// All examples of a file, 8 bytes a token.
 pub struct Dataset {
     path: PathBuf,
@@ -122,8 +132,8 @@ pub struct Dataset {
     /// Where each example ends in `ids` and `labels`, and its line.
     ends: Vec<usize>,
     lines: Vec<usize>,
-    /// Examples, by index, that lost tokens of an answer, and where in them.
-    cut: BTreeMap<usize, usize>,
+    /// Examples, by index, that lost tokens of answers.
+    cut: BTreeMap<usize, Cut>,
     seq_len: usize,
     packing: bool,
     shuffle: bool,
@@ -144,6 +154,20 @@ impl Dataset {
         options: &DataOptions,
         tokenizer: Option<&Tokenizer>,
         vocab_size: usize,
+    ) -> Result<Dataset> {
+        Dataset::open_with_stop(path, options, tokenizer, vocab_size, &[])
+    }
+
+    /// The same, where [`Dataset::answers_lost`] counts answers as [`answers`] does with these `stop` tokens.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_with_stop(
+        path: &Path,
+        options: &DataOptions,
+        tokenizer: Option<&Tokenizer>,
+        vocab_size: usize,
+        stop: &[u32],
     ) -> Result<Dataset> {
         if options.seq_len < 2 {
             return Err(Error::invalid("seq_len", "must be at least 2: a token, and the one it predicts").as_usage());
@@ -215,7 +239,7 @@ impl Dataset {
                 match outcome? {
                     Outcome::Read(example, facts) => {
                         set.report.count(example.line, facts);
-                        set.add(example, options.truncate);
+                        set.add(example, options.truncate, stop);
                     }
                     Outcome::Empty { line } => {
                         set.report.empty += 1;
@@ -228,12 +252,13 @@ impl Dataset {
         set.finish()
     }
 
-    fn add(&mut self, mut example: Example, truncate: Truncate) {
+    fn add(&mut self, mut example: Example, truncate: Truncate, stop: &[u32]) {
         let n = self.seq_len;
         self.report.longest = self.report.longest.max(example.ids.len());
         let learnt = |labels: &[i32]| labels.iter().filter(|&&l| l != IGNORED).count();
         if example.ids.len() > n {
             let all = learnt(&example.labels);
+            let said = count_answers(&example, stop);
             let missing = cut(&mut example, n, truncate);
             let kept = learnt(&example.labels);
             let dropped = truncate == Truncate::Drop || kept == 0;
@@ -241,8 +266,9 @@ impl Dataset {
             if dropped {
                 return;
             }
-            if let Some(at) = missing {
-                self.cut.insert(self.ends.len(), at);
+            let lost = said.saturating_sub(count_answers(&example, stop));
+            if missing.is_some() || lost > 0 {
+                self.cut.insert(self.ends.len(), Cut { at: missing, lost });
             }
         }
         self.report.supervised += learnt(&example.labels);
@@ -286,7 +312,12 @@ impl Dataset {
 
     /// Where in example `index` tokens of an answer are missing, if any are.
     pub fn answer_cut_at(&self, index: usize) -> Option<usize> {
-        self.cut.get(&index).copied()
+        self.cut.get(&index)?.at
+    }
+
+    /// Answers of example `index`'s row of which no token is left.
+    pub fn answers_lost(&self, index: usize) -> usize {
+        self.cut.get(&index).map_or(0, |cut| cut.lost)
     }
 
     /// What a reader should know of the rows, a line each: how they are put, what is cut, left out, not used or not learnt.
@@ -364,6 +395,10 @@ impl Dataset {
     pub(super) fn epochs_are_alike(&self) -> bool {
         !(self.packing && self.shuffle)
     }
+}
+
+fn count_answers(example: &Example, stop: &[u32]) -> usize {
+    answers(ExampleRef { ids: &example.ids, labels: &example.labels, line: example.line }, None, stop).len()
 }
 
 /// Leaves `seq_len` tokens of an example that has more. Where among them tokens of an answer are missing, if any are.

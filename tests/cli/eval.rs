@@ -52,6 +52,10 @@ fn answers_that_are_cut_are_not_compared() {
     let (cut, stderr) = eval(&format!("--max-new-tokens 9 --seq-len {}", longest - 4));
     assert_eq!(numbers(&cut), [2, 1, 0, 1, 2], "{cut}");
     assert!(stderr.contains(&format!("cuts the answers of 1 of 2 rows; --seq-len {longest} keeps all")), "{stderr}");
+    // the second answer lies wholly behind the cut
+    let (cut, stderr) = eval(&format!("--max-new-tokens 9 --seq-len {}", longest - 15));
+    assert_eq!(numbers(&cut), [2, 1, 0, 1, 2], "{cut}");
+    assert!(stderr.contains("1 answer is cut by --seq-len and not compared"), "{stderr}");
     let (short, stderr) = eval("--max-new-tokens 8");
     assert_eq!(numbers(&short), [2, 0, 1, 0, 2], "{short}");
     assert!(stderr.contains("--max-new-tokens 9 compares all"), "{stderr}");

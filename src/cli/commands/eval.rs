@@ -43,7 +43,7 @@ pub struct Exact {
     pub exact_match: Option<f64>,
     /// Answers that are compared: every assistant turn, each behind the row's own earlier turns.
     pub answers: usize,
-    /// Answers that are not compared: cut by --seq-len, and longer than --max-new-tokens.
+    /// Answers that are not compared: those of which --seq-len cut a part or all, and those longer than --max-new-tokens.
     pub answers_cut: usize,
     pub answers_too_long: usize,
     /// Tokens of the longest of the latter, with what ends it.
@@ -84,11 +84,15 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let room = if wants(Metric::ExactMatch) { args.max_new_tokens } else { 0 };
     let source = Source::open(&args.model)?;
     let options = args.rows.data_options();
-    let dataset = Dataset::open(&args.rows.data, &options, source.tokenizer.as_ref(), source.config().vocab_size)?;
+    // an error in them is told behind one in the rows
+    let stop = source.stop_tokens();
+    let (tokenizer, vocab_size) = (source.tokenizer.as_ref(), source.config().vocab_size);
+    let ends = stop.as_deref().unwrap_or_default();
+    let dataset = Dataset::open_with_stop(&args.rows.data, &options, tokenizer, vocab_size, ends)?;
     dataset.notes().iter().for_each(|note| super::tell(note));
     asked_otherwise(&args, dataset.report()).iter().for_each(|note| super::tell(note));
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
-    let (mut exact, compared) = comparable(&dataset, examples.len(), &source.stop_tokens()?, args.max_new_tokens);
+    let (mut exact, compared) = comparable(&dataset, examples.len(), &stop?, args.max_new_tokens);
     let ready = source.ready(args.rows.seq_len.saturating_add(room), |ready| {
         // the smallest and the largest of what comes: kernels go by sizes
         if wants(Metric::Loss) {
@@ -147,8 +151,9 @@ fn asked_otherwise(args: &EvalArgs, report: &PrepReport) -> Option<String> {
     }
 }
 
-/// The answers of the first `examples` examples that can be compared, and how many cannot: those that were cut, and those that
-/// do not end within `max_new_tokens`. A model that is asked for `n` tokens has not shown that it ends behind them.
+/// The answers of the first `examples` examples that can be compared, and how many cannot: those that were cut, in part or
+/// wholly, and those that do not end within `max_new_tokens`. A model that is asked for `n` tokens has not shown that it ends
+/// behind them.
 fn comparable<'a>(
     dataset: &'a Dataset,
     examples: usize,
@@ -157,6 +162,7 @@ fn comparable<'a>(
 ) -> (Exact, Vec<Answer<'a>>) {
     let (mut exact, mut compared) = (Exact::default(), Vec::new());
     for (i, example) in dataset.examples().take(examples).enumerate() {
+        exact.answers_cut += dataset.answers_lost(i);
         for answer in answers(example, dataset.answer_cut_at(i), stop) {
             let Some(answer) = answer else {
                 exact.answers_cut += 1;

@@ -1,5 +1,7 @@
 use super::support::file;
-use crate::data::{Ahead, Batch, BatchOptions, BatchSize, Batches, DataOptions, Dataset, IGNORED, Position, Truncate};
+use crate::data::{
+    Ahead, Batch, BatchOptions, BatchSize, Batches, DataOptions, Dataset, IGNORED, Position, Truncate, answers,
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -257,4 +259,26 @@ fn the_last_tokens_of_an_answer_can_be_kept() {
     assert_eq!(ids, [vec![1, 2, 3, 4, 5, 8, 9, 10], vec![1, 2, 3, 4, 5, 6, 7, 10], (1..=8).collect()]);
     assert_eq!(set.example(0).labels, [IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, 8, 9, 10]);
     assert_eq!(set.example(1).labels, [IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, IGNORED, 10]);
+}
+
+/// Two neighbouring answers, a prompt, and a third: whatever the cut leaves, whole, broken and lost ones are three.
+#[test]
+fn answers_that_a_cut_leaves_nothing_of_are_counted() {
+    let rows = "{\"input_ids\": [1, 5, 6, 2, 7, 8, 2, 1, 9, 9, 2], \
+                \"labels\": [-100, 5, 6, 2, 7, 8, 2, -100, 9, 9, 2]}\n\
+                {\"input_ids\": [1, 3], \"labels\": [-100, 3]}\n";
+    let (_dir, path) = file(rows);
+    let count = |seq_len: usize, truncate: Truncate| {
+        let o = DataOptions { truncate, ..options(seq_len, false, false, 0) };
+        let set = Dataset::open_with_stop(&path, &o, None, 1000, &[2]).unwrap();
+        assert_eq!((set.len(), set.answers_lost(1)), (2, 0));
+        let found = answers(set.example(0), set.answer_cut_at(0), &[2]);
+        assert_eq!(found.len() + set.answers_lost(0), 3, "{truncate:?} at {seq_len}: {found:?}");
+        found.iter().flatten().count()
+    };
+    let whole: Vec<usize> = (2..=11).map(|n| count(n, Truncate::Truncate)).collect();
+    assert_eq!(whole, [0, 0, 1, 1, 1, 2, 2, 2, 2, 3]);
+    // what stands behind the gap is not what the row asks
+    let whole: Vec<usize> = (2..=11).map(|n| count(n, Truncate::KeepEnd)).collect();
+    assert_eq!(whole, [0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
 }
