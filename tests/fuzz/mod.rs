@@ -71,6 +71,7 @@ fn mutate(rng: &mut Rng, seed: &[u8]) -> Vec<u8> {
 
 /// Feeds mutations of `seed`, written to `path`, to `read` until the time is over.
 fn fuzz(name: &str, seed: &[u8], path: &Path, read: impl Fn(&Path) -> Result<(), Error>) {
+    rugosa::env::check().unwrap();
     let seconds = std::env::var("RUGOSA_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
     let end = Instant::now() + Duration::from_secs_f64(seconds);
     std::fs::write(path, seed).unwrap();
