@@ -170,6 +170,7 @@ const HEAD: &[&Kernel] = &[
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_GRAD,
     &elementwise::SCALE,
+    &elementwise::ROUND,
     &reduce::REDUCE_PARTS,
     &reduce::REDUCE_TOTAL,
 ];
@@ -184,6 +185,8 @@ const ATTENTION: &[&Kernel] = &[
     &attention_simd::FORWARD_SIMD,
     &attention_simd::BACKWARD_Q_SIMD,
     &attention_simd::BACKWARD_KV_SIMD,
+    // an output that matrix units read next
+    &elementwise::ROUND,
 ];
 
 const NORM: &[&Kernel] = &[
