@@ -73,7 +73,7 @@ units=0
 [[ ",${RUGOSA_REQUIRE:-}," != *,coop,* ]] || units=1
 case $quick$units in
 11)
-    tests 480 kernels::coop:: kernels::spare:: kernels::in_weight:: gradients:: training::halves::
+    tests 1500 kernels::coop:: kernels::spare:: kernels::in_weight:: gradients:: training::halves::
     RUGOSA_MUTANTS=_coop tests 600 thorough::mutants::
     ;;
 10) selftest 240 ;;
