@@ -75,7 +75,7 @@ mod tests {
         let labels = [-100, 3, 4, 5, 7, 8, 5];
         assert_eq!(of(&labels, None), [first.clone(), second]);
         assert_eq!(of(&labels[..6], Some(6)), [first.clone(), None]);
-        assert_eq!(of(&labels[..4], Some(4)), [first.clone()]);
+        assert_eq!(of(&labels[..4], Some(4)), std::slice::from_ref(&first));
         assert_eq!(of(&labels[..3], Some(3)), [None]);
         // whose beginning is missing, and what stands behind it
         assert_eq!(of(&labels, Some(1)), [None, None]);
