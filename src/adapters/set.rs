@@ -45,6 +45,8 @@ pub struct AdapterSet {
     /// Whether each target has a mask.
     masked: Vec<bool>,
     blocks: Vec<Block>,
+    /// Whether values start rounded to bf16.
+    bf16: bool,
 }
 
 /// The adapters of one linear: those of its modules together.
@@ -148,7 +150,15 @@ impl AdapterSet {
             l.low_rank = pairs.next().map(|p| (p[0].clone(), p[1].clone()));
         }
         let masked = vec![false; targets.len()];
-        Ok(AdapterSet { device: device.clone(), targets, dropout: dropout as f32, linears, masked, blocks })
+        Ok(AdapterSet {
+            device: device.clone(),
+            targets,
+            dropout: dropout as f32,
+            linears,
+            masked,
+            blocks,
+            bf16: false,
+        })
     }
 
     /// The adapters of a folder, for use as they are: ranks, masks and scales are the folder's.
@@ -184,6 +194,13 @@ impl AdapterSet {
         &self.targets
     }
 
+    /// Whether [`AdapterSet::initialise`] rounds values to bf16, as an optimiser with [`bf16_adapters`] does after each step.
+    ///
+    /// [`bf16_adapters`]: crate::optim::AdamW::bf16_adapters
+    pub fn round_to_bf16(&mut self, bf16: bool) {
+        self.bf16 = bf16;
+    }
+
     /// Everything that an optimiser steps.
     pub fn blocks(&mut self) -> &mut Vec<Block> {
         &mut self.blocks
@@ -192,6 +209,11 @@ impl AdapterSet {
     /// The start of every run: A uniform in ±1/√in (Kaiming with a = √5, as PEFT), each module from a stream of its own;
     /// B zero; or both, and S, from `from` where it has them. Optimiser state is cleared.
     pub fn initialise(&mut self, seed: u64, from: Option<&AdapterFolder>) -> Result<()> {
+        let round = |values: &mut [f32]| {
+            if self.bf16 {
+                values.iter_mut().for_each(|v| *v = half::bf16::from_f32(*v).to_f32());
+            }
+        };
         for l in &self.linears {
             if let Some((a, b)) = &l.low_rank {
                 let (mut a_values, mut b_values) = (vec![0f32; a.value.len()], vec![0f32; b.value.len()]);
@@ -200,6 +222,8 @@ impl AdapterSet {
                     let given = module.and_then(|m| m.a.as_ref().zip(m.b.as_ref()));
                     start(t, given, seed, &mut a_values[share.a], &mut b_values[share.b])?;
                 }
+                round(&mut a_values);
+                round(&mut b_values);
                 a.value.write(&a_values)?;
                 b.value.write(&b_values)?;
             }
@@ -214,6 +238,7 @@ impl AdapterSet {
                         None => all.resize(all.len() + pattern.nnz(), 0.0),
                     }
                 }
+                round(&mut all);
                 values.value.write(&index.from_csr_order(&all))?;
             }
         }

@@ -307,7 +307,8 @@ impl Bench {
         let of = |t: &Target| t.rank * (t.module.in_features + t.module.out_features) + t.nnz;
         let parameters = adapters.targets().iter().map(of).sum();
 
-        let optimiser = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+        let optimiser =
+            AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0, bf16_adapters: false };
         let stepper = Stepper::new(device, optimiser, LossNormalisation::Tokens, case.checkpointing.0, 42, false)?;
         Ok(Bench {
             device: device.clone(),

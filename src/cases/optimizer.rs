@@ -19,6 +19,13 @@ const ADAMW_OP: Op = Op {
           rate for each step",
 };
 
+const BF16_OP: Op = Op {
+    name: "adamw to bf16",
+    why: "moments are those of a step that is not rounded, rounded, to the bit; parameters half a unit of bf16's last place, and \
+          the roundings of the step before it",
+    ..ADAMW_OP
+};
+
 const COUNT_OP: Op = Op {
     name: "adamw_count",
     kernels: &[&COUNT, &REDUCE_PARTS, &REDUCE_TOTAL],
@@ -32,7 +39,8 @@ const QUICK: &[usize] = &[2, 6];
 
 const STEPS: &[usize] = &[1, 7, 31, 33, 64, 129, 1024, 2049];
 const QUICK_STEPS: &[usize] = &[1, 6, 7];
-const START: AdamW = AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0 };
+const START: AdamW =
+    AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, bf16: false };
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -65,6 +73,12 @@ pub(super) fn rows() -> Vec<Row> {
             let what = format!("{n} clip {:?} scale {}", clip.0, clip.1);
             let level = quick_at(i, QUICK_STEPS);
             rows.push(ADAMW_OP.row(level, what, move |t| adamw(t, n, clip)));
+        }
+    }
+    for (i, &n) in STEPS.iter().enumerate() {
+        for clipped in [false, true] {
+            let what = format!("{n} to bf16{}", if clipped { ", clipped" } else { "" });
+            rows.push(BF16_OP.row(quick_at(i, QUICK_STEPS), what, move |t| rounded(t, n, clipped)));
         }
     }
     rows.push(ADAMW_OP.row(Level::Quick, "the step after one that is skipped", skipped));
@@ -148,6 +162,42 @@ fn adamw(t: &mut Trial<'_>, n: usize, (max_norm, grad_scale): (Option<f32>, f32)
     t.compare("m", &m, want(1, grad_scale.abs().into()))?;
     t.compare("v", &v, want(2, 0.0))?;
     t.compare("param", &param, want(0, moved))
+}
+
+/// Four steps whose parameters and moments are kept in bf16.
+fn rounded(t: &mut Trial<'_>, n: usize, clipped: bool) -> Result<()> {
+    let to_bf16 = |values: &[f32]| -> Vec<f32> { values.iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect() };
+    let start = t.random(n);
+    let param = t.holding(&[n], &to_bf16(&start))?;
+    let (m, v) = (t.holding(&[n], &vec![0.0; n])?, t.holding(&[n], &vec![0.0; n])?);
+    let (norm, loss) = (t.out(&[2])?, t.up(&[1], &[1.0f32])?);
+    let steps = StepCount::new(t.device)?;
+    let a = AdamW { bf16: true, ..START };
+    for step in 1..=4 {
+        let grad = t.random(n);
+        let grad = t.up(&[n], &grad)?;
+        sum_of_squares(&[&grad], &norm.tensor)?;
+        count_step(&steps, &loss, &norm.tensor, a.beta1, a.beta2)?;
+        let clip = clipped.then_some(Clip { norm: &norm.tensor, max_norm: 0.5 });
+        let before: Vec<f32> = param.tensor.read()?;
+        let plain = [&param, &m, &v].map(|x| x.tensor.read::<f32>().and_then(|x| t.up(&[n], &x)));
+        let [plain_param, plain_m, plain_v] = plain;
+        let (plain_param, plain_m, plain_v) = (plain_param?, plain_m?, plain_v?);
+        adamw_step(&plain_param, &grad, [&plain_m, &plain_v], &steps, &AdamW { bf16: false, ..a }, clip)?;
+        adamw_step(&param.tensor, &grad, [&m.tensor, &v.tensor], &steps, &a, clip)?;
+        t.compare_exactly("m", &m, &to_bf16(&plain_m.read()?))?;
+        t.compare_exactly("v", &v, &to_bf16(&plain_v.read()?))?;
+        let (m, v, after): (Vec<f32>, Vec<f32>, Vec<f32>) = (m.tensor.read()?, v.tensor.read()?, param.tensor.read()?);
+        let (c1, c2) = (1.0 - a.beta1.powi(step), 1.0 - a.beta2.powi(step));
+        let near = before.iter().zip(m.iter().zip(&v)).map(|(p, (m, v))| {
+            let moved = a.lr / c1 * f64::from(*m) / (f64::from(*v).sqrt() / c2.sqrt() + a.eps);
+            let value = f64::from(*p) * (1.0 - a.lr * a.weight_decay) - moved;
+            Near { value, bound: value.abs() / 256.0 + 16.0 * EPS * (f64::from(*p).abs() + moved.abs()) }
+        });
+        t.values("param", after.iter().map(|p| f64::from(*p)), &near.collect::<Vec<_>>());
+        t.values("its lower half", after.iter().map(|p| f64::from(p.to_bits() & 0xffff)), &vec![Near::exactly(0u8); n]);
+    }
+    Ok(())
 }
 
 /// A step that is skipped changes nothing, and the next one is the first: by the sign of its gradient times the rate.

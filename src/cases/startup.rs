@@ -114,7 +114,5 @@ fn wrong(device: &Device, name: String, what: &str) -> Error {
 
 /// Of a specialisation's text, as the driver gets it.
 fn digest(spec: &KernelSpec) -> Result<String> {
-    let mut digest = Digest::default();
-    digest.update(shader::render(spec)?.as_bytes());
-    Ok(digest.finish())
+    Ok(Digest::of(shader::render(spec)?.as_bytes()))
 }

@@ -63,10 +63,10 @@ pub fn file_name(spec: &KernelSpec) -> String {
 /// Writes `text` of `spec` to the folder that [`env::DUMP_SHADERS`] names, if it names one.
 ///
 /// # Errors
-/// [`Error::Io`] with the path that cannot be written.
+/// [`Error::Invalid`] that names the variable, and the path that cannot be written.
 pub fn dump(spec: &KernelSpec, text: &str) -> Result<()> {
     match &env::settings().dump_shaders {
-        Some(folder) => dump_to(folder, spec, text),
+        Some(folder) => dump_to(folder, spec, text).map_err(|e| Error::invalid(env::DUMP_SHADERS, e.to_string())),
         None => Ok(()),
     }
 }

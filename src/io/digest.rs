@@ -27,6 +27,13 @@ impl Default for Digest {
 }
 
 impl Digest {
+    /// The digest of these bytes alone, as [`Digest::finish`] has it.
+    pub fn of(bytes: &[u8]) -> String {
+        let mut digest = Digest::default();
+        digest.update(bytes);
+        digest.finish()
+    }
+
     /// Takes more bytes in.
     pub fn update(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;

@@ -120,6 +120,8 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// Gradients are multiplied by it before anything else.
     pub grad_scale: f32,
+    /// Parameters and moments are rounded to bf16 as they are stored, in memory of f32.
+    pub bf16: bool,
 }
 
 /// Clipping by the global norm, and the guard against gradients that are not finite.
@@ -170,11 +172,11 @@ pub fn adamw_step(
     let vec = vec4(param.len());
     let bindings = [grad.slice(), norm, count.words.slice(), param.slice(), m.slice(), v.slice()];
     let cost = streaming(7 * param.len(), 2.0);
-    launch(param.device(), &spec(clip.is_some(), vec), &bindings, &params, groups(param.len(), vec), cost)
+    launch(param.device(), &spec(clip.is_some(), vec, adamw.bf16), &bindings, &params, groups(param.len(), vec), cost)
 }
 
-fn spec(clip: bool, vec: bool) -> KernelSpec {
-    KernelSpec::new(&ADAMW, [("CLIP", clip.into()), ("VEC", vec.into())])
+fn spec(clip: bool, vec: bool, bf16: bool) -> KernelSpec {
+    KernelSpec::new(&ADAMW, [("CLIP", clip.into()), ("VEC", vec.into()), ("BF16", bf16.into())])
 }
 
 fn count_spec() -> KernelSpec {
@@ -184,5 +186,6 @@ fn count_spec() -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    flags.iter().flat_map(|&clip| flags.map(|vec| spec(clip, vec))).chain([count_spec()]).collect()
+    let steps = flags.iter().flat_map(|&bf16| flags.map(|vec| (bf16, vec)));
+    steps.flat_map(|(bf16, vec)| flags.map(|clip| spec(clip, vec, bf16))).chain([count_spec()]).collect()
 }

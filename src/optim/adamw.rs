@@ -18,6 +18,8 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// 0: no clipping.
     pub max_grad_norm: f64,
+    /// Adapters, and their moments, are rounded to bf16 after each step. The weights of a model that trains as a whole are not.
+    pub bf16_adapters: bool,
 }
 
 /// Learning rates of a step; groups without one do not train in it.
@@ -59,6 +61,7 @@ impl AdamW {
                 eps: self.eps,
                 weight_decay: self.weight_decay,
                 grad_scale: loss_scale.recip(),
+                bf16: self.bf16_adapters && block.group != Group::Weights,
             };
             let max_norm = if self.max_grad_norm > 0.0 { self.max_grad_norm as f32 } else { f32::INFINITY };
             let clip = Some(Clip { norm: norm_sq, max_norm });

@@ -10,7 +10,7 @@ mod paper;
 mod validate;
 
 pub use choices::{
-    Checkpointing, DataFormat, EmptyRowsOption, LossNormalisation, MaskMode, Method, PrecisionOption,
+    AdapterDtype, Checkpointing, DataFormat, EmptyRowsOption, LossNormalisation, MaskMode, Method, PrecisionOption,
     PromptFormatOption, TooLong, TrainTurns,
 };
 pub use validate::tune_seconds;
@@ -118,8 +118,8 @@ options! {
         // the method. Rank 8 and no dropout are PEFT's defaults; alpha 16 whatever the rank, density 0.6 %, one mask gradient
         // and a restart are the paper's common setting
         /// All that the paper's experiments set, as they set it: rank 16, density 0.006, alpha 16, dropout 0.05, wl64 with a
-        /// restart, rates that rise over 20 steps, 1 epoch of 32 single rows a step, a mean of the rows' means, a second BOS, the
-        /// end of answers that are too long; other flags win
+        /// restart, adapters and moments in bf16, rates that rise over 20 steps, 1 epoch of 32 single rows a step, a mean of the
+        /// rows' means, a second BOS, the end of answers that are too long; other flags win
         #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Method")]
         like_paper: bool = false,
         /// What trains: low-rank and sparse adapters, one of them, or all weights
@@ -152,6 +152,9 @@ options! {
         /// Density of some modules
         #[arg(value_name = "NAME=D,…", help_heading = "Method")]
         density_pattern: PerModule<f64> = PerModule::default(),
+        /// What adapters and Adam's moments are rounded to after each step; memory holds f32
+        #[arg(value_enum, value_name = "TYPE", help_heading = "Method")]
+        adapter_dtype: AdapterDtype = AdapterDtype::F32,
         /// How the micro-batches' gradients make the score of an entry
         #[arg(value_enum, help_heading = "Masks")]
         mask_mode: MaskMode = MaskMode::MeanSquared,

@@ -41,7 +41,7 @@ pub fn before(asked: &TrainConfig, config: &TrainConfig, agenda: &Agenda, steps:
 }
 
 /// What the original does and `--like-paper` does not.
-const LIKE_PAPER: &str = "like the paper, but: adapters, Adam's moments and products are not rounded to bf16; masks of q_proj, k_proj and gate_proj \
+const LIKE_PAPER: &str = "like the paper, but: gradients and products are not rounded to bf16; masks of q_proj, k_proj and gate_proj \
                           come from their gradients (from zeros there); rows of messages go through the chat template";
 
 /// A line where the last loss of the run whose `metrics.jsonl` is at `path` is above one from before the restart.

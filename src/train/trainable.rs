@@ -1,6 +1,6 @@
 //! What a run trains: adapters on a frozen model, or the model itself.
 
-use super::config::{Method, TrainConfig};
+use super::config::{AdapterDtype, Method, TrainConfig};
 use super::full;
 use super::phase::StepPlan;
 use crate::adapters::targets::{LinearShape, Target, select, select_masked};
@@ -33,6 +33,7 @@ impl Trainable {
             return Ok(Trainable::Weights(full::trainable_weights(model)?));
         }
         let mut set = AdapterSet::new(device, targets(config, shapes, masks)?, config.dropout)?;
+        set.round_to_bf16(config.adapter_dtype == AdapterDtype::Bf16);
         if let Some(masks) = masks {
             set.set_masks(masks)?;
         }
@@ -106,5 +107,6 @@ pub fn optimiser(config: &TrainConfig) -> AdamW {
         eps: config.eps,
         weight_decay: config.weight_decay,
         max_grad_norm: config.max_grad_norm,
+        bf16_adapters: config.adapter_dtype == AdapterDtype::Bf16,
     }
 }

@@ -63,7 +63,10 @@ mod thorough {
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         let mut command = rugosa("selftest --quick");
-        let (code, _, stderr) = run(command.env("RUGOSA_DUMP_SHADERS", file.join("x")));
-        assert!(code == Some(1) && stderr.contains("file"), "{code:?} {stderr}");
+        command.env("RUGOSA_DUMP_SHADERS", file.join("x")).env("RUGOSA_CACHE", file.join("y"));
+        let (code, _, stderr) = run(&mut command);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.lines().any(|l| l.contains("RUGOSA_DUMP_SHADERS: ") && l.contains("/file")), "{stderr}");
+        assert!(stderr.lines().any(|l| l.contains("RUGOSA_CACHE: ") && l.contains("/file")), "{stderr}");
     }
 }

@@ -5,7 +5,8 @@ use rugosa::kernels::optimizer::{AdamW, StepCount, adamw_step, count_step};
 use rugosa::optim::{self, Block, Group, Rates};
 use rugosa::tensor::Tensor;
 
-const ADAMW: AdamW = AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0 };
+const ADAMW: AdamW =
+    AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, bf16: false };
 
 #[test]
 fn several_steps() {
@@ -24,7 +25,14 @@ fn a_step_that_is_skipped_changes_nothing_to_the_bit() {
     let tensor = |values: &[f32]| Tensor::from_slice(dev, &[values.len()], values, "test").unwrap();
     let group = |group| Block::new(group, tensor(&[0.5, -0.25, 4.0]), &StepCount::new(dev).unwrap()).unwrap();
     let blocks = [group(Group::LowRank), group(Group::Sparse)];
-    let optimiser = optim::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 };
+    let optimiser = optim::AdamW {
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+        max_grad_norm: 1.0,
+        bf16_adapters: false,
+    };
     let norm = Tensor::zeros(dev, &[2], "test").unwrap();
     let step = |rates: Rates, gradient: [f32; 3], loss: f32| {
         blocks.iter().filter(|b| rates.of(b.group).is_some()).for_each(|b| b.grad.write(&gradient).unwrap());

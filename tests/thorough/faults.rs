@@ -128,7 +128,7 @@ fn of_a_step() -> Vec<KernelSpec> {
     dev.note_launches(true);
     let [x, grad, m, v] = [0; 4].map(|_| Tensor::zeros(dev, &[n], "test").unwrap());
     let norm = Tensor::zeros(dev, &[2], "test").unwrap();
-    let adamw = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0 };
+    let adamw = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, bf16: false };
     let count = StepCount::new(dev).unwrap();
     adamw_step(&x, &grad, [&m, &v], &count, &adamw, Some(Clip { norm: &norm, max_norm: 1.0 })).unwrap();
     scale(&x, 0.5).unwrap();

@@ -230,6 +230,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("adamw", "sign", "(g - m[i])", "(g + m[i])"),
     Mutant("adamw", "scale", " / bitcast<f32>(count[2])", ""),
     Mutant("adamw", "index", "p.lr / bitcast<f32>(count[1])", "p.lr / bitcast<f32>(count[2])"),
+    Mutant("adamw", "scale", "W(0x7fffu) + ", ""),
     Mutant("adamw_count", "index", "let steps = count[0] + 1u;", "let steps = count[0];"),
     Mutant("adamw_count", "sign", "if (norm[1] != 0.0) { return; }", "if (norm[1] == 0.0) { return; }"),
     Mutant("adamw_count", "scale", "sum * x / f32(i)", "sum * x"),

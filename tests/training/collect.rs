@@ -37,7 +37,8 @@ fn collecting(device: &Device, folder: &std::path::Path, low_rank: bool) -> Coll
     set.initialise(3, None).unwrap();
     let collector = MaskCollector::new(device, set.targets(), false).unwrap();
     set.attach(&model, Training { low_rank, sparse: false }, Some(&collector)).unwrap();
-    let optimiser = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+    let optimiser =
+        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0, bf16_adapters: false };
     let stepper = Stepper::new(device, optimiser, LossNormalisation::Tokens, 0, 1, false).unwrap();
     Collecting { model, set, collector, stepper }
 }

@@ -1,5 +1,6 @@
 //! Runs of a few steps on a tiny model, through the library.
 
+mod bf16;
 mod collect;
 mod halves;
 mod in_weight;

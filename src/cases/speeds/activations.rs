@@ -364,7 +364,15 @@ fn parameters(model: &str, c: &ModelConfig, density: f64) -> [Speed; 5] {
             let (m, v) = (f.tensor(&[n])?, f.tensor(&[n])?);
             v.clear()?;
             let steps = counted(f)?;
-            let step = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, grad_scale: 1.0 };
+            let step = AdamW {
+                lr: 1e-4,
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                weight_decay: 0.0,
+                grad_scale: 1.0,
+                bf16: false,
+            };
             Ok(Box::new(move || adamw_step(&param, &grad, [&m, &v], &steps, &step, None)))
         }),
         speed("adamw_count", &what, moved(4), move |f| {

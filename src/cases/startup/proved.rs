@@ -29,7 +29,7 @@ pub(super) fn read(folder: &Path, caps: &Caps) -> BTreeSet<String> {
 
 fn parse(text: &str, identity: &str) -> Option<BTreeSet<String>> {
     let (said, rest) = text.split_once('\n')?;
-    let lines = (said == digest(rest)).then(|| rest.strip_prefix(identity))??;
+    let lines = (said == Digest::of(rest.as_bytes())).then(|| rest.strip_prefix(identity))??;
     Some(lines.lines().map(str::to_owned).collect())
 }
 
@@ -48,13 +48,7 @@ pub(super) fn add(folder: &Path, caps: &Caps, fresh: impl Iterator<Item = String
     let mut rest = caps.identity();
     all.iter().for_each(|line| rest.extend([line.as_str(), "\n"]));
     let _ = std::fs::create_dir_all(folder);
-    let _ = write_atomic(&path(folder, caps), |w| write!(w, "{}\n{rest}", digest(&rest)));
-}
-
-fn digest(text: &str) -> String {
-    let mut digest = Digest::default();
-    digest.update(text.as_bytes());
-    digest.finish()
+    let _ = write_atomic(&path(folder, caps), |w| write!(w, "{}\n{rest}", Digest::of(rest.as_bytes())));
 }
 
 #[cfg(test)]

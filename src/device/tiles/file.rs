@@ -61,7 +61,7 @@ fn parse(file: impl Read, device: &str) -> Result<TileTable, &'static str> {
         return Err("is too large");
     }
     let (said, json) = text.split_once('\n').ok_or("is damaged")?;
-    if said != digest(json) {
+    if said != Digest::of(json.as_bytes()) {
         return Err("is damaged");
     }
     let content: Content = serde_json::from_str(json).map_err(|_| "is of another kind")?;
@@ -87,13 +87,7 @@ pub fn add(folder: &Path, caps: &Caps, fresh: &TileTable) -> Result<()> {
     let json = serde_json::to_string(&content).map_err(|e| Error::invalid("tiles", e.to_string()))?;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let path = path(folder, caps);
-    write_atomic(&path, |w| write!(w, "{}\n{json}", digest(&json)))
-}
-
-fn digest(text: &str) -> String {
-    let mut digest = Digest::default();
-    digest.update(text.as_bytes());
-    digest.finish()
+    write_atomic(&path, |w| write!(w, "{}\n{json}", Digest::of(json.as_bytes())))
 }
 
 #[cfg(test)]
@@ -168,7 +162,7 @@ mod tests {
             assert_eq!(rows(&bytes), 0, "byte {i}");
         }
         // a right digest makes no file right
-        let signed = |json: &str| format!("{}\n{json}", digest(json)).into_bytes();
+        let signed = |json: &str| format!("{}\n{json}", Digest::of(json.as_bytes())).into_bytes();
         let device = serde_json::to_string(&caps.identity()).unwrap();
         let row = r#"{"product":{"family":"matmul","layout":0,"m":1,"n":1,"k":1,"formats":[0,0],"sparse":false,"low_rank":false,"count":0,"span":0},"tile":[1,1,1,1,1,1,1]}"#;
         assert_eq!(rows(&signed(&format!(r#"{{"device":{device},"tiles":[{row}]}}"#))), 1);

@@ -51,7 +51,7 @@ impl PipelineCache {
     /// Writes the file if there is something new. Where it cannot be written, the next process compiles again.
     pub fn save(&self) {
         let Some(data) = self.cache.get_data() else { return };
-        let digest = digest(&data);
+        let digest = Digest::of(&data);
         let mut saved = self.saved.lock().unwrap_or_else(|e| e.into_inner());
         if saved.as_ref() == Some(&digest) {
             return;
@@ -72,13 +72,7 @@ fn read(path: &Path) -> Option<(String, Vec<u8>)> {
     let mut data = std::fs::read(path).ok()?;
     let rest = data.split_off(data.len().min(DIGEST));
     let said = String::from_utf8(data).ok()?;
-    (said == digest(&rest)).then_some((said, rest))
-}
-
-fn digest(data: &[u8]) -> String {
-    let mut digest = Digest::default();
-    digest.update(data);
-    digest.finish()
+    (said == Digest::of(&rest)).then_some((said, rest))
 }
 
 #[cfg(test)]
@@ -92,12 +86,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.bin");
         assert_eq!(read(&path), None);
-        let whole = [digest(b"pipelines").as_bytes(), b"pipelines"].concat();
+        let whole = [Digest::of(b"pipelines").as_bytes(), b"pipelines"].concat();
         let try_with = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             read(&path)
         };
-        assert_eq!(try_with(&whole), Some((digest(b"pipelines"), b"pipelines".to_vec())));
+        assert_eq!(try_with(&whole), Some((Digest::of(b"pipelines"), b"pipelines".to_vec())));
         for cut in [0, 1, DIGEST - 1, DIGEST, whole.len() - 1] {
             assert_eq!(try_with(&whole[..cut]), None, "{cut} bytes");
         }

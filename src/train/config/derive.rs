@@ -43,10 +43,10 @@ pub(super) fn lay_over(mut file: PartialConfig, mut flags: PartialConfig) -> Res
     // an adapter that is there has its sizes, whatever the paper's were
     let mut given = if flags.like_paper == Some(true) {
         (file.schedule, file.epochs, file.steps) = (None, None, None);
-        flags.or(adapter).or(paper::options()).or(file)
+        flags.or(adapter).or(paper::options(method)).or(file)
     } else {
         let given = flags.or(file).or(adapter);
-        if given.like_paper == Some(true) { given.or(paper::options()) } else { given }
+        if given.like_paper == Some(true) { given.or(paper::options(method)) } else { given }
     };
     if given.schedule.is_some() {
         given.mask_grads = given.mask_grads.or(Some(paper::MASK_GRADS));

@@ -1,6 +1,6 @@
 //! `--like-paper`: what the scripts of the paper's experiments set.
 
-use super::{LossNormalisation, MaskMode, PartialConfig, PromptFormatOption, TooLong};
+use super::{AdapterDtype, LossNormalisation, MaskMode, Method, PartialConfig, PromptFormatOption, TooLong};
 use crate::adapters::targets::{PerModule, TargetModules};
 use crate::optim::schedule::LrSchedule;
 use crate::train::phase::Schedule;
@@ -14,7 +14,7 @@ pub(super) const RATES_RISE: u64 = 20;
 
 /// Every option that the experiments set and that changes numbers, but for the method, the schedule and the length. Rank,
 /// density and rates differ from task to task; those of ViGGO in 16 bits (and of GSM8k in 4 bits) are taken.
-pub(super) fn options() -> PartialConfig {
+pub(super) fn options(method: Method) -> PartialConfig {
     PartialConfig {
         rank: Some(16),
         alpha: Some(16.0),
@@ -25,6 +25,7 @@ pub(super) fn options() -> PartialConfig {
         rank_pattern: Some(PerModule::default()),
         alpha_pattern: Some(PerModule::default()),
         density_pattern: Some(PerModule::default()),
+        adapter_dtype: (method != Method::Full).then_some(AdapterDtype::Bf16),
         mask_grads: Some(MASK_GRADS),
         mask_mode: Some(MaskMode::MeanSquared),
         restart: Some(true),

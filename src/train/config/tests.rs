@@ -279,6 +279,7 @@ fn like_the_paper_is_one_flag_that_other_flags_win_over() {
         );
         assert_eq!((c.loss_normalisation, c.too_long), (LossNormalisation::MicroBatch, TooLong::KeepEnd));
         assert!(c.bos_before_response && c.like_paper);
+        assert_eq!(c.adapter_dtype, AdapterDtype::Bf16);
     };
     let flags = || PartialConfig { like_paper: Some(true), ..PartialConfig::default() };
     let paper = resolve("like_paper = true").unwrap().for_data(2000).unwrap();
@@ -301,6 +302,11 @@ fn like_the_paper_is_one_flag_that_other_flags_win_over() {
         PartialConfig { rank: Some(2), steps: Some(9), schedule: Some(Schedule::WarmLora(1)), ..flags().or(paths()) };
     let c = TrainConfig::resolve(PartialConfig::default(), flags).unwrap();
     assert_eq!((c.rank, c.steps, c.schedule, c.dropout), (2, Some(9), Some(Schedule::WarmLora(1)), 0.05));
+    // weights that train as a whole are not rounded
+    let full = |more: &str| resolve(&format!("method = 'full'\n{more}"));
+    assert_eq!(full("like_paper = true").unwrap().adapter_dtype, AdapterDtype::F32);
+    let refused = full("adapter_dtype = 'bf16'").unwrap_err().to_string();
+    assert!(refused.starts_with("--adapter-dtype: method full") && refused.contains("--method rosa"), "{refused}");
     // another method keeps its own schedule
     assert_eq!(resolve("like_paper = true\nmethod = 'lora'").unwrap().schedule, Some(Schedule::LoraOnly));
     assert_eq!(resolve("like_paper = true\nmethod = 'lora'\nlr = 0.5").unwrap().lora_lr, 0.5);

@@ -1,6 +1,6 @@
 //! The checks of a configuration: what no value may be, and which combinations mean nothing.
 
-use super::{KEYS, Method, TrainConfig};
+use super::{AdapterDtype, KEYS, Method, TrainConfig};
 use crate::error::{Error, Result};
 use crate::near::nearest;
 use crate::train::phase::Schedule;
@@ -177,6 +177,9 @@ fn masks(c: &TrainConfig) -> Result<()> {
     }
     refuse(c.method == Method::Full && c.init_adapter.is_some(), "init_adapter", || {
         "method full trains no adapter; leave it out, or use --method rosa".into()
+    })?;
+    refuse(c.method == Method::Full && c.adapter_dtype != AdapterDtype::F32, "adapter_dtype", || {
+        "method full trains no adapter, and its weights are stepped in f32; leave it out, or use --method rosa".into()
     })?;
     refuse(c.mask_only && c.mask.is_some(), "mask_only", || {
         "the masks are given with --mask already; leave one of them out".into()
