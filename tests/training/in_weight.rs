@@ -23,12 +23,12 @@ fn open() -> Device {
     Device::open(&DeviceOptions::from_env(None)).unwrap()
 }
 
-fn decoder(device: &Device, folder: &Path) -> Decoder {
+pub(super) fn decoder(device: &Device, folder: &Path) -> Decoder {
     let checkpoint = Checkpoint::open(folder).unwrap();
     load(device, &checkpoint, LoadOptions { trainable: false, stacked: true, positions: 64 }).unwrap()
 }
 
-fn adapters(device: &Device, model: &Decoder) -> AdapterSet {
+pub(super) fn adapters(device: &Device, model: &Decoder) -> AdapterSet {
     let rules = TargetRules {
         modules: TargetModules::default(),
         rank: 2,
