@@ -74,8 +74,9 @@ fn precision(precision: Precision) -> &'static str {
     }
 }
 
-fn name<T: clap::ValueEnum>(value: T) -> String {
-    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+/// A choice as the command line spells it.
+fn name(value: impl std::fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
 }
 
 /// A row of `rugosa bench step` as JSON. Times in milliseconds, sizes in bytes.

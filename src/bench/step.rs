@@ -30,14 +30,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Which halves of the adapter train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Adapter {
     /// A and B
     Lora,
     /// A, B and S
     Rosa,
     /// S
-    #[value(alias = "sparse")]
+    #[cfg_attr(feature = "cli", value(alias = "sparse"))]
     Spa,
 }
 

@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::rng::Rng;
 
 /// Where entries lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum MaskKind {
     /// Anywhere
     Uniform,

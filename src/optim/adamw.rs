@@ -22,6 +22,13 @@ pub struct AdamW {
     pub bf16_adapters: bool,
 }
 
+impl Default for AdamW {
+    /// PyTorch's betas and epsilon; no decay, no clipping.
+    fn default() -> Self {
+        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 0.0, bf16_adapters: false }
+    }
+}
+
 /// Learning rates of a step; groups without one do not train in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {

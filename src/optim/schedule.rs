@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 /// How the learning rates move over a phase. All start with the same linear warm-up over W steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
 pub enum LrSchedule {
     /// t/W, then (T-t)/(T-W): the paper's
     Linear,

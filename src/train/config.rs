@@ -38,11 +38,12 @@ macro_rules! options {
         optional { $( $(#[doc = $odoc:literal])* #[arg($($oarg:tt)*)] $o:ident: $ot:ty, )* }
     ) => {
         /// Options as one source gives them: those of a file ([`PartialConfig::from_toml`]) or of the command line.
-        #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+        #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
         pub struct PartialConfig {
-            $( $(#[doc = $rdoc])* #[arg(long, $($rarg)*)] pub $r: Option<$rt>, )*
-            $( $(#[doc = $ddoc])* #[arg(long, $($darg)*)] pub $d: Option<$dt>, )*
-            $( $(#[doc = $odoc])* #[arg(long, $($oarg)*)] pub $o: Option<$ot>, )*
+            $( $(#[doc = $rdoc])* #[cfg_attr(feature = "cli", arg(long, $($rarg)*))] pub $r: Option<$rt>, )*
+            $( $(#[doc = $ddoc])* #[cfg_attr(feature = "cli", arg(long, $($darg)*))] pub $d: Option<$dt>, )*
+            $( $(#[doc = $odoc])* #[cfg_attr(feature = "cli", arg(long, $($oarg)*))] pub $o: Option<$ot>, )*
         }
 
         /// A checked configuration, as `config.toml` in a run folder holds it. Relative paths are relative to the working

@@ -2,6 +2,7 @@
 
 mod bf16;
 mod collect;
+mod examples;
 mod halves;
 mod in_weight;
 mod init_adapter;

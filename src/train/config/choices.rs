@@ -9,9 +9,10 @@ use std::str::FromStr;
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $( $(#[$value_meta:meta])* $value:ident, )* }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
         #[serde(rename_all = "snake_case")]
-        #[value(rename_all = "snake_case")]
+        #[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
         pub enum $name { $( $(#[$value_meta])* $value, )* }
     };
 }
