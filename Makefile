@@ -1,13 +1,14 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo demo-model test test-full test-portable portability bench-gpu fmt lint setup
+.PHONY: help demo demo-model test test-full test-portable soak soak-kills portability bench-gpu fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
 	@echo "make test    the tests"
 	@echo "make test-full      with those that take long: bugs planted in every kernel, other settings of the device"
 	@echo "make test-portable  the kernels at WebGPU's default limits, and without optional features"
+	@echo "make soak    runs that are killed 200 times, some ten minutes (KILLS=20: fewer)"
 	@echo "make portability    every shader through spirv-val and Tint, the kernels on two other drivers, where they can be had"
 	@echo "make bench-gpu      what BENCHMARKS.md needs of a GPU, into target/bench-gpu (some twenty minutes)"
 	@echo "make lint    format and lints, checked"
@@ -41,6 +42,13 @@ test-full: setup
 test-portable: setup
 	RUGOSA_LIMITS=default cargo test --test suite kernels::
 	RUGOSA_DISABLE=f16,subgroup,coop,timestamps,int64,images cargo test --test suite kernels::
+
+soak: soak-kills
+
+# A quarter of them in runs of each method.
+KILLS ?= 200
+soak-kills: setup
+	RUGOSA_TEST_KILLS=$$(($(KILLS) / 4)) cargo test --test suite cli::kills
 
 portability:
 	tests/portability/run.sh

@@ -1,6 +1,7 @@
 //! How the process ends: interruption by the user, and exit codes.
 
 use crate::error::{Error, Result};
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Exit code of a run that the user interrupted: 128 and the number of SIGINT.
@@ -9,14 +10,20 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on the first Ctrl-C (or SIGTERM, SIGHUP) only sets what [`interrupted`] says, so that a run can save what it
-/// has; the second ends the process at once with code 130. To be called once.
+/// has, and writes `answer` to standard error; the second ends the process at once with code 130. To be called once.
 ///
 /// # Errors
 /// [`Error::Invalid`] where the system refuses a handler, or there is one already.
-pub fn install() -> Result<()> {
-    ctrlc::set_handler(|| {
+pub fn install(answer: Option<&'static str>) -> Result<()> {
+    ctrlc::set_handler(move || {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(EXIT_INTERRUPTED.into());
+        }
+        if let Some(answer) = answer {
+            let mut err = std::io::stderr();
+            // behind the "^C" of a terminal, or its progress bar
+            let start = if err.is_terminal() { "\n" } else { "" };
+            let _ = writeln!(err, "{start}{answer}");
         }
     })
     .map_err(|e| Error::invalid("Ctrl-C handler", e.to_string()))
@@ -58,8 +65,8 @@ mod tests {
         if std::env::var_os(CHILD).is_none() {
             return;
         }
-        install().unwrap();
-        assert!(install().is_err() && !interrupted());
+        install(Some("an answer")).unwrap();
+        assert!(install(None).is_err() && !interrupted());
         println!("\nready");
         while !interrupted() {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -77,6 +84,7 @@ mod tests {
             .args(["--exact", "cli::signal::tests::child_that_waits_for_signals", "--nocapture"])
             .env(CHILD, "1")
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -84,6 +92,8 @@ mod tests {
             assert!(lines.any(|l| l.unwrap() == expected), "the child ended before it said \"{expected}\"");
             assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
         }
-        assert_eq!(child.wait().unwrap().code(), Some(130));
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130));
+        assert_eq!(String::from_utf8_lossy(&ended.stderr).matches("an answer\n").count(), 1);
     }
 }

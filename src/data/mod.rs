@@ -29,6 +29,7 @@ pub use ahead::Ahead;
 pub use answers::{Answer, answers};
 pub use chat::{ChatTemplate, Message, TrainOn};
 pub use dataset::{DataOptions, Dataset, EmptyRows, ExampleRef, Truncate};
+pub use jinja::clock::now;
 pub use order::{BatchOptions, BatchSize, Batches, Position};
 pub use pack::Batch;
 pub use pairs::PromptFormat;

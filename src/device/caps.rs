@@ -1,6 +1,7 @@
 //! What a device can do, and how to choose one.
 
 use crate::env;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Kinds of device that want different tile shapes.
@@ -63,7 +64,8 @@ impl fmt::Display for Feature {
 }
 
 /// What the operands of products are rounded to. Sums are f32 always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     #[default]
     F32,

@@ -41,6 +41,7 @@ pub const CACHE: &str = "RUGOSA_CACHE";
 pub const DUMP_SHADERS: &str = "RUGOSA_DUMP_SHADERS";
 pub const LOG: &str = "RUGOSA_LOG";
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub const FAULT: &str = "RUGOSA_FAULT";
 pub const FUZZ_SECONDS: &str = "RUGOSA_FUZZ_SECONDS";
 pub const REQUIRE: &str = "RUGOSA_REQUIRE";
 pub const PORTABILITY: &str = "RUGOSA_PORTABILITY";
@@ -115,6 +116,12 @@ pub const VARIABLES: &[Variable] = &[
         "the time that chat templates see, in seconds since 1970; without it the clock's",
         Some("templates that write the date"),
     ),
+    other(
+        FAULT,
+        Reader::Tests,
+        "kill|full|read-only:N",
+        "at the Nth file operation of a run end the process, or let it and later ones fail as on such a disk",
+    ),
     other("RUGOSA_COMMIT", Reader::Build, "HASH", "the commit that reports of `rugosa bench` name"),
     other(FUZZ_SECONDS, Reader::Tests, "SECONDS", "how long each reader is fuzzed"),
     other("RUGOSA_MUTANTS", Reader::Tests, "NAME", "plant only these bugs"),
@@ -137,6 +144,23 @@ pub enum Cache {
     Folder(PathBuf),
 }
 
+/// What goes wrong at an operation on the disk, for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The process ends as if it was killed.
+    Kill,
+    /// There is no room.
+    Full,
+    ReadOnly,
+}
+
+/// A fault at the operation `at`, from 1, and at all that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    pub at: u64,
+}
+
 /// What the environment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -154,6 +178,25 @@ pub struct Settings {
     pub log: Option<String>,
     /// Seconds since 1970.
     pub source_date_epoch: Option<i64>,
+    pub fault: Option<Fault>,
+}
+
+impl Settings {
+    /// The variables that are set and change how things are computed, as they would be written again. What the others change
+    /// shows elsewhere: the device and its tiles, and the rows.
+    pub fn switches(&self) -> Vec<(&'static str, String)> {
+        let disable = (!self.disable.is_empty()).then(|| {
+            let on = FEATURES.into_iter().filter(|f| self.disable.contains(f));
+            on.collect::<Vec<_>>().join(",")
+        });
+        let all = [
+            (DISABLE, disable),
+            (LIMITS, self.default_limits.then(|| "default".to_owned())),
+            (CLASS, self.class.map(str::to_owned)),
+            (SPARSE, self.separate_sparse.then(|| "apart".to_owned())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
 }
 
 /// What the environment said when it was first asked. Of what [`check`] refuses nothing holds.

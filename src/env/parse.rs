@@ -1,8 +1,8 @@
 //! From names and values to [`Settings`], and what is wrong with them.
 
 use super::{
-    CACHE, CLASS, CLASSES, Cache, DEVICE, DISABLE, DUMP_SHADERS, EPOCH, FEATURES, FUZZ_SECONDS, LIMITS, LOG,
-    PORTABILITY, Parsed, REQUIRE, SELFTEST, SPARSE, Settings, VARIABLES,
+    CACHE, CLASS, CLASSES, Cache, DEVICE, DISABLE, DUMP_SHADERS, EPOCH, FAULT, FEATURES, FUZZ_SECONDS, Fault,
+    FaultKind, LIMITS, LOG, PORTABILITY, Parsed, REQUIRE, SELFTEST, SPARSE, Settings, VARIABLES,
 };
 use crate::near::{nearest, tip};
 use std::ffi::{OsStr, OsString};
@@ -64,6 +64,7 @@ fn set(settings: &mut Settings, name: &str, value: &OsStr) -> Result<(), String>
         DUMP_SHADERS => settings.dump_shaders = Some(folder(value, "")?),
         LOG => settings.log = Some(log_filter(text()?)?.to_owned()),
         EPOCH => settings.source_date_epoch = Some(seconds(text()?)?),
+        FAULT => settings.fault = Some(fault(text()?)?),
         // what follows sets nothing here: the tests and the build read it
         REQUIRE => drop(features(text()?)?),
         PORTABILITY => _ = one_of(text()?, &["strict", "quick"])?,
@@ -142,6 +143,17 @@ fn log_filter(text: &str) -> Result<&str, String> {
 fn seconds(text: &str) -> Result<i64, String> {
     let seconds = text.trim().parse().ok().filter(|s| (0..=LAST_SECOND).contains(s));
     seconds.ok_or_else(|| format!("\"{text}\" is no whole number of seconds since 1970, from 0 to {LAST_SECOND}"))
+}
+
+fn fault(text: &str) -> Result<Fault, String> {
+    let (kind, at) = text.split_once(':').unwrap_or((text, ""));
+    let kind = match one_of(kind, &["kill", "full", "read-only"])? {
+        "kill" => FaultKind::Kill,
+        "full" => FaultKind::Full,
+        _ => FaultKind::ReadOnly,
+    };
+    let at = at.parse().ok().filter(|at| *at > 0);
+    at.map(|at| Fault { kind, at }).ok_or_else(|| format!("\"{text}\" counts no operation, from 1, as kill:7 does"))
 }
 
 fn fuzz_seconds(text: &str) -> Result<(), String> {

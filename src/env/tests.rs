@@ -20,6 +20,7 @@ fn every_variable_sets_what_it_says() {
         (DUMP_SHADERS, "./new"),
         (LOG, "info,wgpu_hal=debug,rugosa::train=trace"),
         (EPOCH, " 86400 "),
+        (FAULT, "read-only:7"),
         (PORTABILITY, "quick"),
         (REQUIRE, "f16, coop"),
         (FUZZ_SECONDS, "0.5"),
@@ -40,6 +41,7 @@ fn every_variable_sets_what_it_says() {
         dump_shaders: Some("./new".into()),
         log: Some("info,wgpu_hal=debug,rugosa::train=trace".into()),
         source_date_epoch: Some(86400),
+        fault: Some(Fault { kind: FaultKind::ReadOnly, at: 7 }),
     };
     assert_eq!(settings, expected);
     assert_eq!(parsed(&[(CACHE, "off"), (SELFTEST, "on")]).0, Settings { cache: Cache::Off, ..Settings::default() });
@@ -72,6 +74,9 @@ fn wrong_values_and_names_are_told_with_the_near_one() {
         (EPOCH, "yesterday", "\"yesterday\" is no whole number of seconds since 1970"),
         (EPOCH, "-1", "from 0 to 253402300799"),
         (EPOCH, "1700000000.5", "is no whole number"),
+        (FAULT, "kil:1", "\"kil\" is none of kill, full, read-only; did you mean kill?"),
+        (FAULT, "kill", "\"kill\" counts no operation, from 1, as kill:7 does"),
+        (FAULT, "full:0", "\"full:0\" counts no operation"),
         (REQUIRE, "f16,cop", "\"cop\" is none of f16, subgroup"),
         (PORTABILITY, "quikc", "\"quikc\" is none of strict, quick; did you mean quick?"),
         (FUZZ_SECONDS, "ten", "\"ten\" is no number of seconds"),
@@ -91,6 +96,23 @@ fn wrong_values_and_names_are_told_with_the_near_one() {
     }
     let two = parsed(&[(SPARSE, "x"), ("RUGOSA_X", "y"), (SELFTEST, "off")]);
     assert_eq!((two.1.len(), two.0.skip_selftest), (2, true));
+}
+
+#[test]
+fn switches_are_the_variables_that_change_how_things_are_computed() {
+    let said = |list: &[(&str, &str)]| parsed(list).0.switches();
+    assert_eq!(said(&[(DEVICE, "0"), (CACHE, "off"), (EPOCH, "1"), (SELFTEST, "off")]), []);
+    let all = said(&[(DISABLE, "coop, f16"), (LIMITS, "default"), (CLASS, "discrete"), (SPARSE, "apart")]);
+    let text = |(name, value): &(&str, String)| format!("{name}={value}");
+    assert_eq!(
+        all.iter().map(text).collect::<Vec<_>>(),
+        ["RUGOSA_DISABLE=f16,coop", "RUGOSA_LIMITS=default", "RUGOSA_CLASS=discrete", "RUGOSA_SPARSE=apart"]
+    );
+    // the device shows itself, its tiles are kept in states, and dates show in the rows
+    let elsewhere = [DEVICE, CACHE, EPOCH];
+    let changing = VARIABLES.iter().filter(|v| v.numbers.is_some()).map(|v| v.name);
+    let here: Vec<_> = changing.filter(|name| !elsewhere.contains(name)).collect();
+    assert_eq!(here, all.iter().map(|(name, _)| *name).collect::<Vec<_>>());
 }
 
 #[test]

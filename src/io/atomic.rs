@@ -1,37 +1,48 @@
 //! Files that appear whole or not at all.
 
+use super::disk::{self, Operation, OutFile};
 use crate::error::{Error, Result};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Writes `path` through a temporary file in the same folder that is synced and renamed over it at the end. If `write`
-/// fails or the process dies, what was at `path` is untouched.
+/// What the names of files begin and end with that are being written.
+const UNFINISHED: (&str, &str) = (".rugosa-", ".part");
+
+/// Writes `path` through a temporary file in the same folder that is synced and renamed over it at the end, and syncs the
+/// folder. If `write` fails or the process dies, what was at `path` is untouched.
 ///
 /// # Errors
 /// The error of `write`, or [`Error::Io`] with `path`.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+    let folder = disk::parent(path);
     let attempt = || -> std::io::Result<()> {
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".rugosa-").suffix(".part");
+        builder.prefix(UNFINISHED.0).suffix(UNFINISHED.1);
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-        let mut out = BufWriter::new(builder.tempfile_in(folder)?);
+        disk::check(Operation::Create, path)?;
+        let mut out = BufWriter::new(OutFile::over(builder.tempfile_in(folder)?, path));
         write(&mut out)?;
-        let file = out.into_inner().map_err(|e| e.into_error())?;
+        let file = out.into_inner().map_err(|e| e.into_error())?.into_inner();
+        disk::check(Operation::Sync, path)?;
         file.as_file().sync_all()?;
+        disk::check(Operation::Rename, path)?;
         file.persist(path).map_err(|e| e.error)?;
         Ok(())
     };
-    attempt().map_err(Error::io(path))
+    attempt().map_err(Error::io(path))?;
+    disk::sync_folder(folder)
+}
+
+/// Whether a file of this name is what a process left behind that died in [`write_atomic`].
+pub fn is_unfinished(name: &str) -> bool {
+    name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Operation::{Create, Rename, Sync};
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_no_litter() {
@@ -46,5 +57,27 @@ mod tests {
         assert!(err.to_string().contains("a.txt") && err.to_string().contains("free some space"), "{err}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn bytes_are_synced_before_the_name_and_the_name_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        let done = disk::recorded(|| write_atomic(&path, |w| w.write_all(b"x")).unwrap());
+        let file = |operation| (operation, path.clone());
+        let folder = (Sync, dir.path().to_path_buf());
+        assert_eq!(done, [file(Create), file(Operation::Write), file(Sync), file(Rename), folder]);
+    }
+
+    #[test]
+    fn what_was_being_written_is_known_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        write_atomic(&dir.path().join("a.txt"), |_| {
+            let mut names = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name());
+            assert!(is_unfinished(names.next().unwrap().to_str().unwrap()));
+            Ok(())
+        })
+        .unwrap();
+        assert!(!is_unfinished("a.txt"));
     }
 }

@@ -90,11 +90,11 @@ impl Checkpoint {
     }
 
     fn open_folder(path: &Path) -> Result<Self> {
-        if !path.join("config.json").exists() {
-            if let Some(file) = first_gguf(path) {
-                let reason = format!("there is none here, but a GGUF file: give that one, {}", file.display());
-                return Err(Error::file(path, "config.json", reason));
-            }
+        if !path.join("config.json").exists()
+            && let Some(file) = first_gguf(path)
+        {
+            let reason = format!("there is none here, but a GGUF file: give that one, {}", file.display());
+            return Err(Error::file(path, "config.json", reason));
         }
         let config = ModelConfig::from_hf(path)?;
         let folder = SafetensorsFolder::open(path)?;

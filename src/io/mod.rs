@@ -7,6 +7,7 @@ mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod digest;
+pub mod disk;
 pub mod finite;
 pub mod gguf;
 pub mod kind;

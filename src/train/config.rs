@@ -46,8 +46,8 @@ macro_rules! options {
             $( $(#[doc = $odoc])* #[cfg_attr(feature = "cli", arg(long, $($oarg)*))] pub $o: Option<$ot>, )*
         }
 
-        /// A checked configuration, as `config.toml` in a run folder holds it. Relative paths are relative to the working
-        /// folder of the process.
+        /// A checked configuration. Relative paths are relative to the working folder of the process; `config.toml` in a run folder
+        /// has absolute ones ([`TrainConfig::located`]).
         #[derive(Clone, Debug, PartialEq, Serialize)]
         pub struct TrainConfig {
             $( $(#[doc = $rdoc])* pub $r: $rt, )*
@@ -250,6 +250,9 @@ options! {
         /// Save the state of the run every N steps, for --resume; 0: never
         #[arg(value_name = "STEPS", help_heading = "Run")]
         save_steps: u64 = 0,
+        /// Keep the last N of those states
+        #[arg(value_name = "N", help_heading = "Run")]
+        keep_states: usize = 2,
         /// Print a line every N steps where there is no terminal
         #[arg(value_name = "STEPS", help_heading = "Run")]
         log_steps: u64 = 10,
@@ -347,6 +350,24 @@ impl TrainConfig {
     /// [`Error::Invalid`] where TOML cannot hold a value (a path that is no Unicode).
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::invalid("config.toml", one_line(&e.to_string())))
+    }
+
+    /// This configuration with absolute paths: it means the same in every working folder. It is what a run folder holds.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the process has no working folder.
+    pub fn located(&self) -> Result<TrainConfig> {
+        let at = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
+        let maybe = |path: &Option<PathBuf>| path.as_ref().map(at).transpose();
+        Ok(TrainConfig {
+            model: at(&self.model)?,
+            data: at(&self.data)?,
+            out: at(&self.out)?,
+            mask: maybe(&self.mask)?,
+            save_mask: maybe(&self.save_mask)?,
+            init_adapter: maybe(&self.init_adapter)?,
+            ..self.clone()
+        })
     }
 
     /// How rows are read.

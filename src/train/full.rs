@@ -27,6 +27,9 @@ const COMPANIONS: &[&str] = &[
     "chat_template.json",
 ];
 
+/// The weights.
+pub const TENSORS_FILE: &str = "model.safetensors";
+
 /// A folder of such files.
 const MORE_TEMPLATES: &str = "additional_chat_templates";
 
@@ -107,7 +110,7 @@ pub fn write_model(folder: &Path, source: &Path, model: &Decoder) -> Result<()> 
     }
     let tensors: Vec<_> = values.iter().map(|(n, (shape, data))| OutTensor::f32(n.clone(), shape, data)).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(&folder.join("model.safetensors"), &tensors, &metadata)?;
+    write_safetensors(&folder.join(TENSORS_FILE), &tensors, &metadata)?;
     write_companions(folder, source, model)
 }
 

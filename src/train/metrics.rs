@@ -1,9 +1,9 @@
 //! `metrics.jsonl`: one JSON object an optimiser step, appended and flushed as the run goes.
 
 use crate::error::{Error, Result};
+use crate::io::disk::OutFile;
 use crate::train::phase::Phase;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ fn or_nan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::E
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
-    file: File,
+    file: OutFile,
 }
 
 impl MetricsLog {
@@ -59,8 +59,7 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::Io`].
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(Error::io(path))?;
-        Ok(MetricsLog { path: path.to_path_buf(), file })
+        Ok(MetricsLog { path: path.to_path_buf(), file: OutFile::create(path)? })
     }
 
     /// The log at `path` as it was before step `step`: later lines, and a line that a crash cut short, are removed.
@@ -68,8 +67,8 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::Io`], also where there is no such file.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
-        let file = OpenOptions::new().read(true).append(true).open(path).map_err(Error::io(path))?;
-        let mut reader = BufReader::new(&file);
+        let mut file = OutFile::append(path)?;
+        let mut reader = BufReader::new(file.file());
         let (mut keep, mut line) = (0u64, Vec::new());
         loop {
             line.clear();
@@ -81,7 +80,7 @@ impl MetricsLog {
             }
             keep += length as u64;
         }
-        file.set_len(keep).map_err(Error::io(path))?;
+        file.truncate(keep)?;
         Ok(MetricsLog { path: path.to_path_buf(), file })
     }
 
@@ -90,7 +89,7 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io(&self.path))
+        self.file.sync()
     }
 
     /// Writes one line and hands it to the operating system.

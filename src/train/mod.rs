@@ -2,18 +2,21 @@
 
 pub mod config;
 mod diagnose;
+mod folder;
 mod full;
 pub mod metrics;
 mod notes;
 pub mod output;
 pub mod phase;
 pub mod plan;
+mod platform;
 mod report;
 mod resume;
 pub mod session;
 pub mod start;
 mod state;
 pub mod step;
+mod steps;
 mod trainable;
 pub mod tune;
 pub mod warm;

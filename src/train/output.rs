@@ -6,85 +6,63 @@ use crate::adapters::AdapterSet;
 use crate::adapters::targets::{LinearShape, Target, TargetModules};
 use crate::error::{Error, Result};
 use crate::io::adapter::{self, AdapterConfig, AdapterFolder, AdapterKind, Targets};
-use crate::io::atomic::write_atomic;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The configuration of a run, as resolved.
 pub const CONFIG_FILE: &str = "config.toml";
 /// What each step did.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
-/// Makes the folder of a new run, with its configuration in it: whether it can be written to is found out now, not
-/// after hours.
-///
-/// # Errors
-/// [`Error::File`] if there is something in it already; [`Error::Io`].
-pub fn create(config: &TrainConfig) -> Result<()> {
-    let (folder, text) = (&config.out, config.to_toml()?);
-    check_free(folder)?;
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    write_atomic(&folder.join(CONFIG_FILE), |w| w.write_all(text.as_bytes()))
+/// Where the adapter of a folder is.
+#[derive(Debug)]
+pub struct AdapterPlace {
+    pub folder: PathBuf,
+    /// A line about it, where it is that of a run which has not finished.
+    pub note: Option<String>,
 }
 
-/// Refuses a folder that a new run would mix its files into.
+/// The adapter in `folder`: its own, or in a run's folder that of the last state. A folder that holds something else is refused
+/// where what it is shows: a run that made no adapter, or a model.
 ///
 /// # Errors
-/// As [`create`].
-pub fn check_free(folder: &Path) -> Result<()> {
-    match std::fs::read_dir(folder).map(|entries| entries.count()) {
-        Ok(count) if count > 0 => {
-            let reason =
-                "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
-            Err(Error::file(folder, "--out", reason))
-        }
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder)(e)),
-        _ => Ok(()),
-    }
-}
-
-/// Reads the adapter in `folder`. `shape_of` as in [`AdapterFolder::read`].
-///
-/// # Errors
-/// As [`check_adapter`] and [`AdapterFolder::read`].
-pub fn read_adapter(folder: &Path, shape_of: impl Fn(&str) -> Option<(usize, usize)>) -> Result<AdapterFolder> {
-    check_adapter(folder)?;
-    AdapterFolder::read(folder, shape_of)
-}
-
-/// Refuses a folder that holds something else than an adapter where what it is shows: a run that has not finished or that
-/// made no adapter, or a model.
-///
-/// # Errors
-/// [`Error::File`] that says what to do with it.
-pub fn check_adapter(folder: &Path) -> Result<()> {
+/// [`Error::File`] that says what to do with it; those of [`state::find`].
+pub fn adapter_in(folder: &Path) -> Result<AdapterPlace> {
     let has = |name: &str| folder.join(name).exists();
+    let own = AdapterPlace { folder: folder.to_path_buf(), note: None };
     if has(adapter::CONFIG_FILE) {
-        return Ok(());
+        return Ok(own);
     }
     let shown = folder.display();
     let (field, reason) = if has("config.json") {
         ("config.json", format!("this folder holds a model, no adapter; give it as the model: --model {shown}"))
     } else if !has(CONFIG_FILE) {
-        return Ok(());
-    } else if state::is_there(folder) {
+        return Ok(own);
+    } else if let Some(saved) = state::find(folder)? {
+        if saved.folder.join(adapter::CONFIG_FILE).exists() {
+            let steps = saved.header.step;
+            let note = format!("the run in {shown} has not finished: its adapter after {steps} steps is taken");
+            return Ok(AdapterPlace { folder: saved.folder, note: Some(note) });
+        }
         let way_out = format!("finish it with rugosa train --resume --out {shown}");
-        (CONFIG_FILE, format!("the run in this folder has not finished, so there is no adapter yet; {way_out}"))
+        (CONFIG_FILE, format!("the run in this folder has not finished, and it makes no adapter; {way_out}"))
     } else if has(MASKS_FILE) {
         (MASKS_FILE, format!("the run made masks and no adapter; use them with --mask {shown}/{MASKS_FILE}"))
     } else {
-        let way_out = "start it again in another --out, with --save-steps to keep its state";
+        let way_out = format!("rugosa train --resume --out {shown} begins it again, --save-steps keeps its state");
         (CONFIG_FILE, format!("the run in this folder has not finished and saved no state; {way_out}"))
     };
     Err(Error::file(folder, field, reason))
 }
 
-/// Writes the adapter: in the original's format, or in PEFT's own for plain low-rank adapters.
+/// The adapter of a run as it is now: in the original's format, or in PEFT's own for plain low-rank adapters. `shapes` are all
+/// linears of the model.
 ///
-/// `shapes` are all linears of the model.
-pub fn write_adapter(folder: &Path, config: &TrainConfig, adapters: &AdapterSet, shapes: &[LinearShape]) -> Result<()> {
+/// # Errors
+/// Those of a read-back; [`Error::Io`] where the process has no working folder.
+pub fn adapter_of(config: &TrainConfig, adapters: &AdapterSet, shapes: &[LinearShape]) -> Result<AdapterFolder> {
     let kind = if config.method == Method::Lora { AdapterKind::Lora } else { AdapterKind::Rosa };
-    let config = adapter_config(kind, config, adapters.targets(), shapes);
-    AdapterFolder { config, modules: adapters.export()? }.write(folder)
+    let config = adapter_config(kind, &config.located()?, adapters.targets(), shapes);
+    Ok(AdapterFolder { config, modules: adapters.export()? })
 }
 
 fn adapter_config(

@@ -2,10 +2,12 @@
 
 use super::config::{Method, PartialConfig, TrainConfig};
 use super::output::CONFIG_FILE;
-use super::state::{self, Header, Saved};
-use crate::data::Dataset;
+use super::state::{self, Saved, SavedTiles};
+use super::{folder, output};
+use crate::data::{self, Dataset};
 use crate::device::Caps;
 use crate::device::tiles::TileTable;
+use crate::env;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::digest::{Digest, digest_file, sample_file};
@@ -13,37 +15,46 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "tune", "save_steps", "log_steps"];
+const FREE: &[&str] = &["out", "device", "tune", "save_steps", "keep_states", "log_steps"];
 /// Keys of paths: files may move, their contents may not change.
 const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
 
-/// The state of the run in the folder of `config`, and `config`, which must be the run's: what it leaves to the data is as
-/// the run has it.
+/// The last state of the run in the folder of `config`, if it has saved one, and `config`, which must be the run's: what it leaves
+/// to the data is as the run has it.
 ///
 /// # Errors
-/// [`Error::File`] if the run is finished or has no state; [`Error::Invalid`] that names a key that has changed; those of
+/// [`Error::File`] if the run is finished or there is none; [`Error::Invalid`] that names a key that has changed; those of
 /// [`state::find`].
-pub fn find(mut config: TrainConfig) -> Result<(TrainConfig, Saved)> {
+pub fn find(config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
     let out = &config.out;
-    let Some(saved) = state::find(out)? else {
-        let reason = if is_finished(&config) {
-            "the run is finished; to train further start another one from it, with --init-adapter or --model"
-        } else {
-            "there is no saved state: the run stopped before the first one; start it again in another --out, with \
-             --save-steps"
-        };
+    let saved = state::find(out)?;
+    if saved.is_none() && is_finished(&config) {
+        state::remove_all(out)?; // what is left of them, where the process ended in the middle of that
+        let reason = "the run is finished; to train further start another one from it, with --init-adapter or --model";
         return Err(Error::file(out, "--resume", reason));
-    };
-    let then = PartialConfig::parse(&out.join(CONFIG_FILE), &saved.header.config)?;
-    config.schedule = config.schedule.or(then.schedule);
-    config.mask_grads = config.mask_grads.or(then.mask_grads);
-    config.gradient_accumulation_steps = config.gradient_accumulation_steps.or(then.gradient_accumulation_steps);
-    config.warmup_steps = config.warmup_steps.or(then.warmup_steps);
-    if config.steps.is_none() {
-        config.epochs = config.epochs.or(then.epochs);
     }
-    check_config(&config, &saved.header)?;
-    Ok((config, saved))
+    let then = match &saved {
+        Some(saved) => saved.header.config.clone(),
+        None => folder::configuration(out)?,
+    };
+    Ok((same_run(config, &then)?, saved))
+}
+
+/// `config`, which must be that of the run whose `config.toml` has the text `then`, with what it leaves to the data.
+///
+/// # Errors
+/// [`Error::Invalid`] that names a key that has changed.
+pub fn same_run(mut config: TrainConfig, then: &str) -> Result<TrainConfig> {
+    let run = PartialConfig::parse(&config.out.join(CONFIG_FILE), then)?;
+    config.schedule = config.schedule.or(run.schedule);
+    config.mask_grads = config.mask_grads.or(run.mask_grads);
+    config.gradient_accumulation_steps = config.gradient_accumulation_steps.or(run.gradient_accumulation_steps);
+    config.warmup_steps = config.warmup_steps.or(run.warmup_steps);
+    if config.steps.is_none() {
+        config.epochs = config.epochs.or(run.epochs);
+    }
+    check_config(&config, then)?;
+    Ok(config)
 }
 
 /// Whether the run has written what it was for.
@@ -56,14 +67,16 @@ fn is_finished(config: &TrainConfig) -> bool {
     last.exists()
 }
 
-fn check_config(config: &TrainConfig, header: &Header) -> Result<()> {
+fn check_config(config: &TrainConfig, then: &str) -> Result<()> {
     let table = |text: &str| -> Result<toml::Table> {
         text.parse().map_err(|e: toml::de::Error| Error::invalid("config.toml", e.message().replace('\n', "; ")))
     };
-    let (now, then) = (table(&config.to_toml()?)?, table(&header.config)?);
+    let (now, then) = (table(&config.located()?.to_toml()?)?, table(then)?);
     // masks that are given have a density of their own, which the configuration of the run took over
     let masks_given = || {
-        let adapter = config.init_adapter.as_ref().and_then(|folder| adapter::Outline::read(folder).ok());
+        let read =
+            |folder: &PathBuf| output::adapter_in(folder).and_then(|place| adapter::Outline::read(&place.folder));
+        let adapter = config.init_adapter.as_ref().and_then(|folder| read(folder).ok());
         config.mask.is_some() || adapter.is_some_and(|a| a.modules.values().any(|halves| halves.sparse))
     };
     let shown = |value: Option<&toml::Value>| value.map_or("not given".to_owned(), ToString::to_string);
@@ -96,10 +109,9 @@ pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<Strin
         all.insert("mask".into(), digest_file(mask)?.0);
     }
     if let Some(folder) = &config.init_adapter {
-        all.insert(
-            "init_adapter".into(),
-            digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?,
-        );
+        let folder = output::adapter_in(folder)?.folder;
+        let digest = digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?;
+        all.insert("init_adapter".into(), digest);
     }
     Ok(all)
 }
@@ -108,7 +120,12 @@ pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<Strin
 ///
 /// # Errors
 /// [`Error::File`] with the path and the key of what has changed.
-pub fn check_sources(config: &TrainConfig, now: &BTreeMap<String, String>, saved: &Saved) -> Result<()> {
+pub fn check_sources(
+    config: &TrainConfig,
+    now: &BTreeMap<String, String>,
+    dataset: &Dataset,
+    saved: &Saved,
+) -> Result<()> {
     let path = |key: &str| match key {
         "data" => Some(&config.data),
         "mask" => config.mask.as_ref(),
@@ -117,30 +134,35 @@ pub fn check_sources(config: &TrainConfig, now: &BTreeMap<String, String>, saved
     };
     for (key, digest) in &saved.header.sources {
         if now.get(key) != Some(digest) {
-            let reason = "is not what the run to resume began with; put it back, or start another run in another --out";
+            let date =
+                if key == "data" && dataset.report().asks_in_chat() { date_hint(saved.header.clock) } else { None };
+            let reason = format!(
+                "is not what the run to resume began with; put it back{}, or start another run in another --out",
+                date.unwrap_or_default()
+            );
             return Err(Error::file(path(key).unwrap_or(&config.out), key, reason));
         }
     }
     Ok(())
 }
 
+/// Templates may write the date, and rows of another day are other rows.
+fn date_hint(clock: i64) -> Option<String> {
+    let day = |seconds: i64| seconds.div_euclid(86_400);
+    (day(clock) != day(data::now()))
+        .then(|| format!(" (or, where the chat template writes the date, set {}={clock})", env::EPOCH))
+}
+
 /// The tiles that a run to resume goes on with, where this device has `measured` ones, and a line about them where there is
 /// something to say. They are those that it began with, whatever was measured since: others would sum in another order.
-pub fn tiles(saved: &Header, caps: &Caps, measured: TileTable) -> (TileTable, Option<String>) {
-    match &saved.tiles {
-        Some(began) if began.device == caps.identity() => {
-            let rows = began.table.len();
-            let line = (rows > 0).then(|| format!("tiles: the {rows} that the run began with"));
-            (began.table.clone(), line)
-        }
-        Some(began) if began.table.is_empty() && measured.is_empty() => (measured, None),
-        Some(_) => {
-            let line = "tiles: the run began on another device, driver or version, and with other tiles; it goes on, but not \
-                        bit for bit";
-            (measured, Some(line.into()))
-        }
-        None => (TileTable::default(), None),
+pub fn tiles(began: &SavedTiles, caps: &Caps, measured: TileTable) -> (TileTable, Option<String>) {
+    if began.device == caps.identity() {
+        let rows = began.table.len();
+        let line = (rows > 0).then(|| format!("tiles: the {rows} that the run began with"));
+        return (began.table.clone(), line);
     }
+    let differ = !began.table.is_empty() || !measured.is_empty();
+    (measured, differ.then(|| "tiles: those of this device; the run began with others".to_owned()))
 }
 
 /// What makes a model: its weights and its configuration. The tokenizer shows in the data.
@@ -169,7 +191,7 @@ fn digest_of(files: &[PathBuf]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Position;
+    use crate::train::state::Header;
 
     fn config(text: &str) -> TrainConfig {
         let dir = tempfile::tempdir().unwrap();
@@ -178,34 +200,20 @@ mod tests {
         TrainConfig::resolve(PartialConfig::from_toml(&path).unwrap(), PartialConfig::default()).unwrap()
     }
 
-    fn header(config: &TrainConfig) -> Header {
-        Header {
-            version: 1,
-            step: 1,
-            position: Position::default(),
-            skipped: Default::default(),
-            loss: None,
-            loss_scale: crate::optim::LossScale::off(),
-            config: config.to_toml().unwrap(),
-            sources: BTreeMap::new(),
-            blocks: Vec::new(),
-            scores: None,
-            has_masks: false,
-            tiles: None,
-        }
+    fn written(config: &TrainConfig) -> String {
+        config.located().unwrap().to_toml().unwrap()
     }
 
     #[test]
     fn a_changed_key_is_named_with_both_values() {
-        let then = header(&config("rank = 4\nsteps = 10"));
+        let then = written(&config("rank = 4\nsteps = 10"));
         assert!(check_config(&config("rank = 4\nsteps = 10"), &then).is_ok());
         let message = |text: &str| check_config(&config(text), &then).unwrap_err().to_string();
         assert!(message("rank = 2\nsteps = 10").starts_with("rank: is 2, but 4 in the run"), "{}", message("rank = 2"));
         assert!(message("rank = 4\nsteps = 10\nseed = 1").starts_with("seed: is 1, but 42"));
         assert!(message("rank = 4").contains("not given"), "{}", message("rank = 4"));
-        assert!(
-            message("rank = 4\nsteps = 10\nmask = 'x'\nschedule = 'wl64'").starts_with("mask: is \"x\", but not given")
-        );
+        let given = message("rank = 4\nsteps = 10\nmask = 'x'\nschedule = 'wl64'");
+        assert!(given.starts_with("mask: is \"") && given.contains("x\", but not given"), "{given}");
     }
 
     #[test]
@@ -213,20 +221,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = TrainConfig { out: dir.path().into(), ..config("rank = 4") };
         let ran = asked.clone().for_data(650).unwrap();
-        state::save(dir.path(), header(&ran), &state::Parts { blocks: &[], collector: None, masks: BTreeMap::new() })
-            .unwrap();
-        assert_eq!(find(asked.clone()).unwrap().0, ran);
+        let message = |config: &TrainConfig| find(config.clone()).map(drop).unwrap_err().to_string();
+        assert!(message(&asked).contains("config.toml: "), "there is no run: {}", message(&asked));
+        std::fs::write(dir.path().join(CONFIG_FILE), written(&ran)).unwrap();
+        let found = find(asked.clone()).unwrap();
+        assert!(found.0 == ran && found.1.is_none(), "a run that saved no state");
+        let header = Header { config: written(&ran), ..state::header_for_tests(1) };
+        state::save(dir.path(), header, &state::Parts::none(), 1).unwrap();
+        let found = find(asked.clone()).unwrap();
+        assert!(found.0 == ran && found.1.is_some());
         assert_eq!(find(ran.clone()).unwrap().0, ran);
-        let other = TrainConfig { warmup_steps: Some(1), ..asked };
-        let message = find(other).map(drop).unwrap_err().to_string();
-        assert!(message.starts_with("warmup_steps: is 1, but"), "{message}");
+        let other = message(&TrainConfig { warmup_steps: Some(1), ..asked.clone() });
+        assert!(other.starts_with("warmup_steps: is 1, but"), "{other}");
+        state::remove_all(dir.path()).unwrap();
+        std::fs::write(dir.path().join(adapter::CONFIG_FILE), "{}").unwrap();
+        assert!(message(&asked).contains("--resume: the run is finished"), "{}", message(&asked));
     }
 
     #[test]
     fn a_run_keeps_its_tiles_where_it_can_and_says_where_it_cannot() {
         use crate::device::dry::DryBackend;
         use crate::device::tiles::{Family, ProductKey};
-        use crate::train::state::SavedTiles;
         let table = |tile: u32| {
             let (family, formats) = (Family::Matmul, [0, 0]);
             let key = ProductKey {
@@ -246,31 +261,32 @@ mod tests {
             table
         };
         let caps = DryBackend::caps_for_tests();
-        let began = |device: &Caps, table: TileTable| {
-            let tiles = Some(SavedTiles { device: device.identity(), table });
-            Header { tiles, ..header(&config("")) }
-        };
+        let began = |device: &Caps, table: TileTable| SavedTiles { device: device.identity(), table };
         let none = TileTable::default;
         // measured since, or the file is gone: the run does not care
         for now in [none(), table(1), table(2)] {
             let (tiles, line) = tiles(&began(&caps, table(1)), &caps, now.clone());
             assert!(tiles == table(1) && line.unwrap().contains("the 1 that the run began with"));
-            assert_eq!(super::tiles(&began(&caps, none()), &caps, now.clone()), (none(), None));
-            // a state from before there were any
-            assert_eq!(super::tiles(&header(&config("")), &caps, now), (none(), None));
+            assert_eq!(super::tiles(&began(&caps, none()), &caps, now), (none(), None));
         }
         let other = Caps { driver: "next".into(), ..caps.clone() };
         assert_eq!(tiles(&began(&other, none()), &caps, none()), (none(), None));
         for (then, now) in [(table(1), none()), (none(), table(1)), (table(1), table(2))] {
             let (tiles, line) = tiles(&began(&other, then), &caps, now.clone());
-            assert!(tiles == now && line.unwrap().contains("not bit for bit"));
+            assert!(tiles == now && line.unwrap().contains("the run began with others"));
         }
     }
 
     #[test]
+    fn rows_of_another_day_have_a_way_out() {
+        assert_eq!(date_hint(data::now()), None);
+        assert!(date_hint(86_400).unwrap().contains("set SOURCE_DATE_EPOCH=86400)"));
+    }
+
+    #[test]
     fn where_it_computes_and_where_files_lie_may_change() {
-        let then = header(&config(""));
-        let mut now = config("device = '1'\nsave_steps = 3\nlog_steps = 2\ntune = 5");
+        let then = written(&config(""));
+        let mut now = config("device = '1'\nsave_steps = 3\nkeep_states = 5\nlog_steps = 2\ntune = 5");
         (now.out, now.model, now.data) = ("elsewhere".into(), "moved".into(), "moved.jsonl".into());
         assert!(check_config(&now, &then).is_ok());
     }

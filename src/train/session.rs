@@ -1,32 +1,30 @@
-//! A run from start to end: the loop over the agenda's steps.
+//! A run from start to end: what it reads, decides and prepares before its steps, and what it writes behind them.
 
-use super::config::{MaskMode, PrecisionOption, TrainConfig};
+use super::config::{PrecisionOption, TrainConfig};
+use super::folder::{self, RunLock};
 use super::metrics::{MetricsLog, StepMetrics};
-use super::phase::{Agenda, StepPlan};
+use super::phase::Agenda;
 use super::plan::{self, MemoryPlan};
-use super::report::{Recorded, Reports, Skipped};
 use super::start::Start;
-use super::state::{self, Header, Parts, Saved, SavedTiles};
-use super::step::{Stepper, Turn};
-use super::trainable::{Trainable, load_options, rates};
+use super::state::{self, Platform, Saved, SavedTiles};
+use super::step::Stepper;
+use super::steps::{Ended, Fixed, Steps};
+use super::trainable::{Trainable, load_options};
 use super::warm::Compiled;
-use super::{diagnose, full, notes, output, resume, tune, warm};
+use super::{full, notes, output, platform, resume, tune, warm};
+use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
-use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
-use crate::csr::CsrPattern;
-use crate::data::{Ahead, Dataset, Position, Tokenizer};
+use crate::data::{Ahead, Dataset, Tokenizer, now};
 use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
-use crate::io::mask::write_masks;
 use crate::kernels::coop;
 use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
-use crate::optim::LossScale;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -77,107 +75,81 @@ pub struct Session {
     plan: MemoryPlan,
     /// Digests of what the run reads.
     sources: BTreeMap<String, String>,
+    /// What chat templates saw as the time, in seconds since 1970.
+    clock: i64,
     saved: Option<Saved>,
     tiles: SavedTiles,
+    /// Of the run folder, once it is there.
+    lock: Option<RunLock>,
 }
 
-/// What moves on with the steps, beside what is on the device.
-struct Progress {
-    batches: Ahead,
-    collector: Option<MaskCollector>,
-    /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
-    attached: Option<(bool, bool, bool)>,
+/// What a run starts from, and its steps.
+struct Decided {
+    start: Start,
+    /// Digests of what the run reads.
+    sources: BTreeMap<String, String>,
+    agenda: Agenda,
 }
 
 impl Session {
-    /// Reads everything that the configuration names and prepares the run. Nothing is written.
+    /// Reads everything that the configuration names and prepares the run. Nothing is written but the lock of a folder that has
+    /// a run in it.
     ///
     /// # Errors
     /// Those of what is read, of the device, and of a run folder that is in use.
     pub fn prepare(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
-        output::check_free(&config.out)?;
-        Session::open(config, None, observer)
+        let lock = RunLock::take_existing(&config.out)?;
+        folder::again(folder::check_free(&config)?).iter().for_each(|line| observer.note(line));
+        Session::open(config, None, lock, observer)
     }
 
-    /// Prepares to go on with the run in the folder of `config` from its last state.
+    /// Prepares to go on with the run in the folder of `config` from its last state, or from the start if it stopped before the
+    /// first one.
     ///
     /// # Errors
-    /// As [`Session::prepare`]; [`Error::File`] if the run is finished, has no state, or its files have changed;
+    /// As [`Session::prepare`]; [`Error::File`] if the run is finished, there is none, or its files have changed;
     /// [`Error::Invalid`] if its configuration has.
     pub fn resume(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
+        let lock = RunLock::take_existing(&config.out)?;
         let (config, saved) = resume::find(config)?;
-        Session::open(config, Some(saved), observer)
+        match &saved {
+            Some(saved) => saved.damaged.iter().for_each(|line| observer.note(line)),
+            None => observer.note("the run stopped before its first state was saved: it begins again"),
+        }
+        Session::open(config, saved, lock, observer)
     }
 
-    fn open(config: TrainConfig, saved: Option<Saved>, observer: &mut dyn Observer) -> Result<Session> {
+    fn open(
+        config: TrainConfig,
+        saved: Option<Saved>,
+        lock: Option<RunLock>,
+        observer: &mut dyn Observer,
+    ) -> Result<Session> {
         check_folder_of(config.save_mask.as_deref())?;
         let checkpoint = Checkpoint::open(&config.model)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
-        let tokenizer = Tokenizer::of_model(&checkpoint)?;
-        let vocab_size = checkpoint.config.vocab_size;
-        let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
-        observer.note(&data_line(&dataset));
-        dataset.notes().iter().for_each(|note| observer.note(note));
-        let asked = config.clone();
-        let mut config = config.for_data(dataset.report().sequences)?;
-        let sequences = dataset.report().sequences;
-        if config.batch_size > sequences {
-            let asked = config.batch_size;
-            observer.note(&format!(
-                "--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"
-            ));
-        }
-        let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
-        let precision = match config.precision {
-            PrecisionOption::F32 => Precision::F32,
-            PrecisionOption::F16 => coop::enable(&device)?,
-        };
-        let units = if precision == Precision::F16 { ", f16 products on matrix units" } else { "" };
-        let tuned = if device.load_tiles() > 0 { ", tiles tuned" } else { "" };
-        observer.note(&format!("device: {} ({}{units}{tuned})", device.caps().name, device.caps().api));
-        if config.precision == PrecisionOption::F16 && precision == Precision::F32 {
-            observer.note("this device has no matrix units that can be used; products run in f32");
-        }
-
+        let clock = saved.as_ref().map_or_else(now, |saved| saved.header.clock);
+        let dataset = open_data(&config, &checkpoint, observer)?;
+        let asked = config;
+        let mut config = asked.clone().for_data(dataset.report().sequences)?;
+        let device = open_device(&config, saved.as_ref(), observer)?;
         let options = load_options(&config);
         let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, options.clone())?);
-        let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
-        let (Start { adapter: init, masks: given }, lines) = Start::read(&mut config, &shapes)?;
-        // one that is resumed has said so
-        lines.iter().filter(|_| saved.is_none()).for_each(|line| observer.note(line));
-        let sources = resume::sources(&config, &dataset)?;
-        if let Some(saved) = &saved {
-            resume::check_sources(&config, &sources, saved)?;
-        }
-        let steps = config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64);
-        let agenda = Agenda::new(&config, given.is_some(), steps)?;
-        notes::before(&asked, &config, &agenda, steps).iter().for_each(|line| observer.note(line));
-        if let Some(saved) = &saved {
-            let (tiles, line) = resume::tiles(&saved.header, device.caps(), TileTable::clone(&device.tiles()));
-            device.set_tiles(tiles);
-            line.iter().for_each(|line| observer.note(line));
-        }
+        let Decided { start, sources, agenda } =
+            decide(&asked, &mut config, &dataset, &shapes, saved.as_ref(), observer)?;
+        keep_platform(&device, saved.as_ref(), observer)?;
         let run = plan::Run {
             config: &config,
             checkpoint: &checkpoint,
             dataset: &dataset,
             agenda: &agenda,
-            masks: given.as_ref(),
+            masks: start.masks.as_ref(),
             caps: device.caps(),
-            precision,
+            precision: device.precision(),
             tiles: device.tiles(),
         };
-        let mut plan = plan::plan(&run)?;
-        // a run to resume keeps its tiles
-        if let (Some(seconds), None) = (config.tune, &saved) {
-            observer.note(&format!("tiles: measured for at most {seconds} s"));
-            let limit = Duration::from_secs_f64(seconds);
-            let tuning = tune::tune(&device, &plan.products, limit, cache_folder().as_deref())?;
-            observer.note(&tuning.line());
-            plan = plan::plan(&plan::Run { tiles: device.tiles(), ..run })?;
-        }
+        let plan = plan_with_tiles(&device, run, saved.is_some(), observer)?;
         let tiles = SavedTiles { device: device.caps().identity(), table: device.tiles().of(&plan.products) };
-        plan.memory.table().iter().for_each(|line| observer.note(line));
 
         // what the self-test held is not the run's
         device.trim()?;
@@ -188,16 +160,16 @@ impl Session {
         observer.note(&compiled.line());
         // these kernels, and no others, are what the run launches
         startup::prove(&device, &plan.kernels)?.line().iter().for_each(|line| observer.note(line));
-        let plan = plan.memory;
         let masks = match &saved {
-            Some(saved) => saved.masks(shape_of)?,
-            None => given,
+            Some(saved) => saved.masks(shape_in(&shapes))?,
+            None => start.masks,
         };
         let mut trainable = Trainable::new(&device, &config, &mut model, &shapes, masks.as_ref())?;
         if let (Trainable::Adapters(set), None) = (&mut trainable, &saved) {
-            set.initialise(config.seed, init.as_ref())?;
+            set.initialise(config.seed, start.adapter.as_ref())?;
         }
         let stepper = Stepper::of(&device, &config)?;
+        let (init, plan) = (start.adapter, plan.memory);
         Ok(Session {
             config,
             device,
@@ -210,8 +182,10 @@ impl Session {
             shapes,
             plan,
             sources,
+            clock,
             saved,
             tiles,
+            lock,
         })
     }
 
@@ -229,17 +203,20 @@ impl Session {
         let done = self.saved.as_ref().map_or(0, |s| s.header.step);
         let metrics = folder.join(output::METRICS_FILE);
         let mut log = match &self.saved {
-            Some(_) => MetricsLog::resume(&metrics, done)?,
+            Some(_) => {
+                folder::sweep(&folder)?;
+                MetricsLog::resume(&metrics, done)?
+            }
             None => {
-                output::create(&self.config)?;
+                self.lock = Some(folder::create(&self.config, self.lock.take())?);
                 MetricsLog::create(&metrics)?
             }
         };
         observer.begin(self.agenda.steps(), done);
-        let (loss, skipped) = self.steps(&mut log, observer)?;
+        let Ended { loss, skipped } = self.steps(&mut log, observer)?;
         match &self.trainable {
             Trainable::Adapters(_) if self.config.mask_only => {}
-            Trainable::Adapters(set) => output::write_adapter(&folder, &self.config, set, &self.shapes)?,
+            Trainable::Adapters(set) => output::adapter_of(&self.config, set, &self.shapes)?.write(&folder)?,
             Trainable::Weights(_) => full::write_model(&folder, &self.config.model, &self.model)?,
         }
         state::remove_all(&folder)?;
@@ -273,194 +250,117 @@ impl Session {
         })
     }
 
-    /// Loss of the last step, and steps that were skipped.
-    fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<(f64, u64)> {
-        let Session { config, device, model, dataset, agenda, stepper, trainable, init, sources, saved, tiles, .. } =
-            self;
-        let batches = dataset.batches(&config.batch_options())?;
-        std::thread::scope(|scope| {
-            let now = Progress { batches: Ahead::start(scope, batches)?, collector: None, attached: None };
-            let mut now = restore(now, saved.as_ref(), config, device, trainable)?;
-            let (first, loss, skipped) = match saved {
-                Some(s) => (s.header.step, s.header.loss.unwrap_or(f64::NAN), s.header.skipped),
-                None => (0, f64::NAN, Skipped::default()),
-            };
-            let scale = match (saved, device.precision()) {
-                (Some(s), _) => s.header.loss_scale,
-                (None, Precision::F32) => LossScale::off(),
-                (None, Precision::F16) => LossScale::dynamic(),
-            };
-            let mut reports = Reports::new(log, loss, skipped, scale);
-            let config_text = config.to_toml()?;
-            let save = |step: u64, now: &Progress, trainable: &mut Trainable, reports: &Reports<'_>| -> Result<()> {
-                let header = Header {
-                    version: 0,
-                    step,
-                    position: now.batches.position(),
-                    skipped: reports.skipped,
-                    loss: Some(reports.last_loss).filter(|l| l.is_finite()),
-                    loss_scale: reports.scale,
-                    config: config_text.clone(),
-                    sources: sources.clone(),
-                    blocks: Vec::new(),
-                    scores: None,
-                    has_masks: false,
-                    tiles: Some(tiles.clone()),
-                };
-                let masks = trainable.masks();
-                let parts = Parts { blocks: trainable.blocks(), collector: now.collector.as_ref(), masks };
-                state::save(&config.out, header, &parts)
-            };
-            for step in first..agenda.steps() {
-                if observer.interrupted() {
-                    reports.flush(observer)?;
-                    examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-                    save(step, &now, trainable, &reports)?;
-                    observer.note(&format!(
-                        "state saved before step {}; go on with: rugosa train --resume --out {}",
-                        step + 1,
-                        config.out.display()
-                    ));
-                    return Err(Error::Interrupted);
-                }
-                let Some(plan) = agenda.plan(step) else { break };
-                if plan.restart_before {
-                    now.batches.seek(Position::default())?;
-                    if let Trainable::Adapters(set) = trainable {
-                        set.initialise(config.seed, init.as_ref())?;
-                        now.attached = None; // weights hold the values of before
-                    }
-                }
-                attach(&mut now, &plan, config, device, model, trainable)?;
-                let epoch = now.batches.position().epoch;
-                let window = now.batches.next_window()?;
-                let rates = rates(config, &plan);
-                let collector = now.collector.as_ref().filter(|_| plan.collect);
-                let turn = Turn { step, rates, loss_scale: reports.scale.factor(step) };
-                let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
-                let metrics = StepMetrics {
-                    step,
-                    phase: plan.phase,
-                    schedule_step: plan.schedule_step,
-                    loss: f64::NAN,
-                    lr: rates.weights.or(rates.sparse).or(rates.low_rank).unwrap_or(0.0),
-                    lora_lr: rates.low_rank,
-                    grad_norm: f64::NAN,
-                    supervised_tokens: window.iter().map(|b| b.supervised() as u64).sum(),
-                    tokens: window.iter().map(|b| b.len() as u64).sum(),
-                    tokens_per_second: 0.0,
-                    epoch: epoch as f64,
-                    skipped: false,
-                };
-                let recorded = Recorded { window, turn, plan };
-                if plan.build_masks_after {
-                    build_masks(&mut now, &plan, config, model, trainable, observer)
-                        .map_err(|e| diagnose::explained(e, &recorded, stepper, model, trainable))?;
-                }
-                reports.push(result, metrics, recorded, observer)?;
-                examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-                if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
-                    reports.flush(observer)?;
-                    examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-                    save(step + 1, &now, trainable, &reports)?;
-                }
-            }
-            reports.flush(observer)?;
-            examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-            Ok((reports.last_loss, reports.skipped.in_all))
-        })
+    fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<Ended> {
+        let batches = self.dataset.batches(&self.config.batch_options())?;
+        let run = Fixed {
+            config: &self.config,
+            device: &self.device,
+            model: &self.model,
+            agenda: &self.agenda,
+            stepper: &self.stepper,
+            init: self.init.as_ref(),
+            shapes: &self.shapes,
+            sources: &self.sources,
+            clock: self.clock,
+            tiles: &self.tiles,
+            saved: self.saved.as_ref(),
+        };
+        let trainable = &mut self.trainable;
+        std::thread::scope(|scope| Steps::new(run, trainable, Ahead::start(scope, batches)?, log)?.take_all(observer))
     }
 }
 
-/// Looks for the cause where the reports hold a step that wants it.
-fn examine(
-    now: &mut Progress,
-    reports: &mut Reports<'_>,
-    stepper: &Stepper,
-    model: &Decoder,
-    trainable: &mut Trainable,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let Some(broken) = reports.take_broken() else { return Ok(()) };
-    now.attached = None; // the step that is repeated puts its own on
-    observer.note(&diagnose::diagnose(&broken, stepper, model, trainable)?);
-    Ok(())
-}
-
-/// Puts everything where the state left it.
-fn restore(
-    mut now: Progress,
-    saved: Option<&Saved>,
-    config: &TrainConfig,
-    device: &Device,
-    trainable: &mut Trainable,
-) -> Result<Progress> {
-    let Some(saved) = saved else { return Ok(now) };
-    now.batches.seek(saved.header.position)?;
-    if let (Trainable::Adapters(_), true) = (&*trainable, saved.header.scores.is_some()) {
-        now.collector = collector(device, config, trainable)?;
-    }
-    saved.restore(trainable.blocks(), now.collector.as_ref())?;
-    Ok(now)
-}
-
-fn collector(device: &Device, config: &TrainConfig, trainable: &Trainable) -> Result<Option<MaskCollector>> {
-    let Trainable::Adapters(set) = trainable else { return Ok(None) };
-    MaskCollector::new(device, set.targets(), config.mask_mode == MaskMode::MeanSquared).map(Some)
-}
-
-/// Puts onto the model what this step needs, if that is not there already.
-fn attach(
-    now: &mut Progress,
-    plan: &StepPlan,
-    config: &TrainConfig,
-    device: &Device,
-    model: &Decoder,
-    trainable: &Trainable,
-) -> Result<()> {
-    if plan.collect && now.collector.is_none() {
-        now.collector = collector(device, config, trainable)?;
-    }
-    let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
-    if now.attached != Some(wanted) {
-        trainable.attach(model, plan, now.collector.as_ref())?;
-        now.attached = Some(wanted);
-    }
-    Ok(())
-}
-
-/// Makes the masks of what was collected, and room for their values once the scores are gone.
-fn build_masks(
-    now: &mut Progress,
-    plan: &StepPlan,
-    config: &TrainConfig,
-    model: &Decoder,
-    trainable: &mut Trainable,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let Some(collector) = now.collector.take() else { return Ok(()) };
-    let masks = collector.masks()?;
-    if let Some(lost) = collector.lost() {
+/// The rows of a run.
+fn open_data(config: &TrainConfig, checkpoint: &Checkpoint, observer: &mut dyn Observer) -> Result<Dataset> {
+    let tokenizer = Tokenizer::of_model(checkpoint)?;
+    let vocab_size = checkpoint.config.vocab_size;
+    let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
+    observer.note(&data_line(&dataset));
+    dataset.notes().iter().for_each(|note| observer.note(note));
+    let (asked, sequences) = (config.batch_size, dataset.report().sequences);
+    if asked > sequences {
         observer.note(&format!(
-            "masks: up to {} micro-batches had no finite gradient for {} of {} matrices, whose masks are those of the others",
-            lost.samples,
-            lost.matrices,
-            masks.len()
+            "--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"
         ));
     }
-    drop(collector);
-    trainable.attach(model, plan, None)?;
-    now.attached = None;
-    if let Some(path) = config.mask_file() {
-        write_masks(&path, &masks)?;
-        observer.note(&format!("masks saved to {}", path.display()));
+    Ok(dataset)
+}
+
+/// The device, with the precision of the run: one that is resumed keeps its own.
+fn open_device(config: &TrainConfig, saved: Option<&Saved>, observer: &mut dyn Observer) -> Result<Device> {
+    let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
+    let then = saved.map(|saved| &saved.header.platform);
+    let wants_f16 = match then {
+        Some(then) => then.precision == Precision::F16,
+        None => config.precision == PrecisionOption::F16,
+    };
+    let precision = if wants_f16 { coop::enable(&device)? } else { Precision::F32 };
+    then.map_or(Ok(()), |then| platform::check_precision(then, &device))?;
+    let units = if precision == Precision::F16 { ", f16 products on matrix units" } else { "" };
+    let tuned = if device.load_tiles() > 0 { ", tiles tuned" } else { "" };
+    observer.note(&format!("device: {} ({}{units}{tuned})", device.caps().name, device.caps().api));
+    if config.precision == PrecisionOption::F16 && precision == Precision::F32 {
+        observer.note(match wants_f16 {
+            true => "this device has no matrix units that can be used; products run in f32",
+            false => "the run began where there were no matrix units; its products go on in f32",
+        });
     }
-    let entries: usize = masks.values().map(CsrPattern::nnz).sum();
-    observer.note(&format!("masks: {entries} entries in {} matrices", masks.len()));
-    match trainable {
-        Trainable::Adapters(set) => set.set_masks(&masks),
-        Trainable::Weights(_) => Ok(()),
+    Ok(device)
+}
+
+/// What the adapter to start from and the data decide: masks and density, whether this is the run that was saved, and its steps.
+fn decide(
+    asked: &TrainConfig,
+    config: &mut TrainConfig,
+    dataset: &Dataset,
+    shapes: &[LinearShape],
+    saved: Option<&Saved>,
+    observer: &mut dyn Observer,
+) -> Result<Decided> {
+    let (start, lines) = Start::read(config, shapes)?;
+    // one that is resumed has said so
+    lines.iter().filter(|_| saved.is_none()).for_each(|line| observer.note(line));
+    let sources = resume::sources(config, dataset)?;
+    saved.map_or(Ok(()), |saved| resume::check_sources(config, &sources, dataset, saved))?;
+    let steps = config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64);
+    let agenda = Agenda::new(config, start.masks.is_some(), steps)?;
+    notes::before(asked, config, &agenda, steps).iter().for_each(|line| observer.note(line));
+    Ok(Decided { start, sources, agenda })
+}
+
+/// Puts the tiles of a run that is resumed onto the device, and says where its numbers will not be those of a run that was never
+/// stopped.
+fn keep_platform(device: &Device, saved: Option<&Saved>, observer: &mut dyn Observer) -> Result<()> {
+    let Some(saved) = saved else { return Ok(()) };
+    let (tiles, line) = resume::tiles(&saved.header.tiles, device.caps(), TileTable::clone(&device.tiles()));
+    device.set_tiles(tiles);
+    let changed = Platform::of(device).line(&saved.header.platform);
+    line.iter().chain(&changed).for_each(|line| observer.note(line));
+    Ok(())
+}
+
+/// The plan of a run, with the tiles that it asks to be measured: one that is resumed keeps its own.
+fn plan_with_tiles(
+    device: &Device,
+    run: plan::Run<'_>,
+    resumed: bool,
+    observer: &mut dyn Observer,
+) -> Result<plan::RunPlan> {
+    let mut planned = plan::plan(&run)?;
+    if let Some(seconds) = run.config.tune.filter(|_| !resumed) {
+        observer.note(&format!("tiles: measured for at most {seconds} s"));
+        let limit = Duration::from_secs_f64(seconds);
+        let tuning = tune::tune(device, &planned.products, limit, cache_folder().as_deref())?;
+        observer.note(&tuning.line());
+        planned = plan::plan(&plan::Run { tiles: device.tiles(), ..run })?;
     }
+    planned.memory.table().iter().for_each(|line| observer.note(line));
+    Ok(planned)
+}
+
+/// Rows and columns of a linear by its name.
+fn shape_in(shapes: &[LinearShape]) -> impl Fn(&str) -> Option<(usize, usize)> + '_ {
+    |name| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features))
 }
 
 /// A file that is written at the end needs a folder from the start.

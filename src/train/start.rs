@@ -27,8 +27,7 @@ const SHOWN: usize = 4;
 /// # Errors
 /// Those of [`Outline::read`].
 pub fn options(folder: &Path, given: &PartialConfig) -> Result<PartialConfig> {
-    output::check_adapter(folder)?;
-    let Outline { config: c, modules } = Outline::read(folder)?;
+    let Outline { config: c, modules } = Outline::read(&output::adapter_in(folder)?.folder)?;
     let names: Vec<&str> = modules.keys().map(String::as_str).collect();
     let sparse = modules.values().any(|halves| halves.sparse);
     let low_rank = modules.values().any(|halves| halves.low_rank);
@@ -119,14 +118,15 @@ impl Start {
     /// Those of the files; [`Error::Invalid`] where they leave nothing to train, or the rank is another.
     pub fn read(config: &mut TrainConfig, shapes: &[LinearShape]) -> Result<(Start, Vec<String>)> {
         let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
-        let adapter = config.init_adapter.as_ref().map(|f| output::read_adapter(f, shape_of)).transpose()?;
+        let place = config.init_adapter.as_ref().map(|folder| output::adapter_in(folder)).transpose()?;
+        let adapter = place.as_ref().map(|place| AdapterFolder::read(&place.folder, shape_of)).transpose()?;
         let masks = match (&config.mask, &adapter) {
             _ if matches!(config.method, Method::Lora | Method::Full) => None,
             (Some(path), _) => Some(read_masks(path, shape_of)?),
             (None, Some(adapter)) => Some(adapter.masks()).filter(|m| !m.is_empty()),
             (None, None) => None,
         };
-        let mut lines = Vec::new();
+        let mut lines: Vec<String> = place.and_then(|place| place.note).into_iter().collect();
         if config.method != Method::Full {
             let targets = targets(config, shapes, masks.as_ref())?;
             if let Some(adapter) = &adapter {

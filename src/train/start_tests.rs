@@ -1,6 +1,7 @@
 use super::*;
 use crate::csr::Csr;
 use crate::io::adapter::{Matrix, ModuleTensors};
+use crate::train::state;
 
 const Q: &str = "self_attn.q_proj";
 const UP: &str = "mlp.up_proj";
@@ -227,11 +228,12 @@ fn folders_that_hold_no_adapter_are_told_apart() {
     };
     assert!(message().contains("no adapter found, this file is missing"), "{}", message());
     std::fs::write(at("config.toml"), "").unwrap();
-    assert!(message().contains("has not finished and saved no state; start it again"), "{}", message());
+    assert!(message().contains("has not finished and saved no state; rugosa train --resume"), "{}", message());
     std::fs::write(at("masks.safetensors"), "").unwrap();
     assert!(message().contains("the run made masks and no adapter; use them with --mask "), "{}", message());
-    std::fs::create_dir(at("state")).unwrap();
-    assert!(message().contains("has not finished, so there is no adapter yet; finish it with rugosa train --resume"));
+    state::save(dir.path(), state::header_for_tests(3), &state::Parts::none(), 1).unwrap();
+    let finish = "has not finished, and it makes no adapter; finish it with rugosa train --resume";
+    assert!(message().contains(finish), "{}", message());
     std::fs::write(at("config.json"), "{}").unwrap();
     assert!(message().contains("this folder holds a model, no adapter; give it as the model: --model "));
 }

@@ -1,18 +1,22 @@
-//! The state of a run on disk, from which it goes on as if it had never stopped.
+//! The states of a run on disk, from each of which it goes on as if it had never stopped.
 //!
-//! A state is a folder: `state.json` (where the run stands, and what it was started with), `tensors.bin` (f32, one
-//! tensor behind the other, as `state.json` lists them), `masks.safetensors` where there are masks, and last `DONE` with
-//! the size and digest of each. It is written beside the one before and takes its place only when it is complete; at
-//! every moment one of `state`, `state.new` and `state.old` can be read, whichever way the process ends.
+//! A state is a folder, `state/step-N` for the one before step N (from 0): `state.json` (where the run stands, and what it was
+//! started with), `tensors.bin` (f32, one tensor behind the other, as `state.json` lists them), `masks.safetensors` where there
+//! are masks, the adapter as it is, in the files that a finished run has, and last `DONE` with the size and digest of each.
+//! `DONE` makes the state: it is there only once the disk has all the rest, and it is what is removed first. So whichever way
+//! the process ends, the last state that was written is whole, and those before it are as they were.
 
 use super::report::Skipped;
 use crate::adapters::MaskCollector;
 use crate::csr::CsrPattern;
 use crate::data::Position;
+use crate::device::Precision;
 use crate::device::tiles::TileTable;
 use crate::error::{Error, Result};
+use crate::io::adapter::{self, AdapterFolder};
 use crate::io::atomic::write_atomic;
 use crate::io::digest::{Digest, digest_file};
+use crate::io::disk::{self, OutFile};
 use crate::io::mask::{read_masks, write_masks};
 use crate::optim::{Block, Group, LossScale};
 use crate::tensor::Tensor;
@@ -23,7 +27,11 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Raised whenever a state of before could not be read any more.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+
+/// The folder of the states in that of a run, and what a state's name begins with.
+pub const FOLDER: &str = "state";
+const STEP: &str = "step-";
 
 const HEADER: &str = "state.json";
 const TENSORS: &str = "tensors.bin";
@@ -47,14 +55,16 @@ pub struct Header {
     pub config: String,
     /// Digests of what the configuration names, by its key: `model`, `data`, `mask`, `init_adapter`.
     pub sources: BTreeMap<String, String>,
+    /// What chat templates saw as the time, in seconds since 1970.
+    pub clock: i64,
     /// Parameters in the order of `tensors.bin`, each with its value and two moments.
     pub blocks: Vec<BlockHeader>,
     /// While masks are collected: their scores, behind the parameters.
     pub scores: Option<Vec<ScoreHeader>>,
     pub has_masks: bool,
-    /// The measured tiles of its products; none in states from before there were any.
-    #[serde(default)]
-    pub tiles: Option<SavedTiles>,
+    /// The measured tiles of its products.
+    pub tiles: SavedTiles,
+    pub platform: Platform,
 }
 
 /// Tiles, and what they were measured on.
@@ -63,6 +73,16 @@ pub struct SavedTiles {
     /// [`Caps::identity`](crate::device::Caps::identity)
     pub device: String,
     pub table: TileTable,
+}
+
+/// What a run's numbers depend on beside its configuration and its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// What products are rounded to: `--precision f16` is f32 on a device without matrix units.
+    pub precision: Precision,
+    /// By what it is called in messages: the program's version, the device, its driver and API, and the environment variables that
+    /// are set.
+    pub other: BTreeMap<String, String>,
 }
 
 /// One of the optimiser's blocks.
@@ -93,6 +113,8 @@ pub struct Parts<'a> {
     pub collector: Option<&'a MaskCollector>,
     /// Empty where there are none.
     pub masks: BTreeMap<String, CsrPattern>,
+    /// Where the run is to make one.
+    pub adapter: Option<AdapterFolder>,
 }
 
 /// The files of a state with their sizes in bytes and digests.
@@ -105,23 +127,23 @@ struct Done {
 #[derive(Debug)]
 pub struct Saved {
     pub header: Header,
-    folder: PathBuf,
+    pub folder: PathBuf,
+    /// Lines about later states, which are damaged.
+    pub damaged: Vec<String>,
 }
 
-/// The three places where the state of the run in `out` can be: in use, being written, and the one before.
-fn places(out: &Path) -> [PathBuf; 3] {
-    ["state", "state.new", "state.old"].map(|name| out.join(name))
-}
-
-/// Writes the state of the run in `out`; `header` is completed from `parts`. Waits for the device.
+/// Writes the state of the run in `out`; `header` is completed from `parts`. Waits for the device and the disk. Of the states
+/// before it the last are kept, `keep` with this one.
 ///
 /// # Errors
-/// [`Error::Io`]; those of a read-back. The state before is as it was then.
-pub fn save(out: &Path, mut header: Header, parts: &Parts<'_>) -> Result<()> {
-    let [now, fresh, old] = places(out);
-    remove(&fresh)?;
-    std::fs::create_dir(&fresh).map_err(Error::io(&fresh))?;
-
+/// [`Error::Io`]; those of a read-back. The states before are as they were then.
+pub fn save(out: &Path, mut header: Header, parts: &Parts<'_>, keep: usize) -> Result<()> {
+    let (all, step) = (out.join(FOLDER), header.step);
+    disk::create_folder(&all)?;
+    let folder = all.join(format!("{STEP}{step}"));
+    if open(&folder).is_ok() {
+        return Ok(()); // a run that was resumed from it and has not moved on
+    }
     header.version = VERSION;
     header.blocks = (parts.blocks.iter())
         .map(|b| Ok(BlockHeader { group: b.group, elements: b.value.len(), steps: b.steps.get()? }))
@@ -137,63 +159,117 @@ pub fn save(out: &Path, mut header: Header, parts: &Parts<'_>) -> Result<()> {
     });
     header.has_masks = !parts.masks.is_empty();
 
-    let mut done = Done { files: BTreeMap::new() };
-    done.files.insert(TENSORS.into(), write_tensors(&fresh.join(TENSORS), parts)?);
-    if header.has_masks {
-        write_masks(&fresh.join(MASKS), &parts.masks)?;
-    }
-    let text = serde_json::to_string_pretty(&header).map_err(|e| Error::invalid(HEADER, e.to_string()))?;
-    write_atomic(&fresh.join(HEADER), |w| w.write_all(text.as_bytes()))?;
-    for name in [HEADER, MASKS].into_iter().filter(|n| *n == HEADER || header.has_masks) {
-        let (digest, bytes) = digest_file(&fresh.join(name))?;
-        done.files.insert(name.into(), (bytes, digest));
-    }
-    let text = serde_json::to_string_pretty(&done).map_err(|e| Error::invalid(DONE, e.to_string()))?;
-    write_atomic(&fresh.join(DONE), |w| w.write_all(text.as_bytes()))?;
-    sync_folder(&fresh);
-
-    if now.exists() {
-        remove(&old)?;
-        std::fs::rename(&now, &old).map_err(Error::io(&now))?;
-    }
-    std::fs::rename(&fresh, &now).map_err(Error::io(&fresh))?;
-    sync_folder(out);
-    remove(&old)
+    remove_unfinished(out)?;
+    remove(&folder)?; // a damaged one
+    write(&folder, &header, parts).inspect_err(|_| {
+        let _ = remove(&folder); // on a full disk it makes room again
+    })?;
+    // what lies ahead is damaged, or this step would not have come again
+    let behind = |(other, _): &(u64, PathBuf)| *other < step;
+    let (behind, ahead): (Vec<_>, Vec<_>) = folders(out)?.into_iter().filter(|(s, _)| *s != step).partition(behind);
+    let old = behind.iter().rev().skip(keep.saturating_sub(1));
+    ahead.iter().chain(old).try_for_each(|(_, folder)| remove(folder))
 }
 
-/// Removes every state of the run in `out`: the run is over.
+/// Writes the files of a state, its mark last.
+fn write(folder: &Path, header: &Header, parts: &Parts<'_>) -> Result<()> {
+    disk::create_folder(folder)?;
+    let mut done = Done { files: BTreeMap::new() };
+    done.files.insert(TENSORS.into(), write_tensors(&folder.join(TENSORS), parts)?);
+    let mut names = vec![HEADER];
+    if header.has_masks {
+        write_masks(&folder.join(MASKS), &parts.masks)?;
+        names.push(MASKS);
+    }
+    if let Some(adapter) = &parts.adapter {
+        adapter.write(folder)?;
+        names.extend([adapter::CONFIG_FILE, adapter::TENSORS_FILE]);
+    }
+    write_json(&folder.join(HEADER), header)?;
+    for name in names {
+        let (digest, bytes) = digest_file(&folder.join(name))?;
+        done.files.insert(name.into(), (bytes, digest));
+    }
+    write_json(&folder.join(DONE), &done)
+}
+
+/// Removes every state of the run in `out`, the last one last: the run is over.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn remove_all(out: &Path) -> Result<()> {
-    places(out).iter().try_for_each(|place| remove(place))
+    folders(out)?.iter().try_for_each(|(_, folder)| remove(folder))?;
+    disk::remove_folder(&out.join(FOLDER))
 }
 
-/// Whether the run in `out` has written a state, whole or not.
+/// Whether the run in `out` has written a state.
 pub fn is_there(out: &Path) -> bool {
-    places(out).iter().any(|place| place.exists())
+    folders(out).is_ok_and(|all| all.iter().any(|(_, folder)| folder.join(DONE).exists()))
 }
 
-/// The latest whole state of the run in `out`, or `None` if none was ever written.
+/// The last whole state of the run in `out`, or `None` if none was ever written.
 ///
 /// # Errors
-/// [`Error::File`] that names what is damaged, if all there is, is.
+/// [`Error::File`] that names what is damaged, if all there is, is; one of another version of this program.
 pub fn find(out: &Path) -> Result<Option<Saved>> {
-    let mut best: Option<Saved> = None;
-    let mut damage = None;
-    for folder in places(out).into_iter().filter(|f| f.exists()) {
+    let old = out.join(FOLDER);
+    if old.join(DONE).exists() {
+        return open(&old).map(Some); // of a version that kept one: refused
+    }
+    let mut damaged: Vec<Error> = Vec::new();
+    for (step, folder) in folders(out)?.into_iter().rev() {
+        // one without its mark was being written when the process ended: no damage, but no state either
+        if !folder.join(DONE).exists() {
+            continue;
+        }
         match open(&folder) {
-            Ok(saved) if best.as_ref().is_none_or(|b| b.header.step < saved.header.step) => best = Some(saved),
-            Ok(_) => {}
-            // one without its mark was being written when the process ended: no damage, but no state either
-            Err(_) if !folder.join(DONE).exists() => {}
-            Err(e) => damage = damage.or(Some(e)),
+            Ok(saved) => {
+                let line = |e: &Error| format!("{e}; the state before it is taken, that of step {step}");
+                return Ok(Some(Saved { damaged: damaged.iter().map(line).collect(), ..saved }));
+            }
+            Err(e) if is_of_another_version(&e) => return Err(e),
+            Err(e) => damaged.push(e),
         }
     }
-    match (best, damage) {
-        (None, Some(e)) => Err(e),
-        (best, _) => Ok(best),
+    damaged.into_iter().next().map_or(Ok(None), Err)
+}
+
+/// States of the run in `out`, whole or not, by their steps.
+fn folders(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let folder = out.join(FOLDER);
+    let entries = match std::fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(&folder))?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(&folder))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let step = name.strip_prefix(STEP).and_then(|step| step.parse().ok());
+        all.extend(step.map(|step: u64| (step, path)));
     }
+    all.sort();
+    Ok(all)
+}
+
+/// Removes a state. Without its mark it is none, whatever of it is left.
+fn remove(folder: &Path) -> Result<()> {
+    if folder.join(DONE).exists() {
+        disk::remove_file(&folder.join(DONE))?;
+    }
+    if folder.exists() { disk::remove_folder(folder) } else { Ok(()) }
+}
+
+/// Removes what a process left behind that died while it wrote or removed a state.
+fn remove_unfinished(out: &Path) -> Result<()> {
+    let torn = folders(out)?.into_iter().filter(|(_, folder)| !folder.join(DONE).exists());
+    torn.map(|(_, folder)| folder).try_for_each(|folder| disk::remove_folder(&folder))
+}
+
+const OTHER_VERSION: &str = "version";
+
+fn is_of_another_version(error: &Error) -> bool {
+    matches!(error, Error::File { field, .. } if field == OTHER_VERSION)
 }
 
 /// Opens the state in `folder` and checks each file against its mark.
@@ -207,12 +283,18 @@ fn open(folder: &Path) -> Result<Saved> {
         }
     }
     let path = folder.join(HEADER);
-    let header: Header = read_json(&path)?;
-    if header.version != VERSION {
-        let reason = format!("is {}, this program reads {VERSION}; go on with the one that wrote it", header.version);
-        return Err(Error::file(path, "version", reason));
+    let Version { version } = read_json(&path)?;
+    if version != VERSION {
+        let reason = format!("is {version}, this program reads {VERSION}; go on with the one that wrote it");
+        return Err(Error::file(path, OTHER_VERSION, reason));
     }
-    Ok(Saved { header, folder: folder.to_path_buf() })
+    Ok(Saved { header: read_json(&path)?, folder: folder.to_path_buf(), damaged: Vec::new() })
+}
+
+/// What every version's header has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
 }
 
 impl Saved {
@@ -266,7 +348,7 @@ impl Saved {
 
 /// Streams all tensors to `path`, one in host memory at a time.
 fn write_tensors(path: &Path, parts: &Parts<'_>) -> Result<(u64, String)> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);
+    let mut out = BufWriter::with_capacity(1 << 20, OutFile::create(path)?);
     let (mut digest, mut bytes) = (Digest::default(), 0);
     let mut put = |t: &Tensor| -> Result<()> {
         let data = t.read::<u8>()?;
@@ -280,8 +362,7 @@ fn write_tensors(path: &Path, parts: &Parts<'_>) -> Result<(u64, String)> {
     for (_, score, _) in parts.collector.iter().flat_map(|c| c.scores()) {
         put(score)?;
     }
-    let file = out.into_inner().map_err(|e| Error::io(path)(e.into_error()))?;
-    file.sync_all().map_err(Error::io(path))?;
+    out.into_inner().map_err(|e| Error::io(path)(e.into_error()))?.sync()?;
     Ok((bytes, digest.finish()))
 }
 
@@ -290,19 +371,20 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&text).map_err(|e| Error::file(path, "JSON", e.to_string()))
 }
 
-fn remove(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder)(e)),
-        _ => Ok(()),
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, "JSON", e.to_string()))?;
+    write_atomic(path, |w| w.write_all(text.as_bytes()))
+}
+
+#[cfg(test)]
+impl Parts<'_> {
+    pub fn none() -> Self {
+        Parts { blocks: &[], collector: None, masks: BTreeMap::new(), adapter: None }
     }
 }
 
-/// Makes the names in a folder last through a loss of power, where the system can do that.
-fn sync_folder(folder: &Path) {
-    if let Ok(file) = File::open(folder) {
-        let _ = file.sync_all(); // Windows refuses: it has no such thing, and no need of it
-    }
-}
+#[cfg(test)]
+pub use tests::header as header_for_tests;
 
 #[cfg(test)]
 #[path = "state_tests.rs"]

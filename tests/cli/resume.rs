@@ -1,4 +1,4 @@
-//! Runs that are killed or interrupted from outside.
+//! Runs that are interrupted from outside, and what those beside them use that are killed.
 
 use super::tiny;
 use super::{rugosa, run};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// `rugosa train` in `folder` with the run in `out`: 4 steps of warm-up and collection, then those that `more` says.
-fn train(folder: &Path, out: &str, more: &str) -> Command {
+pub fn train(folder: &Path, out: &str, more: &str) -> Command {
     let mut command = rugosa("train --schedule wl2 --mask-grads 2 --rank 4 --density 0.05 --seq-len 32");
     for (flag, name) in [("--model", "model"), ("--data", "rows.jsonl"), ("--out", out)] {
         command.arg(flag).arg(folder.join(name));
@@ -16,21 +16,26 @@ fn train(folder: &Path, out: &str, more: &str) -> Command {
     command
 }
 
-const SAVING: &str = "--steps 8 --save-steps 1";
+pub const SAVING: &str = "--steps 8 --save-steps 1";
 
-fn resume(out: &Path) -> Command {
+pub fn resume(out: &Path) -> Command {
     let mut command = rugosa("train --resume --out");
     command.arg(out);
     command
 }
 
-fn lines(out: &Path) -> usize {
+pub fn lines(out: &Path) -> usize {
     std::fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |text| text.matches('\n').count())
 }
 
 /// Starts `command` and waits until the run in `out` has reported `count` steps, or is over.
-fn until(command: &mut Command, out: &Path, count: usize) -> Child {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+pub fn until(command: &mut Command, out: &Path, count: usize) -> Child {
+    until_with(command, out, count, Stdio::null())
+}
+
+/// The same with standard error elsewhere.
+pub fn until_with(command: &mut Command, out: &Path, count: usize, stderr: Stdio) -> Child {
+    let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
     let started = Instant::now();
     while lines(out) < count && child.try_wait().unwrap().is_none() {
         assert!(started.elapsed() < Duration::from_secs(120), "the run stands still");
@@ -40,7 +45,7 @@ fn until(command: &mut Command, out: &Path, count: usize) -> Child {
 }
 
 /// The adapter, and the metrics without times.
-fn results(out: &Path) -> (Vec<u8>, Vec<serde_json::Value>) {
+pub fn results(out: &Path) -> (Vec<u8>, Vec<serde_json::Value>) {
     let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {
         let mut json: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -50,7 +55,7 @@ fn results(out: &Path) -> (Vec<u8>, Vec<serde_json::Value>) {
     (std::fs::read(out.join("adapter_model.safetensors")).unwrap(), metrics.lines().map(line).collect())
 }
 
-fn bench() -> (tempfile::TempDir, PathBuf, PathBuf) {
+pub fn bench() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     tiny::write_model(dir.path());
     tiny::write_rows(dir.path(), 20, 6, 30);
@@ -58,40 +63,20 @@ fn bench() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (dir, whole, killed)
 }
 
-#[test]
-fn killed_again_and_again_it_ends_with_the_same_bytes() {
-    let (dir, whole, killed) = bench();
-    let (code, _, stderr) = run(&mut train(dir.path(), "whole", SAVING));
-    assert_eq!(code, Some(0), "{stderr}");
-    assert!(!whole.join("state").exists(), "a finished run needs no state");
-    // the first state is there once the second step is done
-    for count in [2, 3, 4, 7, 10] {
-        let mut command = if count == 2 { train(dir.path(), "killed", SAVING) } else { resume(&killed) };
-        let mut child = until(&mut command, &killed, count);
-        child.kill().unwrap(); // at any moment, also in the middle of saving
-        child.wait().unwrap();
-    }
-    let (code, _, stderr) = run(&mut resume(&killed));
-    assert_eq!(code, Some(0), "{stderr}");
-    let ((adapter, metrics), (resumed, resumed_metrics)) = (results(&whole), results(&killed));
-    assert_eq!(metrics.len(), 12);
-    assert_eq!(metrics, resumed_metrics);
-    assert!(adapter == resumed);
-    let (code, _, stderr) = run(&mut resume(&killed));
-    assert!(code == Some(1) && stderr.starts_with("error: ") && stderr.contains("the run is finished"), "{stderr}");
-}
-
 #[cfg(unix)]
 #[test]
 fn interrupted_it_saves_its_state_and_ends_with_130() {
     let (dir, whole, killed) = bench();
-    let child = until(&mut train(dir.path(), "killed", "--steps 100000"), &killed, 2);
+    let child = until_with(&mut train(dir.path(), "killed", "--steps 100000"), &killed, 2, Stdio::piped());
     assert!(!killed.join("state").exists());
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
-    assert!(killed.join("state/DONE").exists());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains("\nstopping: the state will be saved once the step at hand is done"), "{said}");
     let done = lines(&killed);
+    assert!(killed.join(format!("state/step-{done}/DONE")).exists());
     assert!(done >= 2 && !whole.exists());
     // what it was started with stands; one flag changed is named
     let (code, _, stderr) = run(resume(&killed).args(["--lr", "1"]));

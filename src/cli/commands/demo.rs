@@ -64,7 +64,7 @@ struct Sample {
 }
 
 pub fn run(args: &DemoArgs) -> Result<()> {
-    signal::install()?;
+    signal::install(None)?;
     match &args.out {
         Some(out) => {
             if std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {

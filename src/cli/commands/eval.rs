@@ -79,7 +79,7 @@ impl FileScores {
 }
 
 pub fn run(args: EvalArgs) -> Result<()> {
-    signal::install()?;
+    signal::install(None)?;
     let wants = |m| args.metric.contains(&m);
     let room = if wants(Metric::ExactMatch) { args.max_new_tokens } else { 0 };
     let source = Source::open(&args.model)?;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
 
 pub fn run(args: GenerateArgs) -> Result<()> {
-    signal::install()?;
+    signal::install(None)?;
     let source = Source::open(&args.model)?;
     let tokenizer = source.tokenizer()?;
     let prompt = match (&args.input.prompt, &args.input.chat) {

@@ -97,11 +97,13 @@ fn required<'t>(tokenizer: Option<&'t Tokenizer>, args: &ModelArgs) -> Result<&'
     tokenizer.ok_or_else(|| Error::file(&args.model, "tokenizer.json", "is missing; text needs the model's tokenizer"))
 }
 
-/// Reads an adapter for `model`.
+/// Reads an adapter for `model`, and says which where it is that of a run that goes on.
 pub fn read_adapter(folder: &Path, model: &Decoder) -> Result<AdapterFolder> {
     let shapes = module_shapes(model);
     let shape_of = |name: &str| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features));
-    output::read_adapter(folder, shape_of)
+    let place = output::adapter_in(folder)?;
+    place.note.iter().for_each(|note| super::tell(note));
+    AdapterFolder::read(&place.folder, shape_of)
 }
 
 /// Puts an adapter on `model`, for use as it is.

@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 pub fn run(args: &SelftestArgs) -> Result<()> {
-    signal::install()?;
+    signal::install(None)?;
     let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
     let level = if args.quick { Level::Quick } else { Level::Full };
     let start = Instant::now();

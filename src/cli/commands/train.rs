@@ -56,8 +56,11 @@ impl Observer for Watch {
     }
 }
 
+/// What Ctrl-C is answered with, at once: a step may take minutes on a software renderer.
+const STOPPING: &str = "stopping: the state will be saved once the step at hand is done; Ctrl-C again ends the run at once, without saving";
+
 pub fn run(args: TrainArgs) -> Result<()> {
-    signal::install()?;
+    signal::install(Some(STOPPING))?;
     let resume = args.resume;
     let config = args.resolve()?;
     let (out, model, method) = (config.out.clone(), config.model.clone(), config.method);

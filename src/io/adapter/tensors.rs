@@ -218,10 +218,10 @@ fn check(kind: AdapterKind, module: &str, m: &ModuleTensors) -> Result<()> {
     if !m.a.iter().chain(&m.b).all(dense_fits) {
         return bad("a matrix is not as long as its shape says");
     }
-    if let (Some(a), Some(b)) = (&m.a, &m.b) {
-        if a.rows != b.cols || m.sparse.as_ref().is_some_and(|s| (s.pattern.rows, s.pattern.cols) != (b.rows, a.cols)) {
-            return bad("the shapes of A, B and S don't fit together");
-        }
+    if let (Some(a), Some(b)) = (&m.a, &m.b)
+        && (a.rows != b.cols || m.sparse.as_ref().is_some_and(|s| (s.pattern.rows, s.pattern.cols) != (b.rows, a.cols)))
+    {
+        return bad("the shapes of A, B and S don't fit together");
     }
     if let Some(s) = &m.sparse {
         if kind == AdapterKind::Lora {

@@ -38,10 +38,10 @@ impl ModelConfig {
         let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.defaults().rope_theta);
         let mut eos_token_ids = Vec::new();
         for name in ["eos", "eot", "eom"] {
-            if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))? {
-                if !eos_token_ids.contains(&id) {
-                    eos_token_ids.push(id);
-                }
+            if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))?
+                && !eos_token_ids.contains(&id)
+            {
+                eos_token_ids.push(id);
             }
         }
         let layers = f.required(&key("block_count"))?;

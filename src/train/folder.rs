@@ -1,0 +1,212 @@
+//! Whose the run folder is: one process's at a time, and a new run's only where nothing of worth is in it.
+
+use super::config::{PartialConfig, TrainConfig};
+use super::output::{CONFIG_FILE, METRICS_FILE};
+use super::{full, resume, state};
+use crate::error::{Error, Result};
+use crate::io::adapter;
+use crate::io::atomic::{is_unfinished, write_atomic};
+use crate::io::disk;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Holds the lock of a run folder, and the number of the process that does.
+const LOCK_FILE: &str = "rugosa.lock";
+
+/// A run folder that no other process trains in while this value lives. The system lets go of it when the process ends, however
+/// that happens, so a lock file that was left behind locks nothing.
+#[derive(Debug)]
+pub struct RunLock {
+    path: PathBuf,
+    /// Locked.
+    _file: File,
+}
+
+impl RunLock {
+    /// Locks the folder `out`, if it is one of a run.
+    ///
+    /// # Errors
+    /// As [`RunLock::take`].
+    pub fn take_existing(out: &Path) -> Result<Option<RunLock>> {
+        let is_run = [LOCK_FILE, CONFIG_FILE].iter().any(|name| out.join(name).exists());
+        is_run.then(|| RunLock::take(out)).transpose()
+    }
+
+    /// Locks the run folder `out`, which is there.
+    ///
+    /// # Errors
+    /// [`Error::File`] that names the process which has it; [`Error::Io`].
+    pub fn take(out: &Path) -> Result<RunLock> {
+        let path = out.join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        loop {
+            let mut file = options.open(&path).map_err(Error::io(&path))?;
+            match file.try_lock() {
+                // another process may have removed the file between the two calls
+                Ok(()) if !is_at(&file, &path) => continue,
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(taken(out, &mut file)),
+                // some network file systems have no locks; a run is worth more than one
+                Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+                Err(TryLockError::Error(e)) => return Err(Error::io(&path)(e)),
+            }
+            // only to be told; a disk without room for it is noticed where it matters
+            let number = format!("{}\n", std::process::id());
+            let _ = file.set_len(0).and_then(|()| file.write_all(number.as_bytes()));
+            return Ok(RunLock { path, _file: file });
+        }
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // before it is unlocked: whoever has opened it sees that it is gone
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn taken(out: &Path, file: &mut File) -> Error {
+    let mut number = String::new();
+    let _ = file.take(20).read_to_string(&mut number); // Windows lets nobody else read it
+    let process = match number.trim().parse::<u32>() {
+        Ok(number) => format!("process {number}"),
+        Err(_) => "another process".to_owned(),
+    };
+    let reason = format!("{process} is training in this folder; wait for its end or stop it, or choose another --out");
+    Error::file(out, "--out", reason)
+}
+
+/// Whether the open file is still the one at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|m| (m.dev(), m.ino())).ok();
+    id(file.metadata()) == id(std::fs::metadata(path))
+}
+
+/// Windows keeps the name of a file that is open.
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// Makes the folder of a new run and locks it, with its configuration in it: whether it can be written to is found out now, not
+/// after hours. `lock` is its lock, if it was there before and was found to be free.
+///
+/// # Errors
+/// As [`check_free`]; those of [`RunLock::take`]; [`Error::Io`].
+pub fn create(config: &TrainConfig, lock: Option<RunLock>) -> Result<RunLock> {
+    let (out, text) = (&config.out, config.located()?.to_toml()?);
+    disk::create_folder(out)?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let lock = RunLock::take(out)?;
+            check_free(config)?; // another process may have made it meanwhile
+            lock
+        }
+    };
+    sweep(out)?;
+    write_atomic(&out.join(CONFIG_FILE), |w| w.write_all(text.as_bytes()))?;
+    Ok(lock)
+}
+
+/// Refuses a folder that a new run would mix its files into. What a run left there that stopped before its first state is in
+/// nobody's way: the same run makes it again, and where no step was done there is nothing to lose. The steps of the same run that
+/// are lost.
+///
+/// # Errors
+/// [`Error::File`] that says what is there; [`Error::Io`].
+pub fn check_free(config: &TrainConfig) -> Result<usize> {
+    let out = &config.out;
+    let names = entries(out)?;
+    let is_run = names.iter().any(|name| name == CONFIG_FILE);
+    // the tensors of a run that stopped before it said what they are
+    let of_run = [CONFIG_FILE, METRICS_FILE, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
+    let known = |name: &str| name == LOCK_FILE || is_unfinished(name) || (is_run && of_run.contains(&name));
+    if !names.iter().all(|name| known(name)) || state::is_there(out) {
+        return Err(in_use(out));
+    }
+    if !is_run {
+        return Ok(0);
+    }
+    let then = configuration(out)?;
+    // one that somebody wrote is not to be written over
+    let again = PartialConfig::parse(&out.join(CONFIG_FILE), &then)
+        .and_then(|options| TrainConfig::resolve(options, PartialConfig::default()))
+        .and_then(|config| config.to_toml());
+    if again.ok().as_ref() != Some(&then) {
+        return Err(in_use(out));
+    }
+    let steps = std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.iter().filter(|b| **b == b'\n').count());
+    match resume::same_run(config.clone(), &then) {
+        Err(e) if steps > 0 => {
+            let reason = format!(
+                "it holds {steps} steps of another run, which stopped before its first state ({e}); choose another --out, or \
+                 remove the folder"
+            );
+            Err(Error::file(out, "--out", reason))
+        }
+        _ => Ok(steps),
+    }
+}
+
+fn in_use(out: &Path) -> Error {
+    let reason = "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
+    Error::file(out, "--out", reason)
+}
+
+/// The line about a run that begins again, after so many steps.
+pub fn again(steps: usize) -> Option<String> {
+    let lost = format!("the run in this folder stopped before its first state: its {steps} steps are done again");
+    (steps > 0).then_some(lost)
+}
+
+/// The configuration of the run in `out`.
+///
+/// # Errors
+/// [`Error::Io`]; those of [`PartialConfig::parse`].
+pub fn configuration(out: &Path) -> Result<String> {
+    let path = out.join(CONFIG_FILE);
+    std::fs::read_to_string(&path).map_err(Error::io(&path))
+}
+
+/// Removes the files that a process left behind that died while it wrote them.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sweep(out: &Path) -> Result<()> {
+    let unfinished = entries(out)?.into_iter().filter(|name| is_unfinished(name));
+    unfinished.map(|name| out.join(name)).try_for_each(|path| disk::remove_file(&path))
+}
+
+/// Names in a folder; none where there is no folder.
+fn entries(folder: &Path) -> Result<Vec<String>> {
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.map(|e| e.file_name().to_string_lossy().into_owned());
+    match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.and_then(|all| all.map(name).collect()).map_err(Error::io(folder)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_locked_once_and_a_lock_that_was_left_behind_locks_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        std::fs::write(out.join(LOCK_FILE), "4294967295 and more than a number\n").unwrap();
+        let lock = RunLock::take_existing(out).unwrap().unwrap();
+        let error = RunLock::take(out).unwrap_err().to_string();
+        let named = format!("--out: process {} is training in this folder", std::process::id());
+        assert!(cfg!(windows) || error.contains(&named), "{error}");
+        drop(lock);
+        assert!(!out.join(LOCK_FILE).exists());
+        assert!(RunLock::take_existing(out).unwrap().is_none(), "a folder without a run is left alone");
+        drop(RunLock::take(out).unwrap());
+    }
+}

@@ -1,0 +1,258 @@
+//! The steps of a run: what happens in each, and the states between them.
+
+use super::config::{MaskMode, TrainConfig};
+use super::metrics::{MetricsLog, StepMetrics};
+use super::phase::{Agenda, StepPlan};
+use super::report::{Recorded, Reports, Skipped};
+use super::session::Observer;
+use super::state::{self, Header, Parts, Platform, Saved, SavedTiles};
+use super::step::{Stepper, Turn};
+use super::trainable::{Trainable, rates};
+use super::{diagnose, output};
+use crate::adapters::MaskCollector;
+use crate::adapters::targets::LinearShape;
+use crate::csr::CsrPattern;
+use crate::data::{Ahead, Position};
+use crate::device::{Device, Precision};
+use crate::error::{Error, Result};
+use crate::io::adapter::AdapterFolder;
+use crate::io::mask::write_masks;
+use crate::nn::Decoder;
+use crate::optim::LossScale;
+use std::collections::BTreeMap;
+
+/// What does not change from step to step.
+pub struct Fixed<'a> {
+    pub config: &'a TrainConfig,
+    pub device: &'a Device,
+    pub model: &'a Decoder,
+    pub agenda: &'a Agenda,
+    pub stepper: &'a Stepper,
+    /// Where the adapters start.
+    pub init: Option<&'a AdapterFolder>,
+    /// All linears of the model.
+    pub shapes: &'a [LinearShape],
+    /// Digests of what the run reads.
+    pub sources: &'a BTreeMap<String, String>,
+    /// What chat templates saw as the time.
+    pub clock: i64,
+    pub tiles: &'a SavedTiles,
+    /// The state that the run goes on from.
+    pub saved: Option<&'a Saved>,
+}
+
+/// What moves on with the steps.
+pub struct Steps<'a> {
+    run: Fixed<'a>,
+    trainable: &'a mut Trainable,
+    batches: Ahead,
+    collector: Option<MaskCollector>,
+    /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
+    attached: Option<(bool, bool, bool)>,
+    reports: Reports<'a>,
+}
+
+/// How the steps ended.
+pub struct Ended {
+    /// Of the last step.
+    pub loss: f64,
+    pub skipped: u64,
+}
+
+impl<'a> Steps<'a> {
+    /// Where the run starts, or where its state left it.
+    ///
+    /// # Errors
+    /// Those of [`Saved::restore`].
+    pub fn new(run: Fixed<'a>, trainable: &'a mut Trainable, batches: Ahead, log: &'a mut MetricsLog) -> Result<Self> {
+        let header = run.saved.map(|saved| &saved.header);
+        let scale = match (header, run.device.precision()) {
+            (Some(header), _) => header.loss_scale,
+            (None, Precision::F32) => LossScale::off(),
+            (None, Precision::F16) => LossScale::dynamic(),
+        };
+        let loss = header.and_then(|h| h.loss).unwrap_or(f64::NAN);
+        let skipped = header.map_or(Skipped::default(), |h| h.skipped);
+        let reports = Reports::new(log, loss, skipped, scale);
+        let mut steps = Steps { run, trainable, batches, collector: None, attached: None, reports };
+        if let Some(saved) = steps.run.saved {
+            steps.restore(saved)?;
+        }
+        Ok(steps)
+    }
+
+    /// Puts everything where the state left it.
+    fn restore(&mut self, saved: &Saved) -> Result<()> {
+        self.batches.seek(saved.header.position)?;
+        if saved.header.scores.is_some() {
+            self.collector = self.new_collector()?;
+        }
+        saved.restore(self.trainable.blocks(), self.collector.as_ref())
+    }
+
+    /// Takes all steps that are left. Where the observer interrupts, the state is saved first.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]; those of the device and of files.
+    pub fn take_all(mut self, observer: &mut dyn Observer) -> Result<Ended> {
+        let Fixed { config, agenda, saved, .. } = self.run;
+        for step in saved.map_or(0, |s| s.header.step)..agenda.steps() {
+            if observer.interrupted() {
+                return Err(self.stop_before(step, observer)?);
+            }
+            let Some(plan) = agenda.plan(step) else { break };
+            if plan.restart_before {
+                self.start_afresh()?;
+            }
+            self.attach(&plan)?;
+            self.take(step, plan, observer)?;
+            if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
+                self.save(step + 1, observer)?;
+            }
+        }
+        self.settle(observer)?;
+        Ok(Ended { loss: self.reports.last_loss, skipped: self.reports.skipped.in_all })
+    }
+
+    /// Takes a step. Its numbers are reported while the next one runs.
+    fn take(&mut self, step: u64, plan: StepPlan, observer: &mut dyn Observer) -> Result<()> {
+        let Fixed { config, model, stepper, .. } = self.run;
+        let epoch = self.batches.position().epoch;
+        let window = self.batches.next_window()?;
+        let rates = rates(config, &plan);
+        let turn = Turn { step, rates, loss_scale: self.reports.scale.factor(step) };
+        let collector = self.collector.as_ref().filter(|_| plan.collect);
+        let result = stepper.run(model, &window, self.trainable.blocks(), turn, collector)?;
+        let metrics = StepMetrics {
+            step,
+            phase: plan.phase,
+            schedule_step: plan.schedule_step,
+            loss: f64::NAN,
+            lr: rates.weights.or(rates.sparse).or(rates.low_rank).unwrap_or(0.0),
+            lora_lr: rates.low_rank,
+            grad_norm: f64::NAN,
+            supervised_tokens: window.iter().map(|b| b.supervised() as u64).sum(),
+            tokens: window.iter().map(|b| b.len() as u64).sum(),
+            tokens_per_second: 0.0,
+            epoch: epoch as f64,
+            skipped: false,
+        };
+        let recorded = Recorded { window, turn, plan };
+        if plan.build_masks_after {
+            self.build_masks(&plan, observer)
+                .map_err(|e| diagnose::explained(e, &recorded, stepper, model, self.trainable))?;
+        }
+        self.reports.push(result, metrics, recorded, observer)?;
+        self.examine(observer)
+    }
+
+    /// Begins again, as the paper does once the masks are there.
+    fn start_afresh(&mut self) -> Result<()> {
+        self.batches.seek(Position::default())?;
+        if let Trainable::Adapters(set) = &mut *self.trainable {
+            set.initialise(self.run.config.seed, self.run.init)?;
+            self.attached = None; // weights hold the values of before
+        }
+        Ok(())
+    }
+
+    /// Puts onto the model what this step needs, if that is not there already.
+    fn attach(&mut self, plan: &StepPlan) -> Result<()> {
+        if plan.collect && self.collector.is_none() {
+            self.collector = self.new_collector()?;
+        }
+        let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
+        if self.attached != Some(wanted) {
+            self.trainable.attach(self.run.model, plan, self.collector.as_ref())?;
+            self.attached = Some(wanted);
+        }
+        Ok(())
+    }
+
+    fn new_collector(&self) -> Result<Option<MaskCollector>> {
+        let Trainable::Adapters(set) = &*self.trainable else { return Ok(None) };
+        let squared = self.run.config.mask_mode == MaskMode::MeanSquared;
+        MaskCollector::new(self.run.device, set.targets(), squared).map(Some)
+    }
+
+    /// Makes the masks of what was collected, and room for their values once the scores are gone.
+    fn build_masks(&mut self, plan: &StepPlan, observer: &mut dyn Observer) -> Result<()> {
+        let Some(collector) = self.collector.take() else { return Ok(()) };
+        let masks = collector.masks()?;
+        if let Some(lost) = collector.lost() {
+            observer.note(&format!(
+                "masks: up to {} micro-batches had no finite gradient for {} of {} matrices, whose masks are those of the others",
+                lost.samples,
+                lost.matrices,
+                masks.len()
+            ));
+        }
+        drop(collector);
+        self.trainable.attach(self.run.model, plan, None)?;
+        self.attached = None;
+        if let Some(path) = self.run.config.mask_file() {
+            write_masks(&path, &masks)?;
+            observer.note(&format!("masks saved to {}", path.display()));
+        }
+        let entries: usize = masks.values().map(CsrPattern::nnz).sum();
+        observer.note(&format!("masks: {entries} entries in {} matrices", masks.len()));
+        match &mut *self.trainable {
+            Trainable::Adapters(set) => set.set_masks(&masks),
+            Trainable::Weights(_) => Ok(()),
+        }
+    }
+
+    /// Waits until every step up to here is reported and on the disk.
+    fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.reports.flush(observer)?;
+        self.examine(observer)
+    }
+
+    /// Looks for the cause where the reports hold a step that wants it.
+    fn examine(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let Some(broken) = self.reports.take_broken() else { return Ok(()) };
+        self.attached = None; // the step that is repeated puts its own on
+        observer.note(&diagnose::diagnose(&broken, self.run.stepper, self.run.model, self.trainable)?);
+        Ok(())
+    }
+
+    /// Saves the state before step `step`, and says how to go on from it.
+    fn stop_before(&mut self, step: u64, observer: &mut dyn Observer) -> Result<Error> {
+        self.save(step, observer)?;
+        observer.note(&format!(
+            "state saved before step {}; go on with: rugosa train --resume --out {}",
+            step + 1,
+            self.run.config.out.display()
+        ));
+        Ok(Error::Interrupted)
+    }
+
+    /// Saves the state before step `step`.
+    fn save(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
+        self.settle(observer)?;
+        let Fixed { config, device, shapes, sources, clock, tiles, .. } = self.run;
+        let header = Header {
+            version: 0,
+            step,
+            position: self.batches.position(),
+            skipped: self.reports.skipped,
+            loss: Some(self.reports.last_loss).filter(|l| l.is_finite()),
+            loss_scale: self.reports.scale,
+            config: config.located()?.to_toml()?,
+            sources: sources.clone(),
+            clock,
+            blocks: Vec::new(),
+            scores: None,
+            has_masks: false,
+            tiles: tiles.clone(),
+            platform: Platform::of(device),
+        };
+        let adapter = match &*self.trainable {
+            Trainable::Adapters(set) if !config.mask_only => Some(output::adapter_of(config, set, shapes)?),
+            _ => None,
+        };
+        let masks = self.trainable.masks();
+        let parts = Parts { blocks: self.trainable.blocks(), collector: self.collector.as_ref(), masks, adapter };
+        state::save(&config.out, header, &parts, config.keep_states)
+    }
+}
