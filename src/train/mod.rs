@@ -1,13 +1,16 @@
 //! Training runs: configuration, phases, steps, and what they leave behind.
 
+mod collect;
 pub mod config;
 mod diagnose;
+pub mod estimate;
 mod full;
 pub mod metrics;
 mod notes;
 pub mod output;
 pub mod phase;
 pub mod plan;
+mod recover;
 mod report;
 mod resume;
 pub mod session;

@@ -1,6 +1,6 @@
 //! Whether a run may go on: its configuration, its model and its data must be what they were.
 
-use super::config::{Method, PartialConfig, TrainConfig};
+use super::config::{Checkpointing, Method, PartialConfig, TrainConfig};
 use super::output::CONFIG_FILE;
 use super::state::{self, Header, Saved};
 use crate::data::Dataset;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "tune", "save_steps", "log_steps"];
+const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "log_steps"];
 /// Keys of paths: files may move, their contents may not change.
 const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
 
@@ -41,6 +41,9 @@ pub fn find(mut config: TrainConfig) -> Result<(TrainConfig, Saved)> {
     config.warmup_steps = config.warmup_steps.or(then.warmup_steps);
     if config.steps.is_none() {
         config.epochs = config.epochs.or(then.epochs);
+    }
+    if config.checkpointing == Checkpointing::AUTO {
+        config.checkpointing = then.checkpointing.unwrap_or(config.checkpointing);
     }
     check_config(&config, &saved.header)?;
     Ok((config, saved))
@@ -71,7 +74,9 @@ fn check_config(config: &TrainConfig, header: &Header) -> Result<()> {
         let (a, b) = (now.get(key), then.get(key));
         let moved = SOURCES.contains(&key.as_str()) && a.is_some() && b.is_some();
         let settled = key.starts_with("density") && masks_given();
-        if a != b && !moved && !settled && !FREE.contains(&key.as_str()) {
+        // scores that were saved are of the groups that they were made in
+        let grouped = key == "mask_workspace" && header.scores.is_none();
+        if a != b && !moved && !settled && !grouped && !FREE.contains(&key.as_str()) {
             let reason = format!(
                 "is {}, but {} in the run to resume; change it back, or start another run in another --out",
                 shown(a),

@@ -1,9 +1,11 @@
 //! A run from start to end: the loop over the agenda's steps.
 
-use super::config::{MaskMode, PrecisionOption, TrainConfig};
+use super::collect::{Collecting, Rig, build_masks, line_amid_repeats};
+use super::config::{PrecisionOption, TrainConfig};
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
-use super::plan::{self, MemoryPlan};
+use super::plan::{self, MemoryPlan, fit};
+use super::recover::{self, Again, Losses};
 use super::report::{Recorded, Reports, Skipped};
 use super::start::Start;
 use super::state::{self, Header, Parts, Saved, SavedTiles};
@@ -11,10 +13,9 @@ use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
 use super::warm::Compiled;
 use super::{diagnose, full, notes, output, resume, tune, warm};
+use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
-use crate::adapters::{MaskCollector, module_shapes};
 use crate::cases::startup;
-use crate::csr::CsrPattern;
 use crate::data::{Ahead, Dataset, Position, Tokenizer};
 use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
@@ -22,7 +23,6 @@ use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
-use crate::io::mask::write_masks;
 use crate::kernels::coop;
 use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
@@ -37,6 +37,8 @@ pub trait Observer {
     /// The number of steps, and how many of them lie behind the run already, before the first.
     fn begin(&mut self, steps: u64, done: u64);
     fn step(&mut self, metrics: &StepMetrics);
+    /// The run computes on `device` from now on; more than once where a device is lost.
+    fn opened(&mut self, _: &Device) {}
     /// Kernels are being compiled, before the first step.
     fn compiled(&mut self, _: Compiled) {}
     /// Asked before each step.
@@ -79,14 +81,23 @@ pub struct Session {
     sources: BTreeMap<String, String>,
     saved: Option<Saved>,
     tiles: SavedTiles,
+    /// Whether the run folder is this run's already.
+    has_folder: bool,
 }
 
 /// What moves on with the steps, beside what is on the device.
 struct Progress {
     batches: Ahead,
-    collector: Option<MaskCollector>,
+    collecting: Option<Collecting>,
     /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
     attached: Option<(bool, bool, bool)>,
+}
+
+impl Progress {
+    /// See [`Collecting::is_amid_repeats`].
+    fn is_amid_repeats(&self) -> bool {
+        self.collecting.as_ref().is_some_and(Collecting::is_amid_repeats)
+    }
 }
 
 impl Session {
@@ -96,7 +107,7 @@ impl Session {
     /// Those of what is read, of the device, and of a run folder that is in use.
     pub fn prepare(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
         output::check_free(&config.out)?;
-        Session::open(config, None, observer)
+        Session::open(config, None, None, observer)
     }
 
     /// Prepares to go on with the run in the folder of `config` from its last state.
@@ -106,10 +117,16 @@ impl Session {
     /// [`Error::Invalid`] if its configuration has.
     pub fn resume(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
         let (config, saved) = resume::find(config)?;
-        Session::open(config, Some(saved), observer)
+        Session::open(config, Some(saved), None, observer)
     }
 
-    fn open(config: TrainConfig, saved: Option<Saved>, observer: &mut dyn Observer) -> Result<Session> {
+    /// `again`: the run was under way when its device was lost.
+    pub(super) fn open(
+        config: TrainConfig,
+        saved: Option<Saved>,
+        again: Option<Again>,
+        observer: &mut dyn Observer,
+    ) -> Result<Session> {
         check_folder_of(config.save_mask.as_deref())?;
         let checkpoint = Checkpoint::open(&config.model)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
@@ -127,7 +144,8 @@ impl Session {
                 "--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"
             ));
         }
-        let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
+        let device = open_device(&config, again.as_ref())?;
+        observer.opened(&device);
         let precision = match config.precision {
             PrecisionOption::F32 => Precision::F32,
             PrecisionOption::F16 => coop::enable(&device)?,
@@ -156,28 +174,37 @@ impl Session {
             let (tiles, line) = resume::tiles(&saved.header, device.caps(), TileTable::clone(&device.tiles()));
             device.set_tiles(tiles);
             line.iter().for_each(|line| observer.note(line));
+        } else if let Some(tiles) = again.as_ref().and_then(|a| a.tiles.as_ref()) {
+            device.set_tiles(tiles.table.clone());
         }
         let run = plan::Run {
             config: &config,
             checkpoint: &checkpoint,
-            dataset: &dataset,
+            dataset: Some(&dataset),
             agenda: &agenda,
             masks: given.as_ref(),
             caps: device.caps(),
             precision,
             tiles: device.tiles(),
         };
+        let settled = TrainConfig { checkpointing: fit::settled(&run)?, ..config.clone() };
+        if settled.checkpointing != config.checkpointing {
+            observer.note(&format!("checkpointing: {}", settled.checkpointing));
+        }
+        let run = plan::Run { config: &settled, ..run };
         let mut plan = plan::plan(&run)?;
         // a run to resume keeps its tiles
-        if let (Some(seconds), None) = (config.tune, &saved) {
+        if let (Some(seconds), None, None) = (config.tune, &saved, &again) {
             observer.note(&format!("tiles: measured for at most {seconds} s"));
             let limit = Duration::from_secs_f64(seconds);
             let tuning = tune::tune(&device, &plan.products, limit, cache_folder().as_deref())?;
             observer.note(&tuning.line());
-            plan = plan::plan(&plan::Run { tiles: device.tiles(), ..run })?;
+            plan = plan::plan(&plan::Run { tiles: device.tiles(), ..run.clone() })?;
         }
         let tiles = SavedTiles { device: device.caps().identity(), table: device.tiles().of(&plan.products) };
         plan.memory.table().iter().for_each(|line| observer.note(line));
+        fit::check(&run, &plan.memory)?;
+        let config = settled;
 
         // what the self-test held is not the run's
         device.trim()?;
@@ -210,6 +237,7 @@ impl Session {
             shapes,
             plan,
             sources,
+            has_folder: saved.is_some() || again.is_some(),
             saved,
             tiles,
         })
@@ -220,18 +248,39 @@ impl Session {
         &self.device
     }
 
-    /// Runs all steps that are left and writes the run folder. Where the observer interrupts, the state is saved first.
+    /// Runs all steps that are left and writes the run folder. Where the observer interrupts, the state is saved first. A
+    /// device that is lost is opened again, and the run goes on from its last state.
     ///
     /// # Errors
-    /// [`Error::Interrupted`]; those of the device and of files.
+    /// [`Error::Interrupted`]; [`Error::DeviceLost`] where the device is lost again and again; those of the device and of
+    /// files.
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+        let mut losses = Losses::default();
+        loop {
+            match self.run_once(observer) {
+                Err(Error::DeviceLost { reason, .. }) => {
+                    let (config, caps) = (self.config.clone(), self.device.caps().clone());
+                    let again =
+                        Again { identity: Some(caps.identity()), tiles: Some(self.tiles.clone()), quarterings: 0 };
+                    drop(self); // with all that lay on the device
+                    self = recover::reopen(&config, again, &caps.name, reason, &mut losses, observer)?;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn run_once(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let folder = self.config.out.clone();
         let done = self.saved.as_ref().map_or(0, |s| s.header.step);
         let metrics = folder.join(output::METRICS_FILE);
         let mut log = match &self.saved {
             Some(_) => MetricsLog::resume(&metrics, done)?,
             None => {
-                output::create(&self.config)?;
+                if !self.has_folder {
+                    output::create(&self.config)?;
+                    self.has_folder = true;
+                }
                 MetricsLog::create(&metrics)?
             }
         };
@@ -266,7 +315,7 @@ impl Session {
             loss,
             skipped,
             peak_bytes: seen.total,
-            plan: self.plan,
+            plan: self.plan.clone(),
             seen,
             mask_only: self.config.mask_only,
             asks_in_chat: self.dataset.report().asks_in_chat(),
@@ -279,7 +328,7 @@ impl Session {
             self;
         let batches = dataset.batches(&config.batch_options())?;
         std::thread::scope(|scope| {
-            let now = Progress { batches: Ahead::start(scope, batches)?, collector: None, attached: None };
+            let now = Progress { batches: Ahead::start(scope, batches)?, collecting: None, attached: None };
             let mut now = restore(now, saved.as_ref(), config, device, trainable)?;
             let (first, loss, skipped) = match saved {
                 Some(s) => (s.header.step, s.header.loss.unwrap_or(f64::NAN), s.header.skipped),
@@ -292,6 +341,7 @@ impl Session {
             };
             let mut reports = Reports::new(log, loss, skipped, scale);
             let config_text = config.to_toml()?;
+            let rig = Rig { config, device, model, agenda, stepper };
             let save = |step: u64, now: &Progress, trainable: &mut Trainable, reports: &Reports<'_>| -> Result<()> {
                 let header = Header {
                     version: 0,
@@ -308,13 +358,18 @@ impl Session {
                     tiles: Some(tiles.clone()),
                 };
                 let masks = trainable.masks();
-                let parts = Parts { blocks: trainable.blocks(), collector: now.collector.as_ref(), masks };
+                let collecting = now.collecting.as_ref().filter(|c| !c.is_repeated());
+                let parts = Parts { blocks: trainable.blocks(), collector: collecting.map(|c| &c.collector), masks };
                 state::save(&config.out, header, &parts)
             };
             for step in first..agenda.steps() {
                 if observer.interrupted() {
                     reports.flush(observer)?;
                     examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
+                    if now.is_amid_repeats() {
+                        observer.note(&line_amid_repeats(&rig));
+                        return Err(Error::Interrupted);
+                    }
                     save(step, &now, trainable, &reports)?;
                     observer.note(&format!(
                         "state saved before step {}; go on with: rugosa train --resume --out {}",
@@ -331,13 +386,26 @@ impl Session {
                         now.attached = None; // weights hold the values of before
                     }
                 }
-                attach(&mut now, &plan, config, device, model, trainable)?;
+                if let (true, None, Trainable::Adapters(set)) = (plan.collect, &now.collecting, &*trainable) {
+                    let collecting = Collecting::begin(config, device, set)?;
+                    if let Some(line) = collecting.line(config) {
+                        observer.note(&line);
+                        reports.flush(observer)?;
+                        examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
+                        save(step, &now, trainable, &reports)?;
+                    }
+                    now.collecting = Some(collecting);
+                }
+                attach(&mut now, &plan, model, trainable)?;
                 let epoch = now.batches.position().epoch;
                 let window = now.batches.next_window()?;
                 let rates = rates(config, &plan);
-                let collector = now.collector.as_ref().filter(|_| plan.collect);
+                let collect = now.collecting.as_ref().filter(|_| plan.collect).map(|c| (&c.collector).into());
                 let turn = Turn { step, rates, loss_scale: reports.scale.factor(step) };
-                let result = stepper.run(model, &window, trainable.blocks(), turn, collector)?;
+                let result = stepper.run(model, &window, trainable.blocks(), turn, collect)?;
+                if let Some(collecting) = &mut now.collecting {
+                    collecting.note(turn, result.loss_scale);
+                }
                 let metrics = StepMetrics {
                     step,
                     phase: plan.phase,
@@ -353,13 +421,15 @@ impl Session {
                     skipped: false,
                 };
                 let recorded = Recorded { window, turn, plan };
-                if plan.build_masks_after {
-                    build_masks(&mut now, &plan, config, model, trainable, observer)
+                if let Some(collecting) = now.collecting.take_if(|_| plan.build_masks_after) {
+                    now.attached = None;
+                    build_masks(collecting, &mut now.batches, &rig, &plan, trainable, observer)
                         .map_err(|e| diagnose::explained(e, &recorded, stepper, model, trainable))?;
                 }
                 reports.push(result, metrics, recorded, observer)?;
                 examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
-                if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
+                let is_due = config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps);
+                if is_due && !now.is_amid_repeats() {
                     reports.flush(observer)?;
                     examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
                     save(step + 1, &now, trainable, &reports)?;
@@ -369,6 +439,20 @@ impl Session {
             examine(&mut now, &mut reports, stepper, model, trainable, observer)?;
             Ok((reports.last_loss, reports.skipped.in_all))
         })
+    }
+}
+
+/// The device of the run; the same as before where it is opened `again`.
+fn open_device(config: &TrainConfig, again: Option<&Again>) -> Result<Device> {
+    let options = DeviceOptions::from_env(config.device.clone());
+    let quarterings = again.map_or(0, |a| a.quarterings);
+    let device = Device::open(&DeviceOptions { quarterings, ..options })?;
+    match again.and_then(|a| a.identity.as_ref()) {
+        Some(before) if *before != device.caps().identity() => {
+            let reason = "it did not come back, this is another one or another driver; --resume may go on here, but not bit for bit";
+            Err(Error::DeviceLost { device: device.caps().name.clone(), reason: reason.into() })
+        }
+        _ => Ok(device),
     }
 }
 
@@ -397,70 +481,21 @@ fn restore(
 ) -> Result<Progress> {
     let Some(saved) = saved else { return Ok(now) };
     now.batches.seek(saved.header.position)?;
-    if let (Trainable::Adapters(_), true) = (&*trainable, saved.header.scores.is_some()) {
-        now.collector = collector(device, config, trainable)?;
+    if let (Trainable::Adapters(set), true) = (&*trainable, saved.header.scores.is_some()) {
+        now.collecting = Some(Collecting::begin(config, device, set)?);
     }
-    saved.restore(trainable.blocks(), now.collector.as_ref())?;
+    saved.restore(trainable.blocks(), now.collecting.as_ref().map(|c| &c.collector))?;
     Ok(now)
 }
 
-fn collector(device: &Device, config: &TrainConfig, trainable: &Trainable) -> Result<Option<MaskCollector>> {
-    let Trainable::Adapters(set) = trainable else { return Ok(None) };
-    MaskCollector::new(device, set.targets(), config.mask_mode == MaskMode::MeanSquared).map(Some)
-}
-
 /// Puts onto the model what this step needs, if that is not there already.
-fn attach(
-    now: &mut Progress,
-    plan: &StepPlan,
-    config: &TrainConfig,
-    device: &Device,
-    model: &Decoder,
-    trainable: &Trainable,
-) -> Result<()> {
-    if plan.collect && now.collector.is_none() {
-        now.collector = collector(device, config, trainable)?;
-    }
+fn attach(now: &mut Progress, plan: &StepPlan, model: &Decoder, trainable: &Trainable) -> Result<()> {
     let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
     if now.attached != Some(wanted) {
-        trainable.attach(model, plan, now.collector.as_ref())?;
+        trainable.attach(model, plan, now.collecting.as_ref().map(|c| &c.collector))?;
         now.attached = Some(wanted);
     }
     Ok(())
-}
-
-/// Makes the masks of what was collected, and room for their values once the scores are gone.
-fn build_masks(
-    now: &mut Progress,
-    plan: &StepPlan,
-    config: &TrainConfig,
-    model: &Decoder,
-    trainable: &mut Trainable,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let Some(collector) = now.collector.take() else { return Ok(()) };
-    let masks = collector.masks()?;
-    if let Some(lost) = collector.lost() {
-        observer.note(&format!(
-            "masks: up to {} micro-batches had no finite gradient for {} of {} matrices, whose masks are those of the others",
-            lost.samples,
-            lost.matrices,
-            masks.len()
-        ));
-    }
-    drop(collector);
-    trainable.attach(model, plan, None)?;
-    now.attached = None;
-    if let Some(path) = config.mask_file() {
-        write_masks(&path, &masks)?;
-        observer.note(&format!("masks saved to {}", path.display()));
-    }
-    let entries: usize = masks.values().map(CsrPattern::nnz).sum();
-    observer.note(&format!("masks: {entries} entries in {} matrices", masks.len()));
-    match trainable {
-        Trainable::Adapters(set) => set.set_masks(&masks),
-        Trainable::Weights(_) => Ok(()),
-    }
 }
 
 /// A file that is written at the end needs a folder from the start.

@@ -7,6 +7,7 @@ mod devices;
 mod eval;
 mod messages;
 mod model;
+mod plan;
 mod preview;
 mod resume;
 mod selftest;

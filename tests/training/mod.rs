@@ -1,10 +1,12 @@
 //! Runs of a few steps on a tiny model, through the library.
 
 mod collect;
+mod groups;
 mod halves;
 mod in_weight;
 mod init_adapter;
 mod length;
+mod lost;
 mod non_finite;
 mod plan;
 mod proof;
