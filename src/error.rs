@@ -48,6 +48,10 @@ pub enum Error {
     #[error("{device}: {what} of {requested} bytes in one buffer, but the device takes at most {limit}; {hint}")]
     TooLarge { device: String, what: String, requested: u64, limit: u64, hint: String },
 
+    /// A run that takes more memory than there is. Sizes in bytes.
+    #[error("{device}: the run takes {needed} bytes of its memory, but there are {available}; {hint}")]
+    DoesNotFit { device: String, needed: u64, available: u64, hint: String },
+
     /// The device went away: driver reset, unplugged, watchdog.
     #[error("{device}: device lost: {reason}; start the run again, on another device with --device if it repeats")]
     DeviceLost { device: String, reason: String },

@@ -9,5 +9,6 @@ mod fuzz;
 mod gradients;
 mod kernels;
 mod parity;
+mod soak;
 mod thorough;
 mod training;

@@ -6,5 +6,5 @@ mod set;
 pub mod targets;
 
 pub use density::densities;
-pub use mask::{Lost, MaskCollector};
+pub use mask::{Lost, MaskCollector, Scope, score_groups};
 pub use set::{AdapterSet, Training, module_shapes};

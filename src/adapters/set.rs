@@ -329,7 +329,9 @@ impl AdapterSet {
             let sinks = match collector {
                 None => Vec::new(),
                 Some(c) => sinks
-                    .map(|(i, (_, rows))| RowSink { first_row: rows.start, rows: rows.len(), to: c.sink(i) })
+                    .filter_map(|(i, (_, rows))| {
+                        Some(RowSink { first_row: rows.start, rows: rows.len(), to: c.sink(i)? })
+                    })
                     .collect(),
             };
             linears[l.linear].attach(Attachment { low_rank, sparse, sinks })?;

@@ -112,6 +112,12 @@ pub fn step_json(case: &StepCase, r: &StepReport) -> Value {
         },
         "peak_bytes": r.peak,
         "peak_reserved_bytes": r.reserved,
+        "run_peak_bytes": r.run_peak(),
+        "collection": r.collection.map(|c| json!({
+            "groups": c.groups,
+            "peak_bytes": c.peak,
+            "step_ms": c.step.map(|s| s * 1e3),
+        })),
         "open_seconds": r.open,
         "build_seconds": r.build,
         "kernels": r.compilation.kernels,
@@ -159,6 +165,7 @@ pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
     ])];
     let mut counts =
         vec![heads(&["launches", "submissions", "pipelines", "bind groups", "allocations", "peak", "reserved"])];
+    let mut runs = vec![heads(&["peak", "groups", "ms/group"])];
     for (case, r) in rows {
         let ms = |s: f64| format!("{:.2}", s * 1e3);
         let rate = |seconds: f64| format!("{:.0}", r.tokens as f64 / seconds.max(1e-12));
@@ -171,8 +178,13 @@ pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
         let c = r.counted;
         let mut row = title(case, r);
         row.extend([c.launches, c.submissions, c.pipelines, c.bind_groups, c.allocations].map(|n| format!("{n:.1}")));
-        row.extend([r.peak, r.reserved].map(|bytes| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))));
+        let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
+        row.extend([r.peak, r.reserved].map(gib));
         counts.push(row);
+        let mut row = title(case, r);
+        let (groups, step) = r.collection.map_or((0, None), |c| (c.groups, c.step));
+        row.extend([gib(r.run_peak()), groups.to_string(), step.map_or("-".to_owned(), ms)]);
+        runs.push(row);
     }
     let mut starts = vec![heads(&["open", "build", "compile", "1st step", "record", "record dry"])];
     for (case, r) in rows {
@@ -187,6 +199,8 @@ pub fn step_text(rows: &[(StepCase, StepReport)]) -> String {
     out += &columns(&starts, 4);
     out += "\na step, and on the device at most:\n";
     out += &columns(&counts, 4);
+    out += "\na whole run at most (planned), and its collecting steps, run once for each group of modules:\n";
+    out += &columns(&runs, 4);
     for (case, r) in rows {
         if let Some(profile) = &r.profile {
             let _ = write!(out, "\n{}: {:.2} ms a step in kernels\n", title(case, r).join(", "), profile.ms);

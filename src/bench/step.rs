@@ -1,6 +1,10 @@
 //! Training steps of a named shape with random weights: forward, loss, backward, clipping and AdamW through
 //! [`Stepper`] and [`AdapterSet`], as a run does them. Every token is supervised; sequences have all the same length.
 
+mod masks;
+
+pub use masks::Collection;
+
 use super::profile::Profile;
 use super::shapes::{Shape, format_of};
 use super::{Spread, random};
@@ -100,6 +104,8 @@ pub struct StepReport {
     /// Bytes that were held at once, and taken from the device, at the most.
     pub peak: u64,
     pub reserved: u64,
+    /// Of the steps that choose the masks in a run of these ones.
+    pub collection: Option<Collection>,
     /// What came of the measurements of tiles, where that was wanted.
     pub tuning: Option<Tuning>,
     /// Measured tiles in use.
@@ -133,6 +139,11 @@ impl StepReport {
     /// From opening the device to the end of the first step.
     pub fn to_first_step(&self) -> f64 {
         self.open + self.build + self.compilation.waited + self.first_step
+    }
+
+    /// Bytes that a run of such steps holds at the most, the steps that choose its masks included.
+    pub fn run_peak(&self) -> u64 {
+        self.peak.max(self.collection.map_or(0, |c| c.peak))
     }
 
     /// With a wait at the end of each step, by the median.
@@ -193,6 +204,8 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
         false => None,
     };
     let ledger = device.ledger();
+    let last_loss = bench.loss;
+    let collection = masks::measure(case, &device, precision, &mut bench)?;
     Ok(StepReport {
         caps: device.caps().clone(),
         precision,
@@ -208,6 +221,7 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
         counted,
         peak: ledger.peak(),
         reserved: ledger.peak_reserved(),
+        collection,
         tuning,
         tiles: device.tiles().of(&products).len(),
         open,
@@ -215,7 +229,7 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
         compilation,
         first_step,
         late_kernels,
-        losses: (first_loss, bench.loss),
+        losses: (first_loss, last_loss),
         profile,
     })
 }
@@ -261,6 +275,8 @@ enum Purpose {
     Measurement,
     /// On a device that only counts: values and masks make no difference.
     Rehearsal,
+    /// On such a device, before there are masks.
+    Collection,
 }
 
 /// A model with adapters, and the batch of every step.
@@ -297,7 +313,7 @@ impl Bench {
         let targets = select(&module_shapes(&model), &rules(case, low_rank, sparse))?;
         let mut adapters = AdapterSet::new(device, targets, 0.0)?;
         match (sparse, purpose) {
-            (false, _) => {}
+            (false, _) | (true, Purpose::Collection) => {}
             (true, Purpose::Rehearsal) => adapters.reserve_masks()?,
             (true, Purpose::Measurement) => adapters.set_masks(&masks(adapters.targets(), case.mask)?)?,
         }

@@ -33,6 +33,8 @@ const EXIT_CODES: &str = "Results go to standard output, everything else to stan
 pub enum Command {
     /// Fine-tune a model
     Train(Box<TrainArgs>),
+    /// Say how much memory a run would take, and what would make it fit
+    Plan(Box<PlanArgs>),
     /// Score a model, with or without an adapter, on rows
     Eval(EvalArgs),
     /// Continue a text, or answer a message
@@ -85,6 +87,21 @@ impl TrainArgs {
     /// # Errors
     /// Those of [`PartialConfig::from_toml`] and [`TrainConfig::resolve`].
     pub fn resolve(self) -> Result<TrainConfig> {
+        let resume = self.resume;
+        let (file, flags) = self.sources()?;
+        let file = match (file, &flags.out) {
+            (Some(file), _) => file,
+            (None, Some(out)) if resume => PartialConfig::from_toml(&config_of_run(out)?)?,
+            (None, None) if resume => {
+                return Err(Error::invalid("--resume", "needs --out DIR, the folder of the run").as_usage());
+            }
+            (None, _) => PartialConfig::default(),
+        };
+        TrainConfig::resolve(file, flags).map_err(Error::as_usage)
+    }
+
+    /// What the file of `--config` says, if one is given, and what the flags say.
+    fn sources(self) -> Result<(Option<PartialConfig>, PartialConfig)> {
         let mut flags = self.options;
         let off = |flag: bool, option: &mut Option<bool>| {
             if flag {
@@ -94,15 +111,40 @@ impl TrainArgs {
         off(self.negations.no_restart, &mut flags.restart);
         off(self.negations.no_packing, &mut flags.packing);
         off(self.negations.no_shuffle, &mut flags.shuffle);
-        let file = match (&self.config, &flags.out) {
-            (Some(path), _) => PartialConfig::from_toml(path)?,
-            (None, Some(out)) if self.resume => PartialConfig::from_toml(&config_of_run(out)?)?,
-            (None, None) if self.resume => {
-                return Err(Error::invalid("--resume", "needs --out DIR, the folder of the run").as_usage());
-            }
-            (None, _) => PartialConfig::default(),
-        };
-        TrainConfig::resolve(file, flags).map_err(Error::as_usage)
+        Ok((self.config.as_deref().map(PartialConfig::from_toml).transpose()?, flags))
+    }
+}
+
+/// `rugosa plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Take options from this file, as `rugosa train` does
+    #[arg(long, value_name = "FILE.toml", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub options: PartialConfig,
+    #[command(flatten)]
+    pub negations: Negations,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PlanArgs {
+    /// The configuration of the run, and whether it names rows: a plan needs none, nor a folder.
+    ///
+    /// # Errors
+    /// As [`TrainArgs::resolve`].
+    pub fn resolve(self) -> Result<(TrainConfig, bool)> {
+        let PlanArgs { config, options, negations, .. } = self;
+        let (file, mut flags) = TrainArgs { config, resume: false, options, negations }.sources()?;
+        let file = file.unwrap_or_default();
+        let has_rows = flags.data.is_some() || file.data.is_some();
+        flags.out = flags.out.or(Some(PathBuf::from("-")));
+        if !has_rows {
+            flags.data = Some(PathBuf::from("-"));
+        }
+        Ok((TrainConfig::resolve(file, flags).map_err(Error::as_usage)?, has_rows))
     }
 }
 
@@ -360,12 +402,15 @@ impl Cli {
 /// not win over the file.
 pub fn command() -> clap::Command {
     let all = Cli::command().after_help(format!("{EXIT_CODES}\n\n{}", env::help()));
-    all.mut_subcommand("train", |train| {
-        defaults().into_iter().filter(|(_, value)| !value.is_empty()).fold(train, |train, (option, value)| {
-            train.mut_arg(option, |arg| {
-                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-                arg.help(format!("{help} [default: {value}]"))
-            })
+    ["train", "plan"].into_iter().fold(all, |all, name| all.mut_subcommand(name, with_defaults))
+}
+
+/// A subcommand with the options of training.
+fn with_defaults(command: clap::Command) -> clap::Command {
+    defaults().into_iter().filter(|(_, value)| !value.is_empty()).fold(command, |command, (option, value)| {
+        command.mut_arg(option, |arg| {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            arg.help(format!("{help} [default: {value}]"))
         })
     })
 }

@@ -346,6 +346,12 @@ impl Dataset {
         self.seq_len
     }
 
+    /// Tokens of a sequence of any epoch, at most.
+    pub fn longest_sequence(&self) -> usize {
+        let longest = self.examples().map(|e| e.ids.len()).max().unwrap_or(0);
+        if self.packing { self.seq_len } else { longest }
+    }
+
     /// Examples.
     pub fn len(&self) -> usize {
         self.ends.len()

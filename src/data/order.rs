@@ -102,25 +102,27 @@ impl<'a> Batches<'a> {
     }
 
     /// The sizes of the micro-batches of the first `steps` optimiser steps, which are not made for it; not of more than
-    /// `most` sequences.
-    pub fn sizes(&self, steps: u64, most: usize, mut each: impl FnMut(BatchSize)) {
+    /// `most` sequences. Each comes with the number of its step. Whether those are all.
+    pub fn sizes(&self, steps: u64, most: usize, mut each: impl FnMut(u64, BatchSize)) -> bool {
         let of = |e: ExampleRef<'_>| (e.ids.len(), e.labels.iter().skip(1).filter(|l| **l != IGNORED).count());
         let examples: Vec<(usize, usize)> = self.dataset.examples().map(of).collect();
         let (mut step, mut sequences) = (0, 0);
-        for epoch in 0.. {
+        let mut epoch = 0;
+        loop {
             let plan = self.dataset.plan(epoch);
             for (i, window) in plan.chunks(self.options.window()).enumerate() {
                 if step == steps || sequences >= most {
-                    return;
+                    return step == steps;
                 }
                 let at = Position { epoch, index: (i * self.options.window()) as u64 };
                 for (index, batch) in window.chunks(self.options.batch_size).enumerate() {
                     let rows = batch.iter().flatten().map(|&e| examples[e as usize]);
                     let (tokens, supervised) = rows.fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
-                    each(BatchSize { tokens, supervised, step: at, index });
+                    each(step, BatchSize { tokens, supervised, step: at, index });
                 }
                 (step, sequences) = (step + 1, sequences + window.len());
             }
+            epoch += 1;
         }
     }
 

@@ -93,9 +93,32 @@ pub struct Caps {
     pub features: Vec<Feature>,
     /// Edge of the matrix units' square fragments (f16 operands, f32 sums), 8 or 16 elements; none without units.
     pub fragment: Option<u32>,
+    /// Bytes of memory of its own, where the driver says so.
+    pub memory: Option<u64>,
 }
 
 impl Caps {
+    /// Those of a GPU as there are many, for plans where there is none.
+    pub fn of_a_gpu() -> Caps {
+        Caps {
+            name: "no device".into(),
+            driver: String::new(),
+            api: "none".into(),
+            class: DeviceClass::Discrete,
+            subgroup_min: 32,
+            subgroup_max: 32,
+            max_binding: (2 << 30) - 4,
+            max_buffer: u64::MAX >> 1,
+            max_workgroup_memory: 48 << 10,
+            max_workgroup_size: 1024,
+            max_groups_per_dimension: 65_535,
+            storage_alignment: 256,
+            features: vec![Feature::F16, Feature::Subgroup, Feature::CoopMatrix],
+            fragment: Some(16),
+            memory: None,
+        }
+    }
+
     pub fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
     }
@@ -123,6 +146,8 @@ pub struct DeviceOptions {
     pub disable: Vec<Feature>,
     /// Treat the device as one of this class: how kernels for GPUs are tested on a software renderer.
     pub class: Option<DeviceClass>,
+    /// A submission takes a quarter of the usual time, so many times over: for a device that was lost under longer ones.
+    pub quarterings: u32,
 }
 
 impl DeviceOptions {
@@ -137,6 +162,7 @@ impl DeviceOptions {
             class: said.class.and_then(DeviceClass::named),
             default_limits: said.default_limits,
             disable: said.disable.iter().filter_map(named).collect(),
+            quarterings: 0,
         }
     }
 }

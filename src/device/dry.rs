@@ -53,6 +53,7 @@ impl DryBackend {
             storage_alignment: 256,
             features: Vec::new(),
             fragment: None,
+            memory: None,
         }
     }
 }

@@ -82,6 +82,8 @@ pub trait Backend: Send + Sync {
     fn profile(&self, on: bool) -> Result<Vec<profile::KernelTime>>;
     /// What was counted since the device was opened.
     fn counters(&self) -> Counters;
+    /// See [`Device::destroy`].
+    fn destroy(&self) {}
 }
 
 /// Things that must not happen in the hot loop, counted.
@@ -249,6 +251,11 @@ impl Device {
         Ok(raw)
     }
 
+    /// What a buffer of `bytes` bytes takes of the memory.
+    pub fn size_class(bytes: u64) -> u64 {
+        pool::size_class(bytes)
+    }
+
     fn pool(&self) -> MutexGuard<'_, Pool> {
         // a panic elsewhere leaves the pool consistent: every critical section is a few plain moves
         self.0.pool.lock().unwrap_or_else(|e| e.into_inner())
@@ -371,6 +378,12 @@ impl Device {
 
     pub fn counters(&self) -> Counters {
         self.0.backend.counters()
+    }
+
+    /// Ends the device as a driver's reset would: every later call fails with [`Error::DeviceLost`]. For tests of what
+    /// outlasts that.
+    pub fn destroy(&self) {
+        self.0.backend.destroy();
     }
 
     /// A copy of the byte ledger as it stands.

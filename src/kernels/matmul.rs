@@ -149,6 +149,7 @@ pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor, out: Out<'_>) -> Result<Te
     let device = a.device();
     let (c, stride, column) = out.tensor(device, "matmul", m, n)?;
     if coop::choose(device, layout, (m, n, k), [a1, b1], [stride, column]).is_some() {
+        let out = Out { to: Some(&c), ..out };
         return coop::matmul(layout, coop::Operand::Tensor(a), coop::Operand::Tensor(b), device, out);
     }
     let class = device.caps().class;

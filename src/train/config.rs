@@ -10,8 +10,8 @@ mod paper;
 mod validate;
 
 pub use choices::{
-    AdapterDtype, Checkpointing, DataFormat, EmptyRowsOption, LossNormalisation, MaskMode, Method, PrecisionOption,
-    PromptFormatOption, TooLong, TrainTurns,
+    AdapterDtype, ByteSize, Checkpointing, DataFormat, EmptyRowsOption, LossNormalisation, MaskMode, Method,
+    PrecisionOption, PromptFormatOption, TooLong, TrainTurns,
 };
 pub use validate::tune_seconds;
 
@@ -166,6 +166,11 @@ options! {
         #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Masks")]
         mask_only: bool = false,
 
+        /// Memory on the device for the scores that choose the masks, at most: where those of all modules do not fit, the
+        /// collecting steps are run once for each group of modules whose scores do; the masks are the same
+        #[arg(value_name = "SIZE", help_heading = "Masks")]
+        mask_workspace: ByteSize = ByteSize(1 << 30),
+
         // the optimiser: the paper's rates for its 16-bit runs, its warm-up and its betas, no decay, no clipping
         /// Learning rate of the sparse values, or of all weights with --method full
         #[arg(value_name = "LR", help_heading = "Optimiser")]
@@ -244,8 +249,8 @@ options! {
         #[arg(value_enum, help_heading = "Run")]
         precision: PrecisionOption = PrecisionOption::F32,
         /// Keep all activations (off), only each layer's input (layer), or that of every Nth (N); the rest is computed
-        /// again: less memory, a third more work
-        #[arg(value_name = "off|layer|N", help_heading = "Run")]
+        /// again: less memory, a third more work. auto: off where the run fits into the device's memory
+        #[arg(value_name = "off|layer|auto|N", help_heading = "Run")]
         checkpointing: Checkpointing = Checkpointing::OFF,
         /// Save the state of the run every N steps, for --resume; 0: never
         #[arg(value_name = "STEPS", help_heading = "Run")]
@@ -293,6 +298,10 @@ options! {
         /// Device to compute on: its index or a part of its name, see `rugosa devices` [default: $RUGOSA_DEVICE, or the best]
         #[arg(value_name = "INDEX|NAME", help_heading = "Run")]
         device: String,
+        /// Memory of the device that the run may take; one that takes more is refused before it loads [default: what the driver
+        /// says that the device has]
+        #[arg(value_name = "SIZE", help_heading = "Run")]
+        vram: ByteSize,
         /// Measure which tiles are the fastest on this device for the run's products, for SECONDS at most [default: 20], and
         /// keep them in the cache folder for this run and later ones; what was measured before is not measured again
         #[arg(value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = TUNE_SECONDS, help_heading = "Run")]

@@ -141,7 +141,7 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
         return Err(in_use(out));
     }
     let steps = std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.iter().filter(|b| **b == b'\n').count());
-    match resume::same_run(config.clone(), &then) {
+    match resume::same_run(config.clone(), &then, false) {
         Err(e) if steps > 0 => {
             let reason = format!(
                 "it holds {steps} steps of another run, which stopped before its first state ({e}); choose another --out, or \

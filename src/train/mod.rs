@@ -1,7 +1,9 @@
 //! Training runs: configuration, phases, steps, and what they leave behind.
 
+mod collect;
 pub mod config;
 mod diagnose;
+pub mod estimate;
 mod folder;
 mod full;
 pub mod metrics;
@@ -10,6 +12,7 @@ pub mod output;
 pub mod phase;
 pub mod plan;
 mod platform;
+mod recover;
 mod report;
 mod resume;
 pub mod session;

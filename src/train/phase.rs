@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::train::config::{Method, TrainConfig};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// When the halves of the adapter train: the paper's `schedule`.
@@ -87,6 +88,9 @@ pub enum Phase {
     /// What the run is for.
     Train,
 }
+
+/// All phases in their order; each is its own index.
+pub const PHASES: [Phase; 3] = [Phase::Warmup, Phase::Collect, Phase::Train];
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,6 +221,17 @@ impl Agenda {
     /// Optimiser steps of `phase`.
     pub fn phase_steps(&self, phase: Phase) -> u64 {
         self.lengths[phase as usize]
+    }
+
+    /// The 0-based step with which `phase` begins.
+    pub fn phase_start(&self, phase: Phase) -> u64 {
+        self.lengths[..phase as usize].iter().sum()
+    }
+
+    /// The windows of the data that `phase` sees.
+    pub fn windows(&self, phase: Phase) -> Range<u64> {
+        let first = self.plan(self.phase_start(phase)).map_or(0, |plan| plan.schedule_step);
+        first..first + self.phase_steps(phase)
     }
 
     /// The plan of 0-based step `step`; `None` once the run is over.

@@ -2,27 +2,34 @@
 //! recorded on a device that only counts, with the code and the shapes of the run, so that the plan is as exact as the
 //! batches that it is made for.
 
-use super::config::{MaskMode, TrainConfig};
-use super::phase::{Agenda, Phase};
-use super::step::{Stepper, Turn};
+pub mod fit;
+mod samples;
+
+use super::collect;
+use super::config::TrainConfig;
+use super::phase::{Agenda, PHASES, Phase};
+use super::step::{Collect, Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
 use crate::adapters::{MaskCollector, module_shapes};
 use crate::csr::CsrPattern;
-use crate::data::{Batch, BatchOptions, BatchSize, Dataset, ExampleRef};
+use crate::data::{Batch, Dataset};
 use crate::device::dry::DryBackend;
 use crate::device::tiles::{Product, TileTable};
 use crate::device::{Caps, Device, KernelSpec, Ledger, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::loader::load_shapes;
+use samples::{Samples, samples};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a run is, as far as its plan is concerned.
+#[derive(Clone)]
 pub struct Run<'a> {
     pub config: &'a TrainConfig,
     pub checkpoint: &'a Checkpoint,
-    pub dataset: &'a Dataset,
+    /// None: any rows that the configuration allows.
+    pub dataset: Option<&'a Dataset>,
     pub agenda: &'a Agenda,
     /// Masks that are given.
     pub masks: Option<&'a BTreeMap<String, CsrPattern>>,
@@ -45,7 +52,7 @@ pub struct RunPlan {
 }
 
 /// Bytes on the device when they are the most.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// By purpose, the largest first.
     pub rows: Vec<(&'static str, u64)>,
@@ -53,6 +60,8 @@ pub struct MemoryPlan {
     pub total: u64,
     /// Taken from the device: what is held, and what is kept for reuse.
     pub reserved: u64,
+    /// The most that is held in each phase of the run, as far as they are told apart.
+    pub phases: Vec<(Phase, u64)>,
 }
 
 impl MemoryPlan {
@@ -60,7 +69,7 @@ impl MemoryPlan {
     pub fn of(ledger: &Ledger) -> MemoryPlan {
         let mut rows: Vec<_> = ledger.rows().map(|(what, row)| (what, row.at_peak)).filter(|r| r.1 > 0).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.1));
-        MemoryPlan { rows, total: ledger.peak(), reserved: ledger.peak_reserved() }
+        MemoryPlan { rows, total: ledger.peak(), reserved: ledger.peak_reserved(), phases: Vec::new() }
     }
 
     /// Lines of a table.
@@ -69,7 +78,21 @@ impl MemoryPlan {
         let mut lines = vec!["memory on the device, planned:".to_owned()];
         lines.extend(self.rows.iter().map(row));
         lines.push(row(&("total", self.total)));
+        if self.phases.len() > 1 {
+            let phases: Vec<String> = self.phases.iter().map(|(p, bytes)| format!("{p} {}", size(*bytes))).collect();
+            lines.push(format!("  at most in each phase: {}", phases.join(", ")));
+        }
         lines
+    }
+
+    /// Takes in what `ledger` has seen of `phase`.
+    fn add(&mut self, phase: Phase, ledger: &Ledger) {
+        let seen = MemoryPlan::of(ledger);
+        self.reserved = self.reserved.max(seen.reserved);
+        self.phases.push((phase, seen.total));
+        if seen.total > self.total {
+            (self.rows, self.total) = (seen.rows, seen.total);
+        }
     }
 }
 
@@ -88,105 +111,19 @@ pub fn size(bytes: u64) -> String {
 /// # Errors
 /// [`Error::TooLarge`] if a buffer is over what the device takes, with the smallest change that would fit.
 pub fn plan(run: &Run<'_>) -> Result<RunPlan> {
-    let samples = samples(run.dataset, &run.config.batch_options(), run.agenda.steps())?;
-    match record(run, &samples.worst, &samples.others) {
+    let samples = samples(run, &run.config.batch_options())?;
+    match record(run, &samples) {
         Err(Error::TooLarge { device, what, requested, limit, hint }) => {
-            let hint = way_out(run, &samples.worst)?.unwrap_or(hint);
+            let change = fit::smallest_change(run, &MemoryPlan::default(), u64::MAX)?;
+            let hint = change.map_or(hint, |change| format!("{change} would fit"));
             Err(Error::TooLarge { device, what, requested, limit, hint })
         }
         other => other,
     }
 }
 
-/// Micro-batches of the run.
-struct Samples {
-    /// Those of which none has both more tokens and more supervised tokens: they take the most memory.
-    worst: Vec<Batch>,
-    /// One of each length, about, and the first of each kind: kernels are chosen by size, and by whether powers of two divide
-    /// it, and some need the more scratch memory the fewer tokens there are.
-    others: Vec<Batch>,
-}
-
-/// Sequences of a run that are looked at, at most: some seconds' worth.
-const MOST_SEQUENCES: usize = 4 << 20;
-/// Lengths that are told apart up to each power of two.
-const LENGTHS: usize = 8;
-
-/// The sizes that matter of those of all micro-batches.
-#[derive(Default)]
-struct Chosen {
-    worst: Vec<BatchSize>,
-    others: BTreeMap<(usize, usize), BatchSize>,
-    kinds: BTreeMap<(u32, bool), BatchSize>,
-}
-
-impl Chosen {
-    fn add(&mut self, size: BatchSize) {
-        let covers = |a: &BatchSize, b: &BatchSize| a.tokens >= b.tokens && a.supervised >= b.supervised;
-        if !self.worst.iter().any(|w| covers(w, &size)) {
-            self.worst.retain(|w| !covers(&size, w));
-            self.worst.push(size);
-        }
-        let octave = size.tokens.max(1).ilog2() as usize;
-        self.others.entry((octave, (LENGTHS * size.tokens) >> octave)).or_insert(size);
-        let kind = (size.tokens.trailing_zeros().min(6), size.supervised.is_multiple_of(4));
-        self.kinds.entry(kind).or_insert(size);
-    }
-}
-
-/// Micro-batches of the first `steps` steps of the data.
-fn samples(dataset: &Dataset, options: &BatchOptions, steps: u64) -> Result<Samples> {
-    let mut batches = dataset.batches(options)?;
-    let mut chosen = Chosen::default();
-    batches.sizes(steps, MOST_SEQUENCES, |size| chosen.add(size));
-    let mut make = |size: &BatchSize| -> Result<Batch> {
-        batches.seek(size.step)?;
-        Ok(batches.next_window()?.swap_remove(size.index))
-    };
-    let worst = chosen.worst.iter().map(&mut make).collect::<Result<Vec<_>>>()?;
-    let mut others: Vec<BatchSize> = Vec::new();
-    for size in chosen.others.into_values().chain(chosen.kinds.into_values()) {
-        if !others.contains(&size) && !chosen.worst.contains(&size) {
-            others.push(size);
-        }
-    }
-    let others = others.iter().map(make).collect::<Result<_>>()?;
-    Ok(Samples { worst, others })
-}
-
-/// The smallest change of the batch with which the run would fit, if one would do.
-fn way_out(run: &Run<'_>, worst: &[Batch]) -> Result<Option<String>> {
-    let (now, steps) = (run.config.batch_size, run.config.micro_batches());
-    let mut size = now;
-    let mut smallest = worst.to_vec();
-    while size > 1 {
-        size /= 2;
-        let options = BatchOptions { batch_size: size, gradient_accumulation_steps: steps };
-        smallest = samples(run.dataset, &options, run.agenda.steps())?.worst;
-        if record(run, &smallest, &[]).is_ok() {
-            let steps = steps.saturating_mul(now.div_ceil(size));
-            return Ok(Some(format!("--batch-size {size} --gradient-accumulation-steps {steps} would fit")));
-        }
-    }
-    let mut length = smallest.iter().map(Batch::len).max().unwrap_or(0);
-    while length > 2 {
-        length /= 2;
-        if record(run, &[single(&vec![0; length])], &[]).is_ok() {
-            let other = if now > 1 { " --batch-size 1" } else { "" };
-            return Ok(Some(format!("--seq-len {length}{other} would fit")));
-        }
-    }
-    Ok(None)
-}
-
-/// One sequence, every token of it supervised.
-fn single(ids: &[u32]) -> Batch {
-    let labels: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-    Batch::new([ExampleRef { ids, labels: &labels, line: 0 }], 0)
-}
-
-/// Records a step of each phase with each of the micro-batches `worst`, whose memory is the plan's, and with `others`.
-fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
+/// Records a step of each phase with each of its micro-batches.
+fn record(run: &Run<'_>, samples: &[Samples; 3]) -> Result<RunPlan> {
     let config = run.config;
     let device = Device::new(Box::new(DryBackend::new(run.caps.clone())));
     device.set_precision(run.precision);
@@ -199,36 +136,45 @@ fn record(run: &Run<'_>, worst: &[Batch], others: &[Batch]) -> Result<RunPlan> {
     let mut trainable = Trainable::new(&device, config, &mut model, &shapes, run.masks)?;
     let stepper = Stepper::of(&device, config)?;
     let accumulates = config.micro_batches() > 1;
-    let mut first = 0;
-    for phase in [Phase::Warmup, Phase::Collect, Phase::Train] {
-        let step = first;
-        first += run.agenda.phase_steps(phase);
+    let mut memory = MemoryPlan::of(&device.ledger());
+    for (phase, Samples { worst, others }) in PHASES.into_iter().zip(samples) {
+        let step = run.agenda.phase_start(phase);
         let Some(plan) = run.agenda.plan(step).filter(|plan| plan.phase == phase) else { continue };
-        let collector = match (&trainable, plan.collect) {
-            (Trainable::Adapters(set), true) => {
-                Some(MaskCollector::new(&device, set.targets(), config.mask_mode == MaskMode::MeanSquared)?)
-            }
-            _ => None,
-        };
-        trainable.attach(&model, &plan, collector.as_ref())?;
+        device.restart_peaks();
         let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
+        let steps = |trainable: &mut Trainable, collector: Option<&MaskCollector>, batches: &[&Batch]| {
+            trainable.attach(&model, &plan, collector)?;
+            batches.iter().try_for_each(|batch| {
+                let window = vec![(*batch).clone(); if accumulates { 2 } else { 1 }];
+                stepper.run(&model, &window, trainable.blocks(), turn, collector.map(Collect::from)).map(drop)
+            })?;
+            collector.map_or(Ok(()), |c| c.masks().map(drop))?;
+            trainable.attach(&model, &plan, None)
+        };
         // those with the most memory once more: some of it, images, stays from one step to the next
-        for batch in worst.iter().chain(others).chain(worst) {
-            let window = vec![batch.clone(); if accumulates { 2 } else { 1 }];
-            stepper.run(&model, &window, trainable.blocks(), turn, collector.as_ref())?;
+        let all: Vec<&Batch> = worst.iter().chain(others).chain(worst).collect();
+        let groups = match (&trainable, plan.collect) {
+            (Trainable::Adapters(set), true) => collect::groups(config, set),
+            _ => Vec::new(),
+        };
+        if groups.is_empty() {
+            steps(&mut trainable, None, &all)?;
         }
-        if let Some(collector) = collector.as_ref().filter(|_| plan.collect) {
-            collector.masks()?;
+        for index in 0..groups.len() {
+            let Trainable::Adapters(set) = &trainable else { break };
+            let collector = collect::collector(config, &device, set, &groups, index)?;
+            // the first group has launched whatever there is
+            let batches = if index == 0 { &all[..] } else { &all[..worst.len()] };
+            steps(&mut trainable, Some(&collector), batches)?;
         }
-        trainable.attach(&model, &plan, None)?;
-        drop(collector);
+        memory.add(phase, &device.ledger());
         if let (Trainable::Adapters(set), true) = (&mut trainable, plan.collect) {
             set.reserve_masks()?;
         }
     }
     let kernels = device.launched_kernels();
     let products = device.note_products(false);
-    Ok(RunPlan { memory: MemoryPlan::of(&device.ledger()), kernels, products })
+    Ok(RunPlan { memory, kernels, products })
 }
 
 #[cfg(test)]
@@ -245,7 +191,12 @@ mod tests {
 
     #[test]
     fn a_table_has_a_row_for_each_purpose_and_the_total() {
-        let plan = MemoryPlan { rows: vec![("weights", 2 << 20), ("batch", 1024)], total: 2049 << 10, reserved: 0 };
+        let plan = MemoryPlan {
+            rows: vec![("weights", 2 << 20), ("batch", 1024)],
+            total: 2049 << 10,
+            reserved: 0,
+            phases: Vec::new(),
+        };
         let lines = plan.table();
         assert_eq!(lines.len(), 4);
         assert_eq!(lines[1], "  weights             2.0 MiB");

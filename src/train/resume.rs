@@ -1,6 +1,6 @@
 //! Whether a run may go on: its configuration, its model and its data must be what they were.
 
-use super::config::{Method, PartialConfig, TrainConfig};
+use super::config::{Checkpointing, Method, PartialConfig, TrainConfig};
 use super::output::CONFIG_FILE;
 use super::state::{self, Saved, SavedTiles};
 use super::{folder, output};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "tune", "save_steps", "keep_states", "log_steps"];
+const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps"];
 /// Keys of paths: files may move, their contents may not change.
 const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
 
@@ -37,14 +37,16 @@ pub fn find(config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
         Some(saved) => saved.header.config.clone(),
         None => folder::configuration(out)?,
     };
-    Ok((same_run(config, &then)?, saved))
+    let has_scores = saved.as_ref().is_some_and(|saved| saved.header.scores.is_some());
+    Ok((same_run(config, &then, has_scores)?, saved))
 }
 
 /// `config`, which must be that of the run whose `config.toml` has the text `then`, with what it leaves to the data.
+/// `has_scores`: its state is one amid the collecting of masks.
 ///
 /// # Errors
 /// [`Error::Invalid`] that names a key that has changed.
-pub fn same_run(mut config: TrainConfig, then: &str) -> Result<TrainConfig> {
+pub fn same_run(mut config: TrainConfig, then: &str, has_scores: bool) -> Result<TrainConfig> {
     let run = PartialConfig::parse(&config.out.join(CONFIG_FILE), then)?;
     config.schedule = config.schedule.or(run.schedule);
     config.mask_grads = config.mask_grads.or(run.mask_grads);
@@ -53,7 +55,10 @@ pub fn same_run(mut config: TrainConfig, then: &str) -> Result<TrainConfig> {
     if config.steps.is_none() {
         config.epochs = config.epochs.or(run.epochs);
     }
-    check_config(&config, then)?;
+    if config.checkpointing == Checkpointing::AUTO {
+        config.checkpointing = run.checkpointing.unwrap_or(config.checkpointing);
+    }
+    check_config(&config, then, has_scores)?;
     Ok(config)
 }
 
@@ -67,7 +72,7 @@ fn is_finished(config: &TrainConfig) -> bool {
     last.exists()
 }
 
-fn check_config(config: &TrainConfig, then: &str) -> Result<()> {
+fn check_config(config: &TrainConfig, then: &str, has_scores: bool) -> Result<()> {
     let table = |text: &str| -> Result<toml::Table> {
         text.parse().map_err(|e: toml::de::Error| Error::invalid("config.toml", e.message().replace('\n', "; ")))
     };
@@ -84,7 +89,9 @@ fn check_config(config: &TrainConfig, then: &str) -> Result<()> {
         let (a, b) = (now.get(key), then.get(key));
         let moved = SOURCES.contains(&key.as_str()) && a.is_some() && b.is_some();
         let settled = key.starts_with("density") && masks_given();
-        if a != b && !moved && !settled && !FREE.contains(&key.as_str()) {
+        // scores that were saved are of the groups that they were made in
+        let grouped = key == "mask_workspace" && !has_scores;
+        if a != b && !moved && !settled && !grouped && !FREE.contains(&key.as_str()) {
             let reason = format!(
                 "is {}, but {} in the run to resume; change it back, or start another run in another --out",
                 shown(a),
@@ -207,8 +214,8 @@ mod tests {
     #[test]
     fn a_changed_key_is_named_with_both_values() {
         let then = written(&config("rank = 4\nsteps = 10"));
-        assert!(check_config(&config("rank = 4\nsteps = 10"), &then).is_ok());
-        let message = |text: &str| check_config(&config(text), &then).unwrap_err().to_string();
+        assert!(check_config(&config("rank = 4\nsteps = 10"), &then, false).is_ok());
+        let message = |text: &str| check_config(&config(text), &then, false).unwrap_err().to_string();
         assert!(message("rank = 2\nsteps = 10").starts_with("rank: is 2, but 4 in the run"), "{}", message("rank = 2"));
         assert!(message("rank = 4\nsteps = 10\nseed = 1").starts_with("seed: is 1, but 42"));
         assert!(message("rank = 4").contains("not given"), "{}", message("rank = 4"));
@@ -288,6 +295,6 @@ mod tests {
         let then = written(&config(""));
         let mut now = config("device = '1'\nsave_steps = 3\nkeep_states = 5\nlog_steps = 2\ntune = 5");
         (now.out, now.model, now.data) = ("elsewhere".into(), "moved".into(), "moved.jsonl".into());
-        assert!(check_config(&now, &then).is_ok());
+        assert!(check_config(&now, &then, false).is_ok());
     }
 }

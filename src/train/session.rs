@@ -4,7 +4,8 @@ use super::config::{PrecisionOption, TrainConfig};
 use super::folder::{self, RunLock};
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::Agenda;
-use super::plan::{self, MemoryPlan};
+use super::plan::{self, MemoryPlan, fit};
+use super::recover::{self, Again, Losses};
 use super::start::Start;
 use super::state::{self, Platform, Saved, SavedTiles};
 use super::step::Stepper;
@@ -35,6 +36,8 @@ pub trait Observer {
     /// The number of steps, and how many of them lie behind the run already, before the first.
     fn begin(&mut self, steps: u64, done: u64);
     fn step(&mut self, metrics: &StepMetrics);
+    /// The run computes on `device` from now on; more than once where a device is lost.
+    fn opened(&mut self, _: &Device) {}
     /// Kernels are being compiled, before the first step.
     fn compiled(&mut self, _: Compiled) {}
     /// Asked before each step.
@@ -81,6 +84,8 @@ pub struct Session {
     tiles: SavedTiles,
     /// Of the run folder, once it is there.
     lock: Option<RunLock>,
+    /// Whether the run folder is this run's already.
+    has_folder: bool,
 }
 
 /// What a run starts from, and its steps.
@@ -100,7 +105,7 @@ impl Session {
     pub fn prepare(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
         let lock = RunLock::take_existing(&config.out)?;
         folder::again(folder::check_free(&config)?).iter().for_each(|line| observer.note(line));
-        Session::open(config, None, lock, observer)
+        Session::open(config, None, None, lock, observer)
     }
 
     /// Prepares to go on with the run in the folder of `config` from its last state, or from the start if it stopped before the
@@ -116,12 +121,14 @@ impl Session {
             Some(saved) => saved.damaged.iter().for_each(|line| observer.note(line)),
             None => observer.note("the run stopped before its first state was saved: it begins again"),
         }
-        Session::open(config, saved, lock, observer)
+        Session::open(config, saved, None, lock, observer)
     }
 
-    fn open(
+    /// `again`: the run was under way when its device was lost.
+    pub(super) fn open(
         config: TrainConfig,
         saved: Option<Saved>,
+        again: Option<Again>,
         lock: Option<RunLock>,
         observer: &mut dyn Observer,
     ) -> Result<Session> {
@@ -132,24 +139,32 @@ impl Session {
         let dataset = open_data(&config, &checkpoint, observer)?;
         let asked = config;
         let mut config = asked.clone().for_data(dataset.report().sequences)?;
-        let device = open_device(&config, saved.as_ref(), observer)?;
+        let device = open_device(&config, saved.as_ref(), again.as_ref(), observer)?;
         let options = load_options(&config);
         let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, options.clone())?);
         let Decided { start, sources, agenda } =
             decide(&asked, &mut config, &dataset, &shapes, saved.as_ref(), observer)?;
-        keep_platform(&device, saved.as_ref(), observer)?;
+        keep_platform(&device, saved.as_ref(), again.as_ref(), observer)?;
         let run = plan::Run {
             config: &config,
             checkpoint: &checkpoint,
-            dataset: &dataset,
+            dataset: Some(&dataset),
             agenda: &agenda,
             masks: start.masks.as_ref(),
             caps: device.caps(),
             precision: device.precision(),
             tiles: device.tiles(),
         };
-        let plan = plan_with_tiles(&device, run, saved.is_some(), observer)?;
+        let settled = TrainConfig { checkpointing: fit::settled(&run)?, ..config.clone() };
+        if settled.checkpointing != config.checkpointing {
+            observer.note(&format!("checkpointing: {}", settled.checkpointing));
+        }
+        let run = plan::Run { config: &settled, ..run };
+        let has_folder = saved.is_some() || again.is_some();
+        let plan = plan_with_tiles(&device, &run, has_folder, observer)?;
+        fit::check(&run, &plan.memory)?;
         let tiles = SavedTiles { device: device.caps().identity(), table: device.tiles().of(&plan.products) };
+        let config = settled;
 
         // what the self-test held is not the run's
         device.trim()?;
@@ -186,6 +201,7 @@ impl Session {
             saved,
             tiles,
             lock,
+            has_folder,
         })
     }
 
@@ -194,11 +210,31 @@ impl Session {
         &self.device
     }
 
-    /// Runs all steps that are left and writes the run folder. Where the observer interrupts, the state is saved first.
+    /// Runs all steps that are left and writes the run folder. Where the observer interrupts, the state is saved first. A
+    /// device that is lost is opened again, and the run goes on from its last state.
     ///
     /// # Errors
-    /// [`Error::Interrupted`]; those of the device and of files.
+    /// [`Error::Interrupted`]; [`Error::DeviceLost`] where the device is lost again and again; those of the device and of
+    /// files.
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+        let mut losses = Losses::default();
+        loop {
+            match self.run_once(observer) {
+                Err(Error::DeviceLost { reason, .. }) => {
+                    let (config, caps) = (self.config.clone(), self.device.caps().clone());
+                    let again =
+                        Again { identity: Some(caps.identity()), tiles: Some(self.tiles.clone()), quarterings: 0 };
+                    let lock = self.lock.take();
+                    drop(self); // with all that lay on the device
+                    self = recover::reopen(&config, again, &caps.name, reason, &mut losses, observer)?;
+                    self.lock = lock;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn run_once(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let folder = self.config.out.clone();
         let done = self.saved.as_ref().map_or(0, |s| s.header.step);
         let metrics = folder.join(output::METRICS_FILE);
@@ -208,7 +244,10 @@ impl Session {
                 MetricsLog::resume(&metrics, done)?
             }
             None => {
-                self.lock = Some(folder::create(&self.config, self.lock.take())?);
+                if !self.has_folder {
+                    self.lock = Some(folder::create(&self.config, self.lock.take())?);
+                    self.has_folder = true;
+                }
                 MetricsLog::create(&metrics)?
             }
         };
@@ -243,7 +282,7 @@ impl Session {
             loss,
             skipped,
             peak_bytes: seen.total,
-            plan: self.plan,
+            plan: self.plan.clone(),
             seen,
             mask_only: self.config.mask_only,
             asks_in_chat: self.dataset.report().asks_in_chat(),
@@ -286,9 +325,22 @@ fn open_data(config: &TrainConfig, checkpoint: &Checkpoint, observer: &mut dyn O
     Ok(dataset)
 }
 
-/// The device, with the precision of the run: one that is resumed keeps its own.
-fn open_device(config: &TrainConfig, saved: Option<&Saved>, observer: &mut dyn Observer) -> Result<Device> {
-    let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
+/// The device, with the precision of the run: one that is resumed keeps its own. The same as before where it is opened `again`.
+fn open_device(
+    config: &TrainConfig,
+    saved: Option<&Saved>,
+    again: Option<&Again>,
+    observer: &mut dyn Observer,
+) -> Result<Device> {
+    let options = DeviceOptions::from_env(config.device.clone());
+    let quarterings = again.map_or(0, |a| a.quarterings);
+    let device = Device::open(&DeviceOptions { quarterings, ..options })?;
+    if again.and_then(|a| a.identity.as_ref()).is_some_and(|before| *before != device.caps().identity()) {
+        let reason =
+            "it did not come back, this is another one or another driver; --resume may go on here, but not bit for bit";
+        return Err(Error::DeviceLost { device: device.caps().name.clone(), reason: reason.into() });
+    }
+    observer.opened(&device);
     let then = saved.map(|saved| &saved.header.platform);
     let wants_f16 = match then {
         Some(then) => then.precision == Precision::F16,
@@ -330,8 +382,18 @@ fn decide(
 
 /// Puts the tiles of a run that is resumed onto the device, and says where its numbers will not be those of a run that was never
 /// stopped.
-fn keep_platform(device: &Device, saved: Option<&Saved>, observer: &mut dyn Observer) -> Result<()> {
-    let Some(saved) = saved else { return Ok(()) };
+fn keep_platform(
+    device: &Device,
+    saved: Option<&Saved>,
+    again: Option<&Again>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let Some(saved) = saved else {
+        if let Some(tiles) = again.and_then(|a| a.tiles.as_ref()) {
+            device.set_tiles(tiles.table.clone());
+        }
+        return Ok(());
+    };
     let (tiles, line) = resume::tiles(&saved.header.tiles, device.caps(), TileTable::clone(&device.tiles()));
     device.set_tiles(tiles);
     let changed = Platform::of(device).line(&saved.header.platform);
@@ -342,17 +404,17 @@ fn keep_platform(device: &Device, saved: Option<&Saved>, observer: &mut dyn Obse
 /// The plan of a run, with the tiles that it asks to be measured: one that is resumed keeps its own.
 fn plan_with_tiles(
     device: &Device,
-    run: plan::Run<'_>,
+    run: &plan::Run<'_>,
     resumed: bool,
     observer: &mut dyn Observer,
 ) -> Result<plan::RunPlan> {
-    let mut planned = plan::plan(&run)?;
+    let mut planned = plan::plan(run)?;
     if let Some(seconds) = run.config.tune.filter(|_| !resumed) {
         observer.note(&format!("tiles: measured for at most {seconds} s"));
         let limit = Duration::from_secs_f64(seconds);
         let tuning = tune::tune(device, &planned.products, limit, cache_folder().as_deref())?;
         observer.note(&tuning.line());
-        planned = plan::plan(&plan::Run { tiles: device.tiles(), ..run })?;
+        planned = plan::plan(&plan::Run { tiles: device.tiles(), ..run.clone() })?;
     }
     planned.memory.table().iter().for_each(|line| observer.note(line));
     Ok(planned)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::adapters::Scope;
 use crate::adapters::targets::{LinearShape, Place, Target};
 use crate::device::dry::DryBackend;
 use crate::device::tiles::{Family, ProductKey};
@@ -54,7 +55,8 @@ fn collector(device: &Device) -> MaskCollector {
         place: Place { linear: 0, first_row: 0, rows: 3 },
     };
     let target = Target { index: 0, module, rank: 0, alpha: 1.0, scale: 1.0, nnz: 2 };
-    MaskCollector::new(device, &[target], true).unwrap()
+    let targets = [target];
+    MaskCollector::new(device, &targets, true, &Scope::all(&targets)).unwrap()
 }
 
 /// Saves the state of a run before `step`, of the last three.

@@ -37,6 +37,21 @@ pub struct Turn {
     pub loss_scale: f32,
 }
 
+/// Where gradients of frozen weights go while masks are collected.
+#[derive(Clone, Copy)]
+pub struct Collect<'a> {
+    pub to: &'a MaskCollector,
+    /// The loss scale at which the step was done in the end, where it is run again for other modules' scores: it is then
+    /// repeated down to that one, as it was before.
+    pub until: Option<f32>,
+}
+
+impl<'a> From<&'a MaskCollector> for Collect<'a> {
+    fn from(to: &'a MaskCollector) -> Self {
+        Collect { to, until: None }
+    }
+}
+
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepOutcome {
@@ -111,16 +126,16 @@ impl Stepper {
     }
 
     /// Runs the micro-batches of `window` and updates `blocks`. The gradients of frozen weights go to
-    /// `collector`, where masks are collected.
+    /// `collect`, where masks are collected.
     pub fn run(
         &self,
         model: &Decoder,
         window: &[Batch],
         blocks: &mut [Block],
         turn: Turn,
-        collector: Option<&MaskCollector>,
+        collect: Option<Collect<'_>>,
     ) -> Result<StepResult> {
-        self.run_in_parts(model, window, blocks, turn, collector, |_| Ok(()))
+        self.run_in_parts(model, window, blocks, turn, collect, |_| Ok(()))
     }
 
     /// As [`Stepper::run`]; `recorded` is called behind each part of each micro-batch and behind the update, so that parts can
@@ -131,16 +146,16 @@ impl Stepper {
         window: &[Batch],
         blocks: &mut [Block],
         turn: Turn,
-        collector: Option<&MaskCollector>,
+        collect: Option<Collect<'_>>,
         mut recorded: impl FnMut(Part) -> Result<()>,
     ) -> Result<StepResult> {
         let device = self.loss.device();
-        let loss_scale = match collector {
+        let loss_scale = match collect {
             None => {
                 self.gradients(model, window, turn, None, &mut recorded)?;
                 turn.loss_scale
             }
-            Some(collector) => self.collect(model, window, blocks, turn, collector)?,
+            Some(collect) => self.collect(model, window, blocks, turn, collect)?,
         };
         self.optimiser.step(blocks, turn.rates, loss_scale, &self.loss, &self.norm_sq)?;
         if turn.rates.sparse.is_some() {
@@ -154,7 +169,7 @@ impl Stepper {
         })
     }
 
-    /// Forward and backward over `window` with the gradients of frozen weights going to `collector`: where some overflow, again
+    /// Forward and backward over `window` with the gradients of frozen weights going to `collect`: where some overflow, again
     /// at half the loss scale, until every matrix has every gradient and those that train are finite too. So masks know the
     /// largest gradients as well as all others. Returns the loss scale of the gradients that lie in `blocks` then; they are
     /// not finite where lowering it did not help. Waits for the device.
@@ -164,15 +179,21 @@ impl Stepper {
         window: &[Batch],
         blocks: &[Block],
         turn: Turn,
-        collector: &MaskCollector,
+        Collect { to: collector, until }: Collect<'_>,
     ) -> Result<f32> {
         let mut loss_scale = turn.loss_scale;
         collector.begin_step(window.len());
         loop {
             self.gradients(model, window, Turn { loss_scale, ..turn }, Some(collector), &mut |_| Ok(()))?;
-            // the loss itself does not depend on the scale
-            let may_help = loss_scale > 1.0 && self.loss.read::<f32>()?.iter().all(|loss| loss.is_finite());
-            if !may_help || !collector.is_short() && self.is_finite(blocks, turn.rates)? {
+            let is_done = match until {
+                Some(last) => loss_scale <= last,
+                None => {
+                    // the loss itself does not depend on the scale
+                    let may_help = loss_scale > 1.0 && self.loss.read::<f32>()?.iter().all(|loss| loss.is_finite());
+                    !may_help || !collector.is_short() && self.is_finite(blocks, turn.rates)?
+                }
+            };
+            if is_done {
                 break;
             }
             loss_scale = (loss_scale / 2.0).max(1.0);

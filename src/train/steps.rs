@@ -1,6 +1,7 @@
 //! The steps of a run: what happens in each, and the states between them.
 
-use super::config::{MaskMode, TrainConfig};
+use super::collect::{Collecting, Rig, build_masks, line_amid_repeats};
+use super::config::TrainConfig;
 use super::metrics::{MetricsLog, StepMetrics};
 use super::phase::{Agenda, StepPlan};
 use super::report::{Recorded, Reports, Skipped};
@@ -9,14 +10,11 @@ use super::state::{self, Header, Parts, Platform, Saved, SavedTiles};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, rates};
 use super::{diagnose, output};
-use crate::adapters::MaskCollector;
 use crate::adapters::targets::LinearShape;
-use crate::csr::CsrPattern;
 use crate::data::{Ahead, Position};
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
-use crate::io::mask::write_masks;
 use crate::nn::Decoder;
 use crate::optim::LossScale;
 use std::collections::BTreeMap;
@@ -46,7 +44,7 @@ pub struct Steps<'a> {
     run: Fixed<'a>,
     trainable: &'a mut Trainable,
     batches: Ahead,
-    collector: Option<MaskCollector>,
+    collecting: Option<Collecting>,
     /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
     attached: Option<(bool, bool, bool)>,
     reports: Reports<'a>,
@@ -74,7 +72,7 @@ impl<'a> Steps<'a> {
         let loss = header.and_then(|h| h.loss).unwrap_or(f64::NAN);
         let skipped = header.map_or(Skipped::default(), |h| h.skipped);
         let reports = Reports::new(log, loss, skipped, scale);
-        let mut steps = Steps { run, trainable, batches, collector: None, attached: None, reports };
+        let mut steps = Steps { run, trainable, batches, collecting: None, attached: None, reports };
         if let Some(saved) = steps.run.saved {
             steps.restore(saved)?;
         }
@@ -84,10 +82,10 @@ impl<'a> Steps<'a> {
     /// Puts everything where the state left it.
     fn restore(&mut self, saved: &Saved) -> Result<()> {
         self.batches.seek(saved.header.position)?;
-        if saved.header.scores.is_some() {
-            self.collector = self.new_collector()?;
+        if let (Trainable::Adapters(set), true) = (&*self.trainable, saved.header.scores.is_some()) {
+            self.collecting = Some(Collecting::begin(self.run.config, self.run.device, set)?);
         }
-        saved.restore(self.trainable.blocks(), self.collector.as_ref())
+        saved.restore(self.trainable.blocks(), self.collecting.as_ref().map(|c| &c.collector))
     }
 
     /// Takes all steps that are left. Where the observer interrupts, the state is saved first.
@@ -104,9 +102,13 @@ impl<'a> Steps<'a> {
             if plan.restart_before {
                 self.start_afresh()?;
             }
+            if plan.collect {
+                self.begin_collecting(step, observer)?;
+            }
             self.attach(&plan)?;
             self.take(step, plan, observer)?;
-            if config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps) {
+            let is_due = config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps);
+            if is_due && !self.is_amid_repeats() {
                 self.save(step + 1, observer)?;
             }
         }
@@ -121,8 +123,11 @@ impl<'a> Steps<'a> {
         let window = self.batches.next_window()?;
         let rates = rates(config, &plan);
         let turn = Turn { step, rates, loss_scale: self.reports.scale.factor(step) };
-        let collector = self.collector.as_ref().filter(|_| plan.collect);
-        let result = stepper.run(model, &window, self.trainable.blocks(), turn, collector)?;
+        let collect = self.collecting.as_ref().filter(|_| plan.collect).map(|c| (&c.collector).into());
+        let result = stepper.run(model, &window, self.trainable.blocks(), turn, collect)?;
+        if let Some(collecting) = &mut self.collecting {
+            collecting.note(turn, result.loss_scale);
+        }
         let metrics = StepMetrics {
             step,
             phase: plan.phase,
@@ -138,8 +143,10 @@ impl<'a> Steps<'a> {
             skipped: false,
         };
         let recorded = Recorded { window, turn, plan };
-        if plan.build_masks_after {
-            self.build_masks(&plan, observer)
+        if let Some(collecting) = self.collecting.take_if(|_| plan.build_masks_after) {
+            self.attached = None;
+            let rig = self.rig();
+            build_masks(collecting, &mut self.batches, &rig, &plan, self.trainable, observer)
                 .map_err(|e| diagnose::explained(e, &recorded, stepper, model, self.trainable))?;
         }
         self.reports.push(result, metrics, recorded, observer)?;
@@ -158,48 +165,35 @@ impl<'a> Steps<'a> {
 
     /// Puts onto the model what this step needs, if that is not there already.
     fn attach(&mut self, plan: &StepPlan) -> Result<()> {
-        if plan.collect && self.collector.is_none() {
-            self.collector = self.new_collector()?;
-        }
         let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
         if self.attached != Some(wanted) {
-            self.trainable.attach(self.run.model, plan, self.collector.as_ref())?;
+            self.trainable.attach(self.run.model, plan, self.collecting.as_ref().map(|c| &c.collector))?;
             self.attached = Some(wanted);
         }
         Ok(())
     }
 
-    fn new_collector(&self) -> Result<Option<MaskCollector>> {
-        let Trainable::Adapters(set) = &*self.trainable else { return Ok(None) };
-        let squared = self.run.config.mask_mode == MaskMode::MeanSquared;
-        MaskCollector::new(self.run.device, set.targets(), squared).map(Some)
+    /// What collecting reads of the run.
+    fn rig(&self) -> Rig<'a> {
+        let Fixed { config, device, model, agenda, stepper, .. } = self.run;
+        Rig { config, device, model, agenda, stepper }
     }
 
-    /// Makes the masks of what was collected, and room for their values once the scores are gone.
-    fn build_masks(&mut self, plan: &StepPlan, observer: &mut dyn Observer) -> Result<()> {
-        let Some(collector) = self.collector.take() else { return Ok(()) };
-        let masks = collector.masks()?;
-        if let Some(lost) = collector.lost() {
-            observer.note(&format!(
-                "masks: up to {} micro-batches had no finite gradient for {} of {} matrices, whose masks are those of the others",
-                lost.samples,
-                lost.matrices,
-                masks.len()
-            ));
+    /// Begins to collect before step `step`, if that is not under way. A phase that will be repeated needs the state before it.
+    fn begin_collecting(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
+        let (None, Trainable::Adapters(set)) = (&self.collecting, &*self.trainable) else { return Ok(()) };
+        let collecting = Collecting::begin(self.run.config, self.run.device, set)?;
+        if let Some(line) = collecting.line(self.run.config) {
+            observer.note(&line);
+            self.save(step, observer)?;
         }
-        drop(collector);
-        self.trainable.attach(self.run.model, plan, None)?;
-        self.attached = None;
-        if let Some(path) = self.run.config.mask_file() {
-            write_masks(&path, &masks)?;
-            observer.note(&format!("masks saved to {}", path.display()));
-        }
-        let entries: usize = masks.values().map(CsrPattern::nnz).sum();
-        observer.note(&format!("masks: {entries} entries in {} matrices", masks.len()));
-        match &mut *self.trainable {
-            Trainable::Adapters(set) => set.set_masks(&masks),
-            Trainable::Weights(_) => Ok(()),
-        }
+        self.collecting = Some(collecting);
+        Ok(())
+    }
+
+    /// See [`Collecting::is_amid_repeats`].
+    fn is_amid_repeats(&self) -> bool {
+        self.collecting.as_ref().is_some_and(Collecting::is_amid_repeats)
     }
 
     /// Waits until every step up to here is reported and on the disk.
@@ -216,8 +210,13 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Saves the state before step `step`, and says how to go on from it.
+    /// Saves the state before step `step`, if it can be gone on from, and says how to.
     fn stop_before(&mut self, step: u64, observer: &mut dyn Observer) -> Result<Error> {
+        if self.is_amid_repeats() {
+            self.settle(observer)?;
+            observer.note(&line_amid_repeats(&self.rig()));
+            return Ok(Error::Interrupted);
+        }
         self.save(step, observer)?;
         observer.note(&format!(
             "state saved before step {}; go on with: rugosa train --resume --out {}",
@@ -252,7 +251,8 @@ impl<'a> Steps<'a> {
             _ => None,
         };
         let masks = self.trainable.masks();
-        let parts = Parts { blocks: self.trainable.blocks(), collector: self.collector.as_ref(), masks, adapter };
+        let collector = self.collecting.as_ref().filter(|c| !c.is_repeated()).map(|c| &c.collector);
+        let parts = Parts { blocks: self.trainable.blocks(), collector, masks, adapter };
         state::save(&config.out, header, &parts, config.keep_states)
     }
 }

@@ -8,6 +8,7 @@ mod eval;
 mod kills;
 mod messages;
 mod model;
+mod plan;
 mod preview;
 mod resume;
 mod run_folder;

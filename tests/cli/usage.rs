@@ -4,7 +4,7 @@ use super::{fails, rugosa, run};
 fn help_and_version_are_results() {
     let (code, stdout, stderr) = run(&mut rugosa("--help"));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    for command in ["train", "eval", "generate", "preview", "devices", "demo"] {
+    for command in ["train", "plan", "eval", "generate", "preview", "devices", "demo"] {
         assert!(stdout.contains(command), "{stdout}");
     }
     let (code, stdout, _) = run(&mut rugosa("--version"));

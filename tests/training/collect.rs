@@ -2,7 +2,7 @@
 
 use super::tiny;
 use rugosa::adapters::targets::{PerModule, TargetModules, TargetRules, select};
-use rugosa::adapters::{AdapterSet, Lost, MaskCollector, Training, module_shapes};
+use rugosa::adapters::{AdapterSet, Lost, MaskCollector, Scope, Training, module_shapes};
 use rugosa::data::{Batch, ExampleRef};
 use rugosa::device::{Device, DeviceOptions};
 use rugosa::io::checkpoint::Checkpoint;
@@ -11,7 +11,7 @@ use rugosa::nn::loader::{LoadOptions, load};
 use rugosa::optim::{AdamW, Rates};
 use rugosa::rng::Rng;
 use rugosa::train::config::LossNormalisation;
-use rugosa::train::step::{StepOutcome, Stepper, Turn};
+use rugosa::train::step::{Collect, StepOutcome, Stepper, Turn};
 
 struct Collecting {
     model: Decoder,
@@ -21,6 +21,11 @@ struct Collecting {
 }
 
 fn collecting(device: &Device, folder: &std::path::Path, low_rank: bool) -> Collecting {
+    collecting_some(device, folder, low_rank, None)
+}
+
+/// The same for the targets in `scope`.
+fn collecting_some(device: &Device, folder: &std::path::Path, low_rank: bool, scope: Option<Scope>) -> Collecting {
     let checkpoint = Checkpoint::open(folder).unwrap();
     let model = load(device, &checkpoint, LoadOptions { trainable: false, stacked: true, positions: 64 }).unwrap();
     let rules = TargetRules {
@@ -35,7 +40,8 @@ fn collecting(device: &Device, folder: &std::path::Path, low_rank: bool) -> Coll
     };
     let mut set = AdapterSet::new(device, select(&module_shapes(&model), &rules).unwrap(), 0.0).unwrap();
     set.initialise(3, None).unwrap();
-    let collector = MaskCollector::new(device, set.targets(), false).unwrap();
+    let scope = scope.unwrap_or(Scope::all(set.targets()));
+    let collector = MaskCollector::new(device, set.targets(), false, &scope).unwrap();
     set.attach(&model, Training { low_rank, sparse: false }, Some(&collector)).unwrap();
     let optimiser =
         AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0, bf16_adapters: false };
@@ -61,9 +67,20 @@ fn window(third: u32) -> Vec<Batch> {
 impl Collecting {
     /// A step at a loss scale; the one that it was done at in the end, and what became of it.
     fn step(&mut self, window: &[Batch], rates: Rates, loss_scale: f32) -> (f32, StepOutcome) {
+        self.step_until(window, rates, loss_scale, None)
+    }
+
+    /// The same, down to the loss scale `until`.
+    fn step_until(
+        &mut self,
+        window: &[Batch],
+        rates: Rates,
+        loss_scale: f32,
+        until: Option<f32>,
+    ) -> (f32, StepOutcome) {
         let turn = Turn { step: 0, rates, loss_scale };
-        let blocks = self.set.blocks();
-        let result = self.stepper.run(&self.model, window, blocks, turn, Some(&self.collector)).unwrap();
+        let collect = Collect { to: &self.collector, until };
+        let result = self.stepper.run(&self.model, window, self.set.blocks(), turn, Some(collect)).unwrap();
         (result.loss_scale, result.wait().unwrap())
     }
 
@@ -133,4 +150,39 @@ fn a_row_without_a_finite_gradient_leaves_the_mean_and_the_count() {
     check_near(&with, &without);
     assert!(counts.iter().all(|n| *n == [3, 1]), "{counts:?}");
     assert_eq!(lost, Some(Lost { matrices: counts.len(), samples: 1 }));
+}
+
+/// The loss scale at which a step is done in the end depends on all gradients, so a step for one group of matrices looks at the
+/// others' too, and one for another group is repeated as the first one was.
+#[test]
+fn what_overflows_does_so_in_every_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tiny::write_model(dir.path());
+    // those of the first layer are larger than the others'
+    super::non_finite::change(dir.path(), |name, data| {
+        if name == "lm_head.weight" || name.contains("layers.1.input_layernorm") {
+            data.iter_mut().for_each(|w| *w *= 64.0);
+        }
+    });
+    let device = Device::open(&DeviceOptions::from_env(None)).unwrap();
+    let (window, trains) = (window(9), Rates { low_rank: Some(1e-3), ..Rates::default() });
+    let run = |scope: Option<Scope>, until: Option<f32>| {
+        let mut c = collecting_some(&device, &folder, true, scope);
+        let (at, outcome) = c.step_until(&window, trains, 2f32.powi(127), until);
+        let parameters: Vec<Vec<u32>> = c.set.blocks().iter().map(|b| b.value.read().unwrap()).collect();
+        let (scores, counts) = c.scores();
+        let bits: Vec<Vec<u32>> = scores.iter().map(|s| s.iter().map(|v| v.to_bits()).collect()).collect();
+        (at, outcome, parameters, bits, counts)
+    };
+    let whole = run(None, None);
+    assert!(whole.0 < 2f32.powi(127) && !whole.1.skipped);
+    let n = whole.3.len();
+    for split in [1, n / 2, n - 1] {
+        let first = run(Some(Scope { scored: 0..split, watches_others: true }), None);
+        assert_eq!((first.0, first.1, &first.2), (whole.0, whole.1, &whole.2));
+        assert!(first.3 == whole.3[..split] && first.4 == whole.4[..split]);
+        let second = run(Some(Scope { scored: split..n, watches_others: false }), Some(whole.0));
+        assert_eq!((second.0, second.1, &second.2), (whole.0, whole.1, &whole.2));
+        assert!(second.3 == whole.3[split..] && second.4 == whole.4[split..]);
+    }
 }

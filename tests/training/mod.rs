@@ -3,10 +3,12 @@
 mod bf16;
 mod collect;
 mod examples;
+mod groups;
 mod halves;
 mod in_weight;
 mod init_adapter;
 mod length;
+mod lost;
 mod non_finite;
 mod plan;
 mod proof;

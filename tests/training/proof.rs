@@ -37,7 +37,7 @@ fn planned(device: &Device, config: &TrainConfig) -> Vec<KernelSpec> {
     let run = Run {
         config,
         checkpoint: &checkpoint,
-        dataset: &dataset,
+        dataset: Some(&dataset),
         agenda: &agenda,
         masks: None,
         caps,

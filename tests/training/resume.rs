@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Every file of a run folder; of the metrics all but the times, of the configuration all but the folder's own name.
-fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(out).unwrap() {
         let path = entry.unwrap().path();
@@ -28,6 +28,15 @@ fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
         }
     }
     all
+}
+
+/// The same files with the same bytes.
+#[track_caller]
+pub(super) fn assert_same(whole: &BTreeMap<String, Vec<u8>>, other: &BTreeMap<String, Vec<u8>>) {
+    assert_eq!(whole.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
+    for (name, bytes) in whole {
+        assert!(*bytes == other[name], "{name} differs:\n{}", String::from_utf8_lossy(&other[name]));
+    }
 }
 
 /// Runs `text` once to the end, and once with an interruption before each of the steps `stops`; compares.
@@ -59,17 +68,13 @@ fn interrupted_in(dir: tempfile::TempDir, text: &str, stops: &[u64]) {
     }
     let mut watcher = Watcher::default();
     Session::resume(parts.clone(), &mut watcher).unwrap().run(&mut watcher).unwrap();
-    let (whole, resumed) = (contents(&whole.out), contents(&parts.out));
-    assert_eq!(whole.keys().collect::<Vec<_>>(), resumed.keys().collect::<Vec<_>>());
-    for (name, bytes) in &whole {
-        assert!(*bytes == resumed[name], "{name} differs:\n{}", String::from_utf8_lossy(&resumed[name]));
-    }
+    assert_same(&contents(&whole.out), &contents(&parts.out));
     // and then it is over
     let again = Session::resume(parts, &mut Watcher::default()).map(drop).unwrap_err().to_string();
     assert!(again.contains("--resume: the run is finished"), "{again}");
 }
 
-const COMMON: &str = "batch_size = 1\ngradient_accumulation_steps = 2\nseq_len = 24\nrank = 4\ndensity = 0.05\n\
+pub(super) const COMMON: &str = "batch_size = 1\ngradient_accumulation_steps = 2\nseq_len = 24\nrank = 4\ndensity = 0.05\n\
                       dropout = 0.1\nwarmup_steps = 1\nmax_grad_norm = 0.5\n";
 
 #[test]

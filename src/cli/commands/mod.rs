@@ -5,6 +5,7 @@ mod devices;
 mod eval;
 mod generate;
 mod model;
+mod plan;
 mod preview;
 mod selftest;
 mod train;
@@ -16,6 +17,7 @@ use std::io::{ErrorKind, Write};
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
         Command::Train(args) => train::run(*args),
+        Command::Plan(args) => plan::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Preview(args) => preview::run(&args),

@@ -38,6 +38,7 @@ impl Observer for Watch {
     }
 
     fn begin(&mut self, steps: u64, done: u64) {
+        self.finish(); // a run whose device was lost begins again
         self.progress = Some(Progress::new(steps, done, self.log_steps));
     }
 

@@ -200,7 +200,7 @@ fn sizes_are_those_of_the_batches_that_come() {
         let set = set(&lengths, &options(32, packing, shuffle, 3));
         let mut batches = set.batches(&BatchOptions { batch_size: 2, gradient_accumulation_steps: 3 }).unwrap();
         let mut sizes = Vec::new();
-        batches.sizes(25, usize::MAX, |size| sizes.push(size));
+        assert!(batches.sizes(25, usize::MAX, |_, size| sizes.push(size)));
         let mut made = Vec::new();
         for _ in 0..25 {
             let step = batches.position();
@@ -210,7 +210,7 @@ fn sizes_are_those_of_the_batches_that_come() {
         }
         assert_eq!(sizes, made);
         let mut some = 0;
-        batches.sizes(25, 7, |_| some += 1);
+        assert!(!batches.sizes(25, 7, |_, _| some += 1), "some are left");
         assert_eq!(some, 6, "whole steps, up to the first that is too many");
     }
 }

@@ -98,6 +98,19 @@ pub(super) fn fragment(adapter: &wgpu::Adapter) -> Option<u32> {
     })
 }
 
+/// Bytes of the largest heap of the adapter's own memory, where the API says so: Vulkan does.
+pub(super) fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the handles are only asked for properties, while the adapter that they belong to is alive
+    let properties = unsafe {
+        let vulkan = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let instance = vulkan.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(vulkan.raw_physical_device())
+    };
+    let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
+    // VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
+    heaps.iter().filter(|heap| heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max()
+}
+
 /// What the API offers, and images where they are loaded faster than buffers.
 pub(super) fn features(f: wgpu::Features, class: DeviceClass) -> Vec<Feature> {
     let images = (class == DeviceClass::Software).then_some(Feature::Images);

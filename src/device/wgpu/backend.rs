@@ -115,6 +115,7 @@ impl WgpuBackend {
                 .collect(),
             fragment: adapters::fragment(&adapter)
                 .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+            memory: adapters::memory(&adapter).filter(|_| class == DeviceClass::Discrete),
         };
         let slowness = match class {
             DeviceClass::Software => 80.0,
@@ -122,7 +123,7 @@ impl WgpuBackend {
             DeviceClass::Discrete => 0.3,
         };
         let state = State {
-            queue: Queue::new(device.clone(), queue, slowness),
+            queue: Queue::new(device.clone(), queue, slowness, 0.25f64.powi(options.quarterings.min(16) as i32)),
             pipelines: Pipelines::default(),
             bind_groups: BindGroups::default(),
         };
@@ -136,16 +137,7 @@ impl WgpuBackend {
 
     /// The first thing the API complained about since the last look.
     fn check(&self) -> Result<()> {
-        let mut slot = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
-        match slot.take() {
-            None => Ok(()),
-            Some(Trouble::Lost(reason)) => {
-                let error = Error::DeviceLost { device: self.caps.name.clone(), reason: reason.clone() };
-                *slot = Some(Trouble::Lost(reason)); // it stays lost
-                Err(error)
-            }
-            Some(Trouble::Rejected(reason)) => Err(Error::Kernel { name: "(queue)".into(), reason }),
-        }
+        trouble(&self.trouble, &self.device, &self.caps.name).map_or(Ok(()), Err)
     }
 
     fn polled(&self, result: Result<(), String>) -> Result<()> {
@@ -191,6 +183,24 @@ impl WgpuBackend {
         if let Some(cache) = &self.cache {
             cache.save();
         }
+    }
+}
+
+/// The error of the first trouble since the last look, if there was one. What a lost device rejects is no fault of what was asked of it.
+fn trouble(slot: &Mutex<Option<Trouble>>, device: &wgpu::Device, name: &str) -> Option<Error> {
+    let first = slot.lock().unwrap_or_else(|e| e.into_inner()).take()?;
+    if matches!(first, Trouble::Rejected(_)) {
+        let _ = poll(device, wgpu::PollType::wait_indefinitely()); // a loss shows itself here at the latest
+    }
+    let mut slot = slot.lock().unwrap_or_else(|e| e.into_inner());
+    let lost = |reason: String| Error::DeviceLost { device: name.to_owned(), reason };
+    match (first, &*slot) {
+        (_, Some(Trouble::Lost(reason))) => Some(lost(reason.clone())),
+        (Trouble::Lost(reason), _) => {
+            *slot = Some(Trouble::Lost(reason.clone())); // it stays lost
+            Some(lost(reason))
+        }
+        (Trouble::Rejected(reason), _) => Some(Error::Kernel { name: "(queue)".into(), reason }),
     }
 }
 
@@ -405,6 +415,10 @@ impl Backend for WgpuBackend {
         Ok(Vec::new())
     }
 
+    fn destroy(&self) {
+        self.device.destroy();
+    }
+
     fn counters(&self) -> Counters {
         let state = self.state();
         Counters {
@@ -434,12 +448,8 @@ struct Readback {
 impl Pending for Readback {
     fn wait(self: Box<Self>) -> Result<Vec<u8>> {
         let lost = |reason: String| {
-            let slot = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
-            match &*slot {
-                Some(Trouble::Rejected(r)) => Error::Kernel { name: "(queue)".into(), reason: r.clone() },
-                Some(Trouble::Lost(r)) => Error::DeviceLost { device: self.name.clone(), reason: r.clone() },
-                None => Error::DeviceLost { device: self.name.clone(), reason },
-            }
+            let known = trouble(&self.trouble, &self.device, &self.name);
+            known.unwrap_or_else(|| Error::DeviceLost { device: self.name.clone(), reason })
         };
         let mapped = loop {
             match self.receive.try_recv() {
@@ -461,6 +471,19 @@ impl Pending for Readback {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The first call behind the loss may be one whose buffers the API rejects.
+    #[test]
+    fn what_a_lost_device_rejects_is_its_loss() {
+        let backend = WgpuBackend::open(&DeviceOptions::from_env(None)).unwrap();
+        let raw = backend.alloc(1024).unwrap();
+        let whole = Slice { raw: raw.clone(), offset: 0, len: raw.size, half: false };
+        backend.upload(&whole, &[1; 1024]).unwrap();
+        backend.wait().unwrap();
+        backend.device.destroy();
+        let error = backend.download(&whole).and_then(|pending| pending.wait()).unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    }
 
     #[test]
     fn a_lost_device_is_an_error_of_every_call_and_no_panic() {

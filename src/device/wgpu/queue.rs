@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes of parameters in one submission; at 256 bytes a launch, 1,024 launches.
 pub(super) const PARAMS_BYTES: u64 = 256 * 1024;
-/// The wall time a submission should take.
-const SUBMISSION: Duration = Duration::from_millis(150);
-/// The wall time one dispatch should take at most; longer ones are cut.
-const DISPATCH: Duration = Duration::from_millis(80);
+/// The wall time a submission should take, in seconds.
+const SUBMISSION: f64 = 0.150;
+/// The wall time one dispatch should take at most, in seconds; longer ones are cut.
+const DISPATCH: f64 = 0.080;
 /// Submissions under way at once that take as long as they may: few enough to stay close to the device.
 const IN_FLIGHT: usize = 3;
 /// The same of short ones: a wait for one of few would leave the device without work soon after.
@@ -39,6 +39,8 @@ pub(super) struct Queue {
     last_done: Instant,
     /// Measured seconds over nominal ones.
     slowness: f64,
+    /// Of the times above those that are used.
+    share: f64,
     timer: Option<Timer>,
     pub submissions: u64,
     /// Submissions that are known to have ended, since someone waited for them.
@@ -58,7 +60,8 @@ struct Timer {
 }
 
 impl Queue {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue, slowness: f64) -> Self {
+    /// `share`: of the usual time of submissions and dispatches.
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, slowness: f64, share: f64) -> Self {
         let params_buffer = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
             size: PARAMS_BYTES,
@@ -78,6 +81,7 @@ impl Queue {
             in_flight: VecDeque::new(),
             last_done: Instant::now(),
             slowness,
+            share,
             timer: None,
             submissions: 0,
             ended: Arc::default(),
@@ -94,7 +98,7 @@ impl Queue {
     /// Into how many dispatches a launch of this cost is cut.
     pub fn pieces(&self, cost: Cost, groups: u64) -> u64 {
         let seconds = Self::nominal(cost) * self.slowness;
-        ((seconds / DISPATCH.as_secs_f64()).ceil() as u64).clamp(1, groups.max(1))
+        ((seconds / (self.share * DISPATCH)).ceil() as u64).clamp(1, groups.max(1))
     }
 
     pub fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
@@ -155,7 +159,7 @@ impl Queue {
         let most = PARAMS_BYTES.min((FIRST * self.params_stride) << self.since_idle.min(16));
         let params_full = self.params.len() as u64 + self.params_stride > most;
         let timer_full = self.timer.as_ref().is_some_and(|t| 2 * t.pending.len() as u32 + 2 > QUERIES);
-        params_full || timer_full || self.pending * self.slowness >= SUBMISSION.as_secs_f64()
+        params_full || timer_full || self.pending * self.slowness >= self.share * SUBMISSION
     }
 
     /// Hands what is recorded to the device; waits for the oldest submission if too many are under way.
@@ -199,7 +203,7 @@ impl Queue {
     /// Whether what is under way takes longer than [`IN_FLIGHT`] submissions should.
     fn is_far_ahead(&self) -> bool {
         let nominal: f64 = self.in_flight.iter().map(|(_, nominal, _)| nominal).sum();
-        nominal * self.slowness > IN_FLIGHT as f64 * SUBMISSION.as_secs_f64()
+        nominal * self.slowness > IN_FLIGHT as f64 * self.share * SUBMISSION
     }
 
     /// Waits for the submission at this place of those under way, and learns from how long it and those before it took.

@@ -141,6 +141,8 @@ pub struct Checkpointing(pub usize);
 impl Checkpointing {
     pub const OFF: Checkpointing = Checkpointing(0);
     pub const LAYER: Checkpointing = Checkpointing(1);
+    /// As the memory asks for; a run has settled on one of the others.
+    pub const AUTO: Checkpointing = Checkpointing(usize::MAX);
 }
 
 impl fmt::Display for Checkpointing {
@@ -148,6 +150,7 @@ impl fmt::Display for Checkpointing {
         match self.0 {
             0 => f.write_str("off"),
             1 => f.write_str("layer"),
+            usize::MAX => f.write_str("auto"),
             n => write!(f, "{n}"),
         }
     }
@@ -160,8 +163,11 @@ impl FromStr for Checkpointing {
         match text {
             "off" => Ok(Checkpointing::OFF),
             "layer" => Ok(Checkpointing::LAYER),
+            "auto" => Ok(Checkpointing::AUTO),
             n => n.parse::<u32>().ok().filter(|n| *n > 0).map(|n| Checkpointing(n as usize)).ok_or_else(|| {
-                format!("\"{n}\" is none of off, layer and a number of layers whose first one's input is kept, from 1")
+                format!(
+                    "\"{n}\" is none of off, layer, auto and a number of layers whose first one's input is kept, from 1"
+                )
             }),
         }
     }
@@ -176,7 +182,7 @@ impl Serialize for Checkpointing {
 impl<'de> Deserialize<'de> for Checkpointing {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected \"off\", \"layer\" or a number of layers")]
+        #[serde(untagged, expecting = "expected \"off\", \"layer\", \"auto\" or a number of layers")]
         enum Value {
             Text(String),
             Number(u32),
@@ -186,6 +192,52 @@ impl<'de> Deserialize<'de> for Checkpointing {
             Value::Number(n) => n.to_string(),
         };
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An amount of memory: `8GiB`, `512MiB`, `1.5GiB`, or a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(pub u64);
+
+/// Units by name, with the bytes of each, the largest first.
+const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNITS.iter().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
+            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let of = |(name, unit): &(&str, u64)| text.strip_suffix(name).map(|number| (number.trim_end(), *unit));
+        let (number, unit) = UNITS.iter().find_map(of).unwrap_or((text, 1));
+        let bytes = match number.parse::<u64>() {
+            Ok(whole) => whole.checked_mul(unit),
+            // a float would be taken for a number of bytes too
+            Err(_) if unit > 1 => {
+                number.parse::<f64>().ok().map(|x| x * unit as f64).filter(|b| *b >= 0.0).map(|b| b as u64)
+            }
+            Err(_) => None,
+        };
+        bytes.map(ByteSize).ok_or_else(|| format!("\"{text}\" is no amount of memory; write it as 8GiB or 512MiB"))
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -237,6 +289,25 @@ impl From<EmptyRowsOption> for EmptyRows {
         match empty {
             EmptyRowsOption::Error => EmptyRows::Error,
             EmptyRowsOption::Skip => EmptyRows::Skip,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_memory_read_back_as_they_are_written() {
+        let bytes = |text: &str| text.parse::<ByteSize>().map(|b| b.0);
+        assert_eq!(bytes("8GiB"), Ok(8 << 30));
+        assert_eq!(bytes("1.5 GiB"), Ok(3 << 29));
+        assert_eq!(bytes("512"), Ok(512));
+        for wrong in ["", "8GB", "-1GiB", "x", "1.5", "99999999999TiB", "nanGiB"] {
+            assert!(bytes(wrong).is_err_and(|e| e.contains("8GiB")), "{wrong}");
+        }
+        for size in [0, 1, 1023, 1024, 3 << 29, 1 << 30, 5 << 40, u64::MAX] {
+            assert_eq!(bytes(&ByteSize(size).to_string()), Ok(size));
         }
     }
 }

@@ -1,0 +1,84 @@
+//! A run whose device is lost goes on, and leaves the bytes of one whose device never was.
+
+use super::resume::{COMMON, assert_same, contents};
+use super::{Watcher, config, tiny};
+use rugosa::device::Device;
+use rugosa::error::Error;
+use rugosa::train::metrics::StepMetrics;
+use rugosa::train::{Observer, Session};
+
+/// Destroys the device behind some steps: each once, or whenever it comes there.
+#[derive(Default)]
+struct Losing {
+    device: Option<Device>,
+    behind: Vec<u64>,
+    always: bool,
+    opened: usize,
+    notes: Vec<String>,
+}
+
+impl Observer for Losing {
+    fn note(&mut self, line: &str) {
+        self.notes.push(line.to_owned());
+    }
+
+    fn begin(&mut self, _: u64, _: u64) {}
+
+    fn opened(&mut self, device: &Device) {
+        self.device = Some(device.clone());
+        self.opened += 1;
+    }
+
+    fn step(&mut self, metrics: &StepMetrics) {
+        if let Some(i) = self.behind.iter().position(|step| *step == metrics.step) {
+            if !self.always {
+                self.behind.remove(i);
+            }
+            self.device.as_ref().unwrap().destroy();
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_in_every_phase_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_model(dir.path());
+    tiny::write_rows(dir.path(), 10, 6, 20);
+    // steps 0 and 1 warm up, 2 and 3 collect: in groups, so that the state of before them is the one to go on from
+    let text = format!("{COMMON}schedule = 'wl2'\nmask_grads = 2\nsteps = 5\nsave_steps = 2\nmask_workspace = '64KiB'");
+    let whole = config(dir.path(), "whole", &text);
+    Session::prepare(whole.clone(), &mut Watcher::default()).unwrap().run(&mut Watcher::default()).unwrap();
+    let broken = config(dir.path(), "broken", &text);
+    // the first before there is a state
+    let mut losing = Losing { behind: vec![0, 2, 6], ..Losing::default() };
+    Session::prepare(broken.clone(), &mut losing).unwrap().run(&mut losing).unwrap();
+    assert_eq!((losing.opened, losing.behind.len()), (4, 0));
+    let steps: Vec<&str> = losing.notes.iter().filter_map(|n| n.split("goes on from step ").nth(1)).collect();
+    assert_eq!(steps, ["1", "3", "7"], "{:?}", losing.notes);
+    assert_same(&contents(&whole.out), &contents(&broken.out));
+}
+
+#[test]
+fn a_device_that_is_lost_again_and_again_ends_the_run_and_leaves_its_state() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_model(dir.path());
+    tiny::write_rows(dir.path(), 10, 6, 20);
+    let text = format!("{COMMON}method = 'lora'\nsteps = 4\nsave_steps = 1");
+    let run = config(dir.path(), "out", &text);
+    let mut losing = Losing { behind: vec![1], always: true, ..Losing::default() };
+    let error = Session::prepare(run.clone(), &mut losing).unwrap().run(&mut losing).unwrap_err();
+    assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    let text = error.to_string();
+    for part in ["4 times", "--resume --out", "device lost"] {
+        assert!(text.contains(part) && !text.contains('\n'), "{text}");
+    }
+    let shorter: Vec<bool> = ["a 4th", "a 16th", "a 64th"].map(|s| losing.notes.iter().any(|n| n.contains(s))).into();
+    assert_eq!((losing.opened, shorter), (4, vec![true; 3]), "{:?}", losing.notes);
+    // once it is sound again
+    Session::resume(run.clone(), &mut Watcher::default()).unwrap().run(&mut Watcher::default()).unwrap();
+    assert!(run.out.join("adapter_config.json").exists() && !run.out.join("state").exists());
+}
