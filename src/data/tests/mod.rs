@@ -2,6 +2,7 @@
 mod batches;
 mod chat;
 mod files;
+mod hostile;
 mod pairs;
 mod rows;
 mod support;
