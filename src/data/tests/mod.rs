@@ -7,3 +7,4 @@ mod pairs;
 mod rows;
 mod support;
 mod tokenizer;
+mod turns;
