@@ -1,12 +1,13 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo demo-model test test-full test-portable portability bench-gpu fmt lint setup
+.PHONY: help demo demo-model test test-full soak soak-fuzz test-portable portability bench-gpu fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
 	@echo "make test    the tests"
 	@echo "make test-full      with those that take long: bugs planted in every kernel, other settings of the device"
+	@echo "make soak    what takes hours: every reader of files fuzzed for SOAK_SECONDS (an hour)"
 	@echo "make test-portable  the kernels at WebGPU's default limits, and without optional features"
 	@echo "make portability    every shader through spirv-val and Tint, the kernels on two other drivers, where they can be had"
 	@echo "make bench-gpu      what BENCHMARKS.md needs of a GPU, into target/bench-gpu (some twenty minutes)"
@@ -36,6 +37,13 @@ test: setup
 
 test-full: setup
 	cargo test
+
+# Each part stands alone; docs of what was seen are under Reliability in BENCHMARKS.md.
+SOAK_SECONDS ?= 3600
+soak: soak-fuzz
+
+soak-fuzz:
+	RUGOSA_FUZZ_SECONDS=$(SOAK_SECONDS) cargo test --release --test suite -- --nocapture --test-threads 2 fuzz::
 
 # What a browser would give, and what the poorest driver gives.
 test-portable: setup
