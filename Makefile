@@ -1,14 +1,15 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo demo-model test test-full test-portable soak soak-kills soak-memory portability bench-gpu fmt lint setup
+.PHONY: help demo demo-model test test-full test-portable soak soak-kills soak-memory soak-fuzz portability bench-gpu fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
 	@echo "make test    the tests"
 	@echo "make test-full      with those that take long: bugs planted in every kernel, other settings of the device"
 	@echo "make test-portable  the kernels at WebGPU's default limits, and without optional features"
-	@echo "make soak    what only long runs show: 200 kills (KILLS=20: fewer), memory that stays as it is over 2,000 steps"
+	@echo "make soak    what only long runs show: 200 kills (KILLS=20: fewer), memory that stays as it is over 2,000 steps,"
+	@echo "             and every reader of files fuzzed for SOAK_SECONDS (an hour)"
 	@echo "make portability    every shader through spirv-val and Tint, the kernels on two other drivers, where they can be had"
 	@echo "make bench-gpu      what BENCHMARKS.md needs of a GPU, into target/bench-gpu (some twenty minutes)"
 	@echo "make lint    format and lints, checked"
@@ -38,23 +39,25 @@ test: setup
 test-full: setup
 	cargo test
 
-# What only shows in long runs; numbers for the page Reliability in BENCHMARKS.md.
-soak: soak-memory
-
-soak-memory: setup
-	RUGOSA_TEST_SOAK_STEPS=2000 cargo test --test suite soak::memory -- --nocapture --test-threads=1
-
-# What a browser would give, and what the poorest driver gives.
-test-portable: setup
-	RUGOSA_LIMITS=default cargo test --test suite kernels::
-	RUGOSA_DISABLE=f16,subgroup,coop,timestamps,int64,images cargo test --test suite kernels::
-
-soak: soak-kills
+# What only shows in long runs; what was seen is under Reliability in BENCHMARKS.md.
+soak: soak-kills soak-memory soak-fuzz
 
 # A quarter of them in runs of each method.
 KILLS ?= 200
 soak-kills: setup
 	RUGOSA_TEST_KILLS=$$(($(KILLS) / 4)) cargo test --test suite cli::kills
+
+soak-memory: setup
+	RUGOSA_TEST_SOAK_STEPS=2000 cargo test --test suite soak::memory -- --nocapture --test-threads=1
+
+SOAK_SECONDS ?= 3600
+soak-fuzz: setup
+	RUGOSA_FUZZ_SECONDS=$(SOAK_SECONDS) cargo test --release --test suite -- --nocapture --test-threads 2 fuzz::
+
+# What a browser would give, and what the poorest driver gives.
+test-portable: setup
+	RUGOSA_LIMITS=default cargo test --test suite kernels::
+	RUGOSA_DISABLE=f16,subgroup,coop,timestamps,int64,images cargo test --test suite kernels::
 
 portability:
 	tests/portability/run.sh

@@ -46,6 +46,14 @@ fn main() -> anyhow::Result<()> {
         std::fs::create_dir_all(to.join(target))?;
         readers::write_gguf_file(&to.join(target).join("small"));
     }
+    put("tokenizer_json", "pairs", &readers::tokenizer_file(false))?;
+    put("tokenizer_json", "scores", &readers::tokenizer_file(true))?;
+    put("tokenizer_json", "demo", &std::fs::read(readers::DEMO_TOKENIZER)?)?;
+    put("template", "most", readers::TEMPLATE.as_bytes())?;
+    for (i, path) in readers::configurations().iter().enumerate() {
+        let parts = [&std::fs::read(path)?, &b"\0{\"eos_token_id\": [1, 2]}\0"[..], readers::INDEX.as_bytes()];
+        put("configuration", &i.to_string(), &parts.concat())?;
+    }
     put("rows", "all", readers::ROWS.as_bytes())?;
     for (i, row) in readers::ROWS.lines().enumerate() {
         put("rows", &i.to_string(), row.as_bytes())?;

@@ -3,6 +3,7 @@
 //! Every message that reaches a user is a single line that names the file or field, the reason and, where there is one,
 //! the way out. Variants carry named fields so that callers and tests can match on them instead of on text.
 
+use crate::shown;
 use std::path::{Path, PathBuf};
 
 /// `Result` with this crate's [`Error`].
@@ -13,15 +14,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused: missing file, no permission, full disk.
-    #[error("{}: {source}{}", path.display(), io_hint(source))]
+    #[error("{}: {source}{}", shown::path(path), io_hint(source))]
     Io { path: PathBuf, source: std::io::Error },
 
     /// A file's content is wrong: truncated, hostile, inconsistent or of an unknown kind.
-    #[error("{}: {field}: {reason}", path.display())]
+    #[error("{}: {field}: {reason}", shown::path(path))]
     File { path: PathBuf, field: String, reason: String },
 
     /// A row of a line-based file is wrong; `line` counts from 1.
-    #[error("{}:{line}: {reason}", path.display())]
+    #[error("{}:{line}: {reason}", shown::path(path))]
     Row { path: PathBuf, line: usize, reason: String },
 
     /// An argument, a configuration key or a combination of them is wrong.
@@ -78,17 +79,17 @@ impl Error {
 
     /// A file whose `field` is wrong for `reason`.
     pub fn file(path: impl AsRef<Path>, field: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::File { path: path.as_ref().to_path_buf(), field: shown(field.into()), reason: shown(reason.into()) }
+        Error::File { path: path.as_ref().to_path_buf(), field: one_line(field), reason: one_line(reason) }
     }
 
     /// A line (counted from 1) of a file that is wrong for `reason`.
     pub fn row(path: impl AsRef<Path>, line: usize, reason: impl Into<String>) -> Error {
-        Error::Row { path: path.as_ref().to_path_buf(), line, reason: shown(reason.into()) }
+        Error::Row { path: path.as_ref().to_path_buf(), line, reason: one_line(reason) }
     }
 
     /// An argument or configuration key `what` that is wrong for `reason`.
     pub fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::Invalid { what: shown(what.into()), reason: shown(reason.into()) }
+        Error::Invalid { what: one_line(what), reason: one_line(reason) }
     }
 
     /// The same error, told as wrong usage where it is about an option's value.
@@ -116,14 +117,9 @@ fn io_hint(source: &std::io::Error) -> &'static str {
     }
 }
 
-/// Text that may come out of a file, with its control characters escaped: a message stays one line, and a name in a hostile
-/// file cannot speak to the terminal.
-fn shown(text: String) -> String {
-    if !text.contains(char::is_control) {
-        return text;
-    }
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
+/// Text that may come out of a file: a message stays one line, and a name in a hostile file cannot speak to the terminal.
+fn one_line(text: impl Into<String>) -> String {
+    shown::one_line(&text.into()).into_owned()
 }
 
 #[cfg(test)]
@@ -135,5 +131,9 @@ mod tests {
         let error = Error::file("a.gguf", "key\n\u{1b}[2J", "is wrong: é");
         assert_eq!(error.to_string(), "a.gguf: key\\n\\u{1b}[2J: is wrong: é");
         assert_eq!(Error::row("a.jsonl", 3, "x\ry").to_string(), "a.jsonl:3: x\\ry");
+        // names of files too
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert!(Error::io("a\u{1b}[2J\u{202e}.json")(missing).to_string().starts_with("a\\u{1b}[2J\\u{202e}.json: "));
+        assert_eq!(Error::row("\u{9b}a", 1, "x").to_string(), "\\u{9b}a:1: x");
     }
 }

@@ -31,6 +31,7 @@ pub mod env;
 pub mod error;
 pub mod near;
 pub mod rng;
+pub mod shown;
 
 pub mod adapters;
 pub mod autograd;

@@ -4,9 +4,12 @@ use rugosa::cli::args::Cli;
 use rugosa::cli::{self, signal};
 use rugosa::env;
 use rugosa::error::{Error, Result};
+use rugosa::shown;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::debug_fn;
 
 /// Without [`env::LOG`]: what a user should know, a fast path that is not taken because its self-test failed, say.
 const DEFAULT_LOG: &str = "rugosa=warn";
@@ -17,7 +20,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // nothing is left to tell it to where standard error is gone
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            let _ = writeln!(std::io::stderr(), "error: {}", shown::one_line(&error.to_string()));
             ExitCode::from(signal::exit_code(&error))
         }
     }
@@ -49,6 +52,12 @@ fn start_log() -> Result<()> {
         None => EnvFilter::new(DEFAULT_LOG),
     };
     let to_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(to_terminal).init();
+    // what is logged may quote files
+    let fields = debug_fn(|out, field, value| match field.name() {
+        "message" => write!(out, "{}", shown::one_line(&format!("{value:?}"))),
+        name => write!(out, "{name}={}", shown::one_line(&format!("{value:?}"))),
+    });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(fields.delimited(" "));
+    log.with_writer(std::io::stderr).with_ansi(to_terminal).init();
     Ok(())
 }

@@ -118,6 +118,9 @@ fn message(role: &str, content: &str) -> Json {
 /// A message with `role` and `content`; other keys are carried along for whoever reads messages.
 fn turn(message: &Json) -> Result<Json, String> {
     let Json::Object(object) = message else { return Ok(message.clone()) };
+    if object.get("value").is_some_and(Json::is_null) && !object.contains_key("content") {
+        return Err("value is null; write what is said in this turn, \"\" for nothing, or remove the turn".into());
+    }
     let mut object = object.clone();
     for (theirs, ours) in [("from", "role"), ("value", "content")] {
         let Some(value) = object.get(theirs).filter(|v| !v.is_null()).cloned() else { continue };

@@ -11,6 +11,7 @@ pub mod chat;
 mod conversions;
 pub mod dataset;
 mod files;
+mod guard;
 mod jinja;
 mod json;
 mod meanings;
@@ -23,6 +24,7 @@ pub mod rows;
 #[cfg(test)]
 mod tests;
 pub mod tokenizer;
+mod tokenizer_check;
 mod tokenizer_gguf;
 
 pub use ahead::Ahead;

@@ -4,6 +4,7 @@ use super::dataset::ExampleRef;
 use super::rows::IGNORED;
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
+use crate::shown;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write;
 
@@ -38,7 +39,7 @@ pub fn render(tokenizer: Option<&Tokenizer>, example: ExampleRef<'_>, colour: bo
 
     let mut out = String::new();
     for (learnt, text) in pieces {
-        let text = printable(&text);
+        let text = shown::lines(&text);
         // writing to a string can't fail
         let _ = match (learnt, colour) {
             (true, true) => write!(out, "{LEARNT}{text}{LEARNT:#}"),
@@ -52,12 +53,4 @@ pub fn render(tokenizer: Option<&Tokenizer>, example: ExampleRef<'_>, colour: bo
     }
     let _ = writeln!(out, "line {}: {} tokens, {} learnt", example.line, example.ids.len(), example.supervised());
     Ok(out)
-}
-
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && !matches!(c, '\n' | '\t') { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
 }

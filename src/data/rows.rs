@@ -255,7 +255,9 @@ impl Reader<'_> {
         let conversation = Conversation::of_row(row)?;
         let messages = row.get("messages").and_then(Json::as_array).into_iter().flatten();
         let mut said = messages.filter(|m| m.get("role").and_then(Json::as_str) == Some("assistant")).peekable();
-        if said.peek().is_some() && said.all(meanings::says_nothing) {
+        // a content that is null is a turn without words, of which its end is learnt; an empty text is an answer that is missing
+        let is_empty = |m: &Json| meanings::says_nothing(m) && m.get("content").is_none_or(|c| !c.is_null());
+        if said.peek().is_some() && said.all(is_empty) {
             return Err(Fault::Empty("what the assistant says is empty".into()));
         }
         let template = self.template.as_ref().map_err(Clone::clone)?;

@@ -1,5 +1,7 @@
 //! Text to token ids and back.
 
+use super::guard::caught;
+use super::tokenizer_check::{self, Growth};
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::checkpoint::Checkpoint;
@@ -8,7 +10,7 @@ use crate::io::kind;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use tokenizers::{PostProcessorWrapper, Tokenizer as Pipeline};
+use tokenizers::{Encoding, PostProcessorWrapper, Tokenizer as Pipeline};
 
 /// Tokens that end a turn in the chat formats in use; one that is in the vocabulary stops generation.
 const END_OF_TURN: &[&str] = &[
@@ -48,6 +50,7 @@ pub struct Tokenizer {
     special_starts: String,
     /// Whether a text gets a space in front.
     space_before: bool,
+    growth: Growth,
 }
 
 /// What a source says besides the pipeline itself.
@@ -73,13 +76,17 @@ impl Tokenizer {
     /// [`Error::Io`] for a missing or unreadable `tokenizer.json`, [`Error::File`] for files that don't parse.
     pub fn from_folder(folder: &Path) -> Result<Tokenizer> {
         let path = folder.join("tokenizer.json");
-        let bytes = kind::read(&path)?;
-        let mut pipeline =
-            Pipeline::from_bytes(&bytes).map_err(|e| Error::file(&path, "content", one_line(&e.to_string())))?;
+        let bytes = kind::read_up_to(&path, tokenizer_check::LONGEST)?;
+        let growth = tokenizer_check::check(&bytes).map_err(|(field, reason)| Error::file(&path, field, reason))?;
         let bad = |e: tokenizers::Error| Error::file(&path, "content", one_line(&e.to_string()));
+        let panicked = |reason: String| {
+            let reason = format!("its parts do not fit together, {reason}; download it again");
+            Error::file(&path, "content", reason)
+        };
+        let mut pipeline = caught(|| Pipeline::from_bytes(&bytes)).map_err(panicked)?.map_err(bad)?;
         pipeline.with_truncation(None).map_err(bad)?;
         pipeline.with_padding(None);
-        let (before, after) = surrounding_ids(&pipeline).map_err(bad)?;
+        let (before, after) = caught(|| surrounding_ids(&pipeline)).map_err(panicked)?.map_err(bad)?;
         // Its other work is to trim offsets, which would move the borders between supervised and other tokens.
         pipeline.with_post_processor(None::<PostProcessorWrapper>);
 
@@ -105,7 +112,7 @@ impl Tokenizer {
             chat_templates: super::chat::files::folder_templates(folder, &config)?,
             more_specials: super::chat::files::more_specials(&[&config, &map]),
         };
-        Ok(Tokenizer::assemble(pipeline, folder, surroundings))
+        caught(|| Tokenizer::assemble(pipeline, folder, surroundings, growth)).map_err(panicked)?
     }
 
     /// The tokenizer inside a GGUF file, rebuilt from `tokenizer.ggml.*`. `file` is named in errors. Known are the
@@ -114,8 +121,11 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] naming the metadata key that is missing, inconsistent or of an unknown kind.
     pub fn from_gguf(file: &Path, metadata: &Metadata) -> Result<Tokenizer> {
-        let (pipeline, surroundings) = super::tokenizer_gguf::build(file, metadata)?;
-        Ok(Tokenizer::assemble(pipeline, file, surroundings))
+        let bad = |reason: String| Error::file(file, "tokenizer.ggml.tokens", reason);
+        let (pipeline, surroundings) = caught(|| super::tokenizer_gguf::build(file, metadata)).map_err(bad)??;
+        // what is built from these files has a Replace of a blank by three bytes, or spells bytes with two
+        let growth = Growth { text: 6.0, tokens: 2.0, longest: 0 };
+        caught(|| Tokenizer::assemble(pipeline, file, surroundings, growth)).map_err(bad)?
     }
 
     /// The tokenizer that comes with a model, checked against its vocabulary; `None` where there is none, which is
@@ -144,8 +154,10 @@ impl Tokenizer {
         Ok(Some(tokenizer))
     }
 
-    fn assemble(pipeline: Pipeline, source: &Path, s: Surroundings) -> Tokenizer {
+    fn assemble(pipeline: Pipeline, source: &Path, s: Surroundings, growth: Growth) -> Result<Tokenizer> {
         let vocab = pipeline.get_vocab(true);
+        let longest = tokenizer_check::longest_token(vocab.iter());
+        let growth = Growth { longest: longest.map_err(|e| Error::file(source, "tokenizer", e))?, ..growth };
         let end = |ids: &mut dyn Iterator<Item = u32>| ids.max().map_or(0, |id| id as usize + 1);
         let vocab_size = end(&mut vocab.values().copied());
         let added = pipeline.get_added_tokens_decoder();
@@ -162,7 +174,8 @@ impl Tokenizer {
             added.values().filter(|t| t.special && !t.content.is_empty()).map(|t| t.content.clone()).collect();
         special.sort_unstable();
         let first = pipeline.encode_fast("a", false).ok().and_then(|e| pipeline.id_to_token(*e.get_ids().first()?));
-        Tokenizer {
+        Ok(Tokenizer {
+            growth,
             added: added.keys().copied().collect(),
             special_starts: special
                 .iter()
@@ -185,7 +198,7 @@ impl Tokenizer {
             vocab_size,
             base_size,
             pipeline,
-        }
+        })
     }
 
     /// Token ids of `text`; special tokens written out in it are recognised. With `add_special` the ids that the
@@ -195,7 +208,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] if the pipeline itself fails (an unknown character and no unknown token, for one).
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.pipeline.encode_fast(text, false).map_err(|e| self.error(e))?;
+        let encoding = self.encoded(text, |p| p.encode_fast(text, false))?;
         if !add_special {
             return Ok(encoding.get_ids().to_vec());
         }
@@ -205,7 +218,7 @@ impl Tokenizer {
 
     /// As [`Tokenizer::encode`] without additions, each id with the byte of `text` at which its token starts.
     pub(super) fn encode_with_starts(&self, text: &str) -> Result<Vec<(u32, usize)>> {
-        let encoding = self.pipeline.encode(text, false).map_err(|e| self.error(e))?;
+        let encoding = self.encoded(text, |p| p.encode(text, false))?;
         Ok(encoding.get_ids().iter().zip(encoding.get_offsets()).map(|(&id, &(start, _))| (id, start)).collect())
     }
 
@@ -214,7 +227,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] if the decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.pipeline.decode(ids, skip_special).map_err(|e| self.error(e))
+        self.growth.check_ids(ids.len()).map_err(|e| self.fails(e))?;
+        caught(|| self.pipeline.decode(ids, skip_special)).map_err(|e| self.fails(e))?.map_err(|e| self.fails(e))
     }
 
     /// Decodes token by token, holding back incomplete characters.
@@ -266,6 +280,11 @@ impl Tokenizer {
     /// The model's chat templates, each a name and a Jinja text; a single one is called `default`.
     pub fn chat_templates(&self) -> &[(String, String)] {
         &self.chat_templates
+    }
+
+    /// Takes this Jinja text instead of the chat templates that came with the model.
+    pub fn set_chat_template(&mut self, text: impl Into<String>) {
+        self.chat_templates = vec![("default".to_owned(), text.into())];
     }
 
     /// The special tokens by the names that chat templates know them under, with their spellings.
@@ -381,7 +400,13 @@ impl Tokenizer {
         }
     }
 
-    fn error(&self, e: tokenizers::Error) -> Error {
+    /// What the pipeline makes of a text that is not too large for it.
+    fn encoded(&self, text: &str, encode: impl FnOnce(&Pipeline) -> tokenizers::Result<Encoding>) -> Result<Encoding> {
+        self.growth.check_text(text.len()).map_err(|e| self.fails(e))?;
+        caught(|| encode(&self.pipeline)).map_err(|e| self.fails(e))?.map_err(|e| self.fails(e))
+    }
+
+    fn fails(&self, e: impl std::fmt::Display) -> Error {
         Error::file(&self.source, "tokenizer", one_line(&e.to_string()))
     }
 }

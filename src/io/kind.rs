@@ -1,6 +1,8 @@
 //! What a file is by its first bytes, for messages about a file that is not what was expected.
 
 use crate::error::{Error, Result};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// How Git LFS begins the small text that stands for a large file.
@@ -8,12 +10,34 @@ const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// Pointers of Git LFS are shorter.
 const LONGEST_POINTER: usize = 1024;
 
-/// Reads all of a small file.
+/// Bytes of a configuration, an index or a template at most. The index of the largest models has ten million.
+pub const LONGEST_SMALL: u64 = 64 << 20;
+
+/// Reads all of a small file: [`LONGEST_SMALL`] bytes at most.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] for a stand-in, as [`refuse_stand_in`] tells them.
+/// Those of [`read_up_to`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    read_up_to(path, LONGEST_SMALL)
+}
+
+/// Reads all of a file that has `most` bytes at most, whatever its size is said to be.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] for more bytes, for what is no regular file (a pipe may have no end), and for a stand-in, as
+/// [`refuse_stand_in`] tells them.
+pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let kind = std::fs::metadata(path).map_err(Error::io(path))?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(Error::file(path, "type", "a regular file is expected here"));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > most {
+        let reason = format!("has more than {most} bytes, which no such file needs; download it again");
+        return Err(Error::file(path, "content", reason));
+    }
     refuse_stand_in(path, &bytes)?;
     Ok(bytes)
 }
@@ -88,6 +112,22 @@ mod tests {
         }
         std::fs::write(&path, "{\"version\": 1}").unwrap();
         assert_eq!(read(&path).unwrap(), b"{\"version\": 1}");
+    }
+
+    #[test]
+    fn no_more_is_read_than_a_file_may_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        // a hole: it takes no space on the disk
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let message = read(&path).unwrap_err().to_string();
+        assert!(message.contains("config.json: content: has more than 67108864 bytes"), "{message}");
+        std::fs::write(&path, [b' '; 9]).unwrap();
+        assert_eq!(read_up_to(&path, 9).unwrap().len(), 9);
+        assert!(read_up_to(&path, 8).is_err());
+        if cfg!(unix) {
+            assert!(read(Path::new("/dev/zero")).unwrap_err().to_string().contains("a regular file is expected"));
+        }
     }
 
     #[test]

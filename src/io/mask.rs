@@ -37,8 +37,14 @@ pub fn read_masks(
             );
             return Err(Error::file(path, module, reason));
         }
+        let col_idx = file.get(&format!("{module}{COL_IDX}"))?;
+        // before any of it is read: the file may be a hole of any size
+        if col_idx.data.len() > 4 * rows * cols {
+            let is = col_idx.data.len();
+            return Err(col_idx.error(format!("has {is} bytes of positions, more than [{rows}, {cols}] holds")));
+        }
         let row_offs = file.get(&format!("{module}{ROW_OFFS}"))?.to_indices()?;
-        let col_idx = file.get(&format!("{module}{COL_IDX}"))?.to_indices()?;
+        let col_idx = col_idx.to_indices()?;
         let mask =
             CsrPattern::new(rows, cols, row_offs, col_idx).map_err(|reason| Error::file(path, module, reason))?;
         masks.insert(module.to_string(), mask);
@@ -116,6 +122,18 @@ mod tests {
             "m.q_proj.col_idx: holds the negative index -1: the file is damaged",
         );
         rejects(&[offs(&[0, 2, 2, 2]), cols(&[4, 4])], "not strictly ascending");
+        // a hole of a quarter of a terabyte: refused before any of it is read
+        let end = 16 + (1u64 << 38);
+        let header = format!(
+            "{{\"m.q_proj.row_offs\": {{\"dtype\": \"I32\", \"shape\": [4], \"data_offsets\": [0, 16]}}, \
+             \"m.q_proj.col_idx\": {{\"dtype\": \"I32\", \"shape\": [{}], \"data_offsets\": [16, {end}]}}}}",
+            1u64 << 36
+        );
+        std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(8 + header.len() as u64 + end).unwrap();
+        let message = read_masks(&path, shape_of).unwrap_err().to_string();
+        assert!(message.contains("bytes of positions, more than [3, 40000] holds"), "{message}");
         let err = read_masks(&dir.path().join("none"), shape_of).unwrap_err();
         assert!(matches!(err, Error::Io { .. }), "{err}");
     }

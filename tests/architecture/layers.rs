@@ -5,7 +5,7 @@ use super::{Source, assert_none, sources};
 
 /// The modules at the top of `src/`. Each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    "error", "near", "env", "dtype", "rng", "csr", // vocabulary
+    "shown", "error", "near", "env", "dtype", "rng", "csr", // vocabulary
     "io", "quant", "data", // bytes and text, no GPU
     "device", "tensor", "kernels", "cases", // the GPU
     "autograd", "optim", "nn", "adapters", "generate", "train", // training

@@ -61,3 +61,37 @@ fn answers_that_are_cut_are_not_compared() {
     assert!(stderr.contains("--max-new-tokens 9 compares all"), "{stderr}");
     assert!(eval("--max-new-tokens 1").0["exact_match"].is_null());
 }
+
+/// The score does not fall with `--seq-len`: an answer that is cut is not judged, and those that are whole stay right.
+#[test]
+fn what_is_right_stays_right_at_any_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.jsonl");
+    let model = model::gguf(folder.path());
+    let json = |command: &str, more: &[&str]| {
+        let (code, stdout, stderr) = run(rugosa(command).arg("--model").arg(&model).args(more));
+        assert_eq!(code, Some(0), "{stderr}");
+        serde_json::from_str::<serde_json::Value>(&stdout).unwrap()
+    };
+    std::fs::write(&data, "{\"text\": \"ab\"}").unwrap();
+    let at = data.to_str().unwrap();
+    let prompt = json("preview --json", &["--data", at])["input_ids"].as_array().unwrap().clone();
+    // what the model says is the right answer, of four lengths
+    let said = json("generate --json --temperature 0 --max-new-tokens 20", &["--prompt", "ab"])["token_ids"].clone();
+    let said = said.as_array().unwrap();
+    let lengths = [2, 8, 14, 20].map(|n| n.min(said.len()));
+    assert_eq!(lengths[3], 20, "the model ends at once: {said:?}");
+    let rows = lengths.map(|n| {
+        let ids = [&prompt[..], &said[..n]].concat();
+        let labels = [&vec![serde_json::json!(-100); prompt.len()][..], &said[..n]].concat();
+        serde_json::json!({ "input_ids": ids, "labels": labels }).to_string()
+    });
+    std::fs::write(&data, rows.join("\n")).unwrap();
+    for (kept, length) in [(4, 20), (3, 19), (2, 8), (1, 7)] {
+        let length = (prompt.len() + length).to_string();
+        let more = ["--data", at, "--seq-len", &length];
+        let scores = json("eval --metric exact-match --json --max-new-tokens 20", &more);
+        assert_eq!((&scores["exact_match"], &scores["answers"]), (&1.0.into(), &kept.into()), "{length}: {scores}");
+        assert_eq!(scores["answers_cut"], 4 - kept, "{length}: {scores}");
+    }
+}

@@ -6,6 +6,8 @@ use crate::cli::signal;
 use crate::data::{ChatTemplate, Message};
 use crate::error::{Error, Result};
 use crate::generate::{Request, Sampling, generate};
+use crate::shown;
+use std::io::IsTerminal;
 
 pub fn run(args: GenerateArgs) -> Result<()> {
     signal::install(None)?;
@@ -36,8 +38,11 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let request = Request { max_new_tokens: args.max_new_tokens, stop: &stop, sampling };
     let mut stream = tokenizer.stream(true);
     let mut failed = None;
+    let to_terminal = std::io::stdout().is_terminal();
     let mut show = |text: Result<String>| match text {
         Ok(text) if !args.json => {
+            // a file or a pipe gets the model's own words; a terminal would obey them
+            let text = if to_terminal { shown::lines(&text) } else { text.into() };
             failed = super::print(&text).err().or(failed.take());
         }
         Ok(_) => {}
@@ -54,7 +59,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     }
     if args.json {
         let text = tokenizer.decode(&ids, true)?;
-        super::print(&format!("{}\n", serde_json::json!({ "text": text, "token_ids": ids })))?;
+        super::print_json(&serde_json::json!({ "text": text, "token_ids": ids }))?;
     } else {
         super::print("\n")?;
     }

@@ -12,6 +12,7 @@ mod train;
 
 use super::args::Command;
 use crate::error::{Error, Result};
+use crate::shown;
 use std::io::{ErrorKind, Write};
 
 pub(super) fn run(command: Command) -> Result<()> {
@@ -30,7 +31,12 @@ pub(super) fn run(command: Command) -> Result<()> {
 
 /// Writes a line to standard error. A closed one ends nothing; `eprintln!` would panic there.
 fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", shown::one_line(line));
+}
+
+/// Writes a result as one line of JSON.
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(&(shown::json(&value.to_string()) + "\n"))
 }
 
 /// Writes a result to standard output, without colours where they are not wanted. A reader that has seen enough

@@ -5,6 +5,7 @@ use crate::cli::args::PreviewArgs;
 use crate::data::{Dataset, ExampleRef, Tokenizer, preview};
 use crate::error::Result;
 use crate::io::checkpoint::Checkpoint;
+use crate::shown;
 use anstream::{AutoStream, ColorChoice};
 
 pub fn run(args: &PreviewArgs) -> Result<()> {
@@ -42,5 +43,6 @@ pub fn run(args: &PreviewArgs) -> Result<()> {
 fn json(tokenizer: Option<&Tokenizer>, example: ExampleRef<'_>) -> Result<String> {
     let text = tokenizer.map(|t| t.decode(example.ids, false)).transpose()?;
     let (ids, labels) = (example.ids, example.labels);
-    Ok(serde_json::json!({ "line": example.line, "text": text, "input_ids": ids, "labels": labels }).to_string())
+    let line = serde_json::json!({ "line": example.line, "text": text, "input_ids": ids, "labels": labels });
+    Ok(shown::json(&line.to_string()))
 }

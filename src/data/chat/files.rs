@@ -2,6 +2,7 @@
 
 use crate::data::tokenizer::token_text;
 use crate::error::{Error, Result};
+use crate::io::kind;
 use serde_json::{Value as Json, json};
 use std::path::Path;
 
@@ -35,10 +36,13 @@ pub(in crate::data) fn folder_templates(folder: &Path, config: &Json) -> Result<
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path)(e)),
+    match kind::read(path) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes);
+            text.map(Some).map_err(|e| Error::file(path, "content", format!("is not UTF-8: {}", e.utf8_error())))
+        }
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

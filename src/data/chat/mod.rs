@@ -54,8 +54,10 @@ impl ChatTemplate {
     /// The templates that come with `tokenizer`.
     ///
     /// # Errors
-    /// [`Error::File`] where there is none, or one is no Jinja (with its line).
+    /// [`Error::File`] where there is none, or one is no Jinja (with its line); [`Error::Usage`] where an environment variable
+    /// can't be meant, such as the time in `SOURCE_DATE_EPOCH`, which templates see.
     pub fn new(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+        crate::env::check()?;
         let source = tokenizer.source();
         if tokenizer.chat_templates().is_empty() {
             let reason = "there is none; use rows with prompt and response, or add a chat_template.jinja to the model";
@@ -97,7 +99,16 @@ impl ChatTemplate {
     fn choose(&self, tools: bool) -> Result<&Named, String> {
         let by_name = |name: &str| self.named.iter().find(|n| n.name == name);
         let chosen = by_name(WITH_TOOLS).filter(|_| tools).or_else(|| by_name(DEFAULT));
-        chosen.or(self.named.first().filter(|_| self.named.len() == 1)).ok_or_else(|| {
+        let only = self.named.first().filter(|only| self.named.len() == 1 && only.name != WITH_TOOLS);
+        chosen.or(only).ok_or_else(|| {
+            if self.named.len() == 1 {
+                let file = "chat_template.jinja";
+                // transformers refuses such rows too
+                return format!(
+                    "the only one is named {WITH_TOOLS}, for rows with tools, and this has none; copy it to {file}, which \
+                     renders the others"
+                );
+            }
             let names: Vec<&str> = self.named.iter().map(|n| n.name.as_str()).collect();
             format!("there are several, [{}], and none is named {DEFAULT}; name one so", names.join(", "))
         })
@@ -204,8 +215,11 @@ impl ChatTemplate {
         }
         let mut text = prompt.text;
         let start = text.len();
+        let opening = self.opening(named, row);
+        // as the template has it between what it opens a turn with and the answer
+        text.push_str(&opening.blank);
         text.push_str(answer);
-        let closing = self.opening(named, row).closing.unwrap_or_default();
+        let closing = opening.closing.unwrap_or_default();
         let end = self.ends.iter().filter_map(|end| closing.find(end.as_str()).map(|at| (at, end))).min();
         text.push_str(end.map(|(_, end)| end).or(self.ends.first()).map_or("", String::as_str));
         let ranges = std::iter::once(start..text.len()).collect();
@@ -224,15 +238,23 @@ impl ChatTemplate {
     }
 }
 
+/// Where each token ends: where the next one begins that does not begin with it, as those of parts of a character do.
+fn ends(tokens: &[(u32, usize)], length: usize) -> Vec<usize> {
+    let mut ends = vec![length; tokens.len()];
+    for i in (1..tokens.len()).rev() {
+        let (start, next) = (tokens[i - 1].1, tokens[i].1);
+        ends[i - 1] = if next > start { next } else { ends[i] };
+    }
+    ends
+}
+
 /// The ids of a text, and the labels of those in `spans`.
 fn labelled(tokenizer: &Tokenizer, text: &str, spans: &Spans) -> Result<Tokens, String> {
     let borders = spans.ranges.iter().map(|r| r.start).filter(|_| !spans.overlapping);
     let tokens = encode_cut_at(tokenizer, text, borders)?;
     let mut ranges = spans.ranges.iter().peekable();
     let mut labels = Vec::with_capacity(tokens.len());
-    for (i, &(id, start)) in tokens.iter().enumerate() {
-        // tokens of parts of a character start at one place
-        let end = tokens[i + 1..].iter().map(|t| t.1).find(|next| *next > start).unwrap_or(text.len());
+    for (&(id, start), end) in tokens.iter().zip(ends(&tokens, text.len())) {
         while ranges.next_if(|r| r.end <= start).is_some() {}
         let inside = |r: &&std::ops::Range<usize>| if spans.overlapping { r.start < end } else { r.start <= start };
         labels.push(if ranges.peek().is_some_and(inside) { id as i32 } else { IGNORED });

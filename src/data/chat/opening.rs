@@ -4,6 +4,11 @@ use crate::data::jinja::text::{Mark, Part};
 use crate::data::jinja::{Rendered, Template, Value};
 use serde_json::json;
 
+/// Bytes of an invitation, and of what opens a user's turn, that are looked at; and ways to open a turn. Real ones have some
+/// dozens: what is longer is a template that must not take time and memory in proportion to the square of its output.
+const LONGEST: usize = 2048;
+const MOST_PREFIXES: usize = 64;
+
 /// What inference supplies before the assistant's first word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
@@ -12,6 +17,8 @@ pub struct Opening {
     pub prefixes: Vec<String>,
     /// What closes a turn.
     pub closing: Option<String>,
+    /// Blanks that stand before an answer and that inference does not supply.
+    pub blank: String,
 }
 
 impl Opening {
@@ -50,7 +57,14 @@ impl Opening {
             let own = answered.text[own..answer.start].trim_start();
             if own.trim().is_empty() { Vec::new() } else { vec![own.to_owned()] }
         };
-        Some(Opening { prefixes, closing })
+        let before = &answered.text[..answer.start];
+        let (written, supplied) = (before.trim_end(), open.trim_end());
+        // where an answer is opened in another way than inference does, the blank goes with that
+        let blank = match !supplied.is_empty() && written.ends_with(supplied) {
+            true => before[written.len()..].strip_prefix(&open[supplied.len()..]).unwrap_or_default().to_owned(),
+            false => String::new(),
+        };
+        Some(Opening { prefixes, closing, blank })
     }
 }
 
@@ -74,6 +88,10 @@ fn common(a: &str, b: &str) -> usize {
 /// opens a user's turn. It is one itself where it is `whole`.
 fn fronts(invitation: &str, user: &str, whole: bool) -> Vec<String> {
     let invitation = invitation.trim_start_matches('\n');
+    let whole = whole && invitation.len() <= LONGEST;
+    let border = |text: &str, at: usize| (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    let invitation = &invitation[..border(invitation, LONGEST)];
+    let user = &user[border(user, user.len().saturating_sub(LONGEST))..];
     let shared =
         (0..user.len()).filter(|at| user.is_char_boundary(*at)).map(|at| common(invitation, &user[at..])).max();
     let shared = shared.unwrap_or(0);
@@ -85,7 +103,7 @@ fn fronts(invitation: &str, user: &str, whole: bool) -> Vec<String> {
     cuts.retain(|at| *at > shared && !invitation[..*at].trim().is_empty());
     cuts.sort_unstable();
     cuts.dedup();
-    cuts.into_iter().rev().map(|at| invitation[..at].to_owned()).collect()
+    cuts.into_iter().rev().take(MOST_PREFIXES).map(|at| invitation[..at].to_owned()).collect()
 }
 
 /// A template's opening of a turn, with these variables beside the messages; none where it refuses the question.

@@ -3,8 +3,11 @@
 use super::{RowText, not_utf8};
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+
+/// Bytes of one line at most.
+pub(super) const LONGEST_LINE: u64 = 64 << 20;
 
 /// The lines of a file that are not blank, with their numbers from 1. A byte order mark at the start and carriage
 /// returns at the ends are left out.
@@ -26,10 +29,15 @@ impl<'a> Lines<'a> {
     pub fn next_row(&mut self) -> Result<Option<RowText>> {
         loop {
             let mut raw = Vec::new();
-            if self.reader.read_until(b'\n', &mut raw).map_err(Error::io(self.path))? == 0 {
+            let mut line = self.reader.by_ref().take(LONGEST_LINE + 1);
+            if line.read_until(b'\n', &mut raw).map_err(Error::io(self.path))? == 0 {
                 return Ok(None);
             }
             self.line += 1;
+            if raw.len() as u64 > LONGEST_LINE {
+                let reason = format!("has over {LONGEST_LINE} bytes without a line break; one row a line is wanted");
+                return Err(Error::row(self.path, self.line, reason));
+            }
             let text = String::from_utf8(raw).map_err(|e| not_utf8(self.path, self.line, e.utf8_error()))?;
             let row =
                 row(self.line, if self.line == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text });

@@ -16,6 +16,8 @@ use std::path::Path;
 
 /// Bytes from which a file's form is told.
 const HEAD: usize = 1 << 18;
+/// Bytes of a file that is read as a whole, at most.
+const LONGEST_WHOLE: u64 = 1 << 30;
 
 /// One row, as the text of a JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +62,13 @@ impl<'a> RowFile<'a> {
             }
         }
         let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        reader.take(LONGEST_WHOLE + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+        if bytes.len() as u64 > LONGEST_WHOLE {
+            let reason = format!(
+                "is over {LONGEST_WHOLE} bytes, which only files with one JSON object a line may be; write it so, or split it"
+            );
+            return Err(not_rows(reason));
+        }
         let text = encoding.decode(path, bytes)?;
         let rows = match form::of(path, &text, columns)? {
             Form::Lines => lines::split(&text),

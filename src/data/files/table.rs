@@ -52,6 +52,9 @@ fn value(name: &str, cell: String) -> Result<Json, String> {
 }
 
 /// Records as RFC 4180 has them: a cell in double quotes may hold anything, a quote in it stands twice.
+///
+/// By hand, since the crate `csv` reads a quote that nothing closes as a cell that goes on to the end of the file, so that all
+/// rows behind it are one answer without a word; to find that out beforehand takes the same steps as to read it.
 struct Records<'a> {
     rest: &'a str,
     /// Of what comes next.

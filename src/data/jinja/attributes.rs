@@ -2,6 +2,7 @@
 
 use super::call::Callable;
 use super::eval::is_indexed;
+use super::limits::LONGEST_LIST;
 use super::value::{Kind, LoopState, Outcome, Value, problem};
 use std::rc::Rc;
 
@@ -125,6 +126,13 @@ pub fn slice(value: &Value, [start, stop, step]: [Option<i128>; 3]) -> Outcome<V
     };
     let (start, stop) =
         if step > 0 { (bound(start, 0), bound(stop, length)) } else { (bound(start, length - 1), bound(stop, -1)) };
+    if let (Value::Str(text), 1) = (value, step) {
+        let at = |n: i128| text.as_str().char_indices().nth(n as usize).map_or(text.as_str().len(), |(at, _)| at);
+        return Ok(Value::text(text.slice(at(start)..at(stop.max(start)))));
+    }
+    if length > LONGEST_LIST as i128 {
+        return problem(format!("over {LONGEST_LIST} elements can't be cut"));
+    }
     let mut indices = Vec::new();
     let mut i = start;
     while if step > 0 { i < stop } else { i > stop } {
@@ -135,15 +143,11 @@ pub fn slice(value: &Value, [start, stop, step]: [Option<i128>; 3]) -> Outcome<V
         Value::Str(text) => {
             let starts: Vec<usize> =
                 text.as_str().char_indices().map(|(at, _)| at).chain([text.as_str().len()]).collect();
-            if step == 1 {
-                let (from, to) = (indices.first().copied().unwrap_or(0), indices.last().map_or(0, |i| i + 1));
-                return Ok(Value::text(text.slice(starts[from]..starts[to])));
-            }
             let mut out = super::text::Text::default();
             indices.iter().for_each(|&i| out.push(&text.slice(starts[i]..starts[i + 1])));
             Value::text(out)
         }
-        Value::Seq(kind, items) => Value::Seq(*kind, Rc::new(indices.iter().map(|&i| items[i].clone()).collect())),
+        Value::Seq(kind, items) => Value::seq(*kind, indices.iter().map(|&i| items[i].clone()).collect()),
         _ => Value::None,
     })
 }

@@ -1,7 +1,8 @@
 //! What can be called: functions, macros and methods.
 
 use super::ast::{For, Macro};
-use super::run::{Frame, Run};
+use super::limits;
+use super::run::{Circle, Frame, Run};
 use super::text::Text;
 use super::value::{Dict, Kind, LoopState, Outcome, Value, problem};
 use super::{clock, containers, format, strings};
@@ -21,6 +22,18 @@ pub enum Callable {
     LoopMethod(Rc<LoopState>, String),
     /// What `joiner` makes: its separator, and whether it was asked before.
     Joiner(Value, RefCell<bool>),
+}
+
+impl Callable {
+    /// As [`Value::depth`].
+    pub fn depth(&self) -> usize {
+        match self {
+            Callable::Method(value, _) | Callable::Joiner(value, _) => value.depth() + 1,
+            Callable::LoopMethod(state, _) => Value::Loop(state.clone()).depth() + 1,
+            // what their frames hold is let go one by one, at the rendering's end
+            Callable::Function(_) | Callable::Macro(..) | Callable::Again(..) => 0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -74,10 +87,16 @@ impl Run {
                 return problem(format!("'{}' object is not callable", other.type_name()));
             }
         };
+        for value in &args.positional {
+            self.step(value.weight())?;
+        }
         match &*callable {
             Callable::Function(name) => self.function(name, args),
             Callable::Macro(def, frame) => self.deeper(|run| run.macro_call(def, frame, args)),
-            Callable::Method(Value::Str(text), name) => strings::method(text, name, args),
+            Callable::Method(Value::Str(text), name) => {
+                self.step(text.as_str().len() / 32)?;
+                strings::method(text, name, args)
+            }
             Callable::Method(of, name) => containers::method(of, name, args),
             Callable::Again(looped, frame, depth) => {
                 let [items] = args.take("loop", ["iterable"])?;
@@ -93,6 +112,7 @@ impl Run {
             Callable::LoopMethod(state, _) => {
                 let value = Value::tuple(args.positional);
                 let changed = !state.changed.borrow().as_ref().is_some_and(|before| before.equals(&value));
+                self.may_circle(Circle::Loop(state.clone()))?;
                 *state.changed.borrow_mut() = Some(value);
                 Ok(Value::Bool(changed))
             }
@@ -105,7 +125,11 @@ impl Run {
     fn function(&mut self, name: &str, args: Arguments) -> Outcome<Value> {
         match name {
             "range" => range(args),
-            "namespace" => Ok(Value::Namespace(Rc::new(RefCell::new(dict(args)?)))),
+            "namespace" => {
+                let space = Rc::new(RefCell::new(dict(args)?));
+                self.may_circle(Circle::Namespace(space.clone()))?;
+                Ok(Value::Namespace(space))
+            }
             "dict" => Ok(Value::dict(dict(args)?)),
             "joiner" => {
                 let [separator] = args.take("joiner", ["sep"])?;
@@ -146,7 +170,7 @@ fn range(args: Arguments) -> Outcome<Value> {
     if length > LONGEST_RANGE {
         return problem(format!("range too big: it may have {LONGEST_RANGE} numbers at most"));
     }
-    Ok(Value::Seq(Kind::Range, Rc::new((0..length).map(|i| Value::Int(start + i * step)).collect())))
+    Ok(Value::seq(Kind::Range, (0..length).map(|i| Value::Int(start + i * step)).collect()))
 }
 
 /// Python's `dict(mapping or pairs, name=value)`.
@@ -157,6 +181,7 @@ fn dict(args: Arguments) -> Outcome<Dict> {
         Some(pairs) => {
             let mut made = Dict::default();
             for pair in pairs.items()?.iter() {
+                limits::check()?;
                 match &pair.items()?[..] {
                     [key, value] => made.set(key.clone(), value.clone()),
                     _ => return problem("dict takes a mapping, or pairs of a key and a value"),

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 impl Run {
     pub fn test(&mut self, name: &str, value: &Value, args: Arguments) -> Outcome<bool> {
-        self.step(0)?;
+        self.step(value.weight())?;
         if let Some(comparison) = compared(name) {
             let [other] = args.take(name, ["other"])?;
             let Some(other) = other else { return problem(format!("test '{name}' takes a value")) };

@@ -42,9 +42,7 @@ fn of_dict(dict: &Rc<Dict>, name: &str, args: Arguments) -> Outcome<Value> {
         return Ok(dict.find(&key).cloned().or(default).unwrap_or(Value::None));
     }
     let [] = args.take(name, [])?;
-    let view = |kind: Kind, one: fn(&(Value, Value)) -> Value| {
-        Value::Seq(kind, Rc::new(dict.entries.iter().map(one).collect()))
-    };
+    let view = |kind: Kind, one: fn(&(Value, Value)) -> Value| Value::seq(kind, dict.entries.iter().map(one).collect());
     Ok(match name {
         "items" => view(Kind::Items, |(k, v)| Value::tuple(vec![k.clone(), v.clone()])),
         "keys" => view(Kind::Keys, |(k, _)| k.clone()),

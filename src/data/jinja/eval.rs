@@ -2,6 +2,7 @@
 
 use super::ast::{Args, Comparison, Expr};
 use super::call::Arguments;
+use super::limits::DEEPEST_VALUE;
 use super::run::{Frame, Run};
 use super::text::Text;
 use super::value::{Dict, Kind, Outcome, Value, problem};
@@ -13,7 +14,11 @@ impl Run {
     pub fn eval(&mut self, expr: &Expr, frame: &Rc<Frame>) -> Outcome<Value> {
         self.deeper(|run| {
             run.step(0)?;
-            run.simple(expr, frame)
+            let value = run.simple(expr, frame)?;
+            match value.depth() {
+                depth if depth > DEEPEST_VALUE => problem(format!("nests values more than {DEEPEST_VALUE} deep")),
+                _ => Ok(value),
+            }
         })
     }
 
@@ -29,6 +34,9 @@ impl Run {
             Expr::Attribute(of, name) => attributes::attribute(&self.eval(of, frame)?, name)?,
             Expr::Item(of, key) => {
                 let of = self.eval(of, frame)?;
+                if let Value::Str(_) = of {
+                    self.step(of.weight())?;
+                }
                 attributes::item(&of, &self.eval(key, frame)?)?
             }
             Expr::Call(..) => self.call_with(expr, frame, None)?,
@@ -78,6 +86,7 @@ impl Run {
             Expr::Binary(operator, both) => {
                 let left = self.eval(&both.0, frame)?;
                 let right = self.eval(&both.1, frame)?;
+                self.step(left.weight() + right.weight())?;
                 operators::binary(*operator, &left, &right, self.origin())?
             }
             Expr::Concat(parts) => {
@@ -102,6 +111,9 @@ impl Run {
         let mut left = self.eval(first, frame)?;
         for (comparison, right) in rest {
             let right = self.eval(right, frame)?;
+            if let Value::Str(_) = right {
+                self.step(right.weight())?;
+            }
             let order = |wanted: fn(Ordering) -> bool| Ok(left.compare(&right)?.is_some_and(wanted));
             let holds = match comparison {
                 Comparison::Equal => left.equals(&right),
@@ -123,6 +135,7 @@ impl Run {
 
     fn slice(&mut self, of: &Expr, bounds: &[Option<Expr>; 3], frame: &Rc<Frame>) -> Outcome<Value> {
         let of = self.eval(of, frame)?;
+        self.step(of.weight())?;
         let mut numbers = [None; 3];
         for (number, bound) in numbers.iter_mut().zip(bounds) {
             if let Some(bound) = bound {

@@ -42,6 +42,7 @@ impl Parser {
     fn conditional(&mut self) -> Outcome<Expr> {
         let mut value = self.or()?;
         while self.skip_name("if") {
+            self.link()?;
             let condition = self.or()?;
             let otherwise = if self.skip_name("else") { self.expression()? } else { Expr::Undefined };
             value = Expr::If(Box::new((condition, value, otherwise)));
@@ -52,6 +53,7 @@ impl Parser {
     fn or(&mut self) -> Outcome<Expr> {
         let mut left = self.and()?;
         while self.skip_name("or") {
+            self.link()?;
             left = Expr::Or(Box::new((left, self.and()?)));
         }
         Ok(left)
@@ -60,6 +62,7 @@ impl Parser {
     fn and(&mut self) -> Outcome<Expr> {
         let mut left = self.not()?;
         while self.skip_name("and") {
+            self.link()?;
             left = Expr::And(Box::new((left, self.not()?)));
         }
         Ok(left)
@@ -108,6 +111,7 @@ impl Parser {
                 _ => return Ok(left),
             };
             self.at += 1;
+            self.link()?;
             left = Expr::Binary(operator, Box::new((left, self.concat()?)));
         }
     }
@@ -135,6 +139,7 @@ impl Parser {
                 _ => return Ok(left),
             };
             self.at += 1;
+            self.link()?;
             left = Expr::Binary(operator, Box::new((left, self.power()?)));
         }
     }
@@ -142,6 +147,7 @@ impl Parser {
     fn power(&mut self) -> Outcome<Expr> {
         let mut left = self.unary(true)?;
         while self.skip_operator("**") {
+            self.link()?;
             left = Expr::Binary(Operator::Power, Box::new((left, self.unary(true)?)));
         }
         Ok(left)
@@ -161,10 +167,13 @@ impl Parser {
         }
         loop {
             if self.skip_operator("|") {
+                self.link()?;
                 value = Expr::Filter(Box::new(value), Box::new(self.applied()?));
             } else if self.skip_name("is") {
+                self.link()?;
                 value = self.test(value)?;
             } else if self.is_operator("(") {
+                self.link()?;
                 value = Expr::Call(Box::new(value), Box::new(self.args()?));
             } else {
                 break;
@@ -251,6 +260,9 @@ impl Parser {
     /// Attributes, items and calls.
     fn postfix(&mut self, mut value: Expr) -> Outcome<Expr> {
         loop {
+            if matches!(self.peek(), Some(Token::Operator("." | "[" | "("))) {
+                self.link()?;
+            }
             if self.skip_operator(".") {
                 value = match self.peek().cloned() {
                     Some(Token::Name(name)) => Expr::Attribute(Box::new(value), name),

@@ -3,6 +3,7 @@
 use super::ast::Operator;
 use super::call::Arguments;
 use super::format;
+use super::limits;
 use super::run::Run;
 use super::text::Text;
 use super::value::{Dict, Outcome, Value, problem};
@@ -61,6 +62,7 @@ pub const FILTERS: [&str; 47] = [
 
 impl Run {
     pub fn filter(&mut self, name: &str, value: Value, args: Arguments) -> Outcome<Value> {
+        self.step(value.weight())?;
         let made = match name {
             "default" | "d" => default(value, args)?,
             "tojson" => self.tojson(&value, args)?,
@@ -197,7 +199,7 @@ fn int(value: &Value, args: Arguments) -> Outcome<Value> {
         let (negative, digits) = lower.strip_prefix('-').map_or((false, &*lower), |rest| (true, rest));
         let digits = digits.strip_prefix(prefix).unwrap_or(digits);
         let read = i128::from_str_radix(digits, u32::try_from(base).ok().filter(|b| (2..=36).contains(b))?).ok()?;
-        Some(if negative { -read } else { read })
+        if negative { read.checked_neg() } else { Some(read) }
     };
     let whole = match value {
         Value::Str(text) => read(text.as_str()),
@@ -244,6 +246,7 @@ fn dictsort(value: &Value, args: Arguments) -> Outcome<Value> {
     let sensitive = case_sensitive.is_some_and(|c| c.truth());
     let pairs = dict.entries.iter().map(|(k, v)| {
         let key = if by_value { v } else { k };
+        limits::spend(key.weight());
         (super::sequences::sort_key(key, sensitive), Value::tuple(vec![k.clone(), v.clone()]))
     });
     let sorted = super::sequences::sorted(pairs.collect(), reverse.is_some_and(|r| r.truth()))?;
@@ -307,12 +310,12 @@ fn truncate(text: &Text, args: Arguments) -> Outcome<Value> {
     let count = |v: Option<Value>, default: i128| v.and_then(|v| v.as_int()).unwrap_or(default).max(0) as usize;
     let (length, leeway) = (count(length, 255), count(leeway, 5));
     let end = end.map_or_else(|| Ok(Text::new("...", None)), |e| format::str(&e, None))?;
-    let starts: Vec<usize> = text.as_str().char_indices().map(|(at, _)| at).collect();
-    if starts.len() <= length.saturating_add(leeway) {
+    let start = |n: usize| text.as_str().char_indices().nth(n).map(|(at, _)| at);
+    if length.checked_add(leeway).and_then(start).is_none() {
         return Ok(Value::text(text.slice(0..text.as_str().len())));
     }
     let kept = length.saturating_sub(end.as_str().chars().count());
-    let mut out = text.slice(0..starts.get(kept).copied().unwrap_or(0));
+    let mut out = text.slice(0..start(kept).unwrap_or(0));
     if !kill.is_some_and(|k| k.truth())
         && let Some(space) = out.as_str().rfind(' ')
     {

@@ -1,5 +1,6 @@
 //! Python's `str` and `repr`.
 
+use super::limits;
 use super::text::{Origin, Text};
 use super::value::{Kind, Outcome, Value, problem};
 use std::fmt::Write;
@@ -27,6 +28,8 @@ fn write_repr(value: &Value, origin: Option<Origin>, out: &mut Text, depth: usiz
     if depth > DEEPEST {
         return problem(format!("a value is nested more than {DEEPEST} deep"));
     }
+    limits::spend(1);
+    limits::check()?;
     let list = |out: &mut Text, open: &str, items: &[Value], close: &str| {
         out.push_str(open, origin);
         for (i, item) in items.iter().enumerate() {

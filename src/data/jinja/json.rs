@@ -2,6 +2,7 @@
 
 use super::call::Arguments;
 use super::format::float;
+use super::limits;
 use super::run::Run;
 use super::text::{Origin, Text};
 use super::value::{Kind, Outcome, Value, problem};
@@ -54,6 +55,7 @@ impl Run {
 /// A message's string that is a JSON object itself: the arguments of a call, which will be quoted.
 fn is_quoted_object(value: &Value) -> bool {
     match value {
+        _ if !limits::spend(1 + value.weight()) => false,
         Value::Str(text) => {
             let json = text.as_str().trim();
             text.origin().is_some_and(|o| o.part == super::text::Part::Other)
@@ -77,6 +79,8 @@ impl Writer {
         if depth > DEEPEST {
             return problem(format!("tojson: a value is nested more than {DEEPEST} deep"));
         }
+        limits::spend(1);
+        limits::check()?;
         match value {
             Value::Seq(Kind::List | Kind::Tuple, items) => {
                 let write = |writer: &mut Writer, i: usize| writer.value(&items[i], depth + 1);

@@ -76,8 +76,10 @@ impl<'a> Lexer<'a> {
 
     /// Text up to the next tag, and the tag.
     fn data(&mut self) -> Outcome<()> {
-        let open = ["{%", "{{", "{#"].iter().filter_map(|o| self.rest.find(o)).min();
-        let Some(at) = open else {
+        // one search for all three: a template may have none of one kind, and thousands of another
+        let bytes = self.rest.as_bytes();
+        let open = |at: &usize| matches!(bytes.get(at + 1), Some(b'%' | b'{' | b'#'));
+        let Some(at) = self.rest.match_indices('{').map(|(at, _)| at).find(open) else {
             let text = self.skip(self.rest.len());
             self.add(Token::Data(text.to_owned()));
             return Ok(());

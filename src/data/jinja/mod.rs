@@ -17,6 +17,7 @@ mod filters;
 mod format;
 mod json;
 mod lexer;
+mod limits;
 mod operators;
 mod parser;
 mod percent;
@@ -51,6 +52,10 @@ pub struct Rendered {
 impl Template {
     /// On failure the line and the reason.
     pub fn parse(source: &str) -> Result<Template, String> {
+        if source.len() > limits::LONGEST_TEMPLATE {
+            let (is, most) = (source.len(), limits::LONGEST_TEMPLATE);
+            return Err(format!("has {is} bytes; a template has {most} at most, real ones a hundred thousand"));
+        }
         let nodes = parser::parse(source).map_err(|p| explain(&p))?;
         let tag = |at: (usize, &str)| {
             let inner = source[at.0 + 2..].trim_start_matches(['-', '+']).trim_start_matches(is_space);

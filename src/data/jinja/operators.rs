@@ -1,13 +1,11 @@
 //! Python's operators.
 
 use super::ast::Operator;
+use super::limits::{self, LONGEST_LIST};
 use super::text::{Origin, Text};
 use super::value::{Kind, Outcome, Value, problem};
 use super::{format, percent};
 use std::rc::Rc;
-
-/// Elements of a list that is repeated, at most.
-const LONGEST_LIST: usize = 1_000_000;
 
 /// `origin` is the template's own place, for what is formatted.
 pub fn binary(operator: Operator, left: &Value, right: &Value, origin: Option<Origin>) -> Outcome<Value> {
@@ -16,6 +14,9 @@ pub fn binary(operator: Operator, left: &Value, right: &Value, origin: Option<Or
     match (operator, left, right) {
         (Operator::Add, Value::Str(a), Value::Str(b)) => return Ok(Value::text(joined(a, b))),
         (Operator::Add, Value::Seq(a @ (Kind::List | Kind::Tuple), x), Value::Seq(b, y)) if a == b => {
+            if x.len() + y.len() > LONGEST_LIST {
+                return too_long();
+            }
             return Ok(Value::Seq(*a, Rc::new(x.iter().chain(y.iter()).cloned().collect())));
         }
         (Operator::Multiply, Value::Str(_) | Value::Seq(..), _) if right.as_int().is_some() => {
@@ -62,6 +63,10 @@ fn joined(a: &Text, b: &Text) -> Text {
     out
 }
 
+fn too_long<T>() -> Outcome<T> {
+    problem(format!("a list of over {LONGEST_LIST} elements is too long"))
+}
+
 fn repeated(value: &Value, times: i128) -> Outcome<Value> {
     let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
     match value {
@@ -71,7 +76,7 @@ fn repeated(value: &Value, times: i128) -> Outcome<Value> {
         }
         Value::Seq(kind @ (Kind::List | Kind::Tuple), items) => {
             if items.len().saturating_mul(times) > LONGEST_LIST {
-                return problem(format!("a list of over {LONGEST_LIST} elements is too long"));
+                return too_long();
             }
             let times = if items.is_empty() { 0 } else { times };
             Ok(Value::Seq(*kind, Rc::new((0..times).flat_map(|_| items.iter().cloned()).collect())))
@@ -142,7 +147,7 @@ pub fn contains(container: &Value, value: &Value) -> Outcome<bool> {
         }
         (Value::Dict(dict), key) => dict.find(key).is_some(),
         (Value::Undefined(_) | Value::Seq(..) | Value::Iter(_) | Value::Loop(_), value) => {
-            container.items()?.iter().any(|item| item.equals(value))
+            container.items()?.iter().any(|item| limits::spend(1) && item.equals(value))
         }
         (other, _) => return problem(format!("argument of type '{}' is not iterable", other.type_name())),
     })

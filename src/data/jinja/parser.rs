@@ -2,6 +2,7 @@
 
 use super::ast::{Applied, Args, Expr, For, Macro, Node, Statement, Target};
 use super::lexer::{Token, tokens};
+use super::limits::MOST_LINKS;
 use super::value::{Outcome, Problem};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ const DEEPEST: usize = 100;
 
 /// A whole template.
 pub fn parse(source: &str) -> Outcome<Vec<Node>> {
-    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, loops: 0, reads: (false, false) };
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, links: 0, loops: 0, reads: (false, false) };
     parser.body(&[])
 }
 
@@ -18,6 +19,9 @@ pub(super) struct Parser {
     tokens: Vec<(usize, Token)>,
     pub(super) at: usize,
     depth: usize,
+    /// Operators, attributes, calls and filters of the current tag. Each wraps what stands before it, so that they make the
+    /// tree deep without any bracket.
+    links: usize,
     /// Loops around the current tag.
     loops: usize,
     /// Whether the current macro reads `varargs`, and `kwargs`.
@@ -97,6 +101,15 @@ impl Parser {
         parsed
     }
 
+    /// Counts one more of them.
+    pub(super) fn link(&mut self) -> Outcome<()> {
+        self.links += 1;
+        if self.links > MOST_LINKS {
+            return self.fail(format!("a tag has over {MOST_LINKS} operators, calls and filters"));
+        }
+        Ok(())
+    }
+
     fn block_end(&mut self) -> Outcome<()> {
         if self.peek() == Some(&Token::BlockEnd) {
             self.at += 1;
@@ -110,6 +123,7 @@ impl Parser {
         let mut nodes = Vec::new();
         loop {
             let line = self.line();
+            self.links = 0;
             let what = match self.peek().cloned() {
                 None if ends.is_empty() => return Ok(nodes),
                 None => return self.unexpected(&ends.join(" or ")),

@@ -3,6 +3,7 @@
 use super::attributes;
 use super::call::Arguments;
 use super::format::{float, repr, str};
+use super::limits;
 use super::text::{Origin, Text};
 use super::value::{Kind, Outcome, Value, problem};
 
@@ -38,6 +39,7 @@ pub fn format(text: &Text, values: &Value, origin: Option<Origin>) -> Outcome<Te
     let mut rest = text.as_str();
     let mut by_name = false;
     while let Some(at) = rest.find('%') {
+        limits::check()?;
         out.push(&text.part(&rest[..at]));
         rest = &rest[at + 1..];
         let mut named = None;
@@ -258,6 +260,7 @@ pub fn braces(text: &Text, args: &Arguments, origin: Option<Origin>) -> Outcome<
     let mut rest = text.as_str();
     let mut automatic = 0;
     while let Some(at) = rest.find(['{', '}']) {
+        limits::check()?;
         out.push(&text.part(&rest[..at]));
         let brace = &rest[at..=at];
         rest = &rest[at + 1..];

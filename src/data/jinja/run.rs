@@ -3,16 +3,13 @@
 use super::ast::{Applied, For, Macro, Node, Statement, Target};
 use super::call::{Arguments, Callable};
 use super::format;
-use super::text::{Origin, Part, Text, start_counting, too_much};
-use super::value::{Dict, Kind, LoopState, Outcome, Problem, Value, problem};
+use super::limits::{self, MOST_CIRCLES};
+use super::text::{Origin, Part, Text};
+use super::value::{Dict, Items, Kind, LoopState, Outcome, Problem, Value, problem};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Steps of one rendering at most; each takes some 50 ns. Hostile templates end here. A template may look at all messages for
-/// each of them.
-const FUEL: u64 = 20_000_000;
-const FUEL_A_PAIR: u64 = 50;
 /// Macros, loops and expressions in each other while rendering, at most: what a thread's stack of 2 MiB holds with room.
 const DEEPEST: usize = 220;
 
@@ -56,9 +53,17 @@ pub enum Flow {
     Continue,
 }
 
+/// What can change after it was made, and hold what holds it: counting references never lets go of such a circle, and letting
+/// go of a long chain of them takes stack. All are kept, and emptied one by one at the end.
+pub enum Circle {
+    Frame(Rc<Frame>),
+    Namespace(Rc<RefCell<Dict>>),
+    Loop(Rc<LoopState>),
+}
+
 /// One rendering.
 pub struct Run {
-    fuel: u64,
+    circles: Vec<Circle>,
     depth: usize,
     /// The line that is being rendered.
     pub line: usize,
@@ -74,17 +79,8 @@ pub struct Run {
 impl Run {
     /// To render so many messages.
     pub fn new(now: i64, messages: usize) -> Run {
-        start_counting();
-        let pairs = (messages as u64).saturating_mul(messages as u64);
-        Run {
-            fuel: FUEL.saturating_add(pairs.saturating_mul(FUEL_A_PAIR)),
-            depth: 0,
-            line: 1,
-            owner: None,
-            loops: 0,
-            now,
-            quoted_arguments: false,
-        }
+        limits::start(messages);
+        Run { circles: Vec::new(), depth: 0, line: 1, owner: None, loops: 0, now, quoted_arguments: false }
     }
 
     /// The text of a whole template with these variables.
@@ -95,26 +91,42 @@ impl Run {
         }
         let mut out = Text::default();
         let rendered = self.body(nodes, &frame, &mut out).and_then(|_| self.step(0));
+        self.let_go();
         rendered.map_err(|p| Problem { line: p.line.or(Some(self.line)), ..p })?;
         Ok(out)
     }
 
     /// Pays for some work.
     pub fn step(&mut self, cost: usize) -> Outcome<()> {
-        if too_much() {
-            return problem("takes too much memory; it seems to repeat a text without end");
+        limits::spend(1 + cost);
+        limits::check()
+    }
+
+    /// Keeps what may be part of a circle.
+    pub fn may_circle(&mut self, circle: Circle) -> Outcome<()> {
+        if self.circles.len() == MOST_CIRCLES {
+            return problem(format!("makes over {MOST_CIRCLES} macros, namespaces and the like"));
         }
-        match self.fuel.checked_sub(1 + cost as u64) {
-            Some(rest) => self.fuel = rest,
-            None => return problem("takes too many steps; it seems to loop without end"),
-        }
+        self.circles.push(circle);
         Ok(())
+    }
+
+    /// Empties what may be part of a circle, in whatever way the rendering ended.
+    fn let_go(&mut self) {
+        for circle in &self.circles {
+            match circle {
+                Circle::Frame(frame) => drop(frame.variables.take()),
+                Circle::Namespace(space) => drop(space.take()),
+                Circle::Loop(state) => drop(state.changed.take()),
+            }
+        }
+        self.circles.clear();
     }
 
     /// Pays for a value that was made.
     pub fn pay(&mut self, value: Value) -> Outcome<Value> {
         match &value {
-            Value::Str(text) => self.step(text.as_str().len() / 32)?,
+            Value::Str(_) => self.step(value.weight())?,
             Value::Seq(_, items) => self.step(8 * items.len())?,
             Value::Dict(dict) => self.step(16 * dict.entries.len())?,
             _ => self.step(0)?,
@@ -157,6 +169,7 @@ impl Run {
             }
             Statement::Output(expr) => {
                 let value = self.eval(expr, frame)?;
+                self.step(value.weight())?;
                 match &value {
                     Value::Str(text) => out.push(text),
                     other => out.push(&format::str(other, self.origin())?),
@@ -206,10 +219,12 @@ impl Run {
                 self.body(body, &inner, out)?;
             }
             Statement::Macro(def) => {
+                self.may_circle(Circle::Frame(frame.clone()))?;
                 let value = Callable::Macro(def.clone(), frame.clone());
                 frame.set(&def.name, Value::Call(Rc::new(value)));
             }
             Statement::CallBlock(def, call) => {
+                self.may_circle(Circle::Frame(frame.clone()))?;
                 let caller = Value::Call(Rc::new(Callable::Macro(def.clone(), frame.clone())));
                 let value = self.call_with(call, frame, Some(caller))?;
                 out.push(&format::str(&value, self.origin())?);
@@ -228,7 +243,7 @@ impl Run {
         let inner = Frame::inside(frame);
         let mut text = Text::default();
         self.body(body, &inner, &mut text)?;
-        let mut value = Value::text(text);
+        let mut value = self.pay(Value::text(text))?;
         for filter in filters {
             let args = self.arguments(&filter.args, &inner)?;
             value = self.filter(&filter.name, value, args)?;
@@ -240,7 +255,7 @@ impl Run {
     pub fn looped(
         &mut self,
         looped: &Arc<For>,
-        items: Rc<Vec<Value>>,
+        items: Rc<Items>,
         depth: usize,
         frame: &Rc<Frame>,
         out: &mut Text,
@@ -257,9 +272,12 @@ impl Run {
                         kept.push(item.clone());
                     }
                 }
-                Rc::new(kept)
+                Rc::new(kept.into())
             }
         };
+        if looped.recursive {
+            self.may_circle(Circle::Frame(frame.clone()))?;
+        }
         let again = looped.recursive.then(|| Rc::new(Callable::Again(looped.clone(), frame.clone(), depth + 1)));
         let state = LoopState { items: items.clone(), index: Cell::new(0), depth, changed: RefCell::new(None), again };
         let state = Rc::new(state);
@@ -354,7 +372,10 @@ impl Run {
 fn message_of(value: &Value) -> Option<u32> {
     match value {
         Value::Dict(dict) => dict.message,
-        Value::Seq(Kind::Tuple, items) => items.iter().find_map(message_of),
+        Value::Seq(Kind::Tuple, items) => items.iter().find_map(|item| match item {
+            Value::Dict(dict) => dict.message,
+            _ => None,
+        }),
         _ => None,
     }
 }

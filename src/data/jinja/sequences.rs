@@ -4,9 +4,10 @@ use super::attributes;
 use super::call::Arguments;
 use super::filters::add;
 use super::format;
+use super::limits;
 use super::run::Run;
 use super::text::Text;
-use super::value::{Kind, Outcome, Value, problem};
+use super::value::{Items, Kind, Outcome, Value, problem};
 use std::cmp::Ordering;
 use std::rc::Rc;
 
@@ -19,7 +20,7 @@ impl Run {
             }
             "first" => match &value {
                 // a generator gives one and keeps the others
-                Value::Iter(rest) => rest.borrow_mut().next(),
+                Value::Iter(rest) => rest.next(),
                 other => other.items()?.first().cloned(),
             }
             .unwrap_or_else(|| Value::undefined("no first item, sequence was empty")),
@@ -31,8 +32,7 @@ impl Run {
             "reverse" => match &value {
                 Value::Str(text) => {
                     let mut out = Text::default();
-                    let starts: Vec<(usize, char)> = text.as_str().char_indices().collect();
-                    starts.iter().rev().for_each(|&(at, c)| out.push(&text.slice(at..at + c.len_utf8())));
+                    text.as_str().char_indices().rev().for_each(|(at, c)| out.push(&text.slice(at..at + c.len_utf8())));
                     Value::text(out)
                 }
                 other => Value::iter(other.items()?.iter().rev().cloned().collect()),
@@ -107,7 +107,7 @@ impl Run {
 }
 
 /// What `map`, `select` and their like go through: nothing at all in what counts as false, none among it.
-fn present(value: &Value) -> Outcome<Rc<Vec<Value>>> {
+fn present(value: &Value) -> Outcome<Rc<Items>> {
     if value.truth() { value.items() } else { Ok(Rc::default()) }
 }
 
@@ -117,6 +117,8 @@ fn by_path(value: &Value, path: &Value, default: Option<&Value>) -> Outcome<Valu
     match path {
         Value::Str(path) => {
             for step in path.as_str().split('.') {
+                limits::spend(1);
+                limits::check()?;
                 let key = if !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()) {
                     step.parse().map_or(Value::None, Value::Int)
                 } else {
@@ -142,20 +144,28 @@ pub fn sort_key(value: &Value, sensitive: bool) -> Value {
 }
 
 /// The values in the order of their keys; equal ones keep theirs.
-pub fn sorted(mut pairs: Vec<(Value, Value)>, reverse: bool) -> Outcome<Vec<Value>> {
-    let mut failed = None;
-    pairs.sort_by(|a, b| {
-        let order = a.0.compare(&b.0).unwrap_or_else(|e| {
-            failed = Some(e);
-            None
-        });
-        let order = order.unwrap_or(Ordering::Equal);
-        if reverse { order.reverse() } else { order }
-    });
-    match failed {
-        Some(e) => Err(e),
-        None => Ok(pairs.into_iter().map(|(_, v)| v).collect()),
+pub fn sorted(pairs: Vec<(Value, Value)>, reverse: bool) -> Outcome<Vec<Value>> {
+    Ok(merged(pairs, reverse)?.into_iter().map(|(_, v)| v).collect())
+}
+
+/// Merge sort: numbers that are none have no order, for which the standard library's sort may panic.
+fn merged(mut left: Vec<(Value, Value)>, reverse: bool) -> Outcome<Vec<(Value, Value)>> {
+    if left.len() < 2 {
+        return Ok(left);
     }
+    let right = merged(left.split_off(left.len() / 2), reverse)?;
+    let left = merged(left, reverse)?;
+    let mut out = Vec::with_capacity(left.len() + right.len());
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    let wanted = if reverse { Ordering::Greater } else { Ordering::Less };
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        limits::spend(1);
+        limits::check()?;
+        let taken = if b.0.compare(&a.0)? == Some(wanted) { right.next() } else { left.next() };
+        out.extend(taken);
+    }
+    out.extend(left.chain(right));
+    Ok(out)
 }
 
 fn ordered(name: &str, value: &Value, args: Arguments) -> Outcome<Value> {
@@ -181,6 +191,8 @@ fn ordered(name: &str, value: &Value, args: Arguments) -> Outcome<Value> {
     let mut pairs = Vec::new();
     for item in value.items()?.iter() {
         let key = attribute.as_ref().map_or_else(|| Ok(item.clone()), |a| by_path(item, a, None))?;
+        limits::spend(key.weight());
+        limits::check()?;
         pairs.push((sort_key(&key, sensitive), item.clone(), key));
     }
     let keyed = |pairs: &[(Value, Value, Value)]| pairs.iter().map(|(k, v, _)| (k.clone(), v.clone())).collect();
@@ -190,6 +202,8 @@ fn ordered(name: &str, value: &Value, args: Arguments) -> Outcome<Value> {
             let mut sum = start.unwrap_or(Value::Int(0));
             for (_, _, value) in &pairs {
                 sum = add(&sum, value)?;
+                limits::spend(sum.weight());
+                limits::check()?;
             }
             sum
         }
@@ -197,6 +211,8 @@ fn ordered(name: &str, value: &Value, args: Arguments) -> Outcome<Value> {
             let mut seen: Vec<&Value> = Vec::new();
             let mut kept = Vec::new();
             for (key, value, _) in &pairs {
+                limits::spend(seen.len() / 4);
+                limits::check()?;
                 if !seen.iter().any(|s| s.equals(key)) {
                     seen.push(key);
                     kept.push(value.clone());

@@ -3,9 +3,11 @@
 use super::call::Arguments;
 use super::format::is_printable;
 use super::lexer::is_space;
+use super::limits::{self, LONGEST_LIST};
 use super::percent;
 use super::text::Text;
 use super::value::{Outcome, Value, problem};
+use std::collections::BTreeSet;
 
 /// Every method that Python's strings have, so that a template which asks finds it; a few can't be called here.
 pub const METHODS: [&str; 47] = [
@@ -127,7 +129,8 @@ fn string(what: &str, value: Option<Value>) -> Outcome<String> {
 /// Without the characters `chars` (or blanks) at both ends or one.
 pub fn strip(text: &Text, name: &str, chars: Option<&Value>) -> Outcome<Value> {
     let chars = chars.map(|c| string(name, Some(c.clone()))).transpose()?;
-    let gone = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(c));
+    let chars: Option<BTreeSet<char>> = chars.map(|chars| chars.chars().collect());
+    let gone = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(&c));
     let mut part = text.as_str();
     if name != "rstrip" {
         part = part.trim_start_matches(gone);
@@ -146,7 +149,7 @@ fn split(text: &Text, name: &str, args: Arguments) -> Outcome<Value> {
     match separator {
         None | Some(Value::None) if name == "split" => {
             let mut rest = all.trim_start_matches(is_space);
-            while !rest.is_empty() {
+            while !rest.is_empty() && parts.len() <= LONGEST_LIST {
                 let end = if parts.len() == most { None } else { rest.find(is_space) };
                 parts.push(end.map_or(rest, |end| &rest[..end]));
                 rest = end.map_or("", |end| rest[end..].trim_start_matches(is_space));
@@ -154,7 +157,7 @@ fn split(text: &Text, name: &str, args: Arguments) -> Outcome<Value> {
         }
         None | Some(Value::None) => {
             let mut rest = all.trim_end_matches(is_space);
-            while !rest.is_empty() {
+            while !rest.is_empty() && parts.len() <= LONGEST_LIST {
                 let space = if parts.len() == most { None } else { rest.char_indices().rfind(|(_, c)| is_space(*c)) };
                 parts.push(space.map_or(rest, |(at, c)| &rest[at + c.len_utf8()..]));
                 rest = space.map_or("", |(at, _)| rest[..at].trim_end_matches(is_space));
@@ -167,12 +170,15 @@ fn split(text: &Text, name: &str, args: Arguments) -> Outcome<Value> {
                 return problem("empty separator");
             }
             if name == "split" {
-                parts = all.splitn(most.saturating_add(1), &*separator).collect();
+                parts = all.splitn(most.saturating_add(1), &*separator).take(LONGEST_LIST + 1).collect();
             } else {
-                parts = all.rsplitn(most.saturating_add(1), &*separator).collect();
+                parts = all.rsplitn(most.saturating_add(1), &*separator).take(LONGEST_LIST + 1).collect();
                 parts.reverse();
             }
         }
+    }
+    if parts.len() > LONGEST_LIST {
+        return problem(format!("{name} makes over {LONGEST_LIST} parts"));
     }
     Ok(Value::list(parts.into_iter().map(|part| Value::text(text.part(part))).collect()))
 }
@@ -209,6 +215,8 @@ fn search(text: &Text, name: &str, args: Arguments) -> Outcome<Value> {
     if let (Some(Value::Seq(_, parts)), "startswith" | "endswith") = (&part, name) {
         let mut any = false;
         for part in parts.iter() {
+            limits::spend(part.weight());
+            limits::check()?;
             let part = string(name, Some(part.clone()))?;
             any |= if name == "startswith" { all.starts_with(&part) } else { all.ends_with(&part) };
         }
@@ -238,6 +246,9 @@ pub fn replace(text: &Text, old: &str, new: &Text, count: i128) -> Text {
     out.safe = text.safe;
     let mut from = 0;
     for (at, found) in all.match_indices(old).take(most) {
+        if limits::exhausted() {
+            break;
+        }
         out.push(&text.slice(from..at));
         out.push(new);
         from = at + found.len();
@@ -252,7 +263,7 @@ pub fn lines(text: &Text, keep_ends: bool) -> Vec<Value> {
         |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut found = Vec::new();
     let mut rest = text.as_str();
-    while !rest.is_empty() {
+    while !rest.is_empty() && !limits::exhausted() {
         let end = rest.find(is_break).unwrap_or(rest.len());
         let broken = match rest[end..].chars().next() {
             Some('\r') if rest[end + 1..].starts_with('\n') => 2,
@@ -303,6 +314,9 @@ fn tabs(text: &Text, width: usize) -> Text {
     let mut out = Text::default();
     let mut column = 0;
     for (at, c) in text.as_str().char_indices() {
+        if limits::exhausted() {
+            break;
+        }
         if c == '\t' {
             let blanks = if width == 0 { 0 } else { width - column % width };
             out.push_str(&" ".repeat(blanks), text.origin());

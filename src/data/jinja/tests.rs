@@ -262,6 +262,132 @@ fn hostile_templates_end() {
     assert!(fails("{{ -170141183460469231731687303715884105727 - 2 }}").contains("too large"));
 }
 
+/// `{% for i in range(99999) %}{% for j in range(9) %}`, with a namespace `ns`.
+fn many(body: &str) -> String {
+    format!(
+        "{{% set ns = namespace(x=[], y=[], s='', n=none) %}}{{% for i in range(99999) %}}{{% for j in range(9) %}}{body}\
+         {{% endfor %}}{{% endfor %}}"
+    )
+}
+
+#[test]
+fn values_that_nest_without_end_are_refused() {
+    // what would overflow the stack when it is compared, printed or dropped
+    for body in [
+        "{% set ns.x = [ns.x] %}",
+        "{% set ns.x = {'a': ns.x} %}",
+        "{% set ns.x = dict(a=ns.x) %}",
+        "{% set ns.x = (ns.x,) | list %}",
+        "{% set ns.x = [ns.x] | batch(1) %}",
+        "{% set ns.x = {'a': ns.x}.get %}",
+        "{% set ns.x = {'a': ns.x}.items() %}",
+        "{% set ns.x = joiner(ns.x) %}",
+        "{% for y in [ns.x] %}{% set ns.x = loop %}{% endfor %}",
+        "{% set ns.x = [[0, ns.x]] | groupby(0) %}",
+    ] {
+        let reason = fails(&many(body));
+        assert!(reason.contains("nests values more than 200 deep"), "{body}: {reason}");
+    }
+}
+
+#[test]
+fn what_holds_itself_is_let_go() {
+    for body in [
+        "{% set ns.n = namespace(p=ns.n) %}",
+        "{% set new = namespace() %}{% set ns.n = new %}{% set ns.m = ns %}",
+        "{% macro f() %}{{ ns }}{% endmacro %}{% set g = ns.n %}{% set ns.n = f %}",
+        "{% set l = loop.changed(ns.n) %}{% set ns.n = [loop] %}",
+    ] {
+        let reason = fails(&many(body));
+        assert!(reason.contains("makes over 100000 macros, namespaces and the like"), "{body}: {reason}");
+    }
+    let circle = "{% macro f(m) %}{{ m.content }}{% endmacro %}{% set ns = namespace(a=f) %}{% set ns.b = ns %}\
+        {% for m in messages recursive %}{{ f(m) }}{% if loop.changed(loop) %}{% endif %}{% endfor %}";
+    // its messages are gone with it
+    render(circle);
+    assert_eq!(super::limits::live(), 0);
+}
+
+#[test]
+fn work_and_memory_are_paid_before_they_are_done() {
+    let twice = |start: &str| {
+        format!(
+            "{{% set ns = namespace(a={start}, b={start}) %}}{{% for i in range(99) %}}{{% set ns.a = [ns.a, ns.a] %}}{{% set ns.b = [ns.b, ns.b] %}}"
+        )
+    };
+    let long = "{% set a = 'ab ' * 20000000 %}";
+    for (template, reason) in [
+        // each of these would take hours, or all memory
+        (twice("[]") + "{% set x = ns.a == ns.b %}{% endfor %}", "too many steps"),
+        (twice("[]") + "{% set x = ns.a in [ns.b] %}{% endfor %}", "too many steps"),
+        (twice("[]") + "{% if [ns.a, ns.b] | sort %}{% endif %}{% endfor %}", "too many steps"),
+        (twice("[]") + "{% endfor %}{{ ns.a }}", "too m"),
+        (twice("'{}'") + "{% endfor %}{{ ns.a | tojson }}", "too m"),
+        (long.to_owned() + "{{ a | list | length }}", "too much memory"),
+        (long.to_owned() + "{{ a.split('b') | length }}", "makes over 1000000 parts"),
+        (long.to_owned() + "{{ a.split() | length }}", "makes over 1000000 parts"),
+        (long.to_owned() + "{% for i in range(99999) %}{% if 'c' in a %}{% endif %}{% endfor %}", "too many steps"),
+        (long.to_owned() + "{% for i in range(99999) %}{{ a | length }}{% endfor %}", "too many steps"),
+        (long.to_owned() + "{% for i in range(99999) %}{% set x %}{{ a }}{% endset %}{% endfor %}", "too m"),
+        (long.to_owned() + "{% for i in range(99999) %}{% set x = a[i] %}{% endfor %}", "too many steps"),
+        (long.to_owned() + "{{ a[::2] }}", "can't be cut"),
+        (long.to_owned() + "{{ ([a] * 999999) | sum(start='') }}", "too m"),
+        ("{{ ([range(9999) | list] * 99999) | sum(start=[]) | length }}".into(), "too many steps"),
+        ("{{ ((range(99999) | list) * 9) | unique | list | length }}".into(), "too many steps"),
+        ("{% set l = [('a' * 9999999)] * 99999 %}{{ l | sort | first | length }}".into(), "too m"),
+        ("{{ ('%1000000d' * 99999) % ((1,) * 99999) }}".into(), "too m"),
+        ("{{ ('{:1000000}' * 99999).format(1) }}".into(), ""),
+        ("{{ ('\\t' * 9999999).expandtabs(1000000) }}".into(), "too m"),
+    ] {
+        let started = std::time::Instant::now();
+        let said = fails(&template);
+        assert!(said.contains(reason), "{template}: {said}");
+        assert!(started.elapsed().as_secs() < 30, "{template}: took {:?}", started.elapsed());
+    }
+    // numbers that are none have no order: the sort must not panic over them
+    let _ = render("{% set l = ['nan' | float, 3, 'nan' | float, 1, 2.5] * 99 %}{{ l | sort | length }}");
+    let _ = render("{{ '--170141183460469231731687303715884105728' | int }}");
+    assert_eq!(render("{{ 'héllo'[1:3] }}{{ 'abc'[5:] }}{{ 'abc'[2:1] }}{{ 'abc'[-2:] }}"), "élbc");
+}
+
+#[test]
+fn a_tree_may_not_be_deep_without_brackets_either() {
+    // on a small stack: the tree is dropped there too
+    let run = || {
+        for (link, start) in [
+            (" + 1", "1"),
+            (" * 1", "1"),
+            ("**1", "1"),
+            (" or 1", "1"),
+            (" and 1", "1"),
+            (" if 1", "1"),
+            (".a", "a"),
+            ("[0]", "a"),
+            ("()", "a"),
+            ("|trim", "a"),
+            (" is odd", "a"),
+        ] {
+            let said = fails(&format!("{{{{ {start}{} }}}}", link.repeat(100_000)));
+            assert!(said.contains("has over 2000 operators") || said.contains("chained"), "{link}: {said}");
+            fails(&format!("{{{{ {start}{} }}}}", link.repeat(1_999)));
+        }
+        for (open, close) in [("(", ")"), ("[", "]"), ("{1:", "}"), ("a[", "]"), ("f(", ")"), ("- ", ""), ("not ", "")]
+        {
+            let said = fails(&format!("{{{{ {}1{} }}}}", open.repeat(60_000), close.repeat(60_000)));
+            assert!(said.contains("nested more than"), "{open}: {said}");
+        }
+        for open in ["{% if 1 %}", "{% for a in b %}", "{% set a %}", "{% macro a() %}", "{% call a() %}"] {
+            let said = fails(&open.repeat(60_000));
+            assert!(said.contains("nested more than"), "{open}: {said}");
+        }
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+    assert!(fails(&"a".repeat(2 << 20)).contains("has 2097152 bytes"));
+    // thousands of tags of one kind, none of another
+    let tags = render(&"{{ '' }}".repeat(100_000));
+    assert_eq!(tags, "");
+}
+
 #[test]
 fn a_stack_of_a_worker_thread_is_enough() {
     let deep = "{% macro f(n) %}{% if n %}{% for i in [1] %}{{ '' ~ (f(n - 1) | string) }}{% endfor %}{% endif %}{% endmacro %}{{ f(999) }}";

@@ -3,17 +3,8 @@
 //! A template cuts, trims, joins and quotes what it is given. Every string therefore carries [`Mark`]s through all of
 //! that, and the rendered text says by itself where the words of each turn stand in it.
 
-use std::cell::Cell;
+use super::limits::{self, LONGEST_TEXT, MOST_MARKS};
 use std::ops::Range;
-
-/// Bytes of one string, and of all strings of a rendering that are alive at once, at most.
-const LONGEST: usize = 64 << 20;
-const ALIVE: usize = 256 << 20;
-
-thread_local! {
-    /// Bytes of the strings of this thread's rendering; `usize::MAX` once one grew too long.
-    static LIVE: Cell<usize> = const { Cell::new(0) };
-}
 
 /// Which part of a message a piece of text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,19 +92,21 @@ impl Text {
 
     /// False where the text would become too long; the rendering then ends at its next step.
     fn grow(&mut self, text: &str) -> bool {
-        let fits = self.text.len() + text.len() <= LONGEST;
+        let fits = self.text.len() + text.len() <= LONGEST_TEXT;
         if fits {
             self.text.push_str(text);
         } else {
-            LIVE.set(usize::MAX);
+            limits::overflow();
         }
         fits
     }
 
     fn mark(&mut self, range: Range<usize>, origin: Origin) {
+        let full = self.marks.len() == MOST_MARKS;
         match self.marks.last_mut() {
             _ if range.is_empty() => {}
             Some(last) if last.origin == origin && last.range.end == range.start => last.range.end = range.end,
+            _ if full => limits::overflow(),
             _ => self.marks.push(Mark { range, origin }),
         }
     }
@@ -138,14 +131,14 @@ impl Text {
     /// So many times in a row; what would be too long ends the rendering at its next step.
     pub fn repeated(&self, times: usize) -> Text {
         let mut out = Text { safe: self.safe, ..Text::default() };
-        if self.text.len().saturating_mul(times) > LONGEST {
-            LIVE.set(usize::MAX);
+        if self.text.len().saturating_mul(times) > LONGEST_TEXT {
+            limits::overflow();
         } else if self.marks.len() <= 1 {
             // one mark over all of it, or none
             let whole = self.marks.first().is_none_or(|m| m.range == (0..self.text.len()));
             out.push_str(&self.text.repeat(times), if whole { self.origin() } else { None });
         } else {
-            (0..times).for_each(|_| out.push(self));
+            (0..times).take_while(|_| !limits::exhausted()).for_each(|_| out.push(self));
         }
         out
     }
@@ -180,8 +173,9 @@ pub struct Counted(Text, usize);
 
 impl Counted {
     pub fn new(text: Text) -> Counted {
-        let bytes = text.text.len() + text.marks.len() * size_of::<Mark>();
-        LIVE.set(LIVE.get().saturating_add(bytes));
+        // a short one takes more for itself than for its bytes
+        let bytes = size_of::<Counted>() + text.text.len() + text.marks.len() * size_of::<Mark>();
+        limits::hold(bytes);
         Counted(text, bytes)
     }
 }
@@ -196,18 +190,6 @@ impl std::ops::Deref for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if LIVE.get() != usize::MAX {
-            LIVE.set(LIVE.get().saturating_sub(self.1));
-        }
+        limits::release(self.1);
     }
-}
-
-/// Starts a rendering's count.
-pub fn start_counting() {
-    LIVE.set(0);
-}
-
-/// Whether this thread's rendering holds more text than it may.
-pub fn too_much() -> bool {
-    LIVE.get() > ALIVE
 }

@@ -1,6 +1,7 @@
 //! Python's values, as far as templates see them.
 
 use super::call::Callable;
+use super::limits;
 use super::text::{Counted, Origin, Part, Text};
 use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
@@ -15,6 +16,9 @@ pub struct Problem {
 }
 
 pub type Outcome<T> = Result<T, Problem>;
+
+/// Characters of the reason why a value is undefined, at most.
+const LONGEST_REASON: usize = 300;
 
 /// A problem at the line that is being rendered.
 pub fn problem<T>(reason: impl Into<String>) -> Outcome<T> {
@@ -41,36 +45,87 @@ pub enum Value {
     Int(i128),
     Float(f64),
     Str(Rc<Counted>),
-    Seq(Kind, Rc<Vec<Value>>),
+    Seq(Kind, Rc<Items>),
     Dict(Rc<Dict>),
     /// A generator: it can be gone through once.
-    Iter(Rc<RefCell<std::vec::IntoIter<Value>>>),
+    Iter(Rc<Rest>),
     Namespace(Rc<RefCell<Dict>>),
     Loop(Rc<LoopState>),
     Call(Rc<Callable>),
+}
+
+/// The elements of a sequence, which never change.
+#[derive(Default)]
+pub struct Items {
+    list: Vec<Value>,
+    depth: usize,
+}
+
+impl From<Vec<Value>> for Items {
+    fn from(list: Vec<Value>) -> Items {
+        let depth = 1 + list.iter().map(Value::depth).max().unwrap_or(0);
+        Items { list, depth }
+    }
+}
+
+impl FromIterator<Value> for Items {
+    fn from_iter<I: IntoIterator<Item = Value>>(values: I) -> Items {
+        values.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+impl std::ops::Deref for Items {
+    type Target = [Value];
+
+    fn deref(&self) -> &[Value] {
+        &self.list
+    }
+}
+
+/// What is left of a generator.
+pub struct Rest {
+    left: RefCell<std::vec::IntoIter<Value>>,
+    depth: usize,
+}
+
+impl Rest {
+    pub fn next(&self) -> Option<Value> {
+        self.left.borrow_mut().next()
+    }
 }
 
 /// A dictionary in the order of its making. Those of templates are small: it is searched from the front.
 #[derive(Clone, Default)]
 pub struct Dict {
     pub entries: Vec<(Value, Value)>,
+    /// Set once it is a value.
+    depth: usize,
     /// The index of the message that this is.
     pub message: Option<u32>,
 }
 
 impl Dict {
+    /// Of a message's fields.
+    pub fn new(entries: Vec<(Value, Value)>, message: Option<u32>) -> Dict {
+        Dict { entries, message, depth: 0 }
+    }
+
     pub fn get(&self, key: &str) -> Option<&Value> {
+        limits::spend(self.entries.len() / 8);
         self.entries.iter().find(|(k, _)| matches!(k, Value::Str(k) if k.as_str() == key)).map(|(_, v)| v)
     }
 
     pub fn find(&self, key: &Value) -> Option<&Value> {
         match key {
             Value::Str(key) => self.get(key.as_str()),
-            _ => self.entries.iter().find(|(k, _)| k.equals(key)).map(|(_, v)| v),
+            _ => self.entries.iter().find(|(k, _)| limits::spend(1) && k.equals(key)).map(|(_, v)| v),
         }
     }
 
     pub fn set(&mut self, key: Value, value: Value) {
+        if !limits::spend(self.entries.len() / 8) {
+            return;
+        }
         match self.entries.iter_mut().find(|(k, _)| k.equals(&key)) {
             Some(entry) => entry.1 = value,
             None => self.entries.push((key, value)),
@@ -80,7 +135,7 @@ impl Dict {
 
 /// What `loop` says.
 pub struct LoopState {
-    pub items: Rc<Vec<Value>>,
+    pub items: Rc<Items>,
     pub index: Cell<usize>,
     pub depth: usize,
     pub changed: RefCell<Option<Value>>,
@@ -97,24 +152,54 @@ impl Value {
         Value::Str(Rc::new(Counted::new(text)))
     }
 
+    pub fn seq(kind: Kind, items: Vec<Value>) -> Value {
+        Value::Seq(kind, Rc::new(items.into()))
+    }
+
     pub fn list(items: Vec<Value>) -> Value {
-        Value::Seq(Kind::List, Rc::new(items))
+        Value::seq(Kind::List, items)
     }
 
     pub fn tuple(items: Vec<Value>) -> Value {
-        Value::Seq(Kind::Tuple, Rc::new(items))
+        Value::seq(Kind::Tuple, items)
     }
 
     pub fn iter(items: Vec<Value>) -> Value {
-        Value::Iter(Rc::new(RefCell::new(items.into_iter())))
+        let Items { list, depth } = items.into();
+        Value::Iter(Rc::new(Rest { left: RefCell::new(list.into_iter()), depth }))
     }
 
-    pub fn dict(dict: Dict) -> Value {
+    pub fn dict(mut dict: Dict) -> Value {
+        dict.depth = 1 + dict.entries.iter().map(|(k, v)| k.depth().max(v.depth())).max().unwrap_or(0);
         Value::Dict(Rc::new(dict))
     }
 
     pub fn undefined(reason: impl Into<String>) -> Value {
-        Value::Undefined(reason.into().into())
+        // a reason may quote a key of any length
+        let reason: String = reason.into();
+        Value::Undefined(reason.char_indices().nth(LONGEST_REASON).map_or(&*reason, |(at, _)| &reason[..at]).into())
+    }
+
+    /// Values in each other below this one. Namespaces can change and count as flat: see [`super::run`].
+    pub fn depth(&self) -> usize {
+        match self {
+            Value::Seq(_, items) => items.depth,
+            Value::Dict(dict) => dict.depth,
+            Value::Iter(rest) => rest.depth,
+            Value::Loop(state) => state.items.depth + 1,
+            Value::Call(callable) => callable.depth(),
+            _ => 0,
+        }
+    }
+
+    /// Steps that it takes to look at all of it, but not into it.
+    pub fn weight(&self) -> usize {
+        match self {
+            Value::Str(text) => text.as_str().len() / 32,
+            Value::Seq(_, items) => items.len(),
+            Value::Dict(dict) => dict.entries.len(),
+            _ => 0,
+        }
     }
 
     /// A JSON value none of whose strings came from a message.
@@ -136,7 +221,7 @@ impl Value {
             _ => Part::Other,
         };
         let entry = |(k, v): (&String, &Json)| (Value::str(k), Value::convert(v, Some(Origin::of(index, part(k)))));
-        Value::dict(Dict { entries: fields.iter().map(entry).collect(), message: Some(index) })
+        Value::dict(Dict::new(fields.iter().map(entry).collect(), Some(index)))
     }
 
     fn convert(json: &Json, origin: Option<Origin>) -> Value {
@@ -154,7 +239,7 @@ impl Value {
                 // keys too: a tool's argument is said by its name
                 let key = |k: &String| Value::text(Text::new(k.as_str(), origin));
                 let entries = fields.iter().map(|(k, v)| (key(k), Value::convert(v, origin))).collect();
-                Value::dict(Dict { entries, message: None })
+                Value::dict(Dict::new(entries, None))
             }
         }
     }
@@ -227,12 +312,19 @@ impl Value {
     pub fn equals(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
-            (Value::Str(a), Value::Str(b)) => a.as_str() == b.as_str(),
+            (Value::Str(a), Value::Str(b)) => {
+                let (a, b) = (a.as_str(), b.as_str());
+                a.len() == b.len() && limits::spend(a.len() / 32) && a == b
+            }
             (Value::Seq(a, x), Value::Seq(b, y)) => {
-                a == b && x.len() == y.len() && x.iter().zip(y.iter()).all(|(x, y)| x.equals(y))
+                a == b
+                    && x.len() == y.len()
+                    && limits::spend(x.len())
+                    && x.iter().zip(y.iter()).all(|(x, y)| x.equals(y))
             }
             (Value::Dict(a), Value::Dict(b)) => {
                 a.entries.len() == b.entries.len()
+                    && limits::spend(a.entries.len())
                     && a.entries.iter().all(|(k, v)| b.find(k).is_some_and(|other| v.equals(other)))
             }
             (Value::Iter(a), Value::Iter(b)) => Rc::ptr_eq(a, b),
@@ -251,8 +343,12 @@ impl Value {
         self.must_be_defined()?;
         other.must_be_defined()?;
         Ok(match (self, other) {
-            (Value::Str(a), Value::Str(b)) => Some(a.as_str().cmp(b.as_str())),
+            (Value::Str(a), Value::Str(b)) => {
+                limits::spend(a.as_str().len().min(b.as_str().len()) / 32);
+                Some(a.as_str().cmp(b.as_str()))
+            }
             (Value::Seq(a, x), Value::Seq(b, y)) if a == b && matches!(a, Kind::List | Kind::Tuple) => {
+                limits::spend(x.len().min(y.len()));
                 match x.iter().zip(y.iter()).find(|(x, y)| !x.equals(y)) {
                     Some((x, y)) => x.compare(y)?,
                     None => Some(x.len().cmp(&y.len())),
@@ -278,20 +374,21 @@ impl Value {
     }
 
     /// Everything in it, as `for` goes through it.
-    pub fn items(&self) -> Outcome<Rc<Vec<Value>>> {
+    pub fn items(&self) -> Outcome<Rc<Items>> {
         Ok(match self {
-            Value::Undefined(_) => Rc::new(Vec::new()),
+            Value::Undefined(_) => Rc::default(),
             Value::Seq(_, items) => items.clone(),
-            Value::Iter(rest) => Rc::new(std::mem::take(&mut *rest.borrow_mut()).collect()),
+            Value::Iter(rest) => Rc::new(std::mem::take(&mut *rest.left.borrow_mut()).collect()),
             Value::Dict(dict) => Rc::new(dict.entries.iter().map(|(k, _)| k.clone()).collect()),
             Value::Str(text) => {
                 let one = |(at, c): (usize, char)| Value::text(text.slice(at..at + c.len_utf8()));
-                Rc::new(text.as_str().char_indices().map(one).collect())
+                let made = text.as_str().char_indices().map_while(|c| (!limits::exhausted()).then(|| one(c))).collect();
+                limits::check()?;
+                Rc::new(made)
             }
             Value::Loop(state) => {
                 // what is left of it
-                let rest: Vec<Value> = state.items.iter().skip(state.index.get() + 1).cloned().collect();
-                Rc::new(rest)
+                Rc::new(state.items.iter().skip(state.index.get() + 1).cloned().collect())
             }
             other => return problem(format!("'{}' object is not iterable", other.type_name())),
         })

@@ -2,7 +2,9 @@
 mod batches;
 mod chat;
 mod files;
+mod hostile;
 mod pairs;
 mod rows;
 mod support;
 mod tokenizer;
+mod turns;

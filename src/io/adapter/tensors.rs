@@ -167,6 +167,13 @@ fn csr(
             return Err(t.error(format!("has the shape {:?}, expected a vector", t.shape)));
         }
     }
+    // before any of it is read: the file may be a hole of any size
+    if row_offs.shape[0] != rows + 1 {
+        return Err(row_offs.error(format!("has {} entries, expected {} (rows + 1)", row_offs.shape[0], rows + 1)));
+    }
+    if col_idx.shape[0] > rows * cols {
+        return Err(col_idx.error(format!("has {} positions, more than [{rows}, {cols}] holds", col_idx.shape[0])));
+    }
     let pattern = CsrPattern::new(rows, cols, row_offs.to_indices()?, col_idx.to_indices()?)
         .map_err(|reason| col_idx.error(reason))?;
     if values.shape[0] != pattern.nnz() {

@@ -7,17 +7,20 @@ use super::value::Value;
 const MAX_DEPTH: usize = 4;
 /// Array elements in a whole file; the largest tokenizers have below two million.
 const MAX_ELEMENTS: usize = 1 << 23;
+/// Bytes of all names and texts of a header, at most; the largest vocabularies have below ten million.
+const MAX_TEXT: usize = 1 << 28;
 
 /// A position in a file's bytes. Errors are the reason alone: the caller knows the field.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
     elements_left: usize,
+    text_left: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Cursor { bytes, at: 0, elements_left: MAX_ELEMENTS }
+        Cursor { bytes, at: 0, elements_left: MAX_ELEMENTS, text_left: MAX_TEXT }
     }
 
     /// Bytes read so far.
@@ -56,6 +59,11 @@ impl<'a> Cursor<'a> {
 
     pub fn string(&mut self) -> Result<&'a str, String> {
         let n = self.count("bytes of text", 1)?;
+        // a file may be a hole of any size
+        self.text_left = self
+            .text_left
+            .checked_sub(n)
+            .ok_or_else(|| format!("brings the header above {MAX_TEXT} bytes of text, more than any model's"))?;
         let text = &self.bytes[self.at..self.at + n];
         self.at += n;
         std::str::from_utf8(text).map_err(|_| "is not valid UTF-8".to_string())

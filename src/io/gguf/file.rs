@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use super::types::{dtype_of, ggml_type_name, supported_types};
 use super::value::{Metadata, Value};
-use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS};
+use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_COUNT, MAX_DIMS};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::kind::instead_of_model;
@@ -119,8 +119,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Metadata, BTreeMap<String, Info>)
         v => return Err(Error::file(path, "version", format!("{v} is not supported, only 2 and 3; convert it again"))),
     }
     // name length, dimension count, type and offset; key length, value type and at least one byte
-    let n_tensors = c.count("tensors", 8 + 4 + 4 + 8).map_err(bad("tensor count"))?;
-    let n_pairs = c.count("pairs", 8 + 4 + 1).map_err(bad("metadata count"))?;
+    let n_tensors = c.count("tensors", 8 + 4 + 4 + 8).and_then(sane).map_err(bad("tensor count"))?;
+    let n_pairs = c.count("pairs", 8 + 4 + 1).and_then(sane).map_err(bad("metadata count"))?;
 
     let mut metadata = Metadata::new();
     for i in 0..n_pairs {
@@ -139,7 +139,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Metadata, BTreeMap<String, Info>)
     };
     refuse_split(path, &metadata)?;
 
-    let mut raw = Vec::with_capacity(n_tensors);
+    let mut raw = Vec::new();
     for i in 0..n_tensors {
         let name = c.string().map_err(bad(&format!("tensor {i}")))?;
         raw.push((name, tensor_info(&mut c).map_err(bad(name))?));
@@ -153,6 +153,14 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Metadata, BTreeMap<String, Info>)
         }
     }
     Ok((metadata, tensors))
+}
+
+/// A count that the size of the file allows need not be one: a file may be a hole.
+fn sane(count: usize) -> Result<usize, String> {
+    if count > MAX_COUNT {
+        return Err(format!("says {count}; the largest models have some thousands, and {MAX_COUNT} are read at most"));
+    }
+    Ok(count)
 }
 
 fn refuse_split(path: &Path, metadata: &Metadata) -> Result<()> {

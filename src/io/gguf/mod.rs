@@ -18,6 +18,8 @@ pub const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// Most dimensions of a tensor.
 const MAX_DIMS: usize = 4;
+/// Most tensors, and most pairs of metadata.
+const MAX_COUNT: usize = 1 << 17;
 
 #[cfg(test)]
 mod tests;

@@ -201,3 +201,29 @@ fn writer_refuses_what_does_not_fit() {
     assert!(write_gguf(&path, &aligned, &[]).unwrap_err().to_string().contains("general.alignment"));
     assert!(!path.exists());
 }
+
+#[test]
+fn a_hole_of_a_terabyte_takes_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.gguf");
+    let opens = |counts: [u64; 2], rest: &[u8]| {
+        let header = [&b"GGUF\x03\0\0\0"[..], &counts[0].to_le_bytes(), &counts[1].to_le_bytes(), rest].concat();
+        std::fs::write(&path, header).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        GgufFile::open(&path).unwrap_err().to_string()
+    };
+    // 21 billion tensors would fit into the file's size, and ask for 501 GB
+    assert!(opens([21_000_000_000, 0], &[]).contains("tensor count: says 21000000000; the largest models"));
+    assert!(opens([0, 21_000_000_000], &[]).contains("metadata count: says 21000000000"));
+    // and so would a key, a text and an array
+    let long = (1u64 << 39).to_le_bytes();
+    assert!(opens([0, 1], &long).contains("above 268435456 bytes of text"));
+    let key = [&1u64.to_le_bytes()[..], b"k"].concat();
+    let text = [&key[..], &8u32.to_le_bytes(), &long].concat();
+    assert!(opens([0, 1], &text).contains("k: brings the header above 268435456 bytes of text"));
+    let array = [&key[..], &9u32.to_le_bytes(), &0u32.to_le_bytes(), &long].concat();
+    assert!(opens([0, 1], &array).contains("array elements, more than any tokenizer"));
+    assert!(opens([1, 0], &long).contains("bytes of text"));
+    // nothing but zeros: names without letters
+    assert!(opens([100_000, 0], &[]).contains("comes twice"));
+}
