@@ -44,8 +44,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Every format that frozen weights are stored in.
+/// The formats of frozen weights that have all kinds of rows.
 pub const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+
+/// The other formats, all of which are quantised. Every execution model decodes with the same text of a format, so that few rows tell
+/// whether it is right.
+pub fn other_dtypes() -> impl Iterator<Item = DType> {
+    DType::ALL.iter().copied().filter(|d| !DTYPES.contains(d))
+}
 
 /// How much of the table a run takes. Each level holds those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

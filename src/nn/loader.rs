@@ -280,7 +280,7 @@ fn embedding_scale(hidden: usize, format: WeightFormat) -> f32 {
     match format {
         WeightFormat::BF16 => half::bf16::from_f64(scale).to_f32(),
         WeightFormat::F16 => half::f16::from_f64(scale).to_f32(),
-        WeightFormat::F32 | WeightFormat::Q8 | WeightFormat::Q4 => scale as f32,
+        _ => scale as f32,
     }
 }
 
