@@ -57,6 +57,8 @@ formats! {
     Q4_0: Some(2), 32 in 18, [Half(0)];
     /// 32 nibbles, an f16 scale and an f16 minimum.
     Q4_1: Some(3), 32 in 20, [Half(0), Half(2)];
+    /// 32 nibbles that name levels, and an f16 scale.
+    IQ4_NL: Some(20), 32 in 18, [Half(0)];
 }
 
 impl DType {

@@ -27,6 +27,7 @@ pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/heads.wgsl", include_str!("../../shaders/lib/heads.wgsl")),
     ("lib/image.wgsl", include_str!("../../shaders/lib/image.wgsl")),
     ("lib/lanes.wgsl", include_str!("../../shaders/lib/lanes.wgsl")),
+    ("lib/levels.wgsl", include_str!("../../shaders/lib/levels.wgsl")),
     ("lib/pair.wgsl", include_str!("../../shaders/lib/pair.wgsl")),
     ("lib/position.wgsl", include_str!("../../shaders/lib/position.wgsl")),
     ("lib/product.wgsl", include_str!("../../shaders/lib/product.wgsl")),

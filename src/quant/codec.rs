@@ -1,7 +1,7 @@
 //! The table of file formats: which device format each is split into, and its packing and unpacking.
 
 use super::layout::{Layout, WeightFormat};
-use super::{plain, q4, q8};
+use super::{iq4, plain, q4, q8};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -23,7 +23,7 @@ pub struct Codec {
 }
 
 /// The table, in the order of [`DType::ALL`].
-static CODECS: &[Codec] = &[plain::F32, plain::F16, plain::BF16, q8::Q8_0, q4::Q4_0, q4::Q4_1];
+static CODECS: &[Codec] = &[plain::F32, plain::F16, plain::BF16, q8::Q8_0, q4::Q4_0, q4::Q4_1, iq4::IQ4_NL];
 
 /// The row of a format.
 pub fn codec(dtype: DType) -> &'static Codec {

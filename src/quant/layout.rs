@@ -82,6 +82,7 @@ formats! {
     BF16: 1 in [each(2)], None;
     Q8: 32 in [each(32), each(2)], fragment!("q8", unit 4, shares 32, minimum false);
     Q4: 32 in [each(16), each(4)], fragment!("q4", unit 8, shares 32, minimum true);
+    IQ4_NL: 32 in [each(16), each(2)], fragment!("iq4_nl", unit 8, shares 32, minimum false);
 }
 
 impl Plane {

@@ -4,6 +4,7 @@
 mod bits;
 mod codec;
 pub mod halves;
+mod iq4;
 mod layout;
 pub mod nf4;
 mod plain;
