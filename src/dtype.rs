@@ -59,6 +59,24 @@ formats! {
     Q4_1: Some(3), 32 in 20, [Half(0), Half(2)];
     /// 32 nibbles that name levels, and an f16 scale.
     IQ4_NL: Some(20), 32 in 18, [Half(0)];
+    /// 32 codes of five bits minus 16, and an f16 scale.
+    Q5_0: Some(6), 32 in 22, [Half(0)];
+    /// 32 codes of five bits, an f16 scale and an f16 minimum.
+    Q5_1: Some(7), 32 in 24, [Half(0), Half(2)];
+    /// 256 nibbles; for each 32 six bits of scale and of minimum, and two f16 that they count in.
+    Q4_K: Some(12), 256 in 144, [Half(0), Half(2)];
+    /// The same with codes of five bits.
+    Q5_K: Some(13), 256 in 176, [Half(0), Half(2)];
+    /// 256 codes of six bits minus 32; for each 16 a signed byte of scale, and an f16 that they count in.
+    Q6_K: Some(14), 256 in 210, [Half(208)];
+    /// 256 codes of three bits minus 4; for each 16 six bits of scale, and an f16 that they count in.
+    Q3_K: Some(11), 256 in 110, [Half(108)];
+    /// 256 codes of two bits; for each 16 four bits of scale and of minimum, and two f16 that they count in.
+    Q2_K: Some(10), 256 in 84, [Half(80), Half(82)];
+    /// 256 nibbles that name levels; for each 32 six bits of scale, and an f16 that they count in.
+    IQ4_XS: Some(23), 256 in 136, [Half(0)];
+    /// 32 floats of four bits, and the exponent of their scale.
+    MXFP4: Some(39), 32 in 17, [];
 }
 
 impl DType {

@@ -34,8 +34,8 @@ pub(super) fn rows() -> Vec<Row> {
             let what = format!("{dtype} to {to_what} [{}, {}] density {}", size.0, size.1, size.2);
             let level = quick_at(i, QUICK);
             let alone = format!("{what} alone");
-            rows.push(DECODE_OP.row(level, alone, move |t| run(t, (dtype, to), size, false)));
-            rows.push(DECODE_OP.row(level, what, move |t| run(t, (dtype, to), size, true)));
+            rows.push(DECODE_OP.row(level, alone, move |t| run(t, (dtype, to), size, false)).of(dtype));
+            rows.push(DECODE_OP.row(level, what, move |t| run(t, (dtype, to), size, true)).of(dtype));
         }
     }
     rows

@@ -37,7 +37,7 @@ pub(super) fn rows() -> Vec<Row> {
         for (&cols, shard) in widths.iter().flat_map(|c| [(c, false), (c, true)]) {
             let what = format!("{dtype} 20x{cols}{}", if shard { " in shards" } else { "" });
             let level = if cols >= 32 { Level::Quick } else { Level::Full };
-            rows.push(EMBEDDING.row(level, what, move |t| embedding(t, dtype, cols, shard)));
+            rows.push(EMBEDDING.row(level, what, move |t| embedding(t, dtype, cols, shard)).of(dtype));
         }
     }
     for (tokens, vocab, cols) in [(1, 1, 1), (7, 5, 8), (129, 9, 33), (65, 400, 64)] {

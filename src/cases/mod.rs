@@ -37,7 +37,7 @@ use crate::device::{Device, Kernel, KernelSpec};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Element, Tensor, WeightFormat};
 use bytemuck::Pod;
 use half::f16;
 use std::collections::{BTreeSet, HashSet};
@@ -76,6 +76,8 @@ pub struct Row {
     /// Why the bound is what it is.
     pub why: &'static str,
     pub level: Level,
+    /// Whom else it is of no use to: kernels of this format alone, where there are many such rows.
+    format: Option<WeightFormat>,
     run: Run,
 }
 
@@ -97,7 +99,7 @@ impl Op {
         run: impl Fn(&mut Trial<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Row {
         let Op { name: op, kernels, why } = self;
-        Row { op, kernels, what: what.into(), why, level, run: Box::new(run) }
+        Row { op, kernels, what: what.into(), why, level, format: None, run: Box::new(run) }
     }
 }
 
@@ -135,6 +137,12 @@ pub struct Trial<'a> {
 }
 
 impl Row {
+    /// The same for kernels of a format alone, if it is one of [`other_dtypes`].
+    fn of(self, dtype: DType) -> Row {
+        let format = WeightFormat::of(dtype);
+        Row { format: Some(format).filter(|f| !f.is_in_every_combination()), ..self }
+    }
+
     /// Runs it and waits.
     ///
     /// # Errors

@@ -194,12 +194,12 @@ pub(super) fn rows() -> Vec<Row> {
             let Linear { tokens, out, inn, .. } = linear;
             let what = format!("{layout:?} {dtype} [{tokens}, {inn}] W [{out}, {inn}] sparse low-rank");
             let form = Form::usual(layout, dtype, linear, true, true);
-            rows.push(FUSED.row(Level::Quick, what, move |t| fused(t, form, linear)));
+            rows.push(FUSED.row(Level::Quick, what, move |t| fused(t, form, linear)).of(dtype));
         }
         let linear = LINEARS[3].of(dtype);
         let what = format!("{layout:?} {dtype} [{}, {}] W [{}, {1}]", linear.tokens, linear.inn, linear.out);
         let form = Form::usual(layout, dtype, linear, false, false);
-        rows.push(FUSED.row(Level::Quick, what, move |t| fused(t, form, linear)));
+        rows.push(FUSED.row(Level::Quick, what, move |t| fused(t, form, linear)).of(dtype));
     }
     let narrow = NARROW.map(|n| (Level::Full, n));
     let many = [Layout::Nt, Layout::Nn].map(|layout| (Level::Quick, (layout, MANY)));
@@ -328,7 +328,7 @@ fn aligned(rows: &mut Vec<Row>) {
             let mut what = format!("{layout:?} {dtype} aligned [{tokens}, {inn}] W [{out}, {inn}]");
             let parts = [(sparse, " sparse"), (low_rank, " low-rank"), (bias, " bias"), (accumulate, " +=")];
             parts.iter().filter(|p| p.0).for_each(|p| what += p.1);
-            rows.push(FUSED.row(Level::Spare, what, move |t| fused(t, form, linear)));
+            rows.push(FUSED.row(Level::Spare, what, move |t| fused(t, form, linear)).of(dtype));
         }
     }
     for (size, layout) in ALIGNED_SIZES.into_iter().flat_map(|s| [Layout::Nt, Layout::Nn, Layout::Tn].map(|l| (s, l))) {

@@ -1,7 +1,7 @@
 //! The table of file formats: which device format each is split into, and its packing and unpacking.
 
 use super::layout::{Layout, WeightFormat};
-use super::{iq4, plain, q4, q8};
+use super::{iq4, mxfp4, plain, q2_k, q3_k, q4, q4_k, q5, q6_k, q8};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -18,12 +18,31 @@ pub struct Codec {
     pub unpack: fn(&[u8], &mut [f32]),
     /// Appends the block of these values.
     pub pack: fn(&[f32], &mut Vec<u8>),
+    /// Whether it packs any number of blocks, since they depend on each other, or are none.
+    pub packs_all: bool,
     /// Appends its parts to the planes; none where the file's bytes are the device's.
     pub split: Option<fn(&[u8], &mut Planes)>,
 }
 
 /// The table, in the order of [`DType::ALL`].
-static CODECS: &[Codec] = &[plain::F32, plain::F16, plain::BF16, q8::Q8_0, q4::Q4_0, q4::Q4_1, iq4::IQ4_NL];
+static CODECS: &[Codec] = &[
+    plain::F32,
+    plain::F16,
+    plain::BF16,
+    q8::Q8_0,
+    q4::Q4_0,
+    q4::Q4_1,
+    iq4::IQ4_NL,
+    q5::Q5_0,
+    q5::Q5_1,
+    q4_k::Q4_K,
+    q4_k::Q5_K,
+    q6_k::Q6_K,
+    q3_k::Q3_K,
+    q2_k::Q2_K,
+    iq4::IQ4_XS,
+    mxfp4::MXFP4,
+];
 
 /// The row of a format.
 pub fn codec(dtype: DType) -> &'static Codec {
@@ -65,9 +84,9 @@ pub fn quantise(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
     };
     let mut out = Vec::with_capacity(bytes as usize);
     let pack = codec(dtype).pack;
-    match dtype.is_quantised() {
-        true => values.chunks_exact(elements).for_each(|block| pack(block, &mut out)),
-        false => pack(values, &mut out),
+    match codec(dtype).packs_all {
+        true => pack(values, &mut out),
+        false => values.chunks_exact(elements).for_each(|block| pack(block, &mut out)),
     }
     Ok(out)
 }

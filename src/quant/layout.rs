@@ -83,6 +83,14 @@ formats! {
     Q8: 32 in [each(32), each(2)], fragment!("q8", unit 4, shares 32, minimum false);
     Q4: 32 in [each(16), each(4)], fragment!("q4", unit 8, shares 32, minimum true);
     IQ4_NL: 32 in [each(16), each(2)], fragment!("iq4_nl", unit 8, shares 32, minimum false);
+    Q5: 32 in [each(16), each(4), each(4)], fragment!("q5", unit 8, shares 32, minimum true);
+    Q4_K: 256 in [each(128), each(16), each(4)], fragment!("q4_k", unit 8, shares 32, minimum true);
+    Q5_K: 256 in [each(128), each(32), each(16), each(4)], fragment!("q5_k", unit 8, shares 32, minimum true);
+    Q6_K: 256 in [each(128), each(64), each(16), each(2)], fragment!("q6_k", unit 8, shares 16, minimum false);
+    Q3_K: 256 in [each(64), each(32), each(16), each(2)], fragment!("q3_k", unit 8, shares 16, minimum false);
+    Q2_K: 256 in [each(64), each(16), each(4)], fragment!("q2_k", unit 8, shares 16, minimum true);
+    IQ4_XS: 256 in [each(128), each(8), each(2)], fragment!("iq4_xs", unit 8, shares 32, minimum false);
+    MXFP4: 32 in [each(16), each(1)], fragment!("mxfp4", unit 8, shares 32, minimum false);
 }
 
 impl Plane {

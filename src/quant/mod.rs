@@ -6,12 +6,19 @@ mod codec;
 pub mod halves;
 mod iq4;
 mod layout;
+mod mxfp4;
 pub mod nf4;
 mod plain;
+mod q2_k;
+mod q3_k;
 mod q4;
+mod q4_k;
+mod q5;
+mod q6_k;
 mod q8;
 #[cfg(test)]
 mod round_trips;
+mod superblock;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,7 @@ pub(super) const F32: Codec = Codec {
     format: WeightFormat::F32,
     unpack: |bytes, out| bytemuck::cast_slice_mut(out).copy_from_slice(bytes),
     pack: |values, out| out.extend_from_slice(bytemuck::cast_slice(values)),
+    packs_all: true,
     split: None,
 };
 
@@ -18,6 +19,7 @@ pub(super) const F16: Codec = Codec {
     format: WeightFormat::F16,
     unpack: |bytes, out| each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
     pack: |values, out| out.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes())),
+    packs_all: true,
     split: None,
 };
 
@@ -26,6 +28,7 @@ pub(super) const BF16: Codec = Codec {
     format: WeightFormat::BF16,
     unpack: |bytes, out| each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
     pack: |values, out| out.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
+    packs_all: true,
     split: None,
 };
 

@@ -14,6 +14,7 @@ pub(super) const Q4_0: Codec = Codec {
         out.iter_mut().zip(halves_of(&block[2..])).for_each(|(o, q)| *o = (f32::from(q) - 8.0) * d);
     },
     pack: pack_0,
+    packs_all: false,
     split: Some(|block, planes| {
         put_codes::<4>(&mut planes[0], &halves_of(&block[2..]));
         planes[1].extend_from_slice(&block[..2]);
@@ -29,6 +30,7 @@ pub(super) const Q4_1: Codec = Codec {
         out.iter_mut().zip(halves_of(&block[4..])).for_each(|(o, q)| *o = f32::from(q) * d + m);
     },
     pack: pack_1,
+    packs_all: false,
     split: Some(split_1),
 };
 

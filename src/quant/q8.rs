@@ -5,7 +5,8 @@ use super::codec::{Codec, Planes};
 use super::layout::WeightFormat;
 use crate::dtype::DType;
 
-pub(super) const Q8_0: Codec = Codec { dtype: DType::Q8_0, format: WeightFormat::Q8, unpack, pack, split: Some(split) };
+pub(super) const Q8_0: Codec =
+    Codec { dtype: DType::Q8_0, format: WeightFormat::Q8, unpack, pack, packs_all: false, split: Some(split) };
 
 fn unpack(block: &[u8], out: &mut [f32]) {
     let d = half_at(block, 0);

@@ -2,6 +2,7 @@
 
 use super::{dequantise, quantise};
 use crate::dtype::DType;
+use crate::io::safetensors::SafetensorsFile;
 use crate::rng::Rng;
 use half::f16;
 
@@ -73,4 +74,41 @@ fn exact_values_survive() {
         assert_eq!(round_trip(dtype, &[0.0; 32]), [0.0; 32], "{dtype}");
     }
     assert_eq!(round_trip(DType::Q4_1, &[3.0; 32]), [3.0; 32]);
+}
+
+fn fixture() -> SafetensorsFile {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/blocks.safetensors");
+    SafetensorsFile::open(path.as_ref()).unwrap()
+}
+
+#[test]
+fn blocks_unpack_to_what_ggufs_own_reader_makes_of_them() {
+    let fixture = fixture();
+    for dtype in DType::ALL.iter().filter(|d| d.is_quantised() && d.gguf_type().is_some()) {
+        let want = fixture.get(&format!("{dtype}.values")).unwrap().to_f32().unwrap();
+        let mut values = vec![f32::NAN; want.len()];
+        dequantise(*dtype, fixture.get(dtype.name()).unwrap().data, &mut values).unwrap();
+        for (i, (got, want)) in values.iter().zip(&want).enumerate() {
+            // a zero's sign alone may differ
+            assert!(got.to_bits() == want.to_bits() || *got == 0.0 && *want == 0.0, "{dtype} {i}: {got}, not {want}");
+        }
+    }
+}
+
+#[test]
+fn what_is_packed_stays_as_near_as_its_bits_allow() {
+    let values = values(256 * 64);
+    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    for dtype in DType::ALL.iter().filter(|d| d.is_quantised()) {
+        let back = round_trip(*dtype, &values);
+        let error = norm(&mut values.iter().zip(&back).map(|(v, w)| v - w)) / norm(&mut values.iter().copied());
+        // codes spread over some six deviations; those of levels are finer in the middle
+        let bits = (dtype.bits() - 0.25).floor().min(8.0) as i32;
+        let bound = 2.5 * 2f64.powi(-bits);
+        assert!(error < bound, "{dtype}: {error:.4}, not below {bound:.4}");
+        // and again it is what it was
+        let again = round_trip(*dtype, &back);
+        let moved = norm(&mut back.iter().zip(&again).map(|(v, w)| v - w)) / norm(&mut back.iter().copied());
+        assert!(moved < bound / 2.0, "{dtype} moves by {moved}");
+    }
 }
