@@ -77,6 +77,10 @@ formats! {
     IQ4_XS: Some(23), 256 in 136, [Half(0)];
     /// 32 floats of four bits, and the exponent of their scale.
     MXFP4: Some(39), 32 in 17, [];
+    /// bitsandbytes: 64 nibbles that name levels, and an f32 scale.
+    NF4: None, 64 in 36, [Single(0)];
+    /// The same with a scale of eight bits, and two f32 that those of many blocks count in.
+    NF4_DOUBLE: None, 64 in 41, [Single(1), Single(5)];
 }
 
 impl DType {

@@ -1,7 +1,7 @@
 //! The table of file formats: which device format each is split into, and its packing and unpacking.
 
 use super::layout::{Layout, WeightFormat};
-use super::{iq4, mxfp4, plain, q2_k, q3_k, q4, q4_k, q5, q6_k, q8};
+use super::{iq4, mxfp4, nf4, plain, q2_k, q3_k, q4, q4_k, q5, q6_k, q8};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -42,6 +42,8 @@ static CODECS: &[Codec] = &[
     q2_k::Q2_K,
     iq4::IQ4_XS,
     mxfp4::MXFP4,
+    nf4::NF4,
+    nf4::NF4_DOUBLE,
 ];
 
 /// The row of a format.

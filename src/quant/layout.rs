@@ -91,6 +91,9 @@ formats! {
     Q2_K: 256 in [each(64), each(16), each(4)], fragment!("q2_k", unit 8, shares 16, minimum true);
     IQ4_XS: 256 in [each(128), each(8), each(2)], fragment!("iq4_xs", unit 8, shares 32, minimum false);
     MXFP4: 32 in [each(16), each(1)], fragment!("mxfp4", unit 8, shares 32, minimum false);
+    NF4: 64 in [each(32), each(4)], fragment!("nf4", unit 8, shares 64, minimum false);
+    NF4_DOUBLE: 64 in [each(32), Plane { bytes: 8, blocks: 64 }, each(1)],
+        fragment!("nf4_double", unit 8, shares 64, minimum false);
 }
 
 impl Plane {
