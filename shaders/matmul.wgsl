@@ -76,7 +76,7 @@ fn a4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
 fn b4(row: u32, col: u32, rows: u32, cols: u32) -> vec4<f32> {
     var out = vec4<f32>();
     if (row < rows && col < cols) {
-{% if FUSED and (VEC or WFMT >= 3) %}
+{% if FUSED and (VEC or W_QUANT) %}
         out = w4(row, col, cols);
 {% elif FUSED %}
         let last = cols - 1u - col;

@@ -36,9 +36,9 @@ enable wgpu_cooperative_matrix;
 
 {# U, V, A and B: LOWRANK 2 where four of a row are always one load #}
 {% set THIN = "vec4<f32>" if FUSED and LOWRANK == 2 else "f32" %}
-{% set OF = {0: "vec4<f32>", 1: "vec4<u32>", 2: "vec4<u32>", 3: "u32", 4: "u32"} %}
+{% set OF = {0: "vec4<f32>", 1: "vec4<u32>", 2: "vec4<u32>"} %}
 @group(0) @binding(0) var<storage, read> a: array<{{ OF[AFMT] }}>; // [m, k], TN: [k, m]
-@group(0) @binding(1) var<storage, read> w: array<{{ OF[WFMT] }}>; // NT: [n, k]; NN and TN: [k, n]
+@group(0) @binding(1) var<storage, read> w: array<{{ "u32" if W_QUANT else OF[WFMT] }}>; // NT: [n, k]; NN and TN: [k, n]
 {% if FUSED %}
 @group(0) @binding(2) var<storage, read> s_index: array<u32>;  // [buckets + 1] offsets, then positions, two an u32
 @group(0) @binding(3) var<storage, read> s_values: array<f32>; // [nnz], in the order of the positions
@@ -90,34 +90,24 @@ fn expanded(x: vec2<u32>) -> vec4<f16> {
 }
 fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return expanded(r.x.xy); }
 fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return expanded(r.x.zw); }
-{% elif format == 3 %}
-struct Chunk{{ operand }} { x: u32, y: u32, scale: u32, odd: u32, }
-fn fetch{{ operand }}(i: u32) -> Chunk{{ operand }} {
-    return Chunk{{ operand }}(w[i >> 2u], w[(i >> 2u) + 1u], w[p.w_scales + (i >> 6u)], i & 32u);
-}
-fn decoded(codes: u32, r: Chunk{{ operand }}) -> vec4<f16> {
-    let pair = unpack2x16float(r.scale);
-    let q = bitcast<i32>(codes);
-    let four = vec4<f32>(vec4<i32>((q << 24u) >> 24u, (q << 16u) >> 24u, (q << 8u) >> 24u, q >> 24u));
-    return vec4<f16>(select(pair.x, pair.y, r.odd != 0u) * four);
-}
-fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x, r); }
-fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.y, r); }
-{% else %}
-struct Chunk{{ operand }} { x: u32, scale: u32, }
-fn fetch{{ operand }}(i: u32) -> Chunk{{ operand }} {
-    return Chunk{{ operand }}(w[i >> 3u], w[p.w_scales + (i >> 5u)]);
-}
-fn decoded(q: u32, scale: u32) -> vec4<f16> {
-    let sm = unpack2x16float(scale);
-    return vec4<f16>(sm.x * vec4<f32>(vec4<u32>(q & 15u, (q >> 4u) & 15u, (q >> 8u) & 15u, (q >> 12u) & 15u)) + sm.y);
-}
-fn low{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x, r.scale); }
-fn high{{ operand }}(r: Chunk{{ operand }}) -> vec4<f16> { return decoded(r.x >> 16u, r.scale); }
 {% endif %}
 {% endmacro %}
 {{ chunk("a", AFMT) }}
+{% if W_QUANT %}
+{% include "lib/weight.wgsl" %}
+{% if W_UNIT == 8 %}
+struct Chunkw { codes: Codes, side: Side, }
+fn fetchw(i: u32) -> Chunkw { return Chunkw(codes(i), side(i)); }
+fn highw(r: Chunkw) -> vec4<f16> { return vec4<f16>(scaled(decoded(r.codes, 1u), r.side)); }
+{% else %}
+struct Chunkw { codes: Codes, others: Codes, side: Side, }
+fn fetchw(i: u32) -> Chunkw { return Chunkw(codes(i), codes(i + 4u), side(i)); }
+fn highw(r: Chunkw) -> vec4<f16> { return vec4<f16>(scaled(decoded(r.others, 0u), r.side)); }
+{% endif %}
+fn loww(r: Chunkw) -> vec4<f16> { return vec4<f16>(scaled(decoded(r.codes, 0u), r.side)); }
+{% else %}
 {{ chunk("w", WFMT) }}
+{% endif %}
 
 // Chunk lid + i · THREADS of a tile is `chunk` of its row `row`; the next one of this thread is a whole number of rows further
 // down. Rows that neighbouring threads write are chosen so that eight of them touch all banks of workgroup memory once.

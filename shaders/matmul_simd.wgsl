@@ -18,15 +18,15 @@
 {% set PACKED = FUSED and WFMT > 0 %}
 // Neighbours that a lane owns: rows of A (RP) and columns of C (CP).
 {% set RP = 4 if LAYOUT == 2 and A_IMAGE else 2 if LAYOUT == 2 and VEC and G % 2 == 0 else 1 %}
-{% if FUSED and LAYOUT == 1 and VEC and WFMT >= 3 %}
-{% set CP = 4 if WFMT == 3 else 8 %}
+{% set QUANT = FUSED and W_QUANT %}
+{% if QUANT and LAYOUT == 1 and VEC %}
+{% set CP = W_UNIT %}
 {% else %}
 {% set CP = 4 if LAYOUT != 0 and W_IMAGE and not PACKED else 2 if VEC and NV % 2 == 0 else 1 %}
 {% endif %}
 {% set A64 = VEC and (LAYOUT != 2 or RP == 2) %}
 {% set B64 = VEC and (LAYOUT == 0 or CP == 2) %}
 {% set C64 = PAIR and CP >= 2 %}
-{% set QUANT = FUSED and WFMT >= 3 %}
 // Values of k in a step of the innermost loop.
 {% set KS = 1 if LAYOUT == 2 or not VEC else 4 %}
 {% if FUSED %}
@@ -168,6 +168,10 @@
 {% if PACKED and W_IMAGE %}
 fn w_word(i: u32) -> u32 { return bitcast<u32>({{ four("w", "i >> 2u") }}[i & 3u]); }
 {% endif %}
+{% if QUANT %}
+{% set W_WORDS = W_IMAGE %}
+{% include "lib/weight.wgsl" %}
+{% endif %}
 {% if FUSED and WFMT == 1 %}
 fn low_half(x: u32) -> f32 { return unpack2x16float(x).x; }
 fn high_half(x: u32) -> f32 { return unpack2x16float(x).y; }
@@ -180,17 +184,6 @@ fn half_at(i: u32) -> f32 {
     let x = {{ w_at("i >> 1u") }};
     return select(low_half(x), high_half(x), (i & 1u) == 1u);
 }
-{% elif QUANT and WFMT == 3 %}
-// scale and minimum of the block that holds element i
-fn scale_of(i: u32) -> vec2<f32> {
-    let block = i >> 5u;
-    let both = unpack2x16float({{ w_at("p.w_scales + (block >> 1u)") }});
-    return vec2<f32>(select(both.x, both.y, (block & 1u) == 1u), 0.0);
-}
-fn code(x: u32, i: u32) -> f32 { return f32(bitcast<i32>(x << (24u - 8u * i)) >> 24u); }
-{% elif QUANT %}
-fn scale_of(i: u32) -> vec2<f32> { return unpack2x16float({{ w_at("p.w_scales + (i >> 5u)") }}); }
-fn code(x: u32, i: u32) -> f32 { return f32((x >> (4u * i)) & 15u); }
 {% endif %}
 
 @compute @workgroup_size({{ SG }})
@@ -224,33 +217,32 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% endfor %}
 
 {% if QUANT and LAYOUT == 0 %}
-    for (var block = 0u; block < p.k; block += 32u) {
+    for (var block = 0u; block < p.k; block += {{ W_SHARES }}u) {
 {% for j in range(NV) %}
-        let sm{{ j }} = scale_of(ib{{ j }} + block);
+        let sm{{ j }} = scale_of(side(ib{{ j }} + block));
 {% endfor %}
-{% if WFMT == 3 %}
-        for (var k = block; k < block + 32u; k += 4u) {
+        for (var at = block; at < block + {{ W_SHARES }}u; at += {{ W_UNIT }}u) {
 {% for j in range(NV) %}
-            let word{{ j }} = {{ w_at("(ib" ~ j ~ " + k) >> 2u") }};
+            let codes{{ j }} = codes(ib{{ j }} + at);
 {% endfor %}
+{% if W_UNIT == 8 %}
+            for (var half = 0u; half < 2u; half += 1u) {
+            let k = at + half * 4u;
 {% else %}
-        for (var at = block; at < block + 32u; at += 8u) {
-{% for j in range(NV) %}
-            var word{{ j }} = {{ w_at("(ib" ~ j ~ " + at) >> 3u") }};
-{% endfor %}
-            for (var k = at; k < at + 8u; k += 4u) {
+            let k = at;
+            let half = 0u;
 {% endif %}
 {{ load_a() }}
+{% for j in range(NV) %}
+            let v{{ j }} = decoded(codes{{ j }}, half);
+{% endfor %}
 {% for q in range(4) %}
 {% for j in range(NV) %}
-            let b{{ j }}_{{ q }} = fma(sm{{ j }}.x, code(word{{ j }}, {{ q }}u), sm{{ j }}.y);
+            let b{{ j }}_{{ q }} = fma(sm{{ j }}.x, v{{ j }}[{{ q }}], sm{{ j }}.y);
 {% endfor %}
 {{ multiply(q) }}
 {% endfor %}
-{% if WFMT == 4 %}
-{% for j in range(NV) %}
-            word{{ j }} >>= 16u;
-{% endfor %}
+{% if W_UNIT == 8 %}
             }
 {% endif %}
         }
@@ -261,10 +253,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% for q in range(4) %}
 {% for j in range(0, NV, CP) %}
             let at{{ j }}_{{ q }} = (k + {{ q }}u) * p.n + ib{{ j }};
-            let sm{{ j }}_{{ q }} = scale_of(at{{ j }}_{{ q }});
-            let word{{ j }}_{{ q }} = {{ w_at("at" ~ j ~ "_" ~ q ~ " >> " ~ (2 if WFMT == 3 else 3) ~ "u") }};
-{% for i in range(CP) %}
-            let b{{ j + i }}_{{ q }} = fma(sm{{ j }}_{{ q }}.x, code(word{{ j }}_{{ q }}, {{ i }}u), sm{{ j }}_{{ q }}.y);
+            let sm{{ j }}_{{ q }} = scale_of(side(at{{ j }}_{{ q }}));
+            let codes{{ j }}_{{ q }} = codes(at{{ j }}_{{ q }});
+{% for half in range(CP // 4) %}
+            let v{{ j }}_{{ q }}_{{ half }} = decoded(codes{{ j }}_{{ q }}, {{ half }}u);
+{% for i in range(4) %}
+            let b{{ j + 4 * half + i }}_{{ q }} = fma(sm{{ j }}_{{ q }}.x, v{{ j }}_{{ q }}_{{ half }}[{{ i }}], sm{{ j }}_{{ q }}.y);
+{% endfor %}
 {% endfor %}
 {% endfor %}
 {{ multiply(q) }}

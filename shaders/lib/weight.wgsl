@@ -2,11 +2,32 @@
 //   0 F32    one f32 an element
 //   1 F16    two an u32, low half first
 //   2 BF16   two an u32, low half first; a shift makes it an f32, exactly
-//   3 Q8     four signed bytes an u32; behind them, from word p.w_scales on, one f16 scale a block of 32, two an u32
-//   4 Q4     eight nibbles an u32 in order; behind them one word a block of 32: f16 scale low, f16 minimum high
-// The including shader declares the binding `w` and a parameter p.w_scales (in words).
-// w4 wants col and cols to be multiples of 4. Callers keep row and col inside of the matrix.
-{% if WFMT == 0 %}
+//   others   blocks of codes with a scale (W_QUANT), as the format's fragment lib/formats/….wgsl says (W_FRAGMENT)
+//
+// Such a fragment reads words of W by w_word(i), and declares, for an element i of W in row-major order:
+//   Codes, codes(i)    the words that hold the codes of W_UNIT neighbours (4 or 8) from i on, a multiple of W_UNIT
+//   decoded(c, half)   what stands for four of those codes, the first four (half = 0) or the last, before the scale
+//   Side, side(i)      the words that hold the scale of element i; W_SHARES elements have the same one
+//   scale_of(s)        scale and minimum: an element is scale · decoded + minimum. The minimum is 0 where W_MINIMUM is 0
+// Loads (codes, side) and arithmetic (decoded, scale_of) are apart, so that a kernel can load ahead of what it computes with.
+//
+// The including shader declares the binding `w` and a parameter p.w_scales, the words of the first plane of W; those of others
+// follow from it. w4 wants col and cols to be multiples of 4. Callers keep row and col inside of the matrix.
+{% if W_QUANT %}
+{% if not W_WORDS %}
+fn w_word(i: u32) -> u32 { return w[i]; }
+{% endif %}
+{% include "lib/bits.wgsl" %}
+{% include W_FRAGMENT %}
+fn scaled(v: vec4<f32>, s: Side) -> vec4<f32> {
+    let both = scale_of(s);
+    return both.x * v{{ " + both.y" if W_MINIMUM }};
+}
+fn w4(row: u32, col: u32, cols: u32) -> vec4<f32> {
+    let i = row * cols + col;
+    return scaled(decoded(codes(i), {{ "(i >> 2u) & 1u" if W_UNIT == 8 else "0u" }}), side(i));
+}
+{% elif WFMT == 0 %}
 {% if VEC %}
 fn w4(row: u32, col: u32, cols: u32) -> vec4<f32> {
     return w[(row * cols + col) >> 2u];
@@ -37,21 +58,5 @@ fn w1(row: u32, col: u32, cols: u32) -> f32 {
     let i = row * cols + col;
     let pair = w[i >> 1u];
     return bitcast<f32>(select(pair << 16u, pair & 0xffff0000u, (i & 1u) == 1u));
-}
-{% elif WFMT == 3 %}
-fn w4(row: u32, col: u32, cols: u32) -> vec4<f32> {
-    let i = row * cols + col;
-    let block = i >> 5u;
-    let pair = unpack2x16float(w[p.w_scales + (block >> 1u)]);
-    let scale = select(pair.x, pair.y, (block & 1u) == 1u);
-    let q = bitcast<i32>(w[i >> 2u]);
-    return scale * vec4<f32>(vec4<i32>((q << 24u) >> 24u, (q << 16u) >> 24u, (q << 8u) >> 24u, q >> 24u));
-}
-{% elif WFMT == 4 %}
-fn w4(row: u32, col: u32, cols: u32) -> vec4<f32> {
-    let i = row * cols + col;
-    let sm = unpack2x16float(w[p.w_scales + (i >> 5u)]);
-    let q = w[i >> 3u] >> ((i & 4u) << 2u);
-    return sm.x * vec4<f32>(vec4<u32>(q & 15u, (q >> 4u) & 15u, (q >> 8u) & 15u, (q >> 12u) & 15u)) + sm.y;
 }
 {% endif %}

@@ -50,7 +50,8 @@ fn devices() -> Vec<Device> {
 /// What steps of `shape` launch on `device`: every format of weights, kind of adapter, and many and few tokens.
 fn wanted(device: &Device, shape: Shape) -> Vec<KernelSpec> {
     let shape: &'static Shape = Box::leak(Box::new(shape.shallow()));
-    let formats = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+    // Q4_K stands for the formats that have few rows
+    let formats = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q4_K];
     let fits = |d: &DType| shape.linears().iter().all(|(_, _, inn)| inn.is_multiple_of(d.block_elements()));
     let mut all = HashSet::new();
     for weights in formats.into_iter().filter(fits) {

@@ -163,7 +163,7 @@ impl Shape {
 /// 8 bits, as in most files.
 pub fn format_of(linears: DType, name: &str) -> DType {
     let table = name.starts_with("model.embed_tokens") || name.starts_with("lm_head");
-    if table && matches!(linears, DType::Q4_0 | DType::Q4_1) { DType::Q8_0 } else { linears }
+    if table && linears.bits() < 8.0 { DType::Q8_0 } else { linears }
 }
 
 #[cfg(test)]

@@ -134,18 +134,23 @@ struct Search<'a> {
     device: &'a Device,
     rows: &'a [Row],
     wanted: HashMap<&'a KernelSpec, usize>,
+    /// Formats of weights among them.
+    formats: HashSet<Option<u32>>,
 }
 
 impl<'a> Search<'a> {
     fn new(device: &'a Device, rows: &'a [Row], wanted: &'a [KernelSpec]) -> Self {
-        Search { device, rows, wanted: wanted.iter().zip(0..).collect() }
+        let formats = wanted.iter().map(|spec| spec.get("WFMT")).collect();
+        Search { device, rows, wanted: wanted.iter().zip(0..).collect(), formats }
     }
 
     /// The rows of a level that may launch one of these kernels, where they launch something that is wanted.
     fn candidates(&self, level: Level, settings: Settings, kernels: &HashSet<&str>) -> Vec<Candidate> {
         let of_level = |i: &usize| {
             let row = &self.rows[*i];
-            row.level == level && row.kernels.iter().any(|k| kernels.contains(k.name))
+            row.level == level
+                && row.format.is_none_or(|f| self.formats.contains(&Some(f as u32)))
+                && row.kernels.iter().any(|k| kernels.contains(k.name))
         };
         let rows: Vec<usize> = (0..self.rows.len()).filter(of_level).collect();
         let mut all = on_all_cores(self.device, &rows, |counting, &row| {

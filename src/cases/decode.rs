@@ -1,7 +1,7 @@
 //! A weight with its sparse adapter in a plain format.
 
 use super::in_weight::elements;
-use super::{Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use super::{DTYPES, Near, Op, Row, Trial, other_dtypes, quick_at, random_pattern, stored};
 use crate::device::Feature;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -25,14 +25,17 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let to_half = [DType::Q8_0, DType::Q4_1].map(|dtype| (dtype, Element::F16));
     let to_float = [DType::F16, DType::BF16, DType::Q8_0, DType::Q4_1].map(|dtype| (dtype, Element::F32));
-    for (dtype, to) in to_half.into_iter().chain(to_float) {
-        for (i, &size) in SIZES.iter().enumerate() {
+    let both = |dtype| [Element::F16, Element::F32].map(|to| (dtype, to));
+    for (dtype, to) in to_half.into_iter().chain(to_float).chain(other_dtypes().flat_map(both)) {
+        let (most, block) = (if DTYPES.contains(&dtype) { SIZES.len() } else { 3 }, dtype.block_elements());
+        for (i, &(n, k, density)) in SIZES.iter().enumerate().take(most) {
+            let size = (n, k.next_multiple_of(block), density);
             let to_what = if to == Element::F16 { "f16" } else { "f32" };
             let what = format!("{dtype} to {to_what} [{}, {}] density {}", size.0, size.1, size.2);
             let level = quick_at(i, QUICK);
             let alone = format!("{what} alone");
-            rows.push(DECODE_OP.row(level, alone, move |t| run(t, (dtype, to), size, false)));
-            rows.push(DECODE_OP.row(level, what, move |t| run(t, (dtype, to), size, true)));
+            rows.push(DECODE_OP.row(level, alone, move |t| run(t, (dtype, to), size, false)).of(dtype));
+            rows.push(DECODE_OP.row(level, what, move |t| run(t, (dtype, to), size, true)).of(dtype));
         }
     }
     rows

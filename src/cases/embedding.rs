@@ -1,6 +1,6 @@
 //! Rows by index, out of tables in every storage format, and back; columns.
 
-use super::{DTYPES, Exact, Level, Near, Op, Row, Trial, stored};
+use super::{DTYPES, Exact, Level, Near, Op, Row, Trial, other_dtypes, stored};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::To;
@@ -27,12 +27,17 @@ const COLUMNS_OP: Op = Op { name: "columns", kernels: &[&COLUMNS], why: "copies 
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for dtype in DTYPES {
-        let widths: &[usize] = if dtype.is_quantised() { &[32, 160] } else { &[1, 7, 33, 64] };
+    for (dtype, is_one) in DTYPES.into_iter().map(|d| (d, false)).chain(other_dtypes().map(|d| (d, true))) {
+        let one = [160usize.next_multiple_of(dtype.block_elements())];
+        let widths: &[usize] = match dtype.is_quantised() {
+            _ if is_one => &one,
+            true => &[32, 160],
+            false => &[1, 7, 33, 64],
+        };
         for (&cols, shard) in widths.iter().flat_map(|c| [(c, false), (c, true)]) {
             let what = format!("{dtype} 20x{cols}{}", if shard { " in shards" } else { "" });
             let level = if cols >= 32 { Level::Quick } else { Level::Full };
-            rows.push(EMBEDDING.row(level, what, move |t| embedding(t, dtype, cols, shard)));
+            rows.push(EMBEDDING.row(level, what, move |t| embedding(t, dtype, cols, shard)).of(dtype));
         }
     }
     for (tokens, vocab, cols) in [(1, 1, 1), (7, 5, 8), (129, 9, 33), (65, 400, 64)] {

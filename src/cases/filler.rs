@@ -6,9 +6,9 @@ use crate::device::{Buffer, Device, Slice};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::sparse::SparseIndex;
+use crate::quant;
 use crate::rng::Rng;
 use crate::tensor::{Element, Tensor, Weight, WeightFormat};
-use half::{bf16, f16};
 use std::collections::HashMap;
 
 /// Bytes of a block.
@@ -17,12 +17,14 @@ const BLOCK: usize = 16 << 20;
 const STEP: u64 = 256;
 /// The standard deviation of values, as weights are initialised.
 const DEVIATION: f32 = 0.02;
+/// Values that are drawn for a block, and then repeated.
+const SAMPLE: usize = 1 << 18;
 
 /// Makes operands with values of a standard deviation of 0.02 around 0.
 pub struct Filler {
     device: Device,
     rng: Rng,
-    blocks: HashMap<(WeightFormat, bool), Buffer>,
+    blocks: HashMap<(WeightFormat, usize), Buffer>,
 }
 
 impl Filler {
@@ -43,7 +45,7 @@ impl Filler {
     pub fn tensor_of(&mut self, element: Element, shape: &[usize]) -> Result<Tensor> {
         let t = Tensor::empty_of(element, &self.device, shape, "bench")?;
         let format = if element == Element::F16 { WeightFormat::F16 } else { WeightFormat::F32 };
-        self.copies(&t.slice(), (format, false))?;
+        self.copies(&t.slice(), (format, 0))?;
         Ok(t)
     }
 
@@ -82,15 +84,14 @@ impl Filler {
     /// Overwrites `weight`.
     pub fn fill(&mut self, weight: &Weight) -> Result<()> {
         let (all, format) = (weight.slice(), weight.format());
-        if !format.is_quantised() {
-            return self.copies(&all, (format, false));
-        }
-        let codes = 4 * u64::from(weight.scales_at());
-        self.copies(&Slice { len: codes, ..all.clone() }, (format, false))?;
-        self.copies(&Slice { offset: all.offset + codes, len: all.len - codes, ..all }, (format, true))
+        let elements = (weight.rows() * weight.cols()) as u64;
+        (0..format.layout().planes.len()).try_for_each(|i| {
+            let (at, end) = (format.plane_at(i, elements), format.plane_at(i + 1, elements));
+            self.copies(&Slice { offset: all.offset + at, len: end - at, ..all.clone() }, (format, i))
+        })
     }
 
-    fn copies(&mut self, to: &Slice, kind: (WeightFormat, bool)) -> Result<()> {
+    fn copies(&mut self, to: &Slice, kind: (WeightFormat, usize)) -> Result<()> {
         let block = self.block(kind)?;
         let mut done = 0;
         while done < to.len {
@@ -102,8 +103,8 @@ impl Filler {
         Ok(())
     }
 
-    /// Random values of a format, or random scales.
-    fn block(&mut self, kind: (WeightFormat, bool)) -> Result<Buffer> {
+    /// A plane of a format with random values.
+    fn block(&mut self, kind: (WeightFormat, usize)) -> Result<Buffer> {
         if let Some(block) = self.blocks.get(&kind) {
             return Ok(block.clone());
         }
@@ -113,30 +114,15 @@ impl Filler {
         Ok(block)
     }
 }
-/// [`BLOCK`] bytes of values of a format, or of scales.
-fn bytes((format, scales): (WeightFormat, bool), rng: &mut Rng) -> Vec<u8> {
-    // uniform: √12 deviations wide
-    let mut value = || (rng.uniform() as f32 - 0.5) * DEVIATION * 12f32.sqrt();
-    match (format, scales) {
-        (WeightFormat::F32, _) => (0..BLOCK / 4).flat_map(|_| value().to_le_bytes()).collect(),
-        (WeightFormat::F16, _) => (0..BLOCK / 2).flat_map(|_| f16::from_f32(value()).to_le_bytes()).collect(),
-        (WeightFormat::BF16, _) => (0..BLOCK / 2).flat_map(|_| bf16::from_f32(value()).to_le_bytes()).collect(),
-        (WeightFormat::Q8 | WeightFormat::Q4, false) => {
-            (0..BLOCK / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect()
-        }
-        // signed bytes and nibbles, uniform: their deviations are 256/√12 and 16/√12
-        (WeightFormat::Q8, true) => {
-            let scale = |r: f32| f16::from_f32(DEVIATION * 12f32.sqrt() / 256.0 * (0.5 + r)).to_le_bytes();
-            (0..BLOCK / 2).flat_map(|_| scale(rng.uniform() as f32)).collect()
-        }
-        (WeightFormat::Q4, true) => {
-            let pair = |r: f32| {
-                let scale = DEVIATION * 12f32.sqrt() / 16.0 * (0.5 + r);
-                [f16::from_f32(scale).to_le_bytes(), f16::from_f32(-7.5 * scale).to_le_bytes()].concat()
-            };
-            (0..BLOCK / 4).flat_map(|_| pair(rng.uniform() as f32)).collect()
-        }
-    }
+
+/// [`BLOCK`] bytes of plane `i` of random values in a format.
+fn bytes((format, i): (WeightFormat, usize), rng: &mut Rng) -> Vec<u8> {
+    // any file format that is stored so; there is one for each
+    let dtype = DType::ALL.iter().copied().find(|d| WeightFormat::of(*d) == format).unwrap_or(DType::F32);
+    let values: Vec<f32> = (0..SAMPLE).map(|_| DEVIATION * rng.normal() as f32).collect();
+    let packed = quant::quantise(dtype, &values).unwrap_or_default();
+    let plane = quant::split(dtype, &packed).map_or(packed, |mut planes| planes.swap_remove(i));
+    plane.into_iter().cycle().take(BLOCK).collect()
 }
 
 #[cfg(test)]
@@ -145,36 +131,15 @@ mod tests {
 
     #[test]
     fn blocks_of_each_format_hold_values_of_the_same_deviation() {
-        let spread = |values: Vec<f32>| {
-            let mean = values.iter().sum::<f32>() / values.len() as f32;
-            (mean.abs(), (values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32).sqrt())
-        };
-        let halves =
-            |b: &[u8]| b.chunks_exact(2).map(|c| f16::from_le_bytes([c[0], c[1]]).to_f32()).collect::<Vec<_>>();
         for format in WeightFormat::ALL {
-            let rng = &mut Rng::new(1, 1);
-            let codes = bytes((format, false), rng);
-            assert_eq!(codes.len(), BLOCK);
-            let codes = &codes[..1 << 16];
-            let values = match format {
-                WeightFormat::F32 => bytemuck::pod_collect_to_vec(codes),
-                WeightFormat::F16 => halves(codes),
-                WeightFormat::BF16 => {
-                    codes.chunks_exact(2).map(|c| bf16::from_le_bytes([c[0], c[1]]).to_f32()).collect()
-                }
-                WeightFormat::Q8 => {
-                    let scales = halves(&bytes((format, true), rng));
-                    codes.iter().enumerate().map(|(i, c)| f32::from(*c as i8) * scales[i / 32]).collect()
-                }
-                WeightFormat::Q4 => {
-                    let scales = halves(&bytes((format, true), rng));
-                    let value = |i: usize, c: u8| f32::from(c) * scales[i / 32 * 2] + scales[i / 32 * 2 + 1];
-                    let nibbles = codes.iter().flat_map(|c| [c & 15, c >> 4]);
-                    nibbles.enumerate().map(|(i, c)| value(i, c)).collect()
-                }
-            };
-            let (mean, deviation) = spread(values);
-            assert!(mean < 0.001 && (0.018..0.023).contains(&deviation), "{format:?}: {mean} {deviation}");
+            let dtype = DType::ALL.iter().copied().find(|d| WeightFormat::of(*d) == format).unwrap();
+            let values: Vec<f32> = (0..SAMPLE).map(|_| DEVIATION * Rng::new(1, 1).normal() as f32).collect();
+            assert_eq!(values.len() % dtype.block_elements(), 0, "{dtype}");
+            for i in 0..format.layout().planes.len() {
+                let bytes = bytes((format, i), &mut Rng::new(1, 1));
+                assert_eq!(bytes.len(), BLOCK);
+                assert!(bytes[..64].iter().any(|b| *b != bytes[0]), "{format:?}: plane {i} is one byte over and over");
+            }
         }
     }
 }

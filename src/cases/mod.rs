@@ -37,15 +37,21 @@ use crate::device::{Device, Kernel, KernelSpec};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Element, Tensor, WeightFormat};
 use bytemuck::Pod;
 use half::f16;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Every format that frozen weights are stored in.
+/// The formats of frozen weights that have all kinds of rows.
 pub const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+
+/// The other formats, all of which are quantised. Every execution model decodes with the same text of a format, so that few rows tell
+/// whether it is right.
+pub fn other_dtypes() -> impl Iterator<Item = DType> {
+    DType::ALL.iter().copied().filter(|d| !DTYPES.contains(d))
+}
 
 /// How much of the table a run takes. Each level holds those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +76,8 @@ pub struct Row {
     /// Why the bound is what it is.
     pub why: &'static str,
     pub level: Level,
+    /// Whom else it is of no use to: kernels of this format alone, where there are many such rows.
+    format: Option<WeightFormat>,
     run: Run,
 }
 
@@ -91,7 +99,7 @@ impl Op {
         run: impl Fn(&mut Trial<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Row {
         let Op { name: op, kernels, why } = self;
-        Row { op, kernels, what: what.into(), why, level, run: Box::new(run) }
+        Row { op, kernels, what: what.into(), why, level, format: None, run: Box::new(run) }
     }
 }
 
@@ -129,6 +137,12 @@ pub struct Trial<'a> {
 }
 
 impl Row {
+    /// The same for kernels of a format alone, if it is one of [`other_dtypes`].
+    fn of(self, dtype: DType) -> Row {
+        let format = WeightFormat::of(dtype);
+        Row { format: Some(format).filter(|f| !f.is_in_every_combination()), ..self }
+    }
+
     /// Runs it and waits.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Products, and the fused RoSA linear against its composed form.
 
-use super::{DTYPES, Exact, Guarded, Level, Near, Op, Row, Trial, quick_at, random_pattern, stored};
+use super::{DTYPES, Exact, Guarded, Level, Near, Op, Row, Trial, other_dtypes, quick_at, random_pattern, stored};
 use crate::csr::CsrPattern;
 use crate::device::Precision;
 use crate::dtype::DType;
@@ -188,6 +188,19 @@ pub(super) fn rows() -> Vec<Row> {
             }
         }
     }
+    // of the other formats: decoded in the tile, and before a product of many tokens
+    for (dtype, layout) in other_dtypes().flat_map(|d| [Layout::Nt, Layout::Nn].map(|l| (d, l))) {
+        for linear in [LINEARS[3].of(dtype), MANY.of(dtype)] {
+            let Linear { tokens, out, inn, .. } = linear;
+            let what = format!("{layout:?} {dtype} [{tokens}, {inn}] W [{out}, {inn}] sparse low-rank");
+            let form = Form::usual(layout, dtype, linear, true, true);
+            rows.push(FUSED.row(Level::Quick, what, move |t| fused(t, form, linear)).of(dtype));
+        }
+        let linear = LINEARS[3].of(dtype);
+        let what = format!("{layout:?} {dtype} [{}, {}] W [{}, {1}]", linear.tokens, linear.inn, linear.out);
+        let form = Form::usual(layout, dtype, linear, false, false);
+        rows.push(FUSED.row(Level::Quick, what, move |t| fused(t, form, linear)).of(dtype));
+    }
     let narrow = NARROW.map(|n| (Level::Full, n));
     let many = [Layout::Nt, Layout::Nn].map(|layout| (Level::Quick, (layout, MANY)));
     let others: Vec<_> = narrow.into_iter().chain(many).chain(LONG.map(|n| (Level::Quick, n))).collect();
@@ -305,7 +318,7 @@ fn product_of_halves(t: &mut Trial<'_>, (m, n, k): (usize, usize, usize), accumu
 
 /// [`ALIGNED`] in every form that a run may ask for.
 fn aligned(rows: &mut Vec<Row>) {
-    for (dtype, linear) in DTYPES.into_iter().flat_map(|d| ALIGNED.map(|l| (d, l.of(d)))) {
+    for (dtype, linear) in DType::ALL.iter().flat_map(|d| ALIGNED.map(|l| (*d, l.of(*d)))) {
         for bits in 0..16u32 {
             let bit = |i: u32| bits >> i & 1 == 1;
             let (layout, sparse, low_rank) = (if bit(0) { Layout::Nn } else { Layout::Nt }, bit(1), bit(2));
@@ -315,7 +328,7 @@ fn aligned(rows: &mut Vec<Row>) {
             let mut what = format!("{layout:?} {dtype} aligned [{tokens}, {inn}] W [{out}, {inn}]");
             let parts = [(sparse, " sparse"), (low_rank, " low-rank"), (bias, " bias"), (accumulate, " +=")];
             parts.iter().filter(|p| p.0).for_each(|p| what += p.1);
-            rows.push(FUSED.row(Level::Spare, what, move |t| fused(t, form, linear)));
+            rows.push(FUSED.row(Level::Spare, what, move |t| fused(t, form, linear)).of(dtype));
         }
     }
     for (size, layout) in ALIGNED_SIZES.into_iter().flat_map(|s| [Layout::Nt, Layout::Nn, Layout::Tn].map(|l| (s, l))) {
@@ -512,10 +525,10 @@ mod tests {
     #[test]
     fn every_format_has_rows() {
         for format in WeightFormat::ALL {
-            assert!(DTYPES.iter().any(|d| WeightFormat::of(*d) == format), "{format:?}");
+            assert!(DType::ALL.iter().any(|d| WeightFormat::of(*d) == format), "{format:?}");
         }
         let rows = rows();
-        for (dtype, layout) in DTYPES.iter().flat_map(|d| ["Nt", "Nn"].map(|l| (d, l))) {
+        for (dtype, layout) in DType::ALL.iter().flat_map(|d| ["Nt", "Nn"].map(|l| (d, l))) {
             let name = format!("{layout} {dtype} ");
             assert!(rows.iter().any(|r| r.what.starts_with(&name) && r.level == Level::Quick), "{name}");
         }

@@ -7,16 +7,19 @@ use super::spec::KernelSpec;
 use crate::env;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
+use crate::quant::{self, WeightFormat};
 use crate::rng::Rng;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The fragments that shaders include, by the name that they include them with.
+/// The fragments that shaders include, by the name that they include them with, but for those of weight formats, which are in their
+/// rows ([`crate::quant::fragments`]).
 pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/attention.wgsl", include_str!("../../shaders/lib/attention.wgsl")),
+    ("lib/bits.wgsl", include_str!("../../shaders/lib/bits.wgsl")),
     ("lib/blocks.wgsl", include_str!("../../shaders/lib/blocks.wgsl")),
     ("lib/fours.wgsl", include_str!("../../shaders/lib/fours.wgsl")),
     ("lib/grid.wgsl", include_str!("../../shaders/lib/grid.wgsl")),
@@ -24,6 +27,7 @@ pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/heads.wgsl", include_str!("../../shaders/lib/heads.wgsl")),
     ("lib/image.wgsl", include_str!("../../shaders/lib/image.wgsl")),
     ("lib/lanes.wgsl", include_str!("../../shaders/lib/lanes.wgsl")),
+    ("lib/levels.wgsl", include_str!("../../shaders/lib/levels.wgsl")),
     ("lib/pair.wgsl", include_str!("../../shaders/lib/pair.wgsl")),
     ("lib/position.wgsl", include_str!("../../shaders/lib/position.wgsl")),
     ("lib/product.wgsl", include_str!("../../shaders/lib/product.wgsl")),
@@ -47,11 +51,23 @@ pub fn render(spec: &KernelSpec) -> Result<String> {
     for (name, value) in &spec.consts {
         let _ = writeln!(text, "const {name}: u32 = {value}u;"); // writing to a String cannot fail
     }
-    let context: BTreeMap<_, _> = spec.consts.iter().copied().collect();
+    let mut context: BTreeMap<_, _> = spec.consts.iter().map(|(name, value)| (*name, Value::from(*value))).collect();
+    context.extend(spec.get("WFMT").and_then(WeightFormat::numbered).map(of_format).into_iter().flatten());
     let body = environment().render_str(spec.kernel.source, context).map_err(fail)?;
     // WGSL wants its directives in front of everything else
     let directives: String = body.lines().take_while(|l| l.starts_with("enable ")).flat_map(|l| [l, "\n"]).collect();
     Ok(format!("{directives}{text}{}", &body[directives.len()..]))
+}
+
+/// What the template knows of a weight's format: see `shaders/lib/weight.wgsl`.
+fn of_format(format: WeightFormat) -> Vec<(&'static str, Value)> {
+    // whether the including shader has a w_word of its own
+    let mut all = vec![("W_QUANT", format.is_quantised().into()), ("W_WORDS", false.into())];
+    if let Some(f) = &format.layout().fragment {
+        all.extend([("W_UNIT", f.unit.into()), ("W_SHARES", f.shares.into()), ("W_MINIMUM", f.has_minimum.into())]);
+        all.push(("W_FRAGMENT", f.name.into()));
+    }
+    all
 }
 
 /// A file name for `spec`: its kernel and a hash of its constants, the same in every process.
@@ -89,7 +105,8 @@ fn environment() -> &'static Environment<'static> {
             env.set_syntax(syntax);
         }
         env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        for (name, source) in FRAGMENTS {
+        let formats = quant::fragments().map(|f| (f.name, f.text));
+        for (name, source) in FRAGMENTS.iter().copied().chain(formats) {
             // a broken fragment shows itself in each shader that includes it: every one is parsed in the tests
             let _ = env.add_template(name, source);
         }

@@ -5,7 +5,9 @@ mod rename;
 use super::config::{Family, ModelConfig};
 use super::finite::first_non_finite;
 use super::gguf::{GgufFile, Metadata};
+use super::nf4::Quantised;
 use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
+use super::{fp8, nf4};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use rename::{hf_name, unpermute_rows, without_one};
@@ -176,7 +178,8 @@ impl Checkpoint {
             }
             Source::Shapes(_) => return Ok(()),
         };
-        let harmless = |name: &str| name == HEAD || name.ends_with("rotary_emb.inv_freq");
+        let part = |name: &str| nf4::is_part(name) || fp8::is_part(name);
+        let harmless = |name: &str| name == HEAD || name.ends_with("rotary_emb.inv_freq") || part(name);
         let unused: Vec<&str> = all.into_iter().filter(|name| !required.contains(*name) && !harmless(name)).collect();
         let is_bias = |name: &&&str| {
             let module = name.strip_suffix(".bias");
@@ -241,6 +244,11 @@ impl Checkpoint {
         if let Source::Shapes(_) = self.source {
             return Err(Error::file(&self.path, name, "has a shape and no values here"));
         }
+        if let Source::Folder(folder) = &self.source
+            && let Some(view) = self.unpacked(folder, name)?
+        {
+            return Ok(view);
+        }
         let mut view = self.stored(name)?;
         if let Some(heads) = self.permuted_heads(name) {
             let rows = view.shape.first().copied().unwrap_or(0);
@@ -259,7 +267,23 @@ impl Checkpoint {
         Ok(view)
     }
 
-    /// The tensor `name` with its rows in the file's order, which costs nothing: for its shape and type.
+    /// A weight that several tensors of a folder make together.
+    fn unpacked(&self, folder: &SafetensorsFolder, name: &str) -> Result<Option<TensorView<'_>>> {
+        let own = self.stored_as(name);
+        let Some(raw) = folder.get(own) else { return Ok(None) };
+        let raw = raw?;
+        let view = |dtype, shape: &[usize], data| {
+            Some(TensorView { name: name.to_string(), dtype, shape: shape.to_vec(), data: Cow::Owned(data) })
+        };
+        if fp8::is_fp8(&raw) {
+            return Ok(view(DType::BF16, raw.shape, fp8::to_bf16(folder, own, &raw)?));
+        }
+        let Some(quantised) = Quantised::of(folder, own, raw)? else { return Ok(None) };
+        Ok(view(quantised.dtype()?, &quantised.shape, quantised.blocks()?))
+    }
+
+    /// The tensor `name` with its rows in the file's order, which costs nothing: for its shape and type. What several tensors make
+    /// together has no data here.
     ///
     /// # Errors
     /// As [`Checkpoint::tensor`].
@@ -267,7 +291,16 @@ impl Checkpoint {
         let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
         match &self.source {
             Source::Folder(folder) => {
-                let raw = folder.get(self.stored_as(name)).ok_or_else(missing)??;
+                let own = self.stored_as(name);
+                let raw = folder.get(own).ok_or_else(missing)??;
+                let whole =
+                    |dtype, shape| TensorView { name: name.to_string(), dtype, shape, data: Cow::Borrowed(&[]) };
+                if fp8::is_fp8(&raw) {
+                    return Ok(whole(DType::BF16, raw.shape.to_vec()));
+                }
+                if let Some(quantised) = Quantised::of(folder, own, raw.clone())? {
+                    return Ok(whole(quantised.dtype()?, quantised.shape));
+                }
                 Ok(TensorView { name: name.to_string(), ..folder_tensor(raw)? })
             }
             Source::Gguf { file, names } => {
@@ -323,8 +356,9 @@ fn folder_tensor(raw: RawTensor<'_>) -> Result<TensorView<'_>> {
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
         other => {
-            let reason =
-                format!("has the type {other}; supported in safetensors are F32, F16 and BF16: convert the model");
+            let reason = format!(
+                "has the type {other}; supported in safetensors are F32, F16, BF16, bitsandbytes' NF4 and F8_E4M3 in blocks: convert the model"
+            );
             return Err(raw.error(reason));
         }
     };

@@ -1,7 +1,7 @@
 //! Whether stored numbers are finite, looked at before anything is computed with them: one that is not spreads over all
 //! results, and nothing there tells where it came from.
 
-use crate::dtype::DType;
+use crate::dtype::{DType, Float};
 use rayon::prelude::*;
 
 /// Bytes that a thread looks at at a time, about.
@@ -11,18 +11,24 @@ const PIECE: usize = 1 << 20;
 /// the first block whose scale or minimum is.
 pub fn first_non_finite(dtype: DType, data: &[u8]) -> Option<usize> {
     let block = dtype.block_bytes();
-    let at = match dtype {
-        DType::F32 => find(data, block, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7f80_0000 == 0x7f80_0000),
-        DType::BF16 => find(data, block, |b| u16::from_le_bytes([b[0], b[1]]) & 0x7f80 == 0x7f80),
-        DType::F16 | DType::Q8_0 | DType::Q4_0 => find(data, block, |b| is_whole(&b[..2])),
-        DType::Q4_1 => find(data, block, |b| is_whole(&b[..2]) || is_whole(&b[2..4])),
+    let at = match *dtype.floats() {
+        // one test in the loop, which runs in vectors then
+        [one] => find(data, block, |b| is_bad(one, b)),
+        [one, two] => find(data, block, |b| is_bad(one, b) || is_bad(two, b)),
+        ref all => find(data, block, |b| all.iter().any(|f| is_bad(*f, b))),
     }?;
     Some(at * dtype.block_elements())
 }
 
-/// Whether all bits of an f16's exponent are set.
-fn is_whole(b: &[u8]) -> bool {
-    u16::from_le_bytes([b[0], b[1]]) & 0x7c00 == 0x7c00
+/// Whether all bits of a float's exponent are set.
+#[inline(always)]
+fn is_bad(float: Float, b: &[u8]) -> bool {
+    let pair = |at: usize| u16::from_le_bytes([b[at], b[at + 1]]);
+    match float {
+        Float::F32(at) => pair(at + 2) & 0x7f80 == 0x7f80,
+        Float::BF16(at) => pair(at) & 0x7f80 == 0x7f80,
+        Float::F16(at) => pair(at) & 0x7c00 == 0x7c00,
+    }
 }
 
 /// The first block that is `bad`.

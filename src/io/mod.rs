@@ -9,10 +9,12 @@ pub mod config;
 pub mod digest;
 pub mod disk;
 pub mod finite;
+mod fp8;
 pub mod gguf;
 pub mod kind;
 mod map;
 pub mod mask;
+pub mod nf4;
 pub mod safetensors;
 
 pub use cache::cache_folder;

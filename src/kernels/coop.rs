@@ -404,8 +404,13 @@ pub fn variants() -> Vec<KernelSpec> {
             all.extend(formats.map(|formats| sddmm_spec((units, tile), formats, k, accumulate)));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
-            let parts = [(false, false, false), (false, true, false), (false, true, true), (true, false, false)];
-            for (sparse, low_rank, thin4) in parts.into_iter().chain([(true, true, false), (true, true, true)]) {
+            let parts = [(false, false, false), (true, true, true), (false, true, false), (false, true, true)];
+            let parts = parts.into_iter().chain([(true, false, false), (true, true, false)]);
+            // of the other formats only one tile, with an adapter and without
+            if !format.is_in_every_combination() && tile != units.tiles()[0] {
+                continue;
+            }
+            for (sparse, low_rank, thin4) in parts.take(if format.is_in_every_combination() { 6 } else { 2 }) {
                 let [accumulate, tail, bias] = turns();
                 let bias = bias && layout == Layout::Nt;
                 let variant = RosaVariant { layout, vec: 1, accumulate, format, sparse, low_rank, thin4, bias, tile };

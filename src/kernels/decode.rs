@@ -121,8 +121,9 @@ fn spec(kernel: &'static Kernel, format: WeightFormat, sparse: bool) -> KernelSp
 
 /// From which format to which there is a way.
 fn formats() -> impl Iterator<Item = (WeightFormat, WeightFormat)> {
-    use WeightFormat::{BF16, F16, F32, Q4, Q8};
-    [(Q8, F16), (Q4, F16), (F16, F32), (BF16, F32), (Q8, F32), (Q4, F32)].into_iter()
+    let ways = |to: WeightFormat| WeightFormat::ALL.into_iter().map(move |from| (from, to));
+    let to_half = ways(WeightFormat::F16).filter(|(from, _)| from.is_quantised());
+    to_half.chain(ways(WeightFormat::F32).filter(|(from, _)| *from != WeightFormat::F32))
 }
 
 /// Every specialisation.

@@ -255,13 +255,14 @@ fn scatter_spec(sorted: bool, vec: bool) -> KernelSpec {
     KernelSpec::new(&SCATTER_ADD, [("SORTED", sorted.into()), ("VEC", vec.into())])
 }
 
-/// Every specialisation. Rows of quantised formats are whole blocks of 32.
+/// Every specialisation. Rows of quantised formats are whole blocks.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
     let mut all = Vec::new();
     for shard in flags {
         all.extend(WeightFormat::ALL.map(|f| gather_spec(f, true, shard)));
-        all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::BF16].map(|f| gather_spec(f, false, shard)));
+        let plain = WeightFormat::ALL.into_iter().filter(|f| !f.is_quantised());
+        all.extend(plain.map(|f| gather_spec(f, false, shard)));
     }
     all.push(columns_spec());
     all.extend(flags.iter().flat_map(|&sorted| flags.map(|vec| scatter_spec(sorted, vec))));

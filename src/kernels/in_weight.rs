@@ -84,7 +84,7 @@ impl InWeight {
         let format = match weight.format() {
             WeightFormat::F32 => true,
             WeightFormat::F16 => coop::takes(weight),
-            WeightFormat::BF16 | WeightFormat::Q8 | WeightFormat::Q4 => false,
+            _ => false,
         };
         format && !stays_apart()
     }

@@ -483,12 +483,11 @@ pub fn variants() -> Vec<KernelSpec> {
             }
         }
         for layout in [Layout::Nt, Layout::Nn] {
-            for format in WeightFormat::ALL {
+            for format in WeightFormat::ALL.into_iter().filter(|f| f.is_in_every_combination()) {
                 for (bits, vec) in (0..16u32).flat_map(|bits| VECS.map(|vec| (bits, vec))) {
                     let bit = |i: u32| bits >> i & 1 == 1;
                     let (accumulate, sparse, low_rank, bias) = (bit(0), bit(1), bit(2), bit(3));
-                    let quantised = matches!(format, WeightFormat::Q8 | WeightFormat::Q4);
-                    if (bias && layout == Layout::Nn) || (quantised && vec == 0) {
+                    if (bias && layout == Layout::Nn) || (format.is_quantised() && vec == 0) {
                         continue;
                     }
                     let variant =
@@ -496,6 +495,22 @@ pub fn variants() -> Vec<KernelSpec> {
                     all.push(rosa_spec(&variant));
                 }
             }
+        }
+    }
+    all.extend(few_of_other_formats(&tiles));
+    all
+}
+
+/// Each of the other formats in each layout, with S and without; the rest takes turns.
+fn few_of_other_formats(tiles: &[Tile]) -> Vec<KernelSpec> {
+    let mut all = Vec::new();
+    for format in WeightFormat::ALL.into_iter().filter(|f| !f.is_in_every_combination()) {
+        for (layout, sparse) in [Layout::Nt, Layout::Nn].into_iter().flat_map(|l| [false, true].map(|s| (l, s))) {
+            let turn = all.len();
+            let (accumulate, low_rank, tile) = (turn % 2 == 1, turn % 4 > 1, tiles[turn % tiles.len()]);
+            let (vec, bias) = (1 + turn as u32 / 2 % 2, turn % 8 > 3 && layout == Layout::Nt);
+            let v = RosaVariant { layout, vec, accumulate, format, sparse, low_rank, thin4: false, bias, tile };
+            all.push(rosa_spec(&v));
         }
     }
     all

@@ -78,9 +78,9 @@ const fn tile(bm: u32, bn: u32) -> Tile {
     Tile { bm, bn, bk: 16, tm: bm, tn: bn, unroll: 1, prefetch: 0 }
 }
 
-/// The tile for an output of `m × n`. A lane that decodes Q4 along rows of W owns eight columns, so tiles are wide.
+/// The tile for an output of `m × n`. A lane that decodes eight neighbours of a row of W owns eight columns, so tiles are wide.
 pub(super) fn choose(layout: Layout, format: Option<WeightFormat>, m: usize, n: usize) -> Tile {
-    let wide = layout == Layout::Nn && format == Some(WeightFormat::Q4);
+    let wide = layout == Layout::Nn && format.is_some_and(|f| f.unit() == 8);
     match (m, n) {
         (_, ..=8) if !wide => NARROW,
         (_, ..=16) if !wide => NARROW_16,
@@ -209,6 +209,11 @@ pub fn variants() -> Vec<KernelSpec> {
             all.push(matmul_spec(loads(layout, WeightFormat::F32), layout, accumulate, pair, tile));
         }
         for (layout, format) in [Layout::Nt, Layout::Nn].iter().flat_map(|&l| WeightFormat::ALL.map(|f| (l, f))) {
+            // of the other formats one tile forward, and the widest backward
+            let own = if layout == Layout::Nt { SMALL } else { FLAT_16 };
+            if !format.is_in_every_combination() && tile != own {
+                continue;
+            }
             if format.is_quantised() && (!vec || layout == Layout::Nn && !decodes_in(format, tile)) {
                 continue;
             }
@@ -239,5 +244,5 @@ pub fn variants() -> Vec<KernelSpec> {
 /// Whether [`choose`] gives this tile to a backward product with a quantised weight.
 fn decodes_in(format: WeightFormat, tile: Tile) -> bool {
     let wide = [FLAT, FLAT_16].contains(&tile);
-    wide || format == WeightFormat::Q8 && [SQUARE, SMALL].contains(&tile)
+    wide || format.unit() < 8 && [SQUARE, SMALL].contains(&tile)
 }

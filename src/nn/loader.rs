@@ -222,6 +222,9 @@ impl Loader<'_> {
         // a product over all rows (the head's input gradient) must not loop for longer than a software renderer lets it
         let cut = self.device.caps().class == DeviceClass::Software && shard_bytes < u64::MAX;
         let per_shard = if cut { per_shard.min(1 << 16) } else { per_shard };
+        // each shard begins where its part of each plane begins with a word, if any number of rows does
+        let whole = |n: &usize| *n >= rows || format.stacks((n * cols) as u64);
+        let per_shard = (1..=per_shard).rev().find(whole).unwrap_or(per_shard);
         let shards = (0..rows).step_by(per_shard).map(|first| (first, per_shard.min(rows - first)));
         if self.shapes_only {
             return shards
@@ -280,7 +283,7 @@ fn embedding_scale(hidden: usize, format: WeightFormat) -> f32 {
     match format {
         WeightFormat::BF16 => half::bf16::from_f64(scale).to_f32(),
         WeightFormat::F16 => half::f16::from_f64(scale).to_f32(),
-        WeightFormat::F32 | WeightFormat::Q8 | WeightFormat::Q4 => scale as f32,
+        _ => scale as f32,
     }
 }
 

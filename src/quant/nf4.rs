@@ -4,33 +4,17 @@
 //! the number of the nearest of 16 levels. Two codes a byte, the first in the high nibble. With double quantisation the
 //! maxima, less their mean, are themselves stored as 8-bit codes in blocks of 256.
 
+use super::bits::put_codes;
+use super::codec::Codec;
+use super::layout::WeightFormat;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use std::sync::OnceLock;
+pub use crate::io::nf4::{LEVELS, dynamic_map};
 
 /// Values that share a maximum.
 pub const BLOCK: usize = 64;
 /// Maxima that share a second maximum.
 pub const BLOCK2: usize = 256;
-
-/// The levels: quantiles of the normal distribution with an exact zero, scaled to [-1, 1].
-pub const LEVELS: [f32; 16] = [
-    -1.0,
-    -0.696_192_8,
-    -0.525_073_05,
-    -0.394_917_5,
-    -0.284_441_38,
-    -0.184_773_43,
-    -0.091_050_036,
-    0.0,
-    0.079_580_3,
-    0.160_930_2,
-    0.246_112_3,
-    0.337_915_24,
-    0.440_709_83,
-    0.562_617,
-    0.722_956_84,
-    1.0,
-];
 
 /// A code for 0, which fills the last byte where the count is odd.
 const ZERO: u8 = 7;
@@ -125,29 +109,6 @@ impl DoubleQuantised {
     }
 }
 
-/// The 256 levels of the maxima: for each of 7 decades twice as many as in the one below, evenly spaced, with both
-/// signs; and 0 and 1.
-pub fn dynamic_map() -> &'static [f32; 256] {
-    static MAP: OnceLock<[f32; 256]> = OnceLock::new();
-    MAP.get_or_init(|| {
-        let mut levels = [0f64; 256];
-        levels[1] = 1.0;
-        let mut at = 2;
-        for e in 0..7 {
-            let n = 1 << e;
-            let edge = |i: i32| 0.1 + 0.9 * f64::from(i) / f64::from(n);
-            for i in 0..n {
-                let level = 10f64.powi(e - 6) * (edge(i) + edge(i + 1)) / 2.0;
-                levels[at] = level;
-                levels[at + 1] = -level;
-                at += 2;
-            }
-        }
-        levels.sort_by(f64::total_cmp);
-        levels.map(|v| v as f32)
-    })
-}
-
 /// What a block is divided by: a block of zeros by one.
 fn divisor(max: f32) -> f32 {
     if max > 0.0 { max } else { 1.0 }
@@ -160,6 +121,75 @@ fn midpoints(levels: &[f32]) -> Vec<f64> {
 /// The number of the nearest level; exactly between two, the lower one.
 fn nearest(v: f32, mids: &[f64]) -> u8 {
     mids.partition_point(|&m| m < f64::from(v)) as u8
+}
+
+/// In memory: a block's largest absolute value, and its codes, the first of two in the high nibble.
+pub(super) const NF4: Codec = Codec {
+    dtype: DType::NF4,
+    format: WeightFormat::NF4,
+    unpack: |block, out| unpack(&block[4..], single_at(block, 0), out),
+    pack: |values, out| {
+        let q = finite(values);
+        let Absmax::Plain(absmax) = &q.absmax else { return };
+        for (absmax, codes) in absmax.iter().zip(q.codes.chunks(BLOCK / 2)) {
+            out.extend(absmax.to_le_bytes());
+            out.extend(codes);
+        }
+    },
+    packs_all: true,
+    split: Some(|block, planes| {
+        put_codes::<4>(&mut planes[0], &nibbles(&block[4..]));
+        planes[1].extend_from_slice(&block[..4]);
+    }),
+};
+
+/// In memory: the code of a block's largest absolute value, what it is multiplied by and what is added to it, and the block's codes.
+pub(super) const NF4_DOUBLE: Codec = Codec {
+    dtype: DType::NF4_DOUBLE,
+    format: WeightFormat::NF4_DOUBLE,
+    unpack: |block, out| {
+        let absmax = dynamic_map()[usize::from(block[0])] * single_at(block, 1) + single_at(block, 5);
+        unpack(&block[9..], absmax, out);
+    },
+    pack: |values, out| {
+        let q = finite(values);
+        let Absmax::Plain(absmax) = &q.absmax else { return };
+        let d = double_quantise(absmax);
+        for (i, codes) in q.codes.chunks(BLOCK / 2).enumerate() {
+            out.push(d.codes[i]);
+            out.extend(d.absmax[i / BLOCK2].to_le_bytes());
+            out.extend(d.offset.to_le_bytes());
+            out.extend(codes);
+        }
+    },
+    packs_all: true,
+    split: Some(|block, planes| {
+        put_codes::<4>(&mut planes[0], &nibbles(&block[9..]));
+        // 64 blocks share the pair, which are within one group of 256
+        if planes[2].len().is_multiple_of(64) {
+            planes[1].extend_from_slice(&block[1..9]);
+        }
+        planes[2].push(block[0]);
+    }),
+};
+
+fn single_at(block: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+/// The codes in order.
+fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
+    std::array::from_fn(|i| if i % 2 == 0 { bytes[i / 2] >> 4 } else { bytes[i / 2] & 15 })
+}
+
+fn unpack(codes: &[u8], absmax: f32, out: &mut [f32]) {
+    out.iter_mut().zip(nibbles(codes)).for_each(|(o, q)| *o = LEVELS[usize::from(q)] * absmax);
+}
+
+/// Values that are not finite become 0: a codec has no error for them, their checkpoint does.
+fn finite(values: &[f32]) -> Nf4 {
+    let whole: Vec<f32> = values.iter().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
+    quantise(&whole, false).unwrap_or(Nf4 { len: 0, codes: Vec::new(), absmax: Absmax::Plain(Vec::new()) })
 }
 
 #[cfg(test)]
@@ -202,6 +232,14 @@ mod tests {
         assert_eq!(bits(&[d.offset]), bits(&f32s("dq.offset")));
         assert_eq!(bits(&d.dequantise()), bits(&f32s("dq.absmax_restored")));
         assert_eq!(bits(&double.dequantise()), bits(&f32s("dq.dequant")));
+
+        // and so are the blocks that weights are made of
+        for (dtype, want) in [(DType::NF4, "dequant"), (DType::NF4_DOUBLE, "dq.dequant")] {
+            let blocks = super::super::quantise(dtype, &w).unwrap();
+            let mut values = vec![0.0; w.len()];
+            super::super::dequantise(dtype, &blocks, &mut values).unwrap();
+            assert_eq!(bits(&values), bits(&f32s(want)), "{dtype}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 mod weight;
 
-pub use weight::{Weight, WeightFormat};
+pub use crate::quant::WeightFormat;
+pub use weight::Weight;
 
 use crate::device::{Buffer, Device, Slice};
 use crate::error::{Error, Result};

@@ -10,6 +10,7 @@ use rugosa::device::Feature;
 use rugosa::device::shader::{FRAGMENTS, render};
 use rugosa::device::spec::{Access, Grid, Kernel, KernelSpec, read, write};
 use rugosa::kernels::{KERNELS, variants};
+use rugosa::quant;
 use std::collections::BTreeSet;
 
 /// What every device gives: WebGPU's default limits.
@@ -29,7 +30,8 @@ fn the_table_and_the_folder_agree() {
     let files: Vec<(&str, &str)> = texts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let kernels: Vec<(&str, &str)> = KERNELS.iter().map(|k| (k.file, k.source)).collect();
     let (lib, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|f| f.0.starts_with("lib/"));
-    assert_none([differences("KERNELS", &kernels, &files), differences("FRAGMENTS", FRAGMENTS, &lib)].concat());
+    let fragments: Vec<_> = FRAGMENTS.iter().copied().chain(quant::fragments().map(|f| (f.name, f.text))).collect();
+    assert_none([differences("KERNELS", &kernels, &files), differences("FRAGMENTS", &fragments, &lib)].concat());
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn models_of_another_kind() {
     let good = std::fs::read(super::model::gguf(b.dir.path())).unwrap();
     let name = b"output_norm.weight";
     let at = good.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 4 + 8;
-    for (number, kind) in [(10u32, "Q2_K"), (12, "Q4_K"), (9999, "9999")] {
+    for (number, kind) in [(16u32, "IQ2_XXS"), (34, "TQ1_0"), (9999, "9999")] {
         let mut bytes = good.clone();
         bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
         b.write("kind.gguf", bytes);

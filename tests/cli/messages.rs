@@ -111,7 +111,7 @@ const FILES: &[Row] = &[
         1,
         &["config.json: content: this is JSON; give the model's folder"],
     ),
-    ("train --model @q4k.gguf --data D --out O", 1, &["q4k.gguf: output_norm.weight: has the type Q4_K", "Q8_0"]),
+    ("train --model @iq2.gguf --data D --out O", 1, &["iq2.gguf: output_norm.weight: has the type IQ2_XXS", "Q4_K"]),
     ("train --model @lfs --data D --out O", 1, &["lfs/config.json: content: is a Git LFS pointer"]),
     ("train --model @lfs-weights --data D --out O", 1, &["model.safetensors: content: is a Git LFS pointer"]),
     ("train --model @lfs-tokenizer --data D --out O", 1, &["tokenizer.json: content: is a Git LFS pointer"]),
@@ -202,12 +202,12 @@ impl Bench {
         b.write("type.toml", "rank = \"four\"\n");
         b.write("key.toml", "rnak = 4\n");
         b.write("far.toml", "quantize = true\n");
-        // the number of the norm's type lies behind its name, rank and size; 12 is Q4_K
+        // the number of the norm's type lies behind its name, rank and size; 16 is IQ2_XXS
         let mut bytes = std::fs::read(super::model::gguf(b.dir.path())).unwrap();
         let name = b"output_norm.weight";
         let at = bytes.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 4 + 8;
-        bytes[at..at + 4].copy_from_slice(&12u32.to_le_bytes());
-        b.write("q4k.gguf", bytes);
+        bytes[at..at + 4].copy_from_slice(&16u32.to_le_bytes());
+        b.write("iq2.gguf", bytes);
         b
     }
 

@@ -5,4 +5,5 @@ mod decode;
 mod gguf;
 mod golden;
 mod model;
+mod quantised;
 mod train;

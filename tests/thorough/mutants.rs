@@ -7,6 +7,7 @@ use rugosa::cases::{Level, Row, table};
 use rugosa::device::shader::FRAGMENTS;
 use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature, Kernel, Precision};
 use rugosa::kernels::{KERNELS, coop};
+use rugosa::quant::WeightFormat;
 
 /// A kernel, the kind of its bug, and the text that becomes another.
 struct Mutant(&'static str, &'static str, &'static str, &'static str);
@@ -28,8 +29,14 @@ const MUTANTS: &[Mutant] = &[
     Mutant("rosa_linear", "index", "v[(row * cols + col) >> 2u]", "v[(row * cols) >> 2u]"),
     Mutant("rosa_linear", "index", "let r = (at >> 2u) & 3u;", "let r = at & 3u;"),
     Mutant("rosa_linear", "barrier", "workgroupBarrier();\n{% endif %}\n{% if PREFETCH", "{% endif %}\n{% if PREFETCH"),
-    Mutant("rosa_linear", "scale", "return scale * vec4<f32>(vec4<i32>", "return vec4<f32>(vec4<i32>"),
-    Mutant("rosa_linear", "index", "let q = w[i >> 3u] >> ((i & 4u) << 2u);", "let q = w[i >> 3u];"),
+    Mutant("rosa_linear", "scale", "return both.x * v", "return v"),
+    Mutant("rosa_linear", "index", "nibbles4(c >> (half << 4u))", "nibbles4(c)"),
+    Mutant("rosa_linear", "index", "let steps = s.x >> s.z;", "let steps = s.x;"),
+    Mutant("rosa_linear", "sign", "-both.y * f32((steps >> 8u) & 255u)", "both.y * f32((steps >> 8u) & 255u)"),
+    Mutant("rosa_linear", "range", "(upper << vec4<u32>(4u))", "(upper << vec4<u32>(3u))"),
+    Mutant("decode_f32", "index", "bits4(c.y >> (c.z + (half << 2u)))", "bits4(c.y >> c.z)"),
+    Mutant("decode_f32", "scale", "+ bitcast<f32>(s.z)", ""),
+    Mutant("gather", "index", "(n & vec4<u32>(4u))", "(n & vec4<u32>(2u))"),
     Mutant("matmul_simd", "scale", "* p.scale{% if FUSED", "{% if FUSED"),
     Mutant(
         "matmul_simd",
@@ -43,8 +50,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant(
         "rosa_linear_simd",
         "sign",
-        "fma(sm{{ j }}.x, code(word{{ j }}, {{ q }}u), sm{{ j }}.y)",
-        "fma(sm{{ j }}.x, code(word{{ j }}, {{ q }}u), -sm{{ j }}.y)",
+        "fma(sm{{ j }}.x, v{{ j }}[{{ q }}], sm{{ j }}.y)",
+        "fma(sm{{ j }}.x, v{{ j }}[{{ q }}], -sm{{ j }}.y)",
     ),
     Mutant("rosa_linear_simd", "index", "* p.u_stride + p.u_column + k", "* p.u_stride + k"),
     Mutant("rosa_linear_simd", "range", "k < p.rank; k +=", "k + {{ TS }}u < p.rank; k +="),
@@ -265,10 +272,15 @@ impl Mutant {
         let Mutant(name, _, from, to) = self;
         let kernel = KERNELS.iter().find(|k| k.name == *name).unwrap_or_else(|| panic!("{name}: no such kernel"));
         let mut text = kernel.source.to_string();
+        // what a format includes, all formats have, each where it is meant
+        let of_format = |f: WeightFormat| f.layout().fragment.as_ref().map(|fragment| (f as u32, fragment.text));
+        let formats = WeightFormat::ALL.into_iter().filter_map(of_format);
+        let formats = formats.map(|(number, text)| format!("{{% if WFMT == {number} %}}\n{text}{{% endif %}}\n"));
+        let formats: String = formats.collect();
         // fragments include others
         while FRAGMENTS.iter().any(|(file, _)| text.contains(&include(file))) {
             for (file, fragment) in FRAGMENTS {
-                text = text.replace(&include(file), fragment);
+                text = text.replace(&include(file), fragment).replace("{% include W_FRAGMENT %}\n", &formats);
             }
         }
         assert!(text.contains(from), "{name}: {from:?} is not in {}", kernel.file);

@@ -38,6 +38,11 @@ pub enum WeightsOption {
     Q8,
     /// 4 bits, as Q4_1; embedding and head in q8
     Q4,
+    /// 4 bits, as Q4_K; embedding and head in q8
+    #[value(name = "q4_k")]
+    Q4K,
+    /// 4 bits, as NF4 with double quantisation; embedding and head in q8
+    Nf4,
 }
 
 impl WeightsOption {
@@ -48,6 +53,8 @@ impl WeightsOption {
             WeightsOption::Bf16 => DType::BF16,
             WeightsOption::Q8 => DType::Q8_0,
             WeightsOption::Q4 => DType::Q4_1,
+            WeightsOption::Q4K => DType::Q4_K,
+            WeightsOption::Nf4 => DType::NF4_DOUBLE,
         }
     }
 }

@@ -107,7 +107,7 @@ fn unknown(root: &Command, command: &Command, path: &str, option: &str, words: &
     let elsewhere = || ELSEWHERE.iter().find(|(ours, theirs)| theirs.contains(&name) && longs().any(|l| l == *ours));
     let others = || root.get_subcommands().filter(|c| c.get_arguments().any(|a| a.get_long() == Some(name)));
     let reason = if QUANTISE.contains(&name) {
-        "there is no such option: weights stay as the file has them; for few bits give a GGUF file in Q8_0, Q4_0 or Q4_1 as --model"
+        "there is no such option: weights stay as the file has them; for few bits give a GGUF file, such as one in Q4_K_M, or a folder in bitsandbytes' nf4 as --model"
             .to_owned()
     } else if let Some((ours, _)) = elsewhere() {
         format!("there is no such option; here it is --{ours}")

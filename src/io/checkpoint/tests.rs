@@ -295,17 +295,20 @@ fn unsupported_types_are_named() {
     };
     *tensors.iter_mut().find(|t| t.name == "model.norm.weight").unwrap() = doubles;
     write_safetensors(&dir.path().join(SINGLE), &tensors, &BTreeMap::new()).unwrap();
-    fails(dir.path(), "model.norm.weight: has the type F64; supported in safetensors are F32, F16 and BF16");
+    fails(dir.path(), "model.norm.weight: has the type F64; supported in safetensors are F32, F16, BF16, bitsandbytes");
 
-    // type number 12 in the place of 0, behind the tensor's name and its two dimensions
+    // type number 16 in the place of 0, behind the tensor's name and its two dimensions
     let path = dir.path().join("m.gguf");
     write_gguf(&path, &metadata(), &gguf_tensors(&weights, plain)).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let name = b"blk.0.ffn_up.weight";
     let at = bytes.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 4 + 16;
-    bytes[at] = 12;
+    bytes[at] = 16;
     std::fs::write(&path, bytes).unwrap();
-    fails(&path, "blk.0.ffn_up.weight: has the type Q4_K, which is not supported; use a file with F32, F16");
+    fails(
+        &path,
+        "blk.0.ffn_up.weight: has the type IQ2_XXS, which is not read; take a file whose tensors are F32, F16",
+    );
 }
 
 #[test]

@@ -119,16 +119,27 @@ fn read_object(path: &Path) -> Result<Map<String, Value>> {
 
 /// Keys that change what the weights mean in ways that no decoder here follows.
 fn refuse_unsupported(f: &Fields<'_>) -> Result<()> {
-    if let Some(q) = f.map.get("quantization_config").filter(|q| !q.is_null()) {
-        let method = q["quant_method"].as_str().unwrap_or("unknown");
-        let reason =
-            format!("the quantisation \"{method}\" is not supported; use the unquantised model or a GGUF file");
+    if let Some(reason) = f.map.get("quantization_config").filter(|q| !q.is_null()).and_then(unread_quantisation) {
         return Err(f.error("quantization_config", reason));
     }
     if f.bool("use_bidirectional_attention")? == Some(true) {
         return Err(f.error("use_bidirectional_attention", "is not supported: the model is no causal one"));
     }
     refuse_partial_rotation(f)
+}
+
+/// Why weights that are quantised so are not read, if they are not.
+fn unread_quantisation(q: &Value) -> Option<String> {
+    let method = q["quant_method"].as_str().unwrap_or("unknown");
+    let way_out = "use the unquantised model or a GGUF file";
+    match method {
+        "fp8" => None,
+        "bitsandbytes" if q["load_in_4bit"] == true && q["bnb_4bit_quant_type"] == "nf4" => None,
+        "bitsandbytes" => Some(format!("of bitsandbytes only 4 bits of type nf4 are supported; {way_out}")),
+        _ => Some(format!(
+            "the quantisation \"{method}\" is not supported, but bitsandbytes' nf4 and fp8 are; {way_out}"
+        )),
+    }
 }
 
 fn refuse_partial_rotation(f: &Fields<'_>) -> Result<()> {

@@ -26,6 +26,8 @@ pub struct GgufTensor<'a> {
 
 #[derive(Debug)]
 struct Info {
+    /// Number of its file, where a model is split.
+    part: usize,
     ggml_type: u32,
     /// Outermost dimension first.
     shape: Vec<usize>,
@@ -34,24 +36,65 @@ struct Info {
     end: Option<usize>,
 }
 
-/// A memory-mapped GGUF file.
+/// A memory-mapped GGUF file, or all parts of one that is split.
 #[derive(Debug)]
 pub struct GgufFile {
     path: PathBuf,
-    map: Mmap,
+    /// Each part's path and bytes.
+    parts: Vec<(PathBuf, Mmap)>,
     metadata: Metadata,
     tensors: BTreeMap<String, Info>,
 }
 
 impl GgufFile {
-    /// Maps `path` and checks its header: every count, length, offset and shape against the size of the file.
+    /// Maps `path` and checks its header: every count, length, offset and shape against the size of the file. Of a model that is
+    /// split, any part stands for all of them, which lie beside it.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::File`] that names the field.
+    /// [`Error::Io`], or [`Error::File`] that names the field, or a part that is missing.
     pub fn open(path: &Path) -> Result<Self> {
         let map = map_file(path)?;
         let (metadata, tensors) = parse(path, &map)?;
-        Ok(GgufFile { path: path.to_path_buf(), map, metadata, tensors })
+        let count = metadata.get("split.count").and_then(Value::as_u64).unwrap_or(1);
+        if count > 1 {
+            return GgufFile::open_parts(path, count);
+        }
+        Ok(GgufFile { path: path.to_path_buf(), parts: vec![(path.to_path_buf(), map)], metadata, tensors })
+    }
+
+    /// The metadata is that of the first part.
+    fn open_parts(path: &Path, count: u64) -> Result<Self> {
+        let mut whole = GgufFile {
+            path: path.to_path_buf(),
+            parts: Vec::new(),
+            metadata: Metadata::new(),
+            tensors: BTreeMap::new(),
+        };
+        let names = part_names(path, count)?;
+        if let Some(missing) = names.iter().find(|name| !name.exists()) {
+            let reason =
+                format!("this is one of {count} parts, and {} is not beside it; download it too", missing.display());
+            return Err(Error::file(path, "split.count", reason));
+        }
+        for (part, name) in names.into_iter().enumerate() {
+            let map = map_file(&name)?;
+            let (metadata, tensors) = parse(&name, &map)?;
+            let own = |key: &str| metadata.get(key).and_then(Value::as_u64);
+            if (own("split.count"), own("split.no")) != (Some(count), Some(part as u64)) {
+                let reason = format!("is not part {part} of {count}, as its name says; download it again");
+                return Err(Error::file(&name, "split.no", reason));
+            }
+            if part == 0 {
+                whole.metadata = metadata;
+            }
+            for (tensor, info) in tensors {
+                if whole.tensors.insert(tensor.clone(), Info { part, ..info }).is_some() {
+                    return Err(Error::file(&name, tensor, "is in another part too; download the model again"));
+                }
+            }
+            whole.parts.push((name, map));
+        }
+        Ok(whole)
     }
 
     /// Where the file is.
@@ -83,16 +126,17 @@ impl GgufFile {
             .tensors
             .get(name)
             .ok_or_else(|| Error::file(&self.path, name, "this tensor is missing from the file"))?;
+        let (path, map) = &self.parts[info.part];
         let (Some(dtype), Some(end)) = (dtype_of(info.ggml_type), info.end) else {
             let reason = format!(
-                "has the type {}, which is not supported; use a file with {} only: the model's Q8_0 file, or make one with \
-                 llama-quantize",
+                "has the type {}, which is not read; take a file whose tensors are {}: the model's Q4_K_M or Q8_0, or make one \
+                 with llama-quantize",
                 ggml_type_name(info.ggml_type),
                 supported_types()
             );
-            return Err(Error::file(&self.path, name, reason));
+            return Err(Error::file(path, name, reason));
         };
-        let data = Cow::Borrowed(&self.map[info.begin..end]);
+        let data = Cow::Borrowed(&map[info.begin..end]);
         Ok(GgufTensor { name: name.to_string(), dtype, shape: info.shape.clone(), data })
     }
 }
@@ -137,7 +181,6 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Metadata, BTreeMap<String, Info>)
             .filter(|a| a.is_power_of_two() && *a <= 1 << 20)
             .ok_or_else(|| Error::file(path, "general.alignment", format!("{v:?} is no power of two up to 1048576")))?,
     };
-    refuse_split(path, &metadata)?;
 
     let mut raw = Vec::new();
     for i in 0..n_tensors {
@@ -163,14 +206,24 @@ fn sane(count: usize) -> Result<usize, String> {
     Ok(count)
 }
 
-fn refuse_split(path: &Path, metadata: &Metadata) -> Result<()> {
-    match metadata.get("split.count").and_then(Value::as_u64) {
-        Some(n) if n > 1 => {
-            let reason = format!("this is one of {n} parts; join them first (llama-gguf-split --merge)");
-            Err(Error::file(path, "split.count", reason))
-        }
-        _ => Ok(()),
-    }
+/// The paths of all parts of a model, one of which is `path`: `name-00001-of-00003.gguf`.
+fn part_names(path: &Path, count: u64) -> Result<Vec<PathBuf>> {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let is_number = |text: &str| text.len() == 5 && text.parse() == Ok(count);
+    let prefix = name
+        .strip_suffix(".gguf")
+        .and_then(|n| n.rsplit_once("-of-"))
+        .filter(|(_, total)| is_number(total))
+        .and_then(|(n, _)| n.rsplit_once('-'))
+        .map(|(prefix, _)| prefix);
+    let Some(prefix) = prefix else {
+        let reason = format!(
+            "this is one of {count} parts, which are found by names that end in -00001-of-{count:05}.gguf: give the files \
+             their own names again, or join them with llama-gguf-split --merge"
+        );
+        return Err(Error::file(path, "split.count", reason));
+    };
+    Ok((1..=count).map(|i| path.with_file_name(format!("{prefix}-{i:05}-of-{count:05}.gguf"))).collect())
 }
 
 /// `(shape, ggml type, offset)` of the next tensor.
@@ -222,5 +275,5 @@ fn place(
             Some(end as usize)
         }
     };
-    Ok(Info { ggml_type, shape, begin: begin as usize, end })
+    Ok(Info { part: 0, ggml_type, shape, begin: begin as usize, end })
 }

@@ -25,12 +25,13 @@ fn metadata() -> Metadata {
     .into()
 }
 
+fn tensor(name: &str, dtype: DType, shape: &[usize]) -> GgufTensor<'static> {
+    let bytes = dtype.file_bytes(shape.iter().product::<usize>() as u64).unwrap();
+    let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + name.len() as u64) as u8).collect();
+    GgufTensor { name: name.to_string(), dtype, shape: shape.to_vec(), data: data.into() }
+}
+
 fn tensors() -> Vec<GgufTensor<'static>> {
-    let tensor = |name: &str, dtype: DType, shape: &[usize]| {
-        let bytes = dtype.file_bytes(shape.iter().product::<usize>() as u64).unwrap();
-        let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + name.len() as u64) as u8).collect();
-        GgufTensor { name: name.to_string(), dtype, shape: shape.to_vec(), data: data.into() }
-    };
     vec![
         tensor("f32", DType::F32, &[3]),
         tensor("f16.x", DType::F16, &[5, 3]),
@@ -153,7 +154,7 @@ fn lying_headers_are_refused() {
     let alignment = |v: u32| [&text("general.alignment")[..], &u32_(4), &u32_(v)].concat();
     rejects(&raw(0, 1, &[&alignment(0)]), "general.alignment");
     rejects(&raw(0, 1, &[&alignment(3)]), "no power of two");
-    rejects(&raw(0, 1, &[&text("split.count"), &u32_(2), &[3, 0]]), "one of 3 parts");
+    rejects(&raw(0, 1, &[&text("split.count"), &u32_(2), &[3, 0]]), "one of 3 parts, which are found by names");
 
     let one = |info: &[u8]| raw(1, 0, &[info, &[0; 256]]);
     rejects(&one(&info("w", &[1; 5], 0, 0)), "w: has 5 dimensions");
@@ -170,14 +171,45 @@ fn lying_headers_are_refused() {
 
 #[test]
 fn unsupported_types_are_named() {
-    let file = open_bytes(&raw(2, 0, &[&info("w", &[256], 12, 0), &info("v", &[4], 77, 0), &[0; 256]])).unwrap();
+    let file = open_bytes(&raw(2, 0, &[&info("w", &[256], 16, 0), &info("v", &[4], 77, 0), &[0; 256]])).unwrap();
     let message = file.tensor("w").unwrap_err().to_string();
     assert!(
-        message.contains("w: has the type Q4_K") && message.contains("F32, F16, BF16, Q8_0, Q4_0, Q4_1"),
+        message.contains("w: has the type IQ2_XXS") && message.contains("F32, F16, BF16, Q8_0, Q4_0, Q4_1, IQ4_NL"),
         "{message}"
     );
     assert!(file.tensor("v").unwrap_err().to_string().contains("type number 77"));
     assert!(file.tensor("u").unwrap_err().to_string().contains("u: this tensor is missing"));
+}
+
+#[test]
+fn parts_are_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |i: usize| dir.path().join(format!("m-0000{i}-of-00002.gguf"));
+    let write = |i: usize, no: u16, names: &[&str]| {
+        let mut metadata: Metadata =
+            [("split.count", 2), ("split.no", no)].map(|(k, v)| (k.into(), Value::U16(v))).into();
+        if i == 1 {
+            metadata.insert("general.architecture".into(), Value::String("llama".into()));
+        }
+        let tensors: Vec<_> = names.iter().map(|n| tensor(n, DType::F32, &[2, i])).collect();
+        write_gguf(&path(i), &metadata, &tensors).unwrap();
+    };
+    write(1, 0, &["a", "b"]);
+    let refused = |i: usize| GgufFile::open(&path(i)).unwrap_err().to_string();
+    assert!(
+        refused(1).contains("one of 2 parts, and") && refused(1).contains("m-00002-of-00002.gguf is not beside it")
+    );
+    write(2, 1, &["c"]);
+    for i in [1, 2] {
+        let whole = GgufFile::open(&path(i)).unwrap();
+        assert_eq!(whole.names().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(whole.metadata()["general.architecture"].as_str(), Some("llama"));
+        assert_eq!((whole.tensor("b").unwrap().shape, whole.tensor("c").unwrap().shape), (vec![2, 1], vec![2, 2]));
+    }
+    write(2, 1, &["a"]);
+    assert!(refused(1).contains("00002-of-00002.gguf: a: is in another part too"));
+    write(2, 0, &["c"]);
+    assert!(refused(1).contains("split.no: is not part 1 of 2"));
 }
 
 #[test]

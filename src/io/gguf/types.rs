@@ -2,29 +2,15 @@
 
 use crate::dtype::DType;
 
-/// What tensors may be stored as.
-const SUPPORTED: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-
-/// ggml's number of `dtype`.
-pub(super) const fn id_of(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::Q4_0 => 2,
-        DType::Q4_1 => 3,
-        DType::Q8_0 => 8,
-        DType::BF16 => 30,
-    }
-}
-
 /// The supported type with ggml's number `id`.
 pub(super) fn dtype_of(id: u32) -> Option<DType> {
-    SUPPORTED.into_iter().find(|&d| id_of(d) == id)
+    DType::ALL.iter().copied().find(|d| d.gguf_type() == Some(id))
 }
 
 /// The supported tensor types, for messages.
 pub fn supported_types() -> String {
-    SUPPORTED.map(|d| d.to_string()).join(", ")
+    let names: Vec<&str> = DType::ALL.iter().filter(|d| d.gguf_type().is_some()).map(|d| d.name()).collect();
+    names.join(", ")
 }
 
 /// The name that ggml gives to tensor type `id`.

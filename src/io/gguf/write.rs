@@ -1,6 +1,6 @@
 //! The writer.
 
-use super::types::{id_of, value_type as vt};
+use super::types::value_type as vt;
 use super::value::{Metadata, Value};
 use super::{DEFAULT_ALIGNMENT, GgufTensor, MAGIC, MAX_DIMS};
 use crate::error::{Error, Result};
@@ -30,6 +30,9 @@ pub fn write_gguf(path: &Path, metadata: &Metadata, tensors: &[GgufTensor<'_>]) 
     for t in tensors {
         let elements = t.shape.iter().product::<usize>() as u64;
         let rows_fit = t.shape.last().is_none_or(|&k| k % t.dtype.block_elements() == 0);
+        let Some(id) = t.dtype.gguf_type() else {
+            return Err(Error::shape("write_gguf", format!("{}: {} is no type of GGUF", t.name, t.dtype)));
+        };
         if !rows_fit || t.shape.len() > MAX_DIMS || t.dtype.file_bytes(elements) != Some(t.data.len() as u64) {
             let reason = format!("{}: {:?} of {} does not fit {} bytes", t.name, t.shape, t.dtype, t.data.len());
             return Err(Error::shape("write_gguf", reason));
@@ -39,7 +42,7 @@ pub fn write_gguf(path: &Path, metadata: &Metadata, tensors: &[GgufTensor<'_>]) 
         for &d in t.shape.iter().rev() {
             head.extend_from_slice(&(d as u64).to_le_bytes());
         }
-        head.extend_from_slice(&id_of(t.dtype).to_le_bytes());
+        head.extend_from_slice(&id.to_le_bytes());
         head.extend_from_slice(&offset.to_le_bytes());
         offset = (offset + t.data.len() as u64).next_multiple_of(DEFAULT_ALIGNMENT);
     }

@@ -27,7 +27,7 @@ fn unknown(product: &Product) -> Error {
 }
 
 fn format(product: &Product, i: usize) -> Result<WeightFormat> {
-    WeightFormat::ALL.into_iter().find(|f| *f as u32 == product.key.formats[i]).ok_or_else(|| unknown(product))
+    WeightFormat::numbered(product.key.formats[i]).ok_or_else(|| unknown(product))
 }
 
 fn element(product: &Product, i: usize) -> Result<Element> {
