@@ -23,7 +23,7 @@ use crate::io::adapter::AdapterFolder;
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::mask::write_masks;
-use crate::kernels::coop;
+use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
 use crate::optim::LossScale;
@@ -130,7 +130,7 @@ impl Session {
         let device = Device::open(&DeviceOptions::from_env(config.device.clone()))?;
         let precision = match config.precision {
             PrecisionOption::F32 => Precision::F32,
-            PrecisionOption::F16 => coop::enable(&device)?,
+            PrecisionOption::F16 => precision::enable(&device)?,
         };
         let units = if precision == Precision::F16 { ", f16 products on matrix units" } else { "" };
         let tuned = if device.load_tiles() > 0 { ", tiles tuned" } else { "" };
