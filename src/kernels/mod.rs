@@ -13,6 +13,7 @@ mod attention_shape;
 pub mod attention_simd;
 pub mod attention_tiled;
 pub mod coop;
+pub mod covering;
 pub mod decode;
 pub mod dropout;
 pub mod elementwise;
@@ -58,7 +59,8 @@ use crate::device::{Cost, Device, Kernel, KernelSpec, Launch, Slice};
 use crate::error::Result;
 use bytemuck::Pod;
 
-/// Every kernel. `tests/architecture` renders, parses and checks each specialisation that `variants` lists.
+/// Every kernel. `tests/architecture` renders, parses and checks a [covering](covering::covering) set of the specialisations that
+/// `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
