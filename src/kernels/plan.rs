@@ -60,7 +60,7 @@ pub struct ProductPlan {
 /// Fewer rows or columns than this waste most of a tile on matrix units.
 pub(super) const COOP_LEAST: usize = 32;
 /// Elements of W that a software renderer merges with S (decoded to f32, and S added) in the time in which it multiplies one entry of S
-/// by one token; see BENCHMARKS.md, "Few rows".
+/// by one token: an estimate, see BENCHMARKS.md, "Few rows".
 pub(super) const MERGED_PER_ENTRY: f64 = 1.0;
 /// Tokens from which on decoding the weight once is faster than in each tile, with S and without; see BENCHMARKS.md.
 pub(super) const SCRATCH_TOKENS_SPARSE: usize = 768;
