@@ -7,9 +7,9 @@
 use rugosa::cases::{MaskKind, random_mask};
 use rugosa::device::{Device, DeviceOptions, Feature, Precision, profile};
 use rugosa::error::Result;
-use rugosa::kernels::coop;
+use rugosa::kernels::precision;
 use rugosa::kernels::sampled::Sampling;
-use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm_by, sddmm_sampled};
+use rugosa::kernels::sparse::{SddmmAlgorithm, SparseIndex, sddmm_by, sddmm_sampled};
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 use std::time::Instant;
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     println!("{} ({}), {:?}", device.caps().name, device.caps().driver, device.caps().features);
     let filters: Vec<String> = std::env::args().skip(1).collect();
     let mut rng = Rng::named(1, "bench");
-    let halves = coop::enable(&device)? == Precision::F16;
+    let halves = precision::enable(&device)? == Precision::F16;
     for (tokens, out, inn, share, kind) in CASES {
         let name = format!("[{tokens}] W [{out}, {inn}] {} % {kind:?}", share as f64 / 1e4);
         if !filters.is_empty() && !filters.iter().any(|f| name.contains(f.as_str())) {
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
             }
             device.set_precision(precision);
             println!("\n{name} {precision:?}, {} entries", pattern.nnz());
-            time(&device, "tile", &|| sddmm_by(SddmmWay::Tile, &dy, &x, &index, &ds))?;
+            time(&device, "tile", &|| sddmm_by(SddmmAlgorithm::Tile, &dy, &x, &index, &ds))?;
             let chosen = Sampling::choose(&device, tokens, &index);
             time(&device, &format!("{chosen:?}"), &|| sddmm_sampled(chosen, &dy, &x, &index, &ds))?;
             let ways = [8, 16, 32].into_iter().flat_map(|lanes| [1, 2].map(|unroll| (lanes, unroll, chosen.slice)));

@@ -10,11 +10,13 @@ use crate::device::{Caps, Cost, Device, DeviceClass, DeviceOptions, Feature, Ker
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::config::ModelConfig;
-use crate::kernels::coop::{self, Operand};
 use crate::kernels::elementwise::scale;
-use crate::kernels::matmul::{self, Layout, Out};
+use crate::kernels::plan_log;
+use crate::kernels::precision;
+use crate::kernels::product::{Layout, Operand, Out, matmul, matmul_on_units};
 use crate::tensor::Tensor;
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// What is measured, and how.
@@ -90,16 +92,12 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
     let mut rows: Vec<KernelRow> = Vec::new();
     let mut filler = Filler::new(device);
     for &precision in &case.precisions {
-        let used = if precision == Precision::F16 { coop::enable(device)? } else { Precision::F32 };
-        device.set_precision(used);
-        if used != precision {
+        if use_precision(device, precision)? != precision {
             continue;
         }
         let first = rows.len();
-        let sizes = SpeedSizes { halves: precision == Precision::F16, ..case.sizes.clone() };
-        for speed in all_speeds(&sizes) {
-            let name = speed.name();
-            if !(case.filters.is_empty() || case.filters.iter().any(|f| name.contains(f.as_str()))) {
+        for speed in all_speeds(&case.sizes_in(precision)) {
+            if !case.has(&speed) {
                 continue;
             }
             let job = speed.prepare(&mut filler)?;
@@ -115,13 +113,83 @@ pub fn run(case: &KernelsCase, device: &Device, mut watch: impl FnMut(&KernelRow
         }
     }
     device.set_precision(Precision::F32);
-    if rows.is_empty() && !case.filters.is_empty() {
-        let names: std::collections::BTreeSet<&str> = all_speeds(&case.sizes).iter().map(|s| s.op).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        let reason = format!("no row's name holds {}; there are {}", case.filters.join(" or "), names.join(", "));
-        return Err(Error::invalid("--filter", reason));
+    if rows.is_empty() {
+        case.refuse_filters()?;
     }
     Ok(KernelsReport { caps: device.caps().clone(), ceilings, rows })
+}
+
+/// How a row would be computed.
+#[derive(Clone, Debug)]
+pub struct PlanRow {
+    pub name: String,
+    pub precision: Precision,
+    /// A line for each product (or pass of attention) in it.
+    pub plans: Vec<String>,
+}
+
+impl fmt::Display for PlanRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} ({:?})", self.name, self.precision)?;
+        self.plans.iter().try_for_each(|plan| writeln!(f, "  {plan}"))
+    }
+}
+
+/// The plans of the rows that [`run`] would measure on `device`, found on one that only counts. Rows without a choice are left out.
+///
+/// # Errors
+/// As [`run`].
+pub fn plans(case: &KernelsCase, device: &Device) -> Result<Vec<PlanRow>> {
+    let mut rows = Vec::new();
+    for &precision in &case.precisions {
+        if use_precision(device, precision)? != precision {
+            continue;
+        }
+        let counting = device.counting();
+        let mut filler = Filler::new(&counting);
+        for speed in all_speeds(&case.sizes_in(precision)).iter().filter(|speed| case.has(speed)) {
+            let job = speed.prepare(&mut filler)?;
+            let (ran, plans) = plan_log::collect(job);
+            ran?;
+            if !plans.is_empty() {
+                rows.push(PlanRow { name: speed.name(), precision, plans });
+            }
+        }
+    }
+    device.set_precision(Precision::F32);
+    if rows.is_empty() {
+        case.refuse_filters()?;
+    }
+    Ok(rows)
+}
+
+/// Sets `precision` where the device can; the one that is set.
+fn use_precision(device: &Device, precision: Precision) -> Result<Precision> {
+    let used = if precision == Precision::F16 { precision::enable(device)? } else { Precision::F32 };
+    device.set_precision(used);
+    Ok(used)
+}
+
+impl KernelsCase {
+    fn has(&self, speed: &Speed) -> bool {
+        let name = speed.name();
+        self.filters.is_empty() || self.filters.iter().any(|f| name.contains(f.as_str()))
+    }
+
+    fn sizes_in(&self, precision: Precision) -> SpeedSizes {
+        SpeedSizes { halves: precision == Precision::F16, ..self.sizes.clone() }
+    }
+
+    /// Where no row is left: names those that there are.
+    fn refuse_filters(&self) -> Result<()> {
+        if self.filters.is_empty() {
+            return Ok(());
+        }
+        let names: BTreeSet<&str> = all_speeds(&self.sizes).iter().map(|s| s.op).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let reason = format!("no row's name holds {}; there are {}", self.filters.join(" or "), names.join(", "));
+        Err(Error::invalid("--filter", reason))
+    }
 }
 
 /// A device with the tiles that were measured on it. Kernels are proved row by row, before they are timed.
@@ -237,18 +305,18 @@ fn ceilings(device: &Device, repeats: usize) -> Result<Ceilings> {
     for (&n, layout) in sizes.iter().flat_map(|n| [Layout::Nt, Layout::Nn, Layout::Tn].map(|l| (n, l))) {
         let flops = 2.0 * (n as f64).powi(3);
         let (a, b, c) = (filler.tensor(&[n, n])?, filler.tensor(&[n, n])?, filler.tensor(&[n, n])?);
-        let job: Job = Box::new(move || matmul::matmul(layout, &a, &b, Out::into(&c)).map(drop));
+        let job: Job = Box::new(move || matmul(layout, &a, &b, Out::into(&c)).map(drop));
         let rate = best(&mut filler, flops, job)?;
         products.f32 = products.f32.max(rate);
         products.products.push((format!("f32 {layout:?} {n}³"), rate));
     }
-    if coop::enable(device)? == Precision::F16 {
+    if precision::enable(device)? == Precision::F16 {
         for (&n, layout) in sizes.iter().flat_map(|n| [Layout::Nt, Layout::Nn, Layout::Tn].map(|l| (n, l))) {
             let flops = 2.0 * (n as f64).powi(3);
             let (a, b) = (filler.matrix(DType::F16, n, n)?, filler.matrix(DType::F16, n, n)?);
             let (c, device) = (filler.tensor(&[n, n])?, device.clone());
             let job: Job = Box::new(move || {
-                coop::matmul(layout, Operand::Weight(&a), Operand::Weight(&b), &device, Out::into(&c)).map(drop)
+                matmul_on_units(layout, Operand::Weight(&a), Operand::Weight(&b), &device, Out::into(&c)).map(drop)
             });
             let rate = best(&mut filler, flops, job)?;
             products.f16 = Some(products.f16.unwrap_or(0.0).max(rate));

@@ -20,7 +20,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
-use crate::kernels::coop;
+use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load_shapes};
 use crate::optim::{AdamW, LossScale, Rates};
@@ -161,7 +161,7 @@ pub fn run(case: &StepCase, runs: StepRuns, device: Option<String>) -> Result<St
     let device = Device::open(&DeviceOptions::from_env(device))?;
     let precision = match case.precision {
         Precision::F32 => Precision::F32,
-        Precision::F16 => coop::enable(&device)?,
+        Precision::F16 => precision::enable(&device)?,
     };
     device.load_tiles();
     let open = start.elapsed().as_secs_f64();

@@ -10,8 +10,8 @@ use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
     attention, attention_coop, attention_decode, attention_simd, coop, decode, dropout, elementwise,
-    elementwise::Activation, embedding, heads, in_weight, loss, low_rank, low_rank_coop, matmul, norm, optimizer,
-    parts, reduce, rope, sampled, simd, sparse, topk,
+    elementwise::Activation, embedding, heads, in_weight, loss, low_rank, low_rank_coop, matmul, merged, norm,
+    optimizer, parts, reduce, rope, sampled, simd, sparse, spmm, topk,
 };
 use crate::tensor::Element;
 
@@ -135,8 +135,9 @@ const LINEAR: &[&Kernel] = &[
     &parts::SUM_PARTS,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
-    &simd::DENSIFY,
-    &simd::SPARSE_ADD,
+    &merged::DENSIFY,
+    &merged::SPARSE_ADD,
+    &spmm::SPMM,
     &in_weight::SPARSE_TAKE,
     &in_weight::SPARSE_WRITE,
     &coop::MATMUL_COOP,
@@ -161,7 +162,7 @@ const HEAD: &[&Kernel] = &[
     &parts::SUM_PARTS,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
-    &simd::DENSIFY,
+    &merged::DENSIFY,
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
     &embedding::GATHER,

@@ -5,13 +5,16 @@ use crate::csr::CsrPattern;
 use crate::device::Precision;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP, operands};
+use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP};
 use crate::kernels::decode::{DECODE, DECODE_F32};
-use crate::kernels::matmul::{Fused, Layout, MATMUL, Out, ROSA_LINEAR, SDDMM_TILE, matmul, rosa_linear};
+use crate::kernels::matmul::{MATMUL, ROSA_LINEAR, SDDMM_TILE};
+use crate::kernels::merged::{DENSIFY, SPARSE_ADD};
 use crate::kernels::parts::SUM_PARTS;
+use crate::kernels::product::{Fused, Layout, Out, matmul, operands, rosa_linear};
 use crate::kernels::sampled::{SDDMM_ROWS, Sampling, TRANSPOSE};
-use crate::kernels::simd::{DENSIFY, MATMUL_SIMD, ROSA_LINEAR_SIMD, SPARSE_ADD};
-use crate::kernels::sparse::{SAMPLED, SddmmWay, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
+use crate::kernels::simd::{MATMUL_SIMD, ROSA_LINEAR_SIMD};
+use crate::kernels::sparse::{SAMPLED, SddmmAlgorithm, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
+use crate::kernels::spmm::SPMM;
 use crate::tensor::{Element, Weight};
 
 const PRODUCT: Op = Op {
@@ -30,6 +33,7 @@ const FUSED: Op = Op {
         &DECODE_F32,
         &DENSIFY,
         &SPARSE_ADD,
+        &SPMM,
         &SUM_PARTS,
     ],
     why: "a sum of k + rank products, the weight as its format stores it: 4√n + 2 units of the sum of magnitudes",
@@ -77,8 +81,11 @@ const LINEARS: &[Linear] = &[
     Linear { tokens: 65, out: 96, inn: 64, rank: 8, density: 0.3 },
     Linear { tokens: 130, out: 160, inn: 192, rank: 20, density: 0.011 },
     Linear { tokens: 5, out: 100, inn: 68, rank: 4, density: 1.0 },
+    // few rows, to which a software renderer adds S by a product of its own: of one token and of four a thread
+    Linear { tokens: 2, out: 130, inn: 68, rank: 4, density: 0.05 },
+    Linear { tokens: 9, out: 67, inn: 131, rank: 4, density: 0.03 },
 ];
-const QUICK_LINEARS: &[usize] = &[2, 3];
+const QUICK_LINEARS: &[usize] = &[2, 3, 6, 7];
 /// Outputs whose columns fill tiles of 96 better than those of 128; see `kernels/coop.rs`. Of many tokens, for which quantised
 /// weights are decoded before the product, and of fewer, where the tile does it.
 const NARROW: [(Layout, Linear); 4] = [
@@ -433,14 +440,14 @@ fn sampled(t: &mut Trial<'_>, c: Linear) -> Result<()> {
     if t.device.precision() == Precision::F16 {
         // on matrix units too where it would not pay
         let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
-        sddmm_by(SddmmWay::Tile, &t_dy, &t_x, &index, &ds.tensor)?;
+        sddmm_by(SddmmAlgorithm::Tile, &t_dy, &t_x, &index, &ds.tensor)?;
         compare_entries(t, &ds, &index, &want)?;
     }
     // operands of f16 are what matrix units make of them anyway
     if operands(t.device, tokens, n, k) == Element::F16 {
         let halves = [t.operand(Element::F16, &[tokens, n], &dy)?.0, t.operand(Element::F16, &[tokens, k], &x)?.0];
         for (dy, x) in [(&halves[0], &t_x), (&t_dy, &halves[1]), (&halves[0], &halves[1])] {
-            for way in [SddmmWay::Tile, SddmmWay::Sampled] {
+            for way in [SddmmAlgorithm::Tile, SddmmAlgorithm::Sampled] {
                 let ds = t.holding(&[start.len()], &index.from_csr_order(&start))?;
                 sddmm_by(way, dy, x, &index, &ds.tensor)?;
                 compare_entries(t, &ds, &index, &want)?;

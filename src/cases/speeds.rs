@@ -11,7 +11,7 @@ use crate::device::Cost;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::config::ModelConfig;
-use crate::kernels::coop;
+use crate::kernels::plan;
 use crate::tensor::Element;
 
 /// An operation to time.
@@ -64,7 +64,7 @@ pub struct SpeedSizes {
 impl SpeedSizes {
     /// What the operands of a linear with a weight `[out, inn]` are made of.
     fn operands(&self, out: usize, inn: usize) -> Element {
-        if self.halves { coop::suited(self.tokens, out, inn) } else { Element::F32 }
+        if self.halves { plan::operands_on_units(self.tokens, out, inn) } else { Element::F32 }
     }
 
     /// What is made of rows of `cols` elements for such linears.

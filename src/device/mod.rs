@@ -175,7 +175,7 @@ impl Device {
         if self.0.f16.load(Ordering::Relaxed) { Precision::F16 } else { Precision::F32 }
     }
 
-    /// Sets it, unchecked: [`kernels::coop::enable`](crate::kernels::coop::enable) tests the device first.
+    /// Sets it, unchecked: [`kernels::precision::enable`](crate::kernels::precision::enable) tests the device first.
     pub fn set_precision(&self, precision: Precision) {
         self.0.f16.store(precision == Precision::F16, Ordering::Relaxed);
     }

@@ -1,23 +1,13 @@
 //! Attention on matrix units: `shaders/attention_coop.wgsl`. Queries, keys, values, weights and gradients of scores are rounded
 //! to f16 as operands; scores, statistics and sums are f32.
-//!
-//! [`attention_forward`] and [`attention_backward`] come here by themselves on a device whose precision is
-//! [`Precision::F16`].
 
-use super::attention::{
-    AttentionShape, Gradients, Pass, Ranges, Saved, TileParams, attention_backward, attention_forward,
-};
-use super::attention_way::CHOICE;
-use super::coop::Units;
+use super::attention_shape::{CHOICE, MAX_HEAD_DIM, Pass, TileParams};
+use super::kernel;
+use super::target::CoopMatrix;
 use super::tuned::Choice;
-use super::{To, kernel};
 use crate::device::spec::{read, write};
 use crate::device::tiles::TileId;
-use crate::device::{Device, Feature, Kernel, KernelSpec, Precision};
-use crate::error::Result;
-use crate::kernels::attention::MAX_HEAD_DIM;
-use crate::rng::Rng;
-use crate::tensor::Tensor;
+use crate::device::{Kernel, KernelSpec};
 
 kernel!(
     /// [`super::attention::FORWARD`] on matrix units.
@@ -48,7 +38,7 @@ kernel!(
 /// registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
-    units: Units,
+    units: CoopMatrix,
     subgroups: u32,
     fragments: u32,
     columns: u32,
@@ -59,7 +49,7 @@ pub(super) struct Block {
 impl Block {
     /// By workgroup memory (two tiles of columns, a piece of scores and the weights) and by registers (the rows' operands and
     /// the sums of a row); BENCHMARKS.md, "Attention on matrix units", has what was tried.
-    const fn choose(units: Units, pass: Pass, head_dim: usize) -> Block {
+    pub const fn choose(units: CoopMatrix, pass: Pass, head_dim: usize) -> Block {
         let queries_are_columns = matches!(pass, Pass::KeyValue);
         let (subgroups, fragments, columns) = match (units.fragment, units.lanes) {
             // as with products, short text compiles sooner; a lane has a query to itself
@@ -74,7 +64,7 @@ impl Block {
         Block::of(units, pass, head_dim, (subgroups, fragments, columns))
     }
 
-    const fn of(units: Units, pass: Pass, head_dim: usize, size: (u32, u32, u32)) -> Block {
+    const fn of(units: CoopMatrix, pass: Pass, head_dim: usize, size: (u32, u32, u32)) -> Block {
         let (subgroups, fragments, columns) = size;
         let piece = match subgroups {
             _ if matches!(pass, Pass::KeyValue) => fragments * units.fragment,
@@ -130,13 +120,6 @@ impl Choice for Block {
     }
 }
 
-/// The block, if a pass over heads of this size should run on matrix units.
-pub(super) fn choose(device: &Device, pass: Pass, head_dim: usize) -> Option<Block> {
-    let units = Units::of(device.caps()).filter(|_| device.precision() == Precision::F16)?;
-    device.caps().has(Feature::Subgroup).then_some(())?;
-    Some(Block::choose(units, pass, head_dim))
-}
-
 fn kernel(pass: Pass) -> &'static Kernel {
     match pass {
         Pass::Forward => &FORWARD_COOP,
@@ -169,7 +152,7 @@ pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool, out
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
-        for (units, pass) in Units::ALL.iter().flat_map(|&u| Pass::ALL.map(|p| (u, p))) {
+        for (units, pass) in CoopMatrix::ALL.iter().flat_map(|&u| Pass::ALL.map(|p| (u, p))) {
             for block in Block::choose(units, pass, head_dim).all(pass, head_dim) {
                 let outputs = [false, true].into_iter().filter(|out16| pass == Pass::Forward || !out16);
                 all.extend(outputs.flat_map(|out16| [false, true].map(|cap| spec(block, pass, head_dim, cap, out16))));
@@ -177,58 +160,4 @@ pub fn variants() -> Vec<KernelSpec> {
         }
     }
     all
-}
-
-/// Compares forward and backward with the f32 kernels; says what departs.
-pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
-    // two sequences, the first longer than any block
-    const ENDS: [usize; 2] = [150, 187];
-    const TOKENS: usize = ENDS[1];
-    let head_dim = if device.caps().subgroup_max == 8 { 16 } else { 64 };
-    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim, scale: 0.125, softcap: None, span: None };
-    let mut rng = Rng::named(2, "matrix units");
-    let mut random = |heads: usize| {
-        let values: Vec<f32> = (0..TOKENS * heads * shape.head_dim).map(|_| rng.normal() as f32).collect();
-        Tensor::from_slice(device, &[TOKENS, heads * shape.head_dim], &values, "self-test")
-    };
-    let (q, k, v, d_out) =
-        (random(shape.heads)?, random(shape.kv_heads)?, random(shape.kv_heads)?, random(shape.heads)?);
-    let first = |t: usize| if t < ENDS[0] { 0 } else { ENDS[0] };
-    let ranges = [
-        (0..TOKENS).map(|t| first(t) as u32).collect::<Vec<u32>>(),
-        (1..=TOKENS as u32).collect(),
-        (0..TOKENS as u32).collect(),
-        (0..TOKENS).map(|t| ENDS[usize::from(t >= ENDS[0])] as u32).collect(),
-    ];
-    let [from_key, to_key, from_query, to_query] =
-        ranges.map(|r| Tensor::from_slice(device, &[TOKENS], &r, "self-test"));
-    let (from_key, to_key, from_query, to_query) = (from_key?, to_key?, from_query?, to_query?);
-    let keys = Ranges { start: &from_key, end: &to_key };
-    let queries = Ranges { start: &from_query, end: &to_query };
-    let run = |precision: Precision| -> Result<[Vec<f32>; 4]> {
-        device.set_precision(precision);
-        let ran = attention_forward(&q, &k, &v, keys, &shape, To::default(), To::default()).and_then(|(out, lse)| {
-            let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
-            let gradients = attention_backward(saved, &d_out, keys, queries, &shape, None)?;
-            Ok((out, gradients))
-        });
-        device.set_precision(Precision::F32);
-        let (out, Gradients { dq, dk, dv }) = ran?;
-        Ok([out.read()?, dq.read()?, dk.read()?, dv.read()?])
-    };
-    let (want, got) = (run(Precision::F32)?, run(Precision::F16)?);
-    for (name, (want, got)) in ["out", "dQ", "dK", "dV"].iter().zip(want.iter().zip(&got)) {
-        // an operand rounded to f16 is off by 2^-11 of itself, a sum of them by less than this of the largest sum
-        let bound = want.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 128.0;
-        if let Some(i) =
-            (0..want.len()).find(|&i| (got[i] - want[i]).abs().partial_cmp(&bound) != Some(std::cmp::Ordering::Less))
-        {
-            let device = &device.caps().name;
-            return Ok(Some(format!(
-                "{device} computes {} for {} ({name} of attention, element {i})",
-                got[i], want[i]
-            )));
-        }
-    }
-    Ok(None)
 }

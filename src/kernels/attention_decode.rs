@@ -1,7 +1,7 @@
 //! Attention of single queries over a cache, for generation, and the store into the cache: `shaders/attention_decode.wgsl`,
 //! `shaders/kv_store.wgsl`. Dimensions as in [`attention`](super::attention).
 
-use super::attention::{AttentionShape, MAX_HEAD_DIM, Ranges, Sizes, output};
+use super::attention_shape::{AttentionShape, MAX_HEAD_DIM, Ranges, Sizes, output};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, DeviceClass, Grid, KernelSpec};

@@ -4,10 +4,10 @@
 //! [`attention_forward`](super::attention::attention_forward) and
 //! [`attention_backward`](super::attention::attention_backward) come here by themselves.
 
-use super::attention::{Pass, TileParams};
-use super::{kernel, simd};
+use super::attention_shape::{Pass, TileParams};
+use super::{kernel, target};
 use crate::device::spec::{read, write};
-use crate::device::{Binding, Caps, Device, Kernel, KernelSpec, Slice};
+use crate::device::{Binding, Device, Kernel, KernelSpec, Slice};
 
 /// What may come as images, all of it or none.
 const IMAGES: [Binding; 4] = [image("q"), image("k"), image("v"), image("d_out")];
@@ -43,11 +43,11 @@ pub(super) struct Block {
 }
 
 /// Elements of the largest head whose rows a lane holds: the text, and with it the time to compile, grows with them.
-const WIDEST: usize = 128;
+pub(super) const WIDEST: usize = 128;
 
 impl Block {
     /// What is loaded of a column serves all rows of a lane; what a lane holds of them has to stay in the nearest cache.
-    const fn of(lanes: u32, head_dim: usize) -> Block {
+    pub const fn of(lanes: u32, head_dim: usize) -> Block {
         let rows = match head_dim {
             0..=32 => 4,
             33..=64 => 2,
@@ -65,11 +65,6 @@ impl Block {
     pub fn columns(&self) -> usize {
         self.lanes as usize
     }
-}
-
-/// The block, if heads of this size should run in registers.
-pub(super) fn choose(caps: &Caps, head_dim: usize) -> Option<Block> {
-    simd::lanes(caps).filter(|_| head_dim <= WIDEST).map(|lanes| Block::of(lanes, head_dim))
 }
 
 fn kernel(pass: Pass) -> &'static Kernel {
@@ -105,7 +100,7 @@ pub(super) fn spec(block: Block, pass: Pass, head_dim: usize, softcap: bool, ima
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for head_dim in (8..=WIDEST).step_by(8) {
-        for (lanes, pass) in simd::LANES.iter().flat_map(|&l| Pass::ALL.map(|p| (l, p))) {
+        for (lanes, pass) in target::LANES.iter().flat_map(|&l| Pass::ALL.map(|p| (l, p))) {
             let block = Block::of(lanes, head_dim);
             let flags = [(false, false), (false, true), (true, false), (true, true)];
             all.extend(flags.map(|(softcap, images)| spec(block, pass, head_dim, softcap, images)));

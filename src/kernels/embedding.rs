@@ -156,7 +156,7 @@ pub fn columns(x: &Tensor, first: usize, cols: usize, y: To<'_>) -> Result<Tenso
     Ok(y)
 }
 
-/// Where each distinct token of a sequence stands, sorted: the backward of an embedding walks it, so that each row of
+/// Where each distinct token of a sequence stands, sorted: the backward of an embedding reads it, so that each row of
 /// the gradient has one writer and a fixed order of summation.
 #[derive(Clone, Debug)]
 pub struct TokenOrder {

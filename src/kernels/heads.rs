@@ -5,7 +5,7 @@
 use super::norm::RmsNorm;
 use super::output::{To, Words, distinct, halves, streaming, vec4};
 use super::rope::RopeTable;
-use super::{kernel, launch, simd};
+use super::{kernel, launch, target};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, DeviceClass, Grid, KernelSpec, Slice};
 use crate::error::{Error, Result};
@@ -173,7 +173,7 @@ impl Heads<'_> {
         self.widths().iter().sum()
     }
 
-    /// Launches what goes one way or the other; operands in the order of the kernel's bindings, without its first two.
+    /// Launches a split or a merge; operands in the order of the kernel's bindings, without its first two.
     fn run(
         self,
         op: &'static str,
@@ -236,7 +236,7 @@ const THREADS: [u32; 3] = [8, 16, 32];
 impl Lanes {
     /// For halves of heads of `width` words.
     fn choose(caps: &Caps, width: usize, words: Words) -> Lanes {
-        match simd::lanes(caps).filter(|_| words.pairs) {
+        match target::lanes(caps).filter(|_| words.pairs) {
             Some(lanes) => Lanes::subgroup(lanes),
             None if caps.class == DeviceClass::Software => Lanes::threads(THREADS[0], 64),
             None => Lanes::threads(THREADS.into_iter().find(|t| *t as usize >= width).unwrap_or(THREADS[2]), 256),
@@ -276,7 +276,7 @@ pub fn variants() -> Vec<KernelSpec> {
         let by_threads = reads.into_iter().flat_map(move |(vec, w)| {
             threads().map(move |lanes| norm_spec(merge, vec, w, lanes)).chain([split_spec(merge, vec, w)])
         });
-        let by_subgroups = simd::LANES.map(|l| norm_spec(merge, true, words(false, true), Lanes::subgroup(l)));
+        let by_subgroups = target::LANES.map(|l| norm_spec(merge, true, words(false, true), Lanes::subgroup(l)));
         by_threads.chain(by_subgroups).chain([split_spec(merge, true, words(false, true))])
     };
     [false, true].into_iter().flat_map(each).collect()

@@ -1,6 +1,6 @@
 //! S in the weight itself: W + S at the mask's positions, so that products run as if there were no S.
 //!
-//! A tile adds S to W on its way into workgroup memory, in both products of every step; here it is added once whenever the
+//! A tile adds S to W when it is loaded into workgroup memory, in both products of every step; here S is added once whenever the
 //! values of S change, and W's own numbers at the mask's positions wait beside it. That wants a weight that can be
 //! written where a single number is, and to which writing does nothing that its products would not do anyway:
 //!
@@ -8,13 +8,14 @@
 //! - F16 where products run on matrix units, which get f16(w + s), as a tile has it. With fewer tokens than those take, W + S
 //!   is rounded here and is not in a tile.
 //!
-//! With BF16, Q8 and Q4 W + S would be rounded, or cannot be written at all; those take the tile's way, or that of [`super::decode`].
+//! With BF16, Q8 and Q4 W + S would be rounded, or cannot be written at all; there S is added to each tile, or by [`super::decode`].
 
-use super::sparse::SparseIndex;
-use super::{coop, kernel, launch};
+use super::pairing::{Paired, Pairing, together};
+use super::sparse_index::SparseIndex;
+use super::target::Target;
+use super::{kernel, launch, plan};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Grid, KernelSpec, Slice};
-use crate::env;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Weight, WeightFormat};
 use bytemuck::{Pod, Zeroable};
@@ -57,11 +58,6 @@ struct PartParams {
     cols: u32,
 }
 
-/// Whether every product should add S to its own tiles.
-pub(super) fn stays_apart() -> bool {
-    env::settings().separate_sparse
-}
-
 /// Formats that can be written.
 const FORMATS: [WeightFormat; 2] = [WeightFormat::F32, WeightFormat::F16];
 /// Buckets a workgroup.
@@ -81,12 +77,13 @@ pub struct InWeight {
 impl InWeight {
     /// Whether S should be written into `weight`. That nobody else reads its memory is the caller's to know.
     pub fn suits(weight: &Weight) -> bool {
+        let target = Target::of(weight.device());
         let format = match weight.format() {
             WeightFormat::F32 => true,
-            WeightFormat::F16 => coop::takes(weight),
+            WeightFormat::F16 => plan::runs_on_units(&target, weight.rows(), weight.cols()),
             _ => false,
         };
-        format && !stays_apart()
+        format && !target.separate_sparse
     }
 
     /// Sets W's numbers at the mask's positions aside. The weight is as it was, until [`InWeight::write`].
@@ -195,13 +192,28 @@ impl InWeight {
         let (buckets, nnz) = (self.index.buckets() as f64, self.index.nnz() as f64);
         Cost { flops: nnz, bytes: 4.0 * buckets + 72.0 * nnz }
     }
+}
 
-    /// Whether both can be written by one launch.
-    fn goes_with(&self, other: &InWeight) -> bool {
+impl Paired for &InWeight {
+    fn goes_with(&self, other: &Self) -> bool {
         let groups = self.groups() + other.groups();
         // a launch binds a buffer either to read or to write, and one of two weights that share one would be both
         let apart = self.weight.slice().raw.id != other.weight.slice().raw.id;
         self.weight.format() == other.weight.format() && apart && u32::try_from(groups).is_ok()
+    }
+
+    fn run(&self, other: Option<&Self>) -> Result<()> {
+        let Some(other) = other else { return self.write() };
+        let params = InWeightParams {
+            first: self.groups() as u32,
+            parts: [self.params(), other.params()],
+            ..Default::default()
+        };
+        let bindings = [self.bindings(), other.bindings()].concat();
+        let (groups, cost) = (self.groups() + other.groups(), together(self.cost(), other.cost()));
+        launch(self.weight.device(), &both_spec(self.weight.format()), &bindings, &params, groups, cost)?;
+        [self, other].iter().for_each(|w| w.written.store(true, Ordering::Release));
+        Ok(())
     }
 }
 
@@ -210,26 +222,12 @@ impl InWeight {
 /// # Errors
 /// Those of a launch.
 pub fn write_all<'a>(all: impl Iterator<Item = &'a InWeight>) -> Result<()> {
-    let mut waiting: Option<&InWeight> = None;
+    let mut pairing = Pairing::default();
     for one in all {
-        waiting = match waiting {
-            rest if one.index.nnz() == 0 => one.write().map(|()| rest)?,
-            Some(first) if first.goes_with(one) => write_both(first, one).map(|()| None)?,
-            Some(first) => first.write().map(|()| Some(one))?,
-            None => Some(one),
-        };
+        // nothing to launch, and nothing that could share one
+        if one.index.nnz() == 0 { one.write()? } else { pairing.add(one)? }
     }
-    waiting.map_or(Ok(()), InWeight::write)
-}
-
-fn write_both(a: &InWeight, b: &InWeight) -> Result<()> {
-    let params = InWeightParams { first: a.groups() as u32, parts: [a.params(), b.params()], ..Default::default() };
-    let (bindings, cost) = ([a.bindings(), b.bindings()].concat(), [a.cost(), b.cost()]);
-    let cost = Cost { flops: cost[0].flops + cost[1].flops, bytes: cost[0].bytes + cost[1].bytes };
-    let spec = both_spec(a.weight.format());
-    launch(a.weight.device(), &spec, &bindings, &params, a.groups() + b.groups(), cost)?;
-    [a, b].iter().for_each(|w| w.written.store(true, Ordering::Release));
-    Ok(())
+    pairing.finish()
 }
 
 fn take_spec(format: WeightFormat) -> KernelSpec {

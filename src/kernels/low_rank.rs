@@ -1,4 +1,4 @@
-//! The thin products of low-rank adapters: `shaders/low_rank_*.wgsl`. With X `[tokens, in]`, dY `[tokens, out]`, A
+//! The products of low-rank adapters: `shaders/low_rank_*.wgsl`. With X `[tokens, in]`, dY `[tokens, out]`, A
 //! `[rank, in]` and the adapters' blocks of B:
 //!
 //! ```text
@@ -6,25 +6,29 @@
 //! ```
 //!
 //! Each moves a wide matrix once and computes little on it, so on GPUs they have kernels of their own, which take that
-//! matrix as f16 too, on matrix units others ([`low_rank_coop`]); on software renderers, where computing is what costs, they
+//! matrix as f16 too, on matrix units others ([`super::low_rank_coop`]); on software renderers, where computing is what costs, they
 //! are products of `matmul` on f32.
 
-use super::matmul::{Layout, Out, matmul};
+pub use super::low_rank_blocks::{Block, MOST};
+use super::low_rank_blocks::{BlocksParams, BothParams, elements, params, vec, whole};
+use super::low_rank_plan::{GRADIENT_COLS, LowRankPlan, LowRankProblem, PROJECT_COLS, coop_shape};
 use super::output::{To, distinct, halves, streaming};
+use super::pairing::together;
 use super::parts::{Sums, in_parts, in_parts_later};
-use super::{kernel, launch, low_rank_coop};
+use super::product::{Layout, Out, matmul};
+use super::target::Target;
+use super::{kernel, launch, plan_log};
 use crate::device::spec::{read, write};
-use crate::device::{Cost, DeviceClass, Grid, KernelSpec};
+use crate::device::{Cost, KernelSpec};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Tensor};
-use bytemuck::{Pod, Zeroable};
+use crate::tensor::Tensor;
 
 kernel!(
     /// Blocks of B spread out as one matrix, each times its scale.
     SPREAD, "low_rank_spread", "low_rank_spread.wgsl", BlocksParams, [read("b"), write("spread")]
 );
 kernel!(
-    /// The gradient's way back: added to the blocks.
+    /// The reverse, for gradients: the blocks of one matrix are added to those of B.
     GATHER, "low_rank_gather", "low_rank_spread.wgsl", BlocksParams, [read("spread"), write("b")]
 );
 kernel!(
@@ -37,78 +41,6 @@ kernel!(
     GRADIENT, "low_rank_gradient", "low_rank_gradient.wgsl", BlocksParams,
     [read("d").half_if("X16"), read("thin"), write("out")]
 );
-
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct BlocksParams {
-    grid: Grid,
-    pub(super) tokens: u32,
-    pub(super) width: u32,
-    rank: u32,
-    splits: u32,
-    // vectors start at multiples of 16 bytes
-    gap: [u32; 2],
-    pub(super) first: [u32; MOST],
-    pub(super) end: [u32; MOST],
-    column: [u32; MOST],
-    pub(super) cols: [u32; MOST],
-    before: [u32; MOST],
-    scale: [f32; MOST],
-}
-
-/// Of two gradients in one launch.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct BothParams {
-    one: BlocksParams,
-    width: u32,
-    rank: u32,
-    first_groups: u32,
-    gap: u32,
-    first: [u32; MOST],
-    end: [u32; MOST],
-    column: [u32; MOST],
-    cols: [u32; MOST],
-    before: [u32; MOST],
-    scale: [f32; MOST],
-}
-
-impl BothParams {
-    fn new(one: BlocksParams, other: &BlocksParams, first_groups: usize) -> BothParams {
-        let BlocksParams { width, rank, first, end, column, cols, before, scale, .. } = *other;
-        BothParams {
-            one,
-            width,
-            rank,
-            first_groups: first_groups as u32,
-            gap: 0,
-            first,
-            end,
-            column,
-            cols,
-            before,
-            scale,
-        }
-    }
-}
-
-/// Blocks of a stacked weight, at most.
-pub const MOST: usize = 4;
-
-/// A low-rank adapter's part of a stacked weight.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Block {
-    pub first_row: usize,
-    pub rows: usize,
-    pub rank: usize,
-    /// alpha/rank or alpha/√rank
-    pub scale: f32,
-}
-
-/// Elements of the blocks' B together.
-fn elements(blocks: &[Block]) -> usize {
-    blocks.iter().map(|b| b.rows * b.rank).sum()
-}
 
 /// B `[Σ rows · rank]` as one matrix `[out, Σ rank]`, each block times its scale, zeros elsewhere.
 ///
@@ -221,7 +153,7 @@ pub fn gradient_blocks(dy: &Tensor, u: &Tensor, blocks: &[Block], db: &Tensor, s
     gradient(false, dy, u, &params, db, sums)
 }
 
-/// What dB and dA of a linear are made of.
+/// The operands of dB and dA of a linear.
 pub struct Gradients<'a> {
     /// `[tokens, out]`
     pub dy: &'a Tensor,
@@ -252,7 +184,8 @@ fn in_one_launch(of: &Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) 
     let Gradients { dy, u, blocks, x, v } = of;
     let ((tokens, out), (_, inn), (_, rank)) = (dy.dims2("low_rank")?, x.dims2("low_rank")?, v.dims2("low_rank")?);
     let (b, a) = (params(blocks, tokens, out)?, params(&[whole(inn, rank, 1.0)], tokens, inn)?);
-    let shape = |d: &Tensor, p: &BlocksParams| low_rank_coop::Shape::of(d, p, true);
+    let target = Target::of(dy.device());
+    let shape = |d: &Tensor, p: &BlocksParams| coop_shape(&target, d.element(), p, true);
     let both = shape(dy, &b).zip(shape(x, &a)).and_then(|(of_b, of_a)| of_b.both(&b, (of_a, &a)));
     let Some((shape, tiles)) = both else { return Ok(false) };
     u.expect_shape("low_rank", "U", &[tokens, b.rank as usize])?;
@@ -265,55 +198,13 @@ fn in_one_launch(of: &Gradients<'_>, db: &Tensor, da: &Tensor, sums: &mut Sums) 
     let parts = shape.parts(&b, tiles.iter().sum());
     let params = BothParams::new(BlocksParams { splits: parts as u32, ..b }, &a, tiles[0] * parts);
     let (c, d) = (cost(dy, &b, u.len() + parts * db.len()), cost(x, &a, v.len() + parts * da.len()));
-    let cost = Cost { flops: c.flops + d.flops, bytes: c.bytes + d.bytes };
+    let cost = together(c, d);
     in_parts_later(parts, [db, da], sums, |accumulate, [db, da]| {
         let bindings = [dy, u, db, x, v, da].map(Tensor::slice);
         let groups = (tiles.iter().sum::<usize>() * parts) as u64;
         launch(dy.device(), &shape.spec_of_both(accumulate), &bindings, &params, groups, cost)
     })?;
     Ok(true)
-}
-
-/// Whether a product of this wide matrix is left to `matmul`.
-fn as_product(wide: &Tensor) -> bool {
-    wide.device().caps().class == DeviceClass::Software && wide.element() == Element::F32
-}
-
-/// One block for everything.
-fn whole(rows: usize, rank: usize, scale: f32) -> Block {
-    Block { first_row: 0, rows, rank, scale }
-}
-
-/// Parameters for blocks of `width` features.
-fn params(blocks: &[Block], tokens: usize, width: usize) -> Result<BlocksParams> {
-    let mut params = BlocksParams { tokens: tokens as u32, width: width as u32, splits: 1, ..Default::default() };
-    let (mut rows, mut before, mut rank) = (0, 0, 0);
-    for (i, block) in blocks.iter().enumerate() {
-        let end = block.first_row + block.rows;
-        if i == MOST || block.first_row < rows || end > width {
-            return Err(Error::shape("low_rank", format!("block {i} has rows {}..{end} of {width}", block.first_row)));
-        }
-        (params.first[i], params.end[i]) = (block.first_row as u32, end as u32);
-        (params.column[i], params.cols[i]) = (rank as u32, block.rank as u32);
-        (params.before[i], params.scale[i]) = (before as u32, block.scale);
-        (rows, before, rank) = (end, before + block.rows * block.rank, rank + block.rank);
-    }
-    params.rank = rank as u32;
-    Ok(params)
-}
-
-/// Threads of a workgroup of the projection.
-const THREADS: usize = 64;
-/// Workgroups that keep a large GPU's memory busy: of the projection, and of the gradient, which are larger.
-const FILL: usize = 768;
-const GRADIENT_FILL: usize = 384;
-/// Columns that a thread of the projection, and of the gradient, holds.
-const PROJECT_COLS: [u32; 6] = [1, 2, 3, 4, 6, 9];
-const GRADIENT_COLS: [u32; 6] = [4, 8, 12, 16, 20, 24];
-
-/// Whether rows and blocks can be read four features at a time.
-fn vec(p: &BlocksParams) -> bool {
-    p.width.is_multiple_of(4) && p.first.iter().chain(&p.end).all(|x| x.is_multiple_of(4))
 }
 
 /// Whether a kernel reads `d` four features at a time, and whether those are f16.
@@ -333,65 +224,48 @@ fn cost(d: &Tensor, p: &BlocksParams, others: usize) -> Cost {
     }
 }
 
-fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
-    let on_units = low_rank_coop::Shape::of(d, params, false);
-    let (tiles, splits, spec) = match on_units {
-        Some(shape) => {
-            let (tiles, splits) = shape.work(params);
-            (tiles, splits, shape.spec(rows, false))
-        }
-        None => plain_project(rows, d, params)?,
-    };
-    let params = BlocksParams { splits: splits as u32, ..*params };
-    let cost = cost(d, &params, thin.len() + splits * out.len());
-    let run = |_: bool, to: &Tensor| {
-        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
-    };
-    in_parts(splits, out, 1.0, false, run)
+/// Whether a product of this wide matrix is left to [`super::product`].
+fn as_product(wide: &Tensor) -> bool {
+    LowRankPlan::is_product(&Target::of(wide.device()), wide.element())
 }
 
-/// Tiles, parts of the sum and kernel of a projection without matrix units.
-fn plain_project(rows: bool, d: &Tensor, params: &BlocksParams) -> Result<(usize, usize, KernelSpec)> {
-    // narrow rows leave few steps of k, so that many workgroups count for more than few loads
-    let tok: usize = if params.width >= 2048 { 64 } else { 32 };
-    let widest = params.cols.iter().max().copied().unwrap_or(1);
-    let groups_of_columns = (THREADS / (tok / 4)) as u32;
-    let needed = widest.div_ceil(groups_of_columns);
-    let ct = *PROJECT_COLS.iter().find(|c| **c >= needed).unwrap_or(&PROJECT_COLS[PROJECT_COLS.len() - 1]);
-    let pieces: u32 = params.cols.iter().map(|c| c.div_ceil(groups_of_columns * ct)).sum();
-    let tiles = (params.tokens as usize).div_ceil(tok) * pieces as usize;
-    let longest = (0..MOST).map(|i| params.end[i] - params.first[i]).max().unwrap_or(0) as usize;
-    let splits = FILL.div_ceil(tiles.max(1)).min(longest / 128).clamp(1, 16);
-    Ok((tiles, splits, project_spec(rows, loads(d, params)?, tok as u32, ct)))
+fn project(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor) -> Result<()> {
+    let plan = LowRankPlan::projection(&Target::of(d.device()), d.element(), params);
+    plan_log::tell(&LowRankProblem("projection", d.element(), params), &plan);
+    let (cut, spec) = match plan {
+        LowRankPlan::CoopMatrix(shape, cut) => (cut, shape.spec(rows, false)),
+        LowRankPlan::Streaming { tokens, columns, cut } => {
+            (cut, project_spec(rows, loads(d, params)?, tokens, columns))
+        }
+        LowRankPlan::Product => return Err(Error::shape("low_rank", "this device makes it a product")),
+    };
+    let params = BlocksParams { splits: cut.parts as u32, ..*params };
+    let cost = cost(d, &params, thin.len() + cut.parts * out.len());
+    let run = |_: bool, to: &Tensor| {
+        let groups = (cut.tiles * cut.parts) as u64;
+        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, groups, cost)
+    };
+    in_parts(cut.parts, out, 1.0, false, run)
 }
 
 fn gradient(rows: bool, d: &Tensor, thin: &Tensor, params: &BlocksParams, out: &Tensor, sums: &mut Sums) -> Result<()> {
     distinct("low_rank", &[d, thin], &[out])?;
-    let on_units = low_rank_coop::Shape::of(d, params, true);
-    let widest = params.cols.iter().max().copied().unwrap_or(1);
-    let most = GRADIENT_COLS[GRADIENT_COLS.len() - 1];
-    // as many pieces as needed, all of one width
-    let needed = widest.div_ceil(widest.div_ceil(most).max(1));
-    let ct = *GRADIENT_COLS.iter().find(|c| **c >= needed).unwrap_or(&most);
-    let (tiles, splits) = match on_units {
-        Some(shape) => shape.work(params),
-        None => {
-            let of = |i: usize| (params.end[i] - params.first[i]).div_ceil(256) * params.cols[i].div_ceil(ct);
-            let tiles = (0..MOST).map(of).sum::<u32>() as usize;
-            (tiles, GRADIENT_FILL.div_ceil(tiles.max(1)).min(params.tokens as usize / 64).clamp(1, 64))
-        }
+    let plan = LowRankPlan::gradient(&Target::of(d.device()), d.element(), params);
+    plan_log::tell(&LowRankProblem("gradient", d.element(), params), &plan);
+    let loads = loads(d, params)?;
+    let spec = |accumulate: bool| match plan {
+        LowRankPlan::CoopMatrix(shape, cut) => Ok((cut, shape.spec(rows, accumulate))),
+        LowRankPlan::Streaming { columns, cut, .. } => Ok((cut, gradient_spec(rows, loads, accumulate, columns))),
+        LowRankPlan::Product => Err(Error::shape("low_rank", "this device makes it a product")),
     };
-    let params = BlocksParams { splits: splits as u32, ..*params };
-    let cost = cost(d, &params, thin.len() + splits * out.len());
-    let loads = loads(d, &params)?;
+    let (cut, _) = spec(true)?;
+    let params = BlocksParams { splits: cut.parts as u32, ..*params };
+    let cost = cost(d, &params, thin.len() + cut.parts * out.len());
     let run = |accumulate: bool, [to]: [&Tensor; 1]| {
-        let spec = match on_units {
-            Some(shape) => shape.spec(rows, accumulate),
-            None => gradient_spec(rows, loads, accumulate, ct),
-        };
-        launch(d.device(), &spec, &[d.slice(), thin.slice(), to.slice()], &params, (tiles * splits) as u64, cost)
+        let groups = (cut.tiles * cut.parts) as u64;
+        launch(d.device(), &spec(accumulate)?.1, &[d.slice(), thin.slice(), to.slice()], &params, groups, cost)
     };
-    in_parts_later(splits, [out], sums, run)
+    in_parts_later(cut.parts, [out], sums, run)
 }
 
 fn spread_spec(gather: bool) -> KernelSpec {

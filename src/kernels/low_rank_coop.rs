@@ -1,18 +1,12 @@
-//! The thin products of low-rank adapters on matrix units: `shaders/low_rank_coop.wgsl`. Both operands are rounded to f16, sums are
+//! The products of low-rank adapters on matrix units: `shaders/low_rank_coop.wgsl`. Both operands are rounded to f16, sums are
 //! f32. [`low_rank`](super::low_rank) comes here by itself on a device whose precision is [`Precision::F16`].
 
-use super::coop::{LEAST, Units};
 use super::kernel;
-use super::low_rank::{Block, BlocksParams, BothParams, project_blocks, project_rows};
-use super::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients};
-use super::output::To;
-use super::parts::Sums;
+use super::low_rank_blocks::{BlocksParams, BothParams};
+use super::target::CoopMatrix;
 use crate::device::spec::{read, write};
-use crate::device::{Device, Kernel, KernelSpec, Precision};
-use crate::error::Result;
-use crate::rng::Rng;
-use crate::tensor::{Element, Tensor};
-use half::f16;
+use crate::device::{Kernel, KernelSpec};
+use crate::tensor::Element;
 
 kernel!(
     /// [`super::low_rank::PROJECT`] on matrix units.
@@ -45,10 +39,17 @@ const FILL: usize = 144;
 /// renderers compile as long as a kernel's text is.
 const ROWS: u32 = 32;
 
+/// Workgroups for one part of the sum, and its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub tiles: usize,
+    pub parts: usize,
+}
+
 /// What a workgroup does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    units: Units,
+    units: CoopMatrix,
     gradient: bool,
     /// Whether the wide matrix is f16.
     half: bool,
@@ -59,18 +60,14 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// For the thin products of these blocks with the wide matrix `d`, if matrix units should make them.
-    pub fn of(d: &Tensor, p: &BlocksParams, gradient: bool) -> Option<Shape> {
-        let device = d.device();
-        let units = Units::of(device.caps()).filter(|_| device.precision() == Precision::F16)?;
-        let suits =
-            p.tokens as usize >= LEAST && p.first.iter().chain(&p.end).chain([&p.width]).all(|x| x.is_multiple_of(8));
+    /// For the products of these blocks with a wide matrix of such elements.
+    pub fn of(units: CoopMatrix, wide: Element, p: &BlocksParams, gradient: bool) -> Shape {
         let widest = p.cols.iter().max().copied().unwrap_or(1).max(1);
         // as many pieces as needed, all of one width
         let pieces = widest.div_ceil(MOST * units.fragment);
         let columns = widest.div_ceil(pieces).div_ceil(units.fragment);
         let fours = p.cols.iter().all(|c| c.is_multiple_of(4));
-        suits.then_some(Shape { units, gradient, half: d.element() == Element::F16, fours, columns })
+        Shape { units, gradient, half: wide == Element::F16, fours, columns }
     }
 
     /// Tokens of a workgroup of the projection, features of one of the gradient.
@@ -99,9 +96,9 @@ impl Shape {
     }
 
     /// Workgroups for one part of the sum, and its parts.
-    pub fn work(&self, p: &BlocksParams) -> (usize, usize) {
+    pub fn work(&self, p: &BlocksParams) -> Cut {
         let tiles = self.tiles(p);
-        (tiles, self.parts(p, tiles))
+        Cut { tiles, parts: self.parts(p, tiles) }
     }
 
     /// Workgroups for one part of the sum.
@@ -157,54 +154,11 @@ impl Shape {
     }
 }
 
-/// Compares with the f32 kernels on operands that are exact in f16; says what departs.
-pub(super) fn self_test(device: &Device) -> Result<Option<String>> {
-    let (tokens, width) = (200, 336);
-    let blocks =
-        [(0, 200, 12), (200, 136, 20)].map(|(first_row, rows, rank)| Block { first_row, rows, rank, scale: 0.5 });
-    let mut rng = Rng::named(1, "thin products");
-    let mut up = |shape: &[usize]| -> Result<Tensor> {
-        let len: usize = shape.iter().product();
-        let sixteenths: Vec<f32> = (0..len).map(|_| (rng.below(33) as f32 - 16.0) / 16.0).collect();
-        Tensor::from_slice(device, shape, &sixteenths, "self-test")
-    };
-    let b: usize = blocks.iter().map(|b| b.rows * b.rank).sum();
-    let (d, a, b, thin) = (up(&[tokens, width])?, up(&[32, width])?, up(&[b])?, up(&[tokens, 32])?);
-    let halves: Vec<f16> = d.read()?.into_iter().map(f16::from_f32).collect();
-    let d16 = Tensor::from_slice(device, &[tokens, width], &halves, "self-test")?;
-    let run = |precision: Precision, d: &Tensor| -> Result<Vec<f32>> {
-        device.set_precision(precision);
-        let zeros = |shape: &[usize]| Tensor::zeros(device, shape, "self-test");
-        let [da, da_too] = [zeros(&[32, width])?, zeros(&[32, width])?];
-        let [db, db_too] = [zeros(&[b.len()])?, zeros(&[b.len()])?];
-        let products = || -> Result<[Tensor; 2]> {
-            let mut sums = Sums::default();
-            gradient_rows(&thin, d, &da, &mut sums)?;
-            gradient_blocks(d, &thin, &blocks, &db, &mut sums)?;
-            let both = Gradients { dy: d, u: &thin, blocks: &blocks, x: d, v: &thin };
-            gradients(both, &db_too, &da_too, &mut sums)?;
-            sums.finish()?;
-            Ok([project_rows(d, &a, 0.5, To::New("self-test"))?, project_blocks(d, &b, &blocks, To::New("self-test"))?])
-        };
-        let made = products();
-        device.set_precision(Precision::F32);
-        let [u, v] = made?;
-        let read = [u, v, da, db, da_too, db_too].iter().map(Tensor::read).collect::<Result<Vec<Vec<f32>>>>()?;
-        Ok(read.concat())
-    };
-    let (want, floats, halves) = (run(Precision::F32, &d)?, run(Precision::F16, &d)?, run(Precision::F16, &d16)?);
-    // products of sixteenths sum exactly in f32: any departure is an error of the driver
-    let mut pairs = want.iter().chain(&want).zip(floats.iter().chain(&halves));
-    Ok(pairs
-        .find(|(want, got)| want != got)
-        .map(|(want, got)| format!("{} computes {got} for {want} (a thin product)", device.caps().name)))
-}
-
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
     let mut all = Vec::new();
-    let shapes = Units::ALL.into_iter().flat_map(|units| (1..=MOST).map(move |columns| (units, columns)));
+    let shapes = CoopMatrix::ALL.into_iter().flat_map(|units| (1..=MOST).map(move |columns| (units, columns)));
     for ((units, columns), half) in shapes.flat_map(|s| flags.map(|half| (s, half))) {
         for (fours, along) in flags.into_iter().flat_map(|f| flags.map(|a| (f, a))) {
             let shape = Shape { units, gradient: false, half, fours, columns };

@@ -7,9 +7,13 @@
 pub mod attention;
 pub mod attention_coop;
 pub mod attention_decode;
+mod attention_plan;
+mod attention_self_test;
+mod attention_shape;
 pub mod attention_simd;
-mod attention_way;
+pub mod attention_tiled;
 pub mod coop;
+pub mod covering;
 pub mod decode;
 pub mod dropout;
 pub mod elementwise;
@@ -18,17 +22,33 @@ pub mod heads;
 pub mod in_weight;
 pub mod loss;
 pub mod low_rank;
+mod low_rank_blocks;
 pub mod low_rank_coop;
+mod low_rank_plan;
+mod low_rank_self_test;
 pub mod matmul;
+pub mod merged;
 pub mod norm;
 pub mod optimizer;
 mod output;
+mod pairing;
 pub mod parts;
+pub mod plan;
+pub mod plan_log;
+#[cfg(test)]
+mod plan_tests;
+pub mod precision;
+pub mod problem;
+pub mod product;
 pub mod reduce;
 pub mod rope;
 pub mod sampled;
+pub mod sddmm_plan;
 pub(crate) mod simd;
 pub mod sparse;
+pub mod sparse_index;
+pub mod spmm;
+pub mod target;
 pub mod tile;
 pub mod topk;
 mod tuned;
@@ -39,7 +59,8 @@ use crate::device::{Cost, Device, Kernel, KernelSpec, Launch, Slice};
 use crate::error::Result;
 use bytemuck::Pod;
 
-/// Every kernel. `tests/architecture` renders, parses and checks each specialisation that `variants` lists.
+/// Every kernel. `tests/architecture` renders, parses and checks a [covering](covering::covering) set of the specialisations that
+/// `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
@@ -96,11 +117,12 @@ pub static KERNELS: &[&Kernel] = &[
     &rope::ROPE_IN_PLACE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
-    &simd::DENSIFY,
-    &simd::SPARSE_ADD,
+    &merged::DENSIFY,
+    &merged::SPARSE_ADD,
     &sampled::SDDMM_ROWS,
     &sampled::TRANSPOSE,
     &sparse::SAMPLED,
+    &spmm::SPMM,
     &attention::FORWARD,
     &attention::BACKWARD_Q,
     &attention::BACKWARD_KV,
@@ -128,6 +150,7 @@ pub fn variants() -> Vec<KernelSpec> {
         attention_coop::variants(),
         attention_decode::variants(),
         attention_simd::variants(),
+        attention_tiled::variants(),
         coop::variants(),
         decode::variants(),
         dropout::variants(),
@@ -139,6 +162,7 @@ pub fn variants() -> Vec<KernelSpec> {
         low_rank::variants(),
         low_rank_coop::variants(),
         matmul::variants(),
+        merged::variants(),
         norm::variants(),
         optimizer::variants(),
         parts::variants(),
@@ -147,6 +171,7 @@ pub fn variants() -> Vec<KernelSpec> {
         simd::variants(),
         sampled::variants(),
         sparse::variants(),
+        spmm::variants(),
         topk::variants(),
     ]
     .concat()

@@ -4,7 +4,7 @@
 
 use super::output::{To, distinct, halves, streaming, vec4};
 use super::parts::sum_parts;
-use super::{kernel, launch, simd};
+use super::{kernel, launch, target};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, DeviceClass, Grid, Kernel, KernelSpec};
 use crate::error::{Error, Result};
@@ -96,7 +96,7 @@ const WIDE: Lanes = Lanes::Threads { row: 256, workgroup: 256 };
 const ROWS: u32 = 4;
 
 fn lanes(caps: &Caps, cols: usize, half: bool) -> Lanes {
-    match (caps.class, simd::lanes(caps)) {
+    match (caps.class, target::lanes(caps)) {
         (_, Some(lanes)) if !half && cols.is_multiple_of(2) => Lanes::Subgroup(lanes),
         (DeviceClass::Software, _) => SOFTWARE,
         _ if cols <= 256 => NARROW,
@@ -303,7 +303,7 @@ pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for vec in flags {
         all.push(weight_spec(vec));
-        let subgroups = simd::LANES.map(Lanes::Subgroup).into_iter().filter(|_| vec);
+        let subgroups = target::LANES.map(Lanes::Subgroup).into_iter().filter(|_| vec);
         for (lanes, unit) in
             [SOFTWARE, NARROW, MIDDLE, WIDE].into_iter().chain(subgroups).flat_map(|l| flags.map(|u| (l, u)))
         {

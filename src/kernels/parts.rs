@@ -2,6 +2,7 @@
 //! each of which goes to a copy of the result; the copies are added up in order, so that results repeat.
 
 use super::output::distinct;
+use super::pairing::{Paired, Pairing, together};
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Grid, KernelSpec};
@@ -57,53 +58,43 @@ impl Sum {
         Cost { flops: self.parts.len() as f64, bytes: 4.0 * (self.parts.len() + self.c.len()) as f64 }
     }
 
-    fn run(&self, accumulate: bool) -> Result<()> {
+    /// Writes what it belongs to, or adds to it.
+    fn run_alone(&self, accumulate: bool) -> Result<()> {
         let params = SumPartsParams { sums: [self.params(), SumParams::default()], ..Default::default() };
         let bindings = [self.parts.slice(), self.c.slice()];
         launch(self.c.device(), &spec(false, accumulate), &bindings, &params, self.groups(), self.cost())
     }
+}
 
-    /// Adds this and another to what they belong to.
-    fn run_with(&self, other: &Sum) -> Result<()> {
+impl Paired for Sum {
+    fn goes_with(&self, other: &Sum) -> bool {
+        // an element has one writer
+        distinct("sum_parts", &[], &[&self.c, &other.c]).is_ok()
+    }
+
+    /// Adds to what they belong to.
+    fn run(&self, other: Option<&Sum>) -> Result<()> {
+        let Some(other) = other else { return self.run_alone(true) };
         let params =
             SumPartsParams { first: self.groups() as u32, sums: [self.params(), other.params()], ..Default::default() };
         let bindings = [self, other].map(|s| [s.parts.slice(), s.c.slice()]).concat();
-        let (a, b) = (self.cost(), other.cost());
-        let cost = Cost { flops: a.flops + b.flops, bytes: a.bytes + b.bytes };
-        launch(self.c.device(), &spec(true, true), &bindings, &params, self.groups() + other.groups(), cost)
+        let (groups, cost) = (self.groups() + other.groups(), together(self.cost(), other.cost()));
+        launch(self.c.device(), &spec(true, true), &bindings, &params, groups, cost)
     }
 }
 
-/// Sums that are wanted later than their parts are there: two share a launch, whose start and end cost more than its work.
-/// Results are there after [`Sums::finish`].
+/// Sums that are wanted later than their parts are there: two share a launch. Results are there after [`Sums::finish`].
 #[derive(Default)]
 #[must_use]
-pub struct Sums {
-    waiting: Option<Sum>,
-}
+pub struct Sums(Pairing<Sum>);
 
 impl Sums {
-    fn add(&mut self, sum: Sum) -> Result<()> {
-        match self.waiting.take() {
-            // an element has one writer
-            Some(first) if distinct("sum_parts", &[], &[&first.c, &sum.c]).is_ok() => first.run_with(&sum),
-            Some(first) => {
-                self.waiting = Some(sum);
-                first.run(true)
-            }
-            None => {
-                self.waiting = Some(sum);
-                Ok(())
-            }
-        }
-    }
-
     /// Computes what is left.
     ///
     /// # Errors
     /// Those of a launch.
     pub fn finish(self) -> Result<()> {
-        self.waiting.map_or(Ok(()), |sum| sum.run(true))
+        self.0.finish()
     }
 }
 
@@ -117,7 +108,7 @@ pub(super) fn in_parts(
     run: impl FnOnce(bool, &Tensor) -> Result<()>,
 ) -> Result<()> {
     let sums = copies(parts, [c], scale, accumulate, |accumulate, [c]| run(accumulate, c))?;
-    sums.into_iter().flatten().try_for_each(|sum| sum.run(accumulate))
+    sums.into_iter().flatten().try_for_each(|sum| sum.run_alone(accumulate))
 }
 
 /// [`in_parts`] of products in one launch, which adds to each `c`, perhaps not before `sums` are finished.
@@ -127,7 +118,7 @@ pub(super) fn in_parts_later<const N: usize>(
     sums: &mut Sums,
     run: impl FnOnce(bool, [&Tensor; N]) -> Result<()>,
 ) -> Result<()> {
-    copies(parts, c, 1.0, true, run)?.into_iter().flatten().try_for_each(|sum| sums.add(sum))
+    copies(parts, c, 1.0, true, run)?.into_iter().flatten().try_for_each(|sum| sums.0.add(sum))
 }
 
 fn copies<const N: usize>(
@@ -153,7 +144,7 @@ fn copies<const N: usize>(
 
 /// `c (+)= scale · Σ parts` of `count` copies one behind the other, in order, so the result repeats.
 pub(super) fn sum_parts(parts: &Tensor, count: usize, c: &Tensor, scale: f32, accumulate: bool) -> Result<()> {
-    Sum { parts: parts.clone(), count, c: c.clone(), scale }.run(accumulate)
+    Sum { parts: parts.clone(), count, c: c.clone(), scale }.run_alone(accumulate)
 }
 
 fn spec(both: bool, accumulate: bool) -> KernelSpec {

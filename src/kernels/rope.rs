@@ -72,7 +72,7 @@ impl RopeTable {
     }
 }
 
-/// Which way heads turn.
+/// The direction of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Forward,

@@ -1,54 +1,58 @@
-//! The one place where products learn of tiles that were measured on the device ([`crate::device::tiles`]).
+//! The one place where plans learn of tiles that were measured on the device ([`crate::device::tiles`]).
 
-use super::matmul::Layout;
-use super::tile::Tile;
 use crate::device::Device;
 use crate::device::tiles::{Family, Product, ProductKey, TileId};
 
-/// What a product can be made in one of several of.
+/// One of several tiles (or blocks, or algorithms) that a product can have.
 pub(super) trait Choice: Copy {
     /// Tells it from the others of its product.
     fn id(&self) -> TileId;
 }
 
-impl Choice for Tile {
-    fn id(&self) -> TileId {
-        let Tile { bm, bn, bk, tm, tn, unroll, prefetch } = *self;
-        [bm, bn, bk, tm, tn, unroll, prefetch]
+/// What was measured on a device; nothing where a plan is made without one.
+#[derive(Clone, Copy)]
+pub struct Measured<'a>(Option<&'a Device>);
+
+impl<'a> Measured<'a> {
+    pub fn on(device: &'a Device) -> Self {
+        Measured(Some(device))
+    }
+
+    #[cfg(test)]
+    pub fn nothing() -> Self {
+        Measured(None)
+    }
+
+    /// What was measured to be the fastest of `all` for a product, else `own`, which the device's class has for it.
+    ///
+    /// All of them can make every product that one of them can. A product whose own is none of them (few rows, few columns) keeps
+    /// that.
+    pub(super) fn choose<C: Choice, All: AsRef<[C]>>(
+        self,
+        own: C,
+        all: impl FnOnce() -> All,
+        product: impl FnOnce() -> Product,
+    ) -> C {
+        let Some(device) = self.0.filter(|device| device.asks_for_products()) else { return own };
+        let all = all();
+        let all = all.as_ref();
+        let (mut tiles, others): (Vec<TileId>, Vec<_>) = all.iter().map(C::id).partition(|id| *id == own.id());
+        if tiles.is_empty() || others.is_empty() {
+            return own;
+        }
+        tiles.extend(others);
+        let found = device.tile_of(Product { tiles, ..product() });
+        found.and_then(|id| all.iter().find(|c| c.id() == id).copied()).unwrap_or(own)
     }
 }
 
 /// A product whose output is `[m, n]` by itself; nothing fused.
-pub(super) fn product(family: Family, layout: Layout, [m, n, k]: [usize; 3], formats: [u32; 2]) -> Product {
+pub(super) fn product(family: Family, layout: u32, [m, n, k]: [usize; 3], formats: [u32; 2]) -> Product {
     let (sparse, low_rank, count, span) = (false, false, 0, 0);
-    let key = ProductKey { family, layout: layout as u32, m, n, k, formats, sparse, low_rank, count, span }.rounded();
+    let key = ProductKey { family, layout, m, n, k, formats, sparse, low_rank, count, span }.rounded();
     let (shape, stride_column) = ([m, n, k], (n, 0));
     let (bias, accumulate) = (false, false);
     Product { key, shape, stride_column, rank: 0, nnz: 0, bias, accumulate, tiles: Vec::new(), launches: 1 }
-}
-
-/// What was measured to be the fastest of `all` for a product, else `own`, which the device's class has for it.
-///
-/// All of them can make every product that one of them can. A product whose own is none of them (few rows, few columns) keeps
-/// that.
-pub(super) fn choose<C: Choice, All: AsRef<[C]>>(
-    device: &Device,
-    own: C,
-    all: impl FnOnce() -> All,
-    product: impl FnOnce() -> Product,
-) -> C {
-    if !device.asks_for_products() {
-        return own;
-    }
-    let all = all();
-    let all = all.as_ref();
-    let (mut tiles, others): (Vec<TileId>, Vec<_>) = all.iter().map(C::id).partition(|id| *id == own.id());
-    if tiles.is_empty() || others.is_empty() {
-        return own;
-    }
-    tiles.extend(others);
-    let found = device.tile_of(Product { tiles, ..product() });
-    found.and_then(|id| all.iter().find(|c| c.id() == id).copied()).unwrap_or(own)
 }
 
 #[cfg(test)]
@@ -60,7 +64,7 @@ mod tests {
     use crate::dtype::DType;
     use crate::kernels::To;
     use crate::kernels::attention::{AttentionShape, Ranges, Saved, attention_backward, attention_forward};
-    use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+    use crate::kernels::product::{Fused, Layout, Out, matmul, rosa_linear};
     use crate::kernels::sparse::{SparseIndex, sddmm};
     use crate::tensor::{Tensor, Weight, WeightFormat};
 

@@ -69,7 +69,7 @@ impl Attention {
     pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
         let (tokens, _) = x.value.dims2("attention")?;
         let parts = match pass {
-            Pass::Segments(_) => kernel::operands(x.value.device(), self.shape.head_dim),
+            Pass::Segments(_) => kernel::operands(x.value.device()),
             Pass::Prefill(..) | Pass::Decode(_) => Element::F32, // as the cache keeps them
         };
         let (q, k, v) = self.queries_keys_values(tape, x, positions, parts)?;

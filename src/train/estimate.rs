@@ -11,7 +11,7 @@ use crate::device::dry::DryBackend;
 use crate::device::{Caps, Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoint;
-use crate::kernels::coop;
+use crate::kernels::precision;
 use crate::nn::loader::load_shapes;
 
 /// Sequences of an epoch where the rows are not known: the length of a run makes no difference to its memory.
@@ -92,7 +92,7 @@ fn device(config: &TrainConfig, notes: &mut Vec<String>) -> Result<(Device, Prec
         Ok(device) => {
             let precision = match config.precision {
                 PrecisionOption::F32 => Precision::F32,
-                PrecisionOption::F16 => coop::enable(&device)?,
+                PrecisionOption::F16 => precision::enable(&device)?,
             };
             device.load_tiles();
             Ok((device, precision))

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
-use crate::kernels::coop;
+use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
 use std::collections::BTreeMap;
@@ -346,7 +346,7 @@ fn open_device(
         Some(then) => then.precision == Precision::F16,
         None => config.precision == PrecisionOption::F16,
     };
-    let precision = if wants_f16 { coop::enable(&device)? } else { Precision::F32 };
+    let precision = if wants_f16 { precision::enable(&device)? } else { Precision::F32 };
     then.map_or(Ok(()), |then| platform::check_precision(then, &device))?;
     let units = if precision == Precision::F16 { ", f16 products on matrix units" } else { "" };
     let tuned = if device.load_tiles() > 0 { ", tiles tuned" } else { "" };

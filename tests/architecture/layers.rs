@@ -63,11 +63,16 @@ fn upward(source: &Source) -> Vec<String> {
 
 /// The first segment behind each `crate::`, every one of a group, with its line.
 fn crate_paths(code: &str) -> Vec<(usize, String)> {
+    paths_from("crate", code)
+}
+
+/// The first segment behind each `root::`, every one of a group, with its line.
+pub(super) fn paths_from(root: &str, code: &str) -> Vec<(usize, String)> {
     let tokens = tokens(code);
     let is = |i: usize, text: &str| tokens.get(i).is_some_and(|t: &(usize, &str)| t.1 == text);
     let mut found = Vec::new();
     for i in 0..tokens.len() {
-        if !(is(i, "crate") && is(i + 1, "::")) {
+        if !(is(i, root) && is(i + 1, "::")) {
             continue;
         }
         if !is(i + 2, "{") {

@@ -1,4 +1,4 @@
-//! Holds the house to its plan: the order of layers, the boundary to the GPU's API, the interface of every shader
+//! Holds the house to its plan: the order of layers, the order of files in `kernels`, the boundary to the GPU's API, the interface of every shader
 //! variant on every platform, and the size of files. Each rule is a function that returns what breaks it; beside it
 //! stands a test that shows it able to.
 
@@ -7,6 +7,7 @@ mod files;
 mod layers;
 mod lexer;
 mod shaders;
+mod siblings;
 
 use std::path::Path;
 

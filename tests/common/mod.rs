@@ -4,7 +4,7 @@ pub mod readers;
 pub mod tiny;
 
 use rugosa::device::{Device, DeviceOptions, Feature, Precision};
-use rugosa::kernels::coop;
+use rugosa::kernels::precision;
 use rugosa::tensor::Tensor;
 use std::io::Write;
 use std::sync::OnceLock;
@@ -26,7 +26,7 @@ pub fn units() -> Option<&'static Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     let open = || {
         let device = from_environment();
-        (coop::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
+        (precision::enable(&device).expect("the self-test") == Precision::F16).then_some(device)
     };
     DEVICE.get_or_init(open).as_ref()
 }

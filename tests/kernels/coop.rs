@@ -9,12 +9,14 @@ use rugosa::dtype::DType;
 use rugosa::kernels::To;
 use rugosa::kernels::attention::{Saved, attention_backward, attention_forward};
 use rugosa::kernels::attention_coop;
-use rugosa::kernels::coop::{self, Operand};
+use rugosa::kernels::coop;
 use rugosa::kernels::low_rank::{gradient_rows, project_rows};
 use rugosa::kernels::low_rank_coop;
-use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
 use rugosa::kernels::parts::Sums;
-use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm_by};
+use rugosa::kernels::precision;
+use rugosa::kernels::product::{self, Operand};
+use rugosa::kernels::product::{Fused, Layout, Out, rosa_linear};
+use rugosa::kernels::sparse::{SddmmAlgorithm, SparseIndex, sddmm_by};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 
@@ -77,7 +79,8 @@ fn products_of_halves_and_floats_in_every_layout() {
             ] {
                 let what = format!("{layout:?} {m}x{n}x{k}");
                 let c = Guarded::holding(dev, &[m, n], &start);
-                coop::matmul(layout, left, right, dev, Out { scale: 0.5, ..Out::add_to(&c.tensor) }).unwrap();
+                product::matmul_on_units(layout, left, right, dev, Out { scale: 0.5, ..Out::add_to(&c.tensor) })
+                    .unwrap();
                 assert_close_f16(&what, &c.read(&what), &want);
             }
         }
@@ -164,9 +167,10 @@ fn the_fused_linear_in_every_format() {
 fn a_device_without_matrix_units_says_so() {
     let options = DeviceOptions { disable: vec![Feature::CoopMatrix], ..DeviceOptions::from_env(None) };
     let dev = Device::open(&options).unwrap();
-    assert_eq!(coop::enable(&dev).unwrap(), Precision::F32);
+    assert_eq!(precision::enable(&dev).unwrap(), Precision::F32);
     let a = Tensor::zeros(&dev, &[32, 32], "test").unwrap();
-    let err = coop::matmul(Layout::Nt, Operand::Tensor(&a), Operand::Tensor(&a), &dev, Out::default()).unwrap_err();
+    let err = product::matmul_on_units(Layout::Nt, Operand::Tensor(&a), Operand::Tensor(&a), &dev, Out::default())
+        .unwrap_err();
     assert!(err.to_string().contains("no matrix units"), "{err}");
 }
 
@@ -278,7 +282,7 @@ fn the_masked_product_keeps_its_entries() {
         let start = random(&mut rng, pattern.nnz());
         let up = |shape: [usize; 2], data: &[f32]| Tensor::from_slice(dev, &shape, data, "test").unwrap();
         let ds = Guarded::holding(dev, &[start.len()], &index.from_csr_order(&start));
-        sddmm_by(SddmmWay::Tile, &up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
+        sddmm_by(SddmmAlgorithm::Tile, &up([t, n], &dy), &up([t, k], &x), &index, &ds.tensor).unwrap();
         // operands are halves already, so only the sum rounds
         let want: Vec<Exact> = (pattern.entries().zip(&start))
             .map(|((row, col), s)| {

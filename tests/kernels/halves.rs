@@ -9,8 +9,8 @@ use rugosa::kernels::elementwise::{Activation, add, add_into, glu_both, glu_forw
 use rugosa::kernels::embedding::gather_rows;
 use rugosa::kernels::heads::{Heads, rope_merge};
 use rugosa::kernels::low_rank::project_rows;
-use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::norm::{RmsNorm, rmsnorm_forward};
+use rugosa::kernels::product::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::rope::RopeTable;
 use rugosa::kernels::sampled::Sampling;
 use rugosa::kernels::sparse::{SparseIndex, sddmm_sampled};

@@ -7,7 +7,7 @@ use rugosa::device::{Device, Feature};
 use rugosa::dtype::DType;
 use rugosa::kernels::decode::decode;
 use rugosa::kernels::in_weight::InWeight;
-use rugosa::kernels::matmul::{Fused, Layout, Out, rosa_linear};
+use rugosa::kernels::product::{Fused, Layout, Out, rosa_linear};
 use rugosa::kernels::sparse::SparseIndex;
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight, WeightFormat};

@@ -5,7 +5,7 @@ use rugosa::cases::{Level, Row, stored};
 use rugosa::csr::CsrPattern;
 use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature};
 use rugosa::dtype::DType;
-use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use rugosa::kernels::product::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::sparse::SparseIndex;
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};

@@ -8,7 +8,7 @@ use rugosa::device::dry::DryBackend;
 use rugosa::device::{Device, Precision};
 use rugosa::error::Result;
 use rugosa::kernels::sampled::Sampling;
-use rugosa::kernels::sparse::{SddmmWay, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
+use rugosa::kernels::sparse::{SddmmAlgorithm, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 
@@ -64,7 +64,7 @@ fn thin_masks_are_sampled_on_a_gpu() {
 fn every_way_comes_to_the_same_and_repeats() {
     let dev = as_gpu();
     let case = Case::new(&dev, (300, 130, 200), 0.02);
-    for way in [SddmmWay::Sampled, SddmmWay::Tile] {
+    for way in [SddmmAlgorithm::Sampled, SddmmAlgorithm::Tile] {
         let run = || case.run(|dy, x, index, ds| sddmm_by(way, dy, x, index, ds));
         let first = run();
         assert_close(&format!("{way:?}"), &first, &case.want);

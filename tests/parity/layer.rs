@@ -6,7 +6,7 @@ use rugosa::autograd::ops::{Attachment, Linear, LowRank, Sparse, linear};
 use rugosa::autograd::{Param, Tape};
 use rugosa::csr::CsrPattern;
 use rugosa::dtype::DType;
-use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use rugosa::kernels::product::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::kernels::sparse::{SparseIndex, sddmm};
 use rugosa::tensor::{Tensor, Weight};
 

@@ -6,7 +6,7 @@ use crate::common::left_out;
 use rugosa::cases::{Level, Row, table};
 use rugosa::device::shader::FRAGMENTS;
 use rugosa::device::{Device, DeviceClass, DeviceOptions, Feature, Kernel, Precision};
-use rugosa::kernels::{KERNELS, coop};
+use rugosa::kernels::{KERNELS, precision};
 use rugosa::quant::WeightFormat;
 
 /// A kernel, the kind of its bug, and the text that becomes another.
@@ -72,6 +72,9 @@ const MUTANTS: &[Mutant] = &[
     Mutant("decode_f32", "index", "(patch_id & 7u)", "(patch_id & 3u)"),
     Mutant("decode_f32", "range", "if (at >> 4u != patch_id) { break; }", ""),
     Mutant("decode_f32", "range", "out[to + 1u] = high", "out[to + 1u] = low"),
+    Mutant("spmm", "sign", "+= p.scale", "-= p.scale"),
+    Mutant("spmm", "range", "e < end", "e + 1u < end"),
+    Mutant("spmm", "index", "s_values[entry.y]", "s_values[e]"),
     Mutant("sparse_add", "sign", "+= s_values[e]", "-= s_values[e]"),
     Mutant("sparse_take", "index", "half_of_w{{ x }}(bucket, e + 1u)", "half_of_w{{ x }}(bucket, e)"),
     Mutant("sparse_take", "range", "e < end; e += {{ 2 * LANES", "e + 1u < end; e += {{ 2 * LANES"),
@@ -335,7 +338,7 @@ fn catch_every_second(first: usize) {
     let plain = DeviceOptions { disable, class: Some(DeviceClass::Discrete), ..DeviceOptions::from_env(None) };
     let plain = faulty(&plain);
     let units = faulty(&DeviceOptions::from_env(None));
-    let units = (coop::enable(&units.0).unwrap() == Precision::F16).then_some(units);
+    let units = (precision::enable(&units.0).unwrap() == Precision::F16).then_some(units);
     let rows: Vec<Row> = table().into_iter().filter(|r| r.level <= Level::Quick).collect();
     let mut missed = Vec::new();
     for (number, mutant) in MUTANTS.iter().enumerate().skip(first).step_by(2) {

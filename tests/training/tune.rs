@@ -6,7 +6,7 @@ use rugosa::device::{Device, DeviceOptions, Feature};
 use rugosa::dtype::DType;
 use rugosa::kernels::To;
 use rugosa::kernels::attention::{AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_forward};
-use rugosa::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use rugosa::kernels::product::{Fused, Layout, Out, matmul, rosa_linear};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Tensor, Weight};
 use rugosa::train::tune::{Tuning, tune};

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::kernels::To;
 use crate::kernels::embedding::{columns, gather_rows, scatter_rows_add};
 use crate::kernels::loss::{Logits, cross_entropy, cross_entropy_grad};
-use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
-use crate::kernels::{coop, elementwise, reduce};
+use crate::kernels::product::{Fused, Layout, Out, matmul, operands, rosa_linear};
+use crate::kernels::{elementwise, reduce};
 use crate::tensor::{Element, Tensor, Weight};
 
 /// The matrix `[vocab, hidden]` that makes logits, in shards of whole rows.
@@ -91,7 +91,7 @@ impl Head {
     /// Hidden states as the products read them fastest.
     fn operand(&self, hidden: &Tensor) -> Result<Tensor> {
         let (n, width) = hidden.dims2("head")?;
-        let takes = |(_, w): &(usize, Weight)| coop::operands(hidden.device(), n, w.rows(), width) == Element::F16;
+        let takes = |(_, w): &(usize, Weight)| operands(hidden.device(), n, w.rows(), width) == Element::F16;
         match self.shards.iter().all(takes) {
             true => elementwise::round(hidden, To::Half("scratch")),
             false => Ok(hidden.clone()),

@@ -15,14 +15,14 @@
 use crate::autograd::{Dropout, Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::coop;
+
 use crate::kernels::dropout::{self as kernel, dropout};
 use crate::kernels::in_weight::InWeight;
 pub use crate::kernels::low_rank::Block;
 use crate::kernels::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients};
 use crate::kernels::low_rank::{project_blocks, project_rows, spread};
-use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::parts::Sums;
+use crate::kernels::product::{Fused, Layout, Out, matmul, operands, rosa_linear};
 use crate::kernels::sparse::{SparseIndex, sddmm};
 use crate::tensor::{Element, Tensor, Weight};
 use std::sync::Arc;
@@ -149,7 +149,7 @@ impl Linear {
         let (w, device) = (&self.weight, self.weight.device());
         match &self.attached.low_rank {
             Some(lr) if reads_floats(lr) => Element::F32,
-            _ => coop::operands(device, tokens, w.rows(), w.cols()),
+            _ => operands(device, tokens, w.rows(), w.cols()),
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::kernels::decode::decode;
 use crate::kernels::in_weight::InWeight;
 use crate::kernels::low_rank::{Block, gather_add, spread};
 use crate::kernels::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients, project_blocks, project_rows};
-use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
 use crate::kernels::parts::Sums;
-use crate::kernels::sparse::{SddmmWay, sddmm, sddmm_by};
+use crate::kernels::product::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::sparse::{SddmmAlgorithm, sddmm, sddmm_by};
 use crate::tensor::{Element, Weight, WeightFormat};
 
 /// A linear's product: tokens, rows and columns of W.
@@ -278,15 +278,17 @@ fn sparse_gradients(model: &str, s: Shape, kind: MaskKind, density: f64) -> [Spe
     let entries = density * (out * inn) as f64;
     let operands = (tokens * (s.element.bytes() * (out + inn))) as f64;
     let floor = Cost { flops: 2.0 * entries * tokens as f64, bytes: operands + 10.0 * entries };
-    [(Some(SddmmWay::Sampled), "sampled"), (Some(SddmmWay::Tile), "tile"), (None, "chosen")].map(|(way, name)| {
-        let what = format!("{model} {name} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
-        speed("sddmm", what, floor, move |f: &mut Filler| -> Result<Job> {
-            let (dy, x) = (f.tensor_of(s.element, &[tokens, out])?, f.tensor_of(s.element, &[tokens, inn])?);
-            let (index, ds) = f.mask(kind, out, inn, density)?;
-            Ok(Box::new(move || match way {
-                Some(way) => sddmm_by(way, &dy, &x, &index, &ds),
-                None => sddmm(&dy, &x, &index, &ds),
-            }))
-        })
-    })
+    [(Some(SddmmAlgorithm::Sampled), "sampled"), (Some(SddmmAlgorithm::Tile), "tile"), (None, "chosen")].map(
+        |(way, name)| {
+            let what = format!("{model} {name} [{tokens}] W [{out}, {inn}] {}", mask_name((kind, density)));
+            speed("sddmm", what, floor, move |f: &mut Filler| -> Result<Job> {
+                let (dy, x) = (f.tensor_of(s.element, &[tokens, out])?, f.tensor_of(s.element, &[tokens, inn])?);
+                let (index, ds) = f.mask(kind, out, inn, density)?;
+                Ok(Box::new(move || match way {
+                    Some(way) => sddmm_by(way, &dy, &x, &index, &ds),
+                    None => sddmm(&dy, &x, &index, &ds),
+                }))
+            })
+        },
+    )
 }

@@ -142,6 +142,9 @@ pub struct BenchKernelsArgs {
     /// Times that each row is measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = times)]
     pub repeats: usize,
+    /// Print how each row would be computed on this device, and measure nothing
+    #[arg(long, conflicts_with = "json")]
+    pub plan: bool,
     #[command(flatten)]
     pub json: JsonArgs,
 }

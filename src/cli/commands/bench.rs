@@ -1,7 +1,7 @@
 //! `rugosa bench`: speeds on the device at hand.
 
 use super::{print, tell};
-use crate::bench::kernels::{self, KernelsCase};
+use crate::bench::kernels::{self, KernelsCase, PlanRow};
 use crate::bench::report::{head, kernels_json, kernels_text, step_json, step_text};
 use crate::bench::shapes::Shape;
 use crate::bench::step::{Adapter, StepCase, StepReport, StepRuns, run as run_step};
@@ -138,6 +138,10 @@ fn kernels(args: &BenchKernelsArgs) -> Result<()> {
         filters: args.filter.clone(),
         repeats: args.repeats,
     };
+    if args.plan {
+        let rows = kernels::plans(&case, &device)?;
+        return print(&rows.iter().map(PlanRow::to_string).collect::<String>());
+    }
     let report =
         kernels::run(&case, &device, |row| tell(&format!("{} {}: {:.3} ms", row.op, row.what, row.seconds() * 1e3)))?;
     if case.precisions.contains(&Precision::F16) && report.ceilings.f16.is_none() {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::config::ModelConfig;
-use crate::kernels::coop;
+use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
 use crate::train::config::PrecisionOption;
@@ -67,7 +67,7 @@ impl<'a> Source<'a> {
         let Source { args, checkpoint, tokenizer } = self;
         let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
         device.load_tiles();
-        if args.precision == PrecisionOption::F16 && coop::enable(&device)? == Precision::F32 {
+        if args.precision == PrecisionOption::F16 && precision::enable(&device)? == Precision::F32 {
             super::tell("this device has no matrix units that can be used; products run in f32");
         }
         let positions = positions.min(checkpoint.config.max_position_embeddings);

@@ -6,7 +6,7 @@ use crate::cli::args::SelftestArgs;
 use crate::cli::signal;
 use crate::device::{Caps, Device, DeviceClass, DeviceOptions, Feature, Precision};
 use crate::error::{Error, Result};
-use crate::kernels::{KERNELS, coop};
+use crate::kernels::{KERNELS, precision};
 use serde_json::json;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub fn run(args: &SelftestArgs) -> Result<()> {
     };
     run_all(table().into_iter().filter(|r| r.level <= level).collect())?;
     // products once more on matrix units, where there are some
-    if coop::enable(&device)? == Precision::F16 {
+    if precision::enable(&device)? == Precision::F16 {
         let on_units = |r: &Row| r.kernels.iter().any(|k| k.needs.contains(&Feature::CoopMatrix));
         run_all(table().into_iter().filter(|r| r.level <= level && on_units(r)).collect())?;
     }

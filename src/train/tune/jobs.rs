@@ -8,8 +8,7 @@ use crate::kernels::To;
 use crate::kernels::attention::{
     AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_forward, operands,
 };
-use crate::kernels::coop::{self, Operand};
-use crate::kernels::matmul::{Fused, Layout, Out, matmul, rosa_linear};
+use crate::kernels::product::{Fused, Layout, Operand, Out, matmul, matmul_on_units, rosa_linear};
 use crate::kernels::sparse::sddmm;
 use crate::tensor::{Element, Tensor, Weight, WeightFormat};
 
@@ -53,7 +52,7 @@ fn dense(filler: &mut Filler, product: &Product) -> Result<(Job, Tensor)> {
             let b = Matrix::new(filler, format(product, 1)?, b)?;
             Box::new(move || {
                 let out = out(&c, stride_column, accumulate);
-                coop::matmul(layout, a.operand(), b.operand(), c.device(), out).map(drop)
+                matmul_on_units(layout, a.operand(), b.operand(), c.device(), out).map(drop)
             })
         }
         _ => {
@@ -103,7 +102,7 @@ fn attention(filler: &mut Filler, product: &Product) -> Result<(Job, Tensor)> {
     // random operands are 0.02 from zero: so scores are 1 from it
     let scale = 2500.0 / (head_dim as f32).sqrt();
     let shape = AttentionShape { heads, kv_heads, head_dim, scale, softcap: None, span: Some(span) };
-    let made_of = operands(filler.device(), head_dim);
+    let made_of = operands(filler.device());
     let mut of = |width: usize| filler.tensor_of(made_of, &[tokens, width]);
     let (q, k, v) = (of(wide)?, of(narrow)?, of(narrow)?);
     let [start, end, first, last] = filler.segments(tokens, span)?;
