@@ -8,9 +8,9 @@ const LAYERS: &[&str] = &[
     "shown", "error", "near", "env", "dtype", "rng", "csr", // vocabulary
     "io", "quant", "data", // bytes and text, no GPU
     "device", "tensor", "kernels", "cases", // the GPU
-    "autograd", "optim", "nn", "adapters", "generate", "train", // training
-    "bench", // speeds
-    "cli",   // the program
+    "autograd", "optim", "nn", "adapters", "generate", "train", "prelude", // training
+    "bench",   // speeds
+    "cli",     // the program
 ];
 
 /// Marks of shader text.

@@ -105,18 +105,19 @@ fn unknown(root: &Command, command: &Command, path: &str, option: &str, words: &
         return (format!("\"{option}\""), stray(command, option, &words));
     };
     let elsewhere = || ELSEWHERE.iter().find(|(ours, theirs)| theirs.contains(&name) && longs().any(|l| l == *ours));
-    let others = || root.get_subcommands().filter(|c| c.get_arguments().any(|a| a.get_long() == Some(name)));
+    let others = root.get_subcommands().filter(|c| c.get_arguments().any(|a| a.get_long() == Some(name)));
+    let others: Vec<_> = others.map(Command::get_name).collect();
     let reason = if QUANTISE.contains(&name) {
         "there is no such option: weights stay as the file has them; for few bits give a GGUF file, such as one in Q4_K_M, or a folder in bitsandbytes' nf4 as --model"
             .to_owned()
     } else if let Some((ours, _)) = elsewhere() {
         format!("there is no such option; here it is --{ours}")
+    } else if !others.is_empty() {
+        format!("{path} has no such option; it is one of rugosa {}", others.join(", "))
     } else if let Some(near) = nearest(name, longs()) {
         format!("there is no such option; did you mean --{near}?")
     } else {
-        let others: Vec<_> = others().map(Command::get_name).collect();
-        let of = if others.is_empty() { String::new() } else { format!("; it is one of rugosa {}", others.join(", ")) };
-        format!("{path} has no such option{of}")
+        format!("{path} has no such option")
     };
     (option.to_owned(), reason)
 }
