@@ -65,6 +65,8 @@ pub(super) const MERGED_PER_ENTRY: f64 = 1.0;
 /// Tokens from which on decoding the weight once is faster than in each tile, with S and without; see BENCHMARKS.md.
 pub(super) const SCRATCH_TOKENS_SPARSE: usize = 768;
 pub(super) const SCRATCH_TOKENS: usize = 2048;
+/// The same with formats that are dear to decode, with S or without.
+pub(super) const SCRATCH_TOKENS_DEAR: usize = 256;
 /// Bytes of such a copy at most: larger matrices are decoded in tiles.
 pub(super) const SCRATCH_BYTES: u64 = 384 << 20;
 
@@ -214,7 +216,11 @@ fn scratch_for_tokens(
     let ([tokens, n, k], format) = (problem.shape, problem.formats[1]);
     let on_units = matches!(execution, Execution::CoopMatrix(_));
     let to = if on_units { WeightFormat::F16 } else { WeightFormat::F32 };
-    let from = if linear.sparse.is_some() { SCRATCH_TOKENS_SPARSE } else { SCRATCH_TOKENS };
+    let from = match linear.sparse {
+        _ if format.is_dear_to_decode() => SCRATCH_TOKENS_DEAR,
+        Some(_) => SCRATCH_TOKENS_SPARSE,
+        None => SCRATCH_TOKENS,
+    };
     let fits = to.bytes((n * k) as u64) <= SCRATCH_BYTES.min(target.max_bytes);
     // on matrix units f16 weights hold S themselves
     let costs = format.is_quantised() || (!on_units && linear.sparse.is_some() && format != WeightFormat::F32);

@@ -1,7 +1,8 @@
 //! The plans of products as tables: what is chosen for which problem on which kind of device.
 
 use super::plan::{
-    Execution, MERGED_PER_ENTRY, ProductPlan, SCRATCH_BYTES, SCRATCH_TOKENS, SCRATCH_TOKENS_SPARSE, SparseAt,
+    Execution, MERGED_PER_ENTRY, ProductPlan, SCRATCH_BYTES, SCRATCH_TOKENS, SCRATCH_TOKENS_DEAR,
+    SCRATCH_TOKENS_SPARSE, SparseAt,
 };
 use super::problem::{Kind, Linear, LowRank, Problem};
 use super::target::Target;
@@ -231,6 +232,12 @@ fn a_weight_is_decoded_once_where_tokens_are_many_and_the_copy_fits() {
         let of = |tokens, sparse| scratch(device, tokens, 1024, Q4, sparse);
         assert_eq!([of(SCRATCH_TOKENS, false), of(SCRATCH_TOKENS - 1, false)], [Some(to), None]);
         assert_eq!([of(SCRATCH_TOKENS_SPARSE, true), of(SCRATCH_TOKENS_SPARSE - 1, true)], [Some(to), None]);
+    }
+    for (sparse, tokens) in
+        [false, true].into_iter().flat_map(|s| [SCRATCH_TOKENS_DEAR, SCRATCH_TOKENS_DEAR - 1].map(|t| (s, t)))
+    {
+        let to = (tokens == SCRATCH_TOKENS_DEAR).then_some(F16);
+        assert_eq!(scratch("nvidia", tokens, 1024, WeightFormat::NF4, sparse), to);
     }
     // without matrix units S alone is reason enough, unless W holds it
     for format in [BF16, F16, F32] {

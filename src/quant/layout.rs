@@ -129,6 +129,11 @@ impl WeightFormat {
         self as u32 <= WeightFormat::Q4 as u32
     }
 
+    /// Whether decoding an element takes a good deal more than a code times a scale, plus a minimum.
+    pub fn is_dear_to_decode(self) -> bool {
+        self as u32 > WeightFormat::Q4 as u32
+    }
+
     /// Neighbours that kernels decode at once; 1 where they read single elements.
     pub fn unit(self) -> u32 {
         self.layout().fragment.as_ref().map_or(1, |f| f.unit)
