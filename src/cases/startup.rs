@@ -34,14 +34,17 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// A line for people; none where nothing was run.
+    /// A line for people; none where everything was proved before.
     pub fn line(&self) -> Option<String> {
         let Trust { proved, rows, seconds, unproved, .. } = self;
-        let others = match unproved.len() {
-            0 => String::new(),
-            n => format!("; {n} more have no case and are taken on trust"),
-        };
-        (*rows > 0).then(|| format!("self-test: {proved} kernels right in {rows} cases, {seconds:.1} s{others}"))
+        let others = (!unproved.is_empty()).then(|| format!("{} have no case and are taken on trust", unproved.len()));
+        let right = (*rows > 0).then(|| format!("{proved} kernels right in {rows} cases, {seconds:.1} s"));
+        match (right, others) {
+            (None, None) => None,
+            (Some(right), None) => Some(format!("self-test: {right}")),
+            (None, Some(others)) => Some(format!("self-test: of the kernels {others}")),
+            (Some(right), Some(others)) => Some(format!("self-test: {right}; of the others {others}")),
+        }
     }
 }
 
@@ -115,4 +118,22 @@ fn wrong(device: &Device, name: String, what: &str) -> Error {
 /// Of a specialisation's text, as the driver gets it.
 fn digest(spec: &KernelSpec) -> Result<String> {
     Ok(Digest::of(shader::render(spec)?.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::variants;
+
+    #[test]
+    fn what_is_taken_on_trust_is_said_each_time() {
+        let unproved = variants()[..2].to_vec();
+        let line = |rows, unproved: &[KernelSpec]| {
+            Trust { proved: 3 * rows, rows, unproved: unproved.to_vec(), ..Trust::default() }.line()
+        };
+        assert_eq!(line(0, &[]), None);
+        assert_eq!(line(2, &[]).unwrap(), "self-test: 6 kernels right in 2 cases, 0.0 s");
+        assert_eq!(line(0, &unproved).unwrap(), "self-test: of the kernels 2 have no case and are taken on trust");
+        assert!(line(2, &unproved).unwrap().ends_with("0.0 s; of the others 2 have no case and are taken on trust"));
+    }
 }

@@ -236,6 +236,7 @@ impl RowArgs {
             train_on: self.train_on.into(),
             shuffle: false,
             seed: 0,
+            now: None,
         }
     }
 }

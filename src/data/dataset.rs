@@ -71,6 +71,8 @@ pub struct DataOptions {
     /// Another order in each epoch, drawn from `seed`; otherwise the file's.
     pub shuffle: bool,
     pub seed: u64,
+    /// The time that chat templates see, in seconds since 1970; none for the clock's. A run that goes on has that of its start.
+    pub now: Option<i64>,
 }
 
 impl Default for DataOptions {
@@ -89,6 +91,7 @@ impl Default for DataOptions {
             train_on: TrainOn::All,
             shuffle: true,
             seed: 0,
+            now: None,
         }
     }
 }
@@ -180,6 +183,7 @@ impl Dataset {
         }
         let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
         let template = template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string()));
+        let template = template.map(|t| if let Some(now) = options.now { t.at(now) } else { t });
         let has_template = tokenizer.is_some_and(|t| !t.chat_templates().is_empty());
         let chat = match options.prompt_format {
             PromptFormat::Auto => has_template,

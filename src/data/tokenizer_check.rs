@@ -22,6 +22,9 @@ const LONGEST_MAPPED: usize = 256;
 /// Bytes that a text may become on its way through the pipeline; each takes some twenty bytes of memory.
 const MOST_BYTES: f64 = (256u64 << 20) as f64;
 
+/// Tokens that may be put around a text.
+const MOST_AROUND: usize = 10_000;
+
 /// How much a pipeline may make of what goes through it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Growth {
@@ -112,8 +115,34 @@ pub(super) fn check(bytes: &[u8]) -> Result<Growth, (&'static str, String)> {
     };
     let (normalizer, words) = (part("normalizer", &file.normalizer)?, part("pre_tokenizer", &file.pre_tokenizer)?);
     part("post_processor", &file.post_processor)?;
+    let around = surroundings(&file.post_processor);
+    if around > MOST_AROUND {
+        return Err(("post_processor", format!("puts {around} tokens around a text, {MOST_AROUND} are supported")));
+    }
+    if normalizer * words > MOST_GROWTH {
+        let reason =
+            format!("and normalizer can make {:.0} bytes of one; real ones make some dozens", normalizer * words);
+        return Err(("pre_tokenizer", reason));
+    }
     let tokens = part("decoder", &file.decoder)?;
     Ok(Growth { text: normalizer * words, tokens, longest: 0 })
+}
+
+/// Tokens that a post-processor puts around a text: each piece of its templates brings all ids of the special token that it names.
+fn surroundings(json: &Json) -> usize {
+    match json {
+        Json::Array(list) => list.iter().map(surroundings).fold(0, usize::saturating_add),
+        Json::Object(fields) => {
+            let ids = |id: &Json| -> usize {
+                let token = id.as_str().and_then(|id| fields.get("special_tokens")?.get(id)?.get("ids")?.as_array());
+                token.map_or(1, Vec::len)
+            };
+            let pieces = ["single", "pair"].into_iter().filter_map(|key| fields.get(key)?.as_array()).flatten();
+            let own = pieces.map(|piece| piece.get("SpecialToken").and_then(|t| t.get("id")).map_or(1, ids));
+            own.chain(fields.get("processors").map(surroundings)).fold(0, usize::saturating_add)
+        }
+        _ => 0,
+    }
 }
 
 /// One part of the pipeline, whose components work one behind the other.

@@ -130,7 +130,7 @@ pub const VARIABLES: &[Variable] = &[
         PORTABILITY,
         Reader::Tests,
         "strict|quick",
-        "drivers that cannot be had are failures; only the self-test on them",
+        "drivers that cannot be had are failures; only the self-test and the tests of matrix units on them",
     ),
 ];
 

@@ -180,6 +180,12 @@ fn suits_registers(problem: &Problem) -> bool {
     }
 }
 
+/// Whether a copy of the weight in f32 fits into a binding.
+fn fits_f32(target: &Target, problem: &Problem) -> bool {
+    let [_, n, k] = problem.shape;
+    WeightFormat::F32.bytes((n * k) as u64) <= target.max_bytes
+}
+
 /// Whether, in registers, a sparse product behind that of the weight costs less than the copy of W + S that would do without it.
 fn sparse_product_pays(problem: &Problem, nnz: usize) -> bool {
     let [m, n, k] = problem.shape.map(|l| l as f64);
@@ -191,7 +197,7 @@ fn weight(execution: Execution, target: &Target, problem: &Problem) -> (Option<W
     let Kind::Linear(linear) = &problem.kind else { return (None, SparseAt::Nowhere) };
     let scratch = match (execution, linear.sparse) {
         (Execution::Registers { .. }, None) => None,
-        (Execution::Registers { .. }, Some(nnz)) if sparse_product_pays(problem, nnz) => {
+        (Execution::Registers { .. }, Some(nnz)) if sparse_product_pays(problem, nnz) || !fits_f32(target, problem) => {
             return (None, SparseAt::Separate);
         }
         (Execution::Registers { .. }, Some(_)) => Some(WeightFormat::F32),

@@ -395,6 +395,7 @@ impl TrainConfig {
             train_on: self.train_on.into(),
             shuffle: self.shuffle,
             seed: self.seed,
+            now: None,
         }
     }
 

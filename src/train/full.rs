@@ -111,13 +111,14 @@ pub fn write_model(folder: &Path, source: &Path, model: &Decoder) -> Result<()> 
     let tensors: Vec<_> = values.iter().map(|(n, (shape, data))| OutTensor::f32(n.clone(), shape, data)).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write_safetensors(&folder.join(TENSORS_FILE), &tensors, &metadata)?;
-    write_companions(folder, source, model)
-}
-
-fn write_companions(folder: &Path, source: &Path, model: &Decoder) -> Result<()> {
+    write_companions(folder, source)?;
+    // last: it says that the run is finished
     let config = serde_json::to_string_pretty(&model.config.to_hf())
         .map_err(|e| Error::invalid("config.json", e.to_string()))?;
-    write_atomic(&folder.join("config.json"), |w| w.write_all(config.as_bytes()))?;
+    write_atomic(&folder.join("config.json"), |w| w.write_all(config.as_bytes()))
+}
+
+fn write_companions(folder: &Path, source: &Path) -> Result<()> {
     let checkpoint = Checkpoint::open(source)?;
     if let Some(metadata) = checkpoint.gguf_metadata() {
         return crate::data::Tokenizer::from_gguf(source, metadata)?.save(folder);

@@ -22,6 +22,8 @@ pub(super) struct Again {
     /// [`Caps::identity`](crate::device::Caps::identity) of the device; any where there is none.
     pub identity: Option<String>,
     pub tiles: Option<SavedTiles>,
+    /// What chat templates saw as the time.
+    pub clock: Option<i64>,
     /// Of the time of submissions, see [`DeviceOptions`](crate::device::DeviceOptions).
     pub quarterings: u32,
 }
@@ -70,6 +72,7 @@ pub(super) fn reopen(
             let reason = format!("{reason} ({MOST} times, though submissions were shorter each time{kept})");
             return Err(Error::DeviceLost { device: name.to_owned(), reason });
         }
+        is_saved.iter().flat_map(|saved| &saved.damaged).for_each(|line| observer.note(line));
         again.quarterings = losses.in_a_row;
         observer.note(&format!(
             "{name}: the device was lost ({reason}); it is opened again, with submissions of a {}th of the usual time, and the \

@@ -16,7 +16,7 @@ use super::{full, notes, output, platform, resume, tune, warm};
 use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
 use crate::cases::startup;
-use crate::data::{Ahead, Dataset, Tokenizer, now};
+use crate::data::{Ahead, DataOptions, Dataset, Tokenizer, now};
 use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
@@ -135,8 +135,9 @@ impl Session {
         check_folder_of(config.save_mask.as_deref())?;
         let checkpoint = Checkpoint::open(&config.model)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
-        let clock = saved.as_ref().map_or_else(now, |saved| saved.header.clock);
-        let dataset = open_data(&config, &checkpoint, observer)?;
+        let began = saved.as_ref().map(|saved| saved.header.clock).or(again.as_ref().and_then(|a| a.clock));
+        let clock = began.unwrap_or_else(now);
+        let dataset = open_data(&config, &checkpoint, began, observer)?;
         let asked = config;
         let mut config = asked.clone().for_data(dataset.report().sequences)?;
         let device = open_device(&config, saved.as_ref(), again.as_ref(), observer)?;
@@ -222,8 +223,12 @@ impl Session {
             match self.run_once(observer) {
                 Err(Error::DeviceLost { reason, .. }) => {
                     let (config, caps) = (self.config.clone(), self.device.caps().clone());
-                    let again =
-                        Again { identity: Some(caps.identity()), tiles: Some(self.tiles.clone()), quarterings: 0 };
+                    let again = Again {
+                        identity: Some(caps.identity()),
+                        tiles: Some(self.tiles.clone()),
+                        clock: Some(self.clock),
+                        quarterings: 0,
+                    };
                     let lock = self.lock.take();
                     drop(self); // with all that lay on the device
                     self = recover::reopen(&config, again, &caps.name, reason, &mut losses, observer)?;
@@ -309,11 +314,17 @@ impl Session {
     }
 }
 
-/// The rows of a run.
-fn open_data(config: &TrainConfig, checkpoint: &Checkpoint, observer: &mut dyn Observer) -> Result<Dataset> {
+/// The rows of a run, as they were when it `began`.
+fn open_data(
+    config: &TrainConfig,
+    checkpoint: &Checkpoint,
+    began: Option<i64>,
+    observer: &mut dyn Observer,
+) -> Result<Dataset> {
     let tokenizer = Tokenizer::of_model(checkpoint)?;
     let vocab_size = checkpoint.config.vocab_size;
-    let dataset = Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab_size)?;
+    let options = DataOptions { now: began, ..config.data_options() };
+    let dataset = Dataset::open(&config.data, &options, tokenizer.as_ref(), vocab_size)?;
     observer.note(&data_line(&dataset));
     dataset.notes().iter().for_each(|note| observer.note(note));
     let (asked, sequences) = (config.batch_size, dataset.report().sequences);

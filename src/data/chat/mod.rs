@@ -78,6 +78,12 @@ impl ChatTemplate {
         })
     }
 
+    /// The same, for which it is always `now`, in seconds since 1970.
+    pub fn at(mut self, now: i64) -> ChatTemplate {
+        self.now = now;
+        self
+    }
+
     /// The text of `messages`, with the opening of the assistant's next turn if `add_generation_prompt`.
     ///
     /// # Errors

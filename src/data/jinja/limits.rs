@@ -11,6 +11,8 @@ use std::cell::Cell;
 /// each of them.
 const FUEL: u64 = 20_000_000;
 const FUEL_A_PAIR: u64 = 50;
+/// However many messages there are.
+const MOST_FUEL: u64 = 1_000_000_000;
 /// Bytes of one string, and of all strings of a rendering that are alive at once, at most.
 pub const LONGEST_TEXT: usize = 64 << 20;
 const ALIVE: usize = 256 << 20;
@@ -36,7 +38,7 @@ thread_local! {
 /// Starts a rendering of so many messages.
 pub fn start(messages: usize) {
     let pairs = (messages as u64).saturating_mul(messages as u64);
-    FUEL_LEFT.set(FUEL.saturating_add(pairs.saturating_mul(FUEL_A_PAIR)));
+    FUEL_LEFT.set(FUEL.saturating_add(pairs.saturating_mul(FUEL_A_PAIR)).min(MOST_FUEL));
     LIVE.set(0);
 }
 

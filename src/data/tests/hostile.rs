@@ -207,3 +207,23 @@ fn templates_cannot_make_the_search_for_answers_long() {
         assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
     }
 }
+
+#[test]
+fn tokens_around_a_text_are_counted_before_they_are_made() {
+    let with = |pieces: usize, ids: usize| {
+        let mut single = vec![json!({"SpecialToken": {"id": "<s>", "type_id": 0}}); pieces];
+        single.push(json!({"Sequence": {"id": "A", "type_id": 0}}));
+        let special = json!({"<s>": {"id": "<s>", "ids": vec![0; ids], "tokens": vec!["a"; ids]}});
+        let pair = [json!({"Sequence": {"id": "A", "type_id": 0}}), json!({"Sequence": {"id": "B", "type_id": 0}})];
+        let template = json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special});
+        [template.clone(), json!({"type": "Sequence", "processors": [template]})]
+    };
+    for post_processor in with(200, 100) {
+        let said = said(&pipeline(&json!({"post_processor": post_processor})).to_string());
+        assert!(said.contains("post_processor") && said.contains("tokens around a text"), "{said}");
+    }
+    for post_processor in with(3, 2) {
+        let said = said(&pipeline(&json!({"post_processor": post_processor})).to_string());
+        assert!(!said.contains("tokens around a text"), "{said}");
+    }
+}
