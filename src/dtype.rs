@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Float {
     F32(usize),
     F16(usize),
+    /// An f16 of which so many times as much is an f16 too: 2 to this power.
+    F16Times(usize, u16),
     BF16(usize),
 }
 
@@ -45,7 +47,7 @@ macro_rules! formats {
     };
 }
 
-use Float::{BF16 as Brain, F16 as Half, F32 as Single};
+use Float::{BF16 as Brain, F16 as Half, F16Times as HalfTimes, F32 as Single};
 
 formats! {
     F32: Some(0), 1 in 4, [Single(0)];
@@ -54,13 +56,13 @@ formats! {
     /// 32 signed bytes and an f16 scale.
     Q8_0: Some(8), 32 in 34, [Half(0)];
     /// 32 nibbles minus 8, and an f16 scale.
-    Q4_0: Some(2), 32 in 18, [Half(0)];
+    Q4_0: Some(2), 32 in 18, [HalfTimes(0, 3)];
     /// 32 nibbles, an f16 scale and an f16 minimum.
     Q4_1: Some(3), 32 in 20, [Half(0), Half(2)];
     /// 32 nibbles that name levels, and an f16 scale.
     IQ4_NL: Some(20), 32 in 18, [Half(0)];
     /// 32 codes of five bits minus 16, and an f16 scale.
-    Q5_0: Some(6), 32 in 22, [Half(0)];
+    Q5_0: Some(6), 32 in 22, [HalfTimes(0, 4)];
     /// 32 codes of five bits, an f16 scale and an f16 minimum.
     Q5_1: Some(7), 32 in 24, [Half(0), Half(2)];
     /// 256 nibbles; for each 32 six bits of scale and of minimum, and two f16 that they count in.

@@ -325,13 +325,15 @@ impl Checkpoint {
             _ => format!("element {at}"),
         };
         let what = if view.dtype.is_quantised() { "the scale of a block" } else { "a number" };
+        let bad = if view.dtype.is_quantised() { "NaN, infinite or too large" } else { "NaN or infinite" };
         let reason = format!(
-            "holds {what} that is NaN or infinite, first at {place}: nothing can be computed with it; the file is damaged, or \
+            "holds {what} that is {bad}, first at {place}: nothing can be computed with it; the file is damaged, or \
              its training went wrong: get the model again, or another one"
         );
         let file = match &self.source {
             Source::Folder(folder) => folder.file_of(&view.name).unwrap_or(&self.path),
-            Source::Gguf { .. } | Source::Shapes(_) => &self.path,
+            Source::Gguf { file, names } => names.get(&view.name).map_or(file.path(), |name| file.file_of(name)),
+            Source::Shapes(_) => &self.path,
         };
         Err(Error::file(file, &view.name, reason))
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 const PIECE: usize = 1 << 20;
 
 /// The flat index of the first element of `data`, whole blocks of `dtype`, that is NaN or infinite; of quantised ones that of
-/// the first block whose scale or minimum is.
+/// the first block whose scale or minimum is, or is too large for what kernels make of it.
 pub fn first_non_finite(dtype: DType, data: &[u8]) -> Option<usize> {
     let block = dtype.block_bytes();
     let at = match *dtype.floats() {
@@ -28,6 +28,8 @@ fn is_bad(float: Float, b: &[u8]) -> bool {
         Float::F32(at) => pair(at + 2) & 0x7f80 == 0x7f80,
         Float::BF16(at) => pair(at) & 0x7f80 == 0x7f80,
         Float::F16(at) => pair(at) & 0x7c00 == 0x7c00,
+        // the exponent is in bits 10 to 14
+        Float::F16Times(at, power) => pair(at) & 0x7fff > 0x7bff - (power << 10),
     }
 }
 
@@ -79,5 +81,13 @@ mod tests {
             assert_eq!(plant(DType::BF16, n, at, 0, &bf16::MIN.to_le_bytes()), None);
         }
         assert_eq!(first_non_finite(DType::F32, &[]), None);
+        // the device has their minima, -8 and -16 times the scale, as f16
+        for (dtype, most) in [(DType::Q4_0, 8188.0), (DType::Q5_0, 4094.0)] {
+            for sign in [1.0, -1.0] {
+                let half = |x: f32| f16::from_f32(sign * x).to_le_bytes();
+                assert_eq!(plant(dtype, n, 64, 0, &half(most)), None);
+                assert_eq!(plant(dtype, n, 64, 0, &half(most * 1.001)), Some(64));
+            }
+        }
     }
 }

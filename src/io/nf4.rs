@@ -84,7 +84,8 @@ impl<'a> Quantised<'a> {
     /// # Errors
     /// [`crate::error::Error::File`] where it is quantised in a way that is not read.
     pub fn of(folder: &'a SafetensorsFolder, name: &'a str, weight: RawTensor<'a>) -> Result<Option<Self>> {
-        if weight.dtype != Dtype::U8 {
+        // bytes that may be stored as numbers of another type (bnb_4bit_quant_storage)
+        if weight.dtype != Dtype::U8 && !folder.contains(&format!("{name}{STATE}nf4")) {
             return Ok(None);
         }
         let Some(state) = folder.get(&format!("{name}{STATE}nf4")) else {
@@ -128,6 +129,9 @@ impl<'a> Quantised<'a> {
             return Err(self
                 .weight
                 .error(format!("has blocks of {}, not of whole {BLOCK}s; quantise it again", self.block)));
+        }
+        if self.nested_block == 0 {
+            return Err(self.weight.error("has blocks of 0 maxima (nested_blocksize); quantise it again"));
         }
         let levels = self.part(".quant_map")?.to_f32()?;
         if levels != LEVELS {
@@ -184,11 +188,11 @@ impl<'a> Quantised<'a> {
         }
         let nested = self.part(".nested_absmax")?;
         let values = nested.to_f32()?;
-        let groups = count.div_ceil(self.nested_block.max(1));
+        let groups = count.div_ceil(self.nested_block);
         if values.len() < groups {
             return Err(short(&nested, groups));
         }
-        let scale = |i: usize| values[i / self.nested_block.max(1)];
+        let scale = |i: usize| values[i / self.nested_block];
         if self.dtype()? == DType::NF4_DOUBLE {
             return Ok(self.joined(41, |i, out| {
                 out.push(absmax.data[i]);

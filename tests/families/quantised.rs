@@ -122,6 +122,25 @@ fn damaged_nf4_is_named() {
         t.shape = vec![64, 1];
     });
     fails(short, &[down, "has 64 bytes of codes for [64, 128]"]);
+    let nothing = with(".quant_state.bitsandbytes__nf4", &|t| {
+        let mut state: serde_json::Value = serde_json::from_slice(&t.data).unwrap();
+        state["nested_blocksize"] = 0.into();
+        t.data = Cow::Owned(state.to_string().into_bytes());
+        t.shape = vec![t.data.len()];
+    });
+    fails(nothing, &[down, "nested_blocksize"]);
+}
+
+#[test]
+fn codes_may_be_stored_as_numbers_of_another_type() {
+    let own = SafetensorsFile::open(&fixture().join("model.safetensors")).unwrap();
+    let down = "model.layers.0.mlp.down_proj.weight";
+    let mut all = tensors(&own);
+    let codes = all.iter_mut().find(|t| t.name == down).unwrap();
+    (codes.dtype, codes.shape) = (Dtype::BF16, vec![codes.data.len() / 2, 1]);
+    let dir = folder(&all, |_| ());
+    let of = |folder: &Path| values(&Checkpoint::open(folder).unwrap().tensor(down).unwrap());
+    assert_eq!(of(dir.path()), of(&fixture()));
 }
 
 #[test]

@@ -117,6 +117,11 @@ impl GgufFile {
         self.tensors.get(name).map(|t| t.shape.as_slice())
     }
 
+    /// The file that tensor `name` is in: one of the parts.
+    pub fn file_of(&self, name: &str) -> &Path {
+        self.tensors.get(name).and_then(|t| self.parts.get(t.part)).map_or(&self.path, |(path, _)| path)
+    }
+
     /// The tensor `name`, its data borrowed from the map.
     ///
     /// # Errors
@@ -157,7 +162,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Metadata, BTreeMap<String, Info>)
     }
     match c.u32().map_err(bad("version"))? {
         2 | 3 => {}
-        v if v.swap_bytes() < 16 => {
+        v if (1..16).contains(&v.swap_bytes()) => {
             return Err(Error::file(path, "version", "this is a big-endian GGUF file; use the little-endian one"));
         }
         v => return Err(Error::file(path, "version", format!("{v} is not supported, only 2 and 3; convert it again"))),
