@@ -140,7 +140,7 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
     if again.ok().as_ref() != Some(&then) {
         return Err(in_use(out));
     }
-    let steps = std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.iter().filter(|b| **b == b'\n').count());
+    let steps = steps_noted(out);
     match resume::same_run(config.clone(), &then, false) {
         Err(e) if steps > 0 => {
             let reason = format!(
@@ -171,6 +171,11 @@ pub fn again(steps: usize) -> Option<String> {
 pub fn configuration(out: &Path) -> Result<String> {
     let path = out.join(CONFIG_FILE);
     std::fs::read_to_string(&path).map_err(Error::io(&path))
+}
+
+/// Steps that the metrics in a run folder have.
+pub fn steps_noted(out: &Path) -> usize {
+    std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.iter().filter(|b| **b == b'\n').count())
 }
 
 /// Removes the files that a process left behind that died while it wrote them.

@@ -35,6 +35,8 @@ pub(super) struct Losses {
     in_a_row: u32,
     /// The step from which the run goes on.
     from: u64,
+    /// How often the time of submissions was quartered; it is not made longer again.
+    quarterings: u32,
 }
 
 impl Losses {
@@ -44,6 +46,7 @@ impl Losses {
             (self.in_a_row, self.from) = (0, from);
         }
         self.in_a_row += 1;
+        self.quarterings = (self.quarterings + 1).min(MOST - 1);
         self.in_a_row < MOST
     }
 }
@@ -61,7 +64,8 @@ pub(super) fn reopen(
     observer: &mut dyn Observer,
 ) -> Result<Session> {
     loop {
-        let is_saved = state::find(&config.out)?;
+        let is_saved = state::find(&config.out)
+            .inspect_err(|_| observer.note(&format!("{name}: the device was lost ({reason})")))?;
         let from = is_saved.as_ref().map_or(0, |saved| saved.header.step);
         if !losses.note(from) {
             let out = config.out.display();
@@ -73,7 +77,7 @@ pub(super) fn reopen(
             return Err(Error::DeviceLost { device: name.to_owned(), reason });
         }
         is_saved.iter().flat_map(|saved| &saved.damaged).for_each(|line| observer.note(line));
-        again.quarterings = losses.in_a_row;
+        again.quarterings = losses.quarterings;
         observer.note(&format!(
             "{name}: the device was lost ({reason}); it is opened again, with submissions of a {}th of the usual time, and the \
              run goes on from step {}",
@@ -82,6 +86,7 @@ pub(super) fn reopen(
         ));
         std::thread::sleep(PAUSE * (losses.in_a_row - 1));
         if observer.interrupted() {
+            observer.note(&format!("go on with: rugosa train --resume --out {}", config.out.display()));
             return Err(Error::Interrupted);
         }
         let (config, saved) = match is_saved {
@@ -135,5 +140,15 @@ mod tests {
         assert!((0..100).all(|from| losses.note(from)));
         assert_eq!([99, 99, 99].map(|from| losses.note(from)), [true, true, false]);
         assert_eq!(losses.in_a_row, MOST);
+    }
+
+    #[test]
+    fn submissions_never_get_longer_again() {
+        let mut losses = Losses::default();
+        let quarterings = [0, 0, 5, 9, 9].map(|from| {
+            losses.note(from);
+            losses.quarterings
+        });
+        assert_eq!(quarterings, [1, 2, 3, 3, 3]);
     }
 }

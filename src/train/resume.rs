@@ -2,6 +2,7 @@
 
 use super::config::{Checkpointing, Method, PartialConfig, TrainConfig};
 use super::output::CONFIG_FILE;
+use super::phase::Schedule;
 use super::state::{self, Saved, SavedTiles};
 use super::{folder, output};
 use crate::data::{self, Dataset};
@@ -64,12 +65,20 @@ pub fn same_run(mut config: TrainConfig, then: &str, has_scores: bool) -> Result
 
 /// Whether the run has written what it was for.
 fn is_finished(config: &TrainConfig) -> bool {
-    let last = match (config.mask_file().filter(|_| config.mask_only), config.method) {
-        (Some(masks), _) => masks,
-        (None, Method::Full) => config.out.join("config.json"),
-        (None, _) => config.out.join(adapter::CONFIG_FILE),
-    };
-    last.exists()
+    match (config.mask_file().filter(|_| config.mask_only), config.method) {
+        // the file may be somebody else's, and is written before the last step is noted
+        (Some(masks), _) => masks.exists() && folder::steps_noted(&config.out) >= steps_to_masks(&config.out),
+        (None, Method::Full) => config.out.join("config.json").exists(),
+        (None, _) => config.out.join(adapter::CONFIG_FILE).exists(),
+    }
+}
+
+/// The steps until the masks are there, of the run in a folder; 0 where it does not say.
+fn steps_to_masks(out: &Path) -> usize {
+    let run = folder::configuration(out).and_then(|text| PartialConfig::parse(&out.join(CONFIG_FILE), &text));
+    let Ok(run) = run else { return 0 };
+    let warmup = if let Some(Schedule::WarmLora(steps)) = run.schedule { steps } else { 0 };
+    (warmup + run.mask_grads.unwrap_or(0)) as usize
 }
 
 fn check_config(config: &TrainConfig, then: &str, has_scores: bool) -> Result<()> {
@@ -221,6 +230,22 @@ mod tests {
         assert!(message("rank = 4").contains("not given"), "{}", message("rank = 4"));
         let given = message("rank = 4\nsteps = 10\nmask = 'x'\nschedule = 'wl64'");
         assert!(given.starts_with("mask: is \"") && given.contains("x\", but not given"), "{given}");
+    }
+
+    #[test]
+    fn masks_alone_are_finished_once_every_step_before_them_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let masks = dir.path().join("masks.safetensors");
+        let text = "mask_only = true\nschedule = 'wl3'\nmask_grads = 2\nsteps = 9";
+        let run = TrainConfig { out: dir.path().into(), save_mask: Some(masks.clone()), ..config(text) };
+        std::fs::write(dir.path().join(CONFIG_FILE), written(&run)).unwrap();
+        let finished = |steps: usize| {
+            std::fs::write(dir.path().join("metrics.jsonl"), "{}\n".repeat(steps)).unwrap();
+            is_finished(&run)
+        };
+        assert!(!finished(5), "there are no masks");
+        std::fs::write(&masks, "").unwrap();
+        assert_eq!([0, 4, 5].map(finished), [false, false, true]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rugosa::device::Device;
 use rugosa::error::Error;
 use rugosa::train::metrics::StepMetrics;
 use rugosa::train::{Observer, Session};
+use std::cell::Cell;
 
 /// Destroys the device behind some steps: each once, or whenever it comes there.
 #[derive(Default)]
@@ -13,6 +14,9 @@ struct Losing {
     device: Option<Device>,
     behind: Vec<u64>,
     always: bool,
+    /// Where it is asked this often whether to go on, once.
+    at_question: u64,
+    asked: Cell<u64>,
     opened: usize,
     notes: Vec<String>,
 }
@@ -39,6 +43,10 @@ impl Observer for Losing {
     }
 
     fn interrupted(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        if self.asked.get() == self.at_question {
+            self.device.as_ref().unwrap().destroy();
+        }
         false
     }
 }
@@ -57,6 +65,13 @@ fn a_device_that_is_lost_in_every_phase_changes_nothing() {
     let mut losing = Losing { behind: vec![0, 2, 6], ..Losing::default() };
     Session::prepare(broken.clone(), &mut losing).unwrap().run(&mut losing).unwrap();
     assert_eq!((losing.opened, losing.behind.len()), (4, 0));
+    let amid = config(dir.path(), "amid", &text);
+    // the questions before steps 0 to 3, then those of the second group's turn
+    let mut repeated = Losing { at_question: 6, ..Losing::default() };
+    Session::prepare(amid.clone(), &mut repeated).unwrap().run(&mut repeated).unwrap();
+    assert!(repeated.notes.iter().any(|n| n.ends_with("goes on from step 3")), "{:?}", repeated.notes);
+    assert_eq!(repeated.opened, 2);
+    assert_same(&contents(&whole.out), &contents(&amid.out));
     let steps: Vec<&str> = losing.notes.iter().filter_map(|n| n.split("goes on from step ").nth(1)).collect();
     assert_eq!(steps, ["1", "3", "7"], "{:?}", losing.notes);
     assert_same(&contents(&whole.out), &contents(&broken.out));
