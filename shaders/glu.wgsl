@@ -1,4 +1,4 @@
-// Gated activation h = f(gate)·up and its gradients. ACT 0: f = silu (SwiGLU); 1: gelu in its tanh form (GeGLU).
+// Gated activation h = f(gate)·up and its gradients. ACT 0: f = silu (SwiGLU); 1: gelu in its tanh form (GeGLU). 2: max(z, 0).
 //
 //   silu(z) = z·σ(z)                  silu'(z) = σ·(1 + z·(1 − σ))
 //   gelu(z) = z·σ(2·c·(z + 0.044715·z³)), c = √(2/π), since (1 + tanh u) / 2 = σ(2u): the same form, so
@@ -44,11 +44,11 @@ fn sigmoid(a: V) -> V {
 }
 
 fn inner(z: V) -> V {
-    return {{ "z" if ACT == 0 else "1.5957691216057308 * z * (V(1.0) + 0.044715 * z * z)" }};
+    return {{ "z" if ACT != 1 else "1.5957691216057308 * z * (V(1.0) + 0.044715 * z * z)" }};
 }
 
 fn inner_slope(z: V) -> V {
-    return {{ "V(1.0)" if ACT == 0 else "1.5957691216057308 * (V(1.0) + 0.134145 * z * z)" }};
+    return {{ "V(1.0)" if ACT != 1 else "1.5957691216057308 * (V(1.0) + 0.134145 * z * z)" }};
 }
 
 @compute @workgroup_size(256)
@@ -66,7 +66,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let z = {{ get(PAIRS, "gate", "i") }};
     let u = {{ get(PAIRS, "up", "i") }};
 {% endif %}
+{% if ACT == 2 %}
+    // what σ is far out: z·s is max(z, 0) below, and its slope s
+    let s = select(V(0.0), V(1.0), z > V(0.0));
+{% else %}
     let s = sigmoid(inner(z));
+{% endif %}
 {% if BACKWARD %}
     let d = {{ get(PAIRS, "dh", "i") }};
     let dz = d * u * s * (V(1.0) + z * inner_slope(z) * (V(1.0) - s));

@@ -1,7 +1,10 @@
-// Rotary position embedding, half-split as in Hugging Face's models: element j of the first half of a head turns with
+// Rotary position embedding, half-split as in most of Hugging Face's models: element j of the first half of a head turns with
 // element j of the second half by the angle of (position, j), read from a table. p.sign = −1 turns back: the backward.
+// LAYOUT: which elements turn together (lib/turned.wgsl); 0 is the one above.
 // INPLACE = 1: x is turned where it lies. VEC = 1: half is a multiple of 4. OUT16 = 1: y is f16, VEC is 1.
 {% include "lib/grid.wgsl" %}
+{% from "lib/turned.wgsl" import first, second, left, right, lower, upper %}
+{% set PAIRED = VEC and LAYOUT == 2 %}
 {% if OUT16 %}
 {% include "lib/halves.wgsl" %}
 {% endif %}
@@ -11,6 +14,8 @@ struct Params {
     // rows of the table
     positions: u32,
     sign: f32,
+    // pairs that turn: half of the head in most models
+    turned: u32,
 }
 alias V = {{ "vec4<f32>" if VEC else "f32" }};
 
@@ -38,9 +43,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let row = min(at[head / p.heads], p.positions - 1u) * 2u * half + j;
     let c = angles[row];
     let s = angles[row + half] * p.sign;
-    let first = head * 2u * half + j;
-    let a = x[first];
-    let b = x[first + half];
-    {{ OUT }}[first] = {{ "halves4" if OUT16 }}(a * c - b * s);
-    {{ OUT }}[first + half] = {{ "halves4" if OUT16 }}(b * c + a * s);
+{% if LAYOUT == 1 %}
+    let turned = p.turned{{ " / 4u" if VEC }};
+{% endif %}
+    let first = head * 2u * half + {{ first(LAYOUT) }};
+    let second = head * 2u * half + {{ second(LAYOUT) }};
+    let x0 = x[first];
+    let x1 = x[second];
+    let a = {{ left(PAIRED, "x0", "x1") }};
+    let b = {{ right(PAIRED, "x0", "x1") }};
+    let ya = (a * c - b * s);
+    let yb = (b * c + a * s);
+    {{ OUT }}[first] = {{ "halves4" if OUT16 }}({{ lower(PAIRED, "ya", "yb") }});
+    {{ OUT }}[second] = {{ "halves4" if OUT16 }}({{ upper(PAIRED, "ya", "yb") }});
 }

@@ -2,7 +2,8 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::io::config::{Family, ModelConfig, RopeScaling};
+use crate::io::config::families::{GLM4, LLAMA, OLMO2, QWEN3};
+use crate::io::config::{Bias, Family, ModelConfig, Multipliers, RopeScaling};
 
 /// The sizes of a public model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +26,7 @@ pub struct Shape {
 pub const SHAPES: &[Shape] = &[
     Shape {
         name: "smollm2-135m",
-        family: Family::Llama,
+        family: &LLAMA,
         hidden: 576,
         intermediate: 1536,
         layers: 30,
@@ -39,7 +40,7 @@ pub const SHAPES: &[Shape] = &[
     },
     Shape {
         name: "llama3.2-1b",
-        family: Family::Llama,
+        family: &LLAMA,
         hidden: 2048,
         intermediate: 8192,
         layers: 16,
@@ -53,7 +54,7 @@ pub const SHAPES: &[Shape] = &[
     },
     Shape {
         name: "llama2-7b",
-        family: Family::Llama,
+        family: &LLAMA,
         hidden: 4096,
         intermediate: 11_008,
         layers: 32,
@@ -67,7 +68,7 @@ pub const SHAPES: &[Shape] = &[
     },
     Shape {
         name: "qwen3-0.6b",
-        family: Family::Qwen3,
+        family: &QWEN3,
         hidden: 1024,
         intermediate: 3072,
         layers: 28,
@@ -79,9 +80,39 @@ pub const SHAPES: &[Shape] = &[
         rope_theta: 1e6,
         tied: true,
     },
+    // norms behind attention and MLP alone, and of all heads as one row
+    Shape {
+        name: "olmo2-1b",
+        family: &OLMO2,
+        hidden: 2048,
+        intermediate: 8192,
+        layers: 16,
+        heads: 16,
+        kv_heads: 16,
+        head_dim: 128,
+        vocab: 100_352,
+        positions: 4096,
+        rope_theta: 5e5,
+        tied: false,
+    },
+    // norms on both sides, half of each head turned in neighbours, gate and up as one linear of the file
+    Shape {
+        name: "glm4-9b",
+        family: &GLM4,
+        hidden: 4096,
+        intermediate: 13_696,
+        layers: 40,
+        heads: 32,
+        kv_heads: 2,
+        head_dim: 128,
+        vocab: 151_552,
+        positions: 32_768,
+        rope_theta: 1e4,
+        tied: false,
+    },
     Shape {
         name: "tiny",
-        family: Family::Llama,
+        family: &LLAMA,
         hidden: 64,
         intermediate: 172,
         layers: 5,
@@ -128,10 +159,18 @@ impl Shape {
             rms_norm_eps: 1e-5,
             rope_theta: self.rope_theta,
             rope_scaling: RopeScaling::None,
+            rotary_dim: (self.head_dim as f64 * self.family.defaults.partial_rotary_factor) as usize,
+            rotated: vec![true; self.layers],
+            query_growth: None,
             tie_word_embeddings: self.tied,
-            attention_bias: false,
+            attention_bias: match self.family.biases.qkv {
+                Bias::Key(_, usual) => usual,
+                bias => bias == Bias::Always,
+            },
+            output_bias: false,
             mlp_bias: false,
-            hidden_act: "silu".into(),
+            multipliers: Multipliers::default(),
+            hidden_act: self.family.mlp.activation.into(),
             sliding_window: None,
             windowed: vec![false; self.layers],
             rope_local_theta: None,
@@ -141,6 +180,7 @@ impl Shape {
             bos_token_id: None,
             eos_token_ids: Vec::new(),
             pad_token_id: None,
+            wrapped: false,
         }
     }
 
@@ -181,6 +221,7 @@ mod tests {
         // as published, but for the norms
         assert_eq!((millions("smollm2-135m"), millions("llama3.2-1b")), (134, 1235));
         assert_eq!((millions("llama2-7b"), millions("qwen3-0.6b")), (6738, 595));
+        assert_eq!((millions("olmo2-1b"), millions("glm4-9b")), (1484, 9399));
     }
 
     #[test]

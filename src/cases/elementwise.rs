@@ -54,7 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
                 t.compare("h", &h, a.iter().map(|a| Exact::of(f64::from(*a))))
             }));
         }
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
             for (out, to) in elements(n) {
                 let what = format!("{activation:?} {n}{to}");
                 rows.push(GLU_OP.row(level, &what, move |t| glu(t, activation, n, false, None, out)));
@@ -63,7 +63,7 @@ pub(super) fn rows() -> Vec<Row> {
         }
     }
     for (n, cols) in [(7, 7), (30, 5), (64, 4), (1040, 52), (3000, 1500)] {
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
             for (out, to) in elements(cols) {
                 let what = format!("{activation:?} [{}, {cols}]{to}", n / cols);
                 let both = Some(cols);
@@ -89,6 +89,7 @@ fn value_and_slope(activation: Activation, z: f64) -> (f64, f64) {
             let slope = 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * k * (1.0 + 3.0 * 0.044715 * z * z);
             (0.5 * z * (1.0 + t), slope)
         }
+        Activation::Relu => (z.max(0.0), if z > 0.0 { 1.0 } else { 0.0 }),
     }
 }
 

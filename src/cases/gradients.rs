@@ -9,7 +9,7 @@ use super::attention_reference::Case;
 use crate::device::{Feature, Kernel};
 use crate::dtype::DType;
 use crate::kernels::{
-    attention, attention_coop, attention_decode, attention_simd, coop, decode, dropout, elementwise,
+    attention, attention_coop, attention_decode, attention_simd, center, coop, decode, dropout, elementwise,
     elementwise::Activation, embedding, heads, in_weight, loss, low_rank, low_rank_coop, matmul, merged, norm,
     optimizer, parts, reduce, rope, sampled, simd, sparse, spmm, topk,
 };
@@ -92,6 +92,16 @@ pub enum Shape {
         both: bool,
         /// Of the result, and of the gradients of gate and up.
         element: Element,
+    },
+    /// Rows without their mean.
+    Center {
+        rows: usize,
+        cols: usize,
+    },
+    Scale {
+        rows: usize,
+        cols: usize,
+        factor: f32,
     },
     Residual {
         rows: usize,
@@ -219,6 +229,8 @@ const MLP: &[&Kernel] = &[
 ];
 const RESIDUAL: &[&Kernel] =
     &[&elementwise::ADD, &elementwise::ADD_INTO, &elementwise::GLU, &elementwise::GLU_BACKWARD];
+const CENTER: &[&Kernel] = &[&center::CENTER];
+const SCALE: &[&Kernel] = &[&elementwise::SCALE];
 const BIAS: &[&Kernel] = &[&parts::SUM_PARTS];
 const EMBEDDING: &[&Kernel] = &[&embedding::GATHER, &embedding::SCATTER_ADD];
 
@@ -282,12 +294,15 @@ pub fn gradients() -> Vec<Gradient> {
         }
     }
     for (rows, cols, both) in [(7, 9, false), (3, 64, false), (3, 5, true), (2, 8, true)] {
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
             for element in elements(cols) {
                 put("mlp", MLP, Shape::Gate { rows, cols, activation, both, element });
             }
         }
     }
+    put("center", CENTER, Shape::Center { rows: 5, cols: 7 });
+    put("center", CENTER, Shape::Center { rows: 3, cols: 64 });
+    put("scale", SCALE, Shape::Scale { rows: 3, cols: 7, factor: -0.3 });
     put("residual", RESIDUAL, Shape::Residual { rows: 5, cols: 7 });
     for (rows, cols) in [(9, 5), (3, 64)] {
         put("bias", BIAS, Shape::Bias { rows, cols });

@@ -1,13 +1,12 @@
 //! Queries, keys and values out of one matrix and back: heads that turn, and heads that are normed before.
 
+use super::rope::{LAYOUTS, Turned};
 use super::{Exact, Guarded, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
-use crate::io::config::RopeScaling;
 use crate::kernels::To;
 use crate::kernels::heads::{HeadNorm, Heads, norm_merge, norm_split, rope_merge, rope_split};
 use crate::kernels::heads::{NORM_MERGE, NORM_SPLIT, ROPE_MERGE, ROPE_SPLIT};
 use crate::kernels::norm::RmsNorm;
-use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
 
 const SPLIT: Op = Op {
@@ -41,13 +40,25 @@ pub(super) fn rows() -> Vec<Row> {
         let level = quick_at(i, QUICK);
         for (made, to) in elements(head_dim / 2) {
             for (op, merge) in [(SPLIT, false), (MERGE, true)] {
-                rows.push(op.row(level, format!("{what}{to}"), move |t| run(t, size, merge, None, made)));
+                let turned = Turned::whole(head_dim);
+                rows.push(op.row(level, format!("{what}{to}"), move |t| run(t, size, turned, merge, None, made)));
             }
             for (op, merge) in [(NORM, false), (NORM_BACK, true)] {
                 for unit in [false, true] {
                     let what = format!("{what}{}{to}", if unit { " 1 + w" } else { "" });
-                    rows.push(op.row(level, what, move |t| run(t, size, merge, Some(unit), made)));
+                    let turned = Turned::whole(head_dim);
+                    rows.push(op.row(level, what, move |t| run(t, size, turned, merge, Some(unit), made)));
                 }
+            }
+        }
+    }
+    for (i, &((tokens, heads, head_dim, _), turned)) in LAYOUTS.iter().enumerate() {
+        let what = format!("{tokens} tokens, {heads} and 1 heads of {head_dim}{}", turned.text(head_dim));
+        for (made, to) in elements(if turned.moves_four(head_dim) { head_dim / 2 } else { 1 }) {
+            for (op, merge) in [(SPLIT, false), (MERGE, true)] {
+                let size = (tokens, heads, 1, head_dim);
+                let level = quick_at(i, &[0, 1, 2, 3]);
+                rows.push(op.row(level, format!("{what}{to}"), move |t| run(t, size, turned, merge, None, made)));
             }
         }
     }
@@ -61,8 +72,8 @@ const POSITIONS: usize = 500;
 struct Head<'a> {
     x: &'a [f32],
     gain: Option<Vec<f64>>,
-    /// Radians by which each pair of elements turns.
-    angles: Vec<f64>,
+    /// For each element: its partner, the radians by which both turn, and whether it is the first.
+    turns: Vec<(usize, f64, bool)>,
 }
 
 impl Head<'_> {
@@ -72,9 +83,9 @@ impl Head<'_> {
 
     /// Terms of element `j` of `x`, turned by `sign` times the angles.
     fn turned(&self, x: impl Fn(usize) -> f64, j: usize, sign: f64) -> Exact {
-        let half = self.angles.len();
-        let (sin, cos) = self.angles[j % half].sin_cos();
-        let (other, sin) = if j < half { (j + half, -sin * sign) } else { (j - half, sin * sign) };
+        let (other, angle, is_first) = self.turns[j];
+        let (sin, cos) = angle.sin_cos();
+        let sin = if is_first { -sin * sign } else { sin * sign };
         Exact::sum([x(j) * cos, x(other) * sin])
     }
 
@@ -118,13 +129,14 @@ impl Head<'_> {
 fn run(
     t: &mut Trial<'_>,
     (tokens, heads, kv_heads, head_dim): (usize, usize, usize, usize),
+    turned: Turned,
     merge: bool,
     unit: Option<bool>,
     element: Element,
 ) -> Result<()> {
-    let inv_freq = RopeScaling::None.frequencies(10_000.0, head_dim);
     let at: Vec<u32> = (0..tokens).map(|_| t.rng.below(POSITIONS as u64) as u32).collect();
-    let (table, positions) = (RopeTable::new(t.device, &inv_freq, POSITIONS, 1.0)?, t.up(&[tokens], &at)?);
+    let (table, inv_freq) = turned.table(t, head_dim, POSITIONS, 1.0)?;
+    let positions = t.up(&[tokens], &at)?;
     let layout = Heads { heads, kv_heads, table: &table, positions: &positions };
     let (both, width) = (heads + kv_heads, (heads + 2 * kv_heads) * head_dim);
     let (x, d) = (t.random(tokens * width), t.random(tokens * width));
@@ -142,7 +154,13 @@ fn run(
             row.iter().map(|w| f64::from(*w) + f64::from(u8::from(unit))).collect()
         });
         let position = if is_turned { f64::from(at[token]) } else { 0.0 };
-        Head { x: &x[first..][..head_dim], gain, angles: inv_freq.iter().map(|f| position * f).collect() }
+        // what does not turn is its own partner
+        let mut turns: Vec<(usize, f64, bool)> = (0..head_dim).map(|j| (j, 0.0, true)).collect();
+        for (j, other, frequency) in turned.pairs() {
+            let angle = position * inv_freq[frequency];
+            (turns[j], turns[other]) = ((other, angle, true), (j, angle, false));
+        }
+        Head { x: &x[first..][..head_dim], gain, turns }
     };
     let firsts = || (0..tokens * width).step_by(head_dim);
     let all = t.up(&[tokens, width], &x)?;

@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod attention_reference;
+mod center;
 pub mod cover;
 mod decode;
 mod dropout;
@@ -344,6 +345,7 @@ pub fn table() -> Vec<Row> {
         in_weight::rows(),
         attention::rows(),
         norm::rows(),
+        center::rows(),
         rope::rows(),
         elementwise::rows(),
         embedding::rows(),

@@ -4,7 +4,7 @@ use super::{Exact, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::io::config::RopeScaling;
 use crate::kernels::To;
-use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeTable, Turn, rope, rope_in_place};
+use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeLayout, RopeTable, Turn, rope, rope_in_place};
 use crate::tensor::Element;
 
 const COPY: Op = Op {
@@ -20,33 +20,101 @@ const SIZES: &[(usize, usize, usize, u32)] =
     &[(1, 1, 2, 0), (7, 3, 8, 40), (33, 2, 10, 600), (65, 5, 64, 2047), (5, 1, 16, 131_071)];
 const QUICK: &[usize] = &[1, 2, 4];
 
+/// How a head turns, besides whole and by halves: which elements together, and how many of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turned {
+    pub layout: RopeLayout,
+    pub elements: usize,
+}
+
+impl Turned {
+    pub(super) const fn whole(head_dim: usize) -> Turned {
+        Turned { layout: RopeLayout::Halves, elements: head_dim }
+    }
+
+    /// The elements that turn together, and the index of their frequency.
+    pub(super) fn pairs(self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let half = self.elements / 2;
+        (0..half).map(move |j| match self.layout {
+            RopeLayout::Halves => (j, j + half, j),
+            RopeLayout::Neighbours => (2 * j, 2 * j + 1, j),
+        })
+    }
+
+    /// A table for heads of `head_dim`, and its frequencies.
+    pub(super) fn table(
+        self,
+        t: &Trial<'_>,
+        head_dim: usize,
+        positions: usize,
+        factor: f64,
+    ) -> Result<(RopeTable, Vec<f64>)> {
+        let inv_freq = RopeScaling::None.frequencies(10_000.0, self.elements, false);
+        let table = RopeTable::partial(t.device, &inv_freq, head_dim, self.layout, positions, factor)?;
+        Ok((table, inv_freq))
+    }
+}
+
+/// The same of other layouts: a size, and what turns of it. Both widths of loads of each.
+pub(super) const LAYOUTS: &[((usize, usize, usize, u32), Turned)] = &[
+    ((7, 3, 16, 40), Turned { layout: RopeLayout::Halves, elements: 8 }),
+    ((33, 2, 24, 600), Turned { layout: RopeLayout::Halves, elements: 12 }),
+    ((5, 3, 8, 40), Turned { layout: RopeLayout::Neighbours, elements: 8 }),
+    ((33, 2, 10, 600), Turned { layout: RopeLayout::Neighbours, elements: 10 }),
+    ((9, 3, 128, 2047), Turned { layout: RopeLayout::Neighbours, elements: 64 }),
+];
+
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (i, &size) in SIZES.iter().enumerate() {
+    let whole = SIZES.iter().enumerate().map(|(i, &size)| (quick_at(i, QUICK), size, Turned::whole(size.2)));
+    let others = LAYOUTS.iter().enumerate().map(|(i, &(size, turned))| (quick_at(i, &[0, 1, 2, 3]), size, turned));
+    for (level, size, turned) in whole.chain(others) {
         for turn in [Turn::Forward, Turn::Back] {
             let (tokens, heads, head_dim, last) = size;
-            let what = format!("{turn:?} {tokens} tokens up to {last}, {heads} heads of {head_dim}");
-            for (out, to) in elements(head_dim / 2) {
+            let what =
+                format!("{turn:?} {tokens} tokens up to {last}, {heads} heads of {head_dim}{}", turned.text(head_dim));
+            let width = if turned.moves_four(head_dim) { head_dim / 2 } else { 1 };
+            for (out, to) in elements(width) {
                 let what = format!("{what}{to}");
-                rows.push(COPY.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, Some(out))));
+                rows.push(COPY.row(level, what, move |t| run(t, size, turned, turn, Some(out))));
             }
-            rows.push(IN_PLACE.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, None)));
+            rows.push(IN_PLACE.row(level, what, move |t| run(t, size, turned, turn, None)));
         }
     }
     rows
 }
 
-fn reference(x: &[f32], positions: &[u32], inv_freq: &[f64], heads: usize, factor: f64, sign: f64) -> Vec<Exact> {
-    let half = inv_freq.len();
-    let mut y = vec![Exact::default(); x.len()];
+impl Turned {
+    /// What a row says of it.
+    pub(super) fn text(self, head_dim: usize) -> String {
+        let part = if self.elements < head_dim { format!(", {} turned", self.elements) } else { String::new() };
+        format!("{part}{}", if self.layout == RopeLayout::Neighbours { ", neighbours" } else { "" })
+    }
+
+    /// Whether kernels move four elements at a time.
+    pub(super) fn moves_four(self, head_dim: usize) -> bool {
+        let by_parts = self.layout == RopeLayout::Halves && self.elements < head_dim;
+        head_dim.is_multiple_of(8) && (!by_parts || self.elements.is_multiple_of(8))
+    }
+}
+
+fn reference(
+    x: &[f32],
+    positions: &[u32],
+    (inv_freq, turned): (&[f64], Turned),
+    (heads, head_dim): (usize, usize),
+    factor: f64,
+    sign: f64,
+) -> Vec<Exact> {
+    let mut y: Vec<Exact> = x.iter().map(|x| Exact::sum([f64::from(*x)])).collect();
     for (t, &position) in positions.iter().enumerate() {
-        for first in (0..heads).map(|h| (t * heads + h) * 2 * half) {
-            for j in 0..half {
-                let (a, b) = (f64::from(x[first + j]), f64::from(x[first + half + j]));
+        for first in (0..heads).map(|h| (t * heads + h) * head_dim) {
+            for (i, other, j) in turned.pairs() {
+                let (a, b) = (f64::from(x[first + i]), f64::from(x[first + other]));
                 let angle = f64::from(position) * inv_freq[j];
                 let (c, s) = (angle.cos() * factor, angle.sin() * factor * sign);
-                y[first + j] = Exact::sum([a * c, -b * s]);
-                y[first + half + j] = Exact::sum([b * c, a * s]);
+                y[first + i] = Exact::sum([a * c, -b * s]);
+                y[first + other] = Exact::sum([b * c, a * s]);
             }
         }
     }
@@ -54,13 +122,18 @@ fn reference(x: &[f32], positions: &[u32], inv_freq: &[f64], heads: usize, facto
 }
 
 /// `out`: what the copy is made of; without one x is turned where it lies.
-fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, out: Option<Element>) -> Result<()> {
+fn run(
+    t: &mut Trial<'_>,
+    size: (usize, usize, usize, u32),
+    turned: Turned,
+    turn: Turn,
+    out: Option<Element>,
+) -> Result<()> {
     let (tokens, heads, head_dim, last) = size;
-    let inv_freq = RopeScaling::None.frequencies(10_000.0, head_dim);
     let mut positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(u64::from(last) + 1) as u32).collect();
     positions[0] = last;
     let factor = if heads == 3 { 1.25 } else { 1.0 };
-    let table = RopeTable::new(t.device, &inv_freq, last as usize + 1, factor)?;
+    let (table, inv_freq) = turned.table(t, head_dim, last as usize + 1, factor)?;
     let x = t.random(tokens * heads * head_dim);
     let shape = [tokens, heads * head_dim];
     let at = t.up(&[tokens], &positions)?;
@@ -71,5 +144,5 @@ fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, out: Opt
         rope(&t.up(&shape, &x)?, &table, &at, turn, To::Into(&y.tensor))?;
     }
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    t.compare("y", &y, reference(&x, &positions, &inv_freq, heads, factor, sign))
+    t.compare("y", &y, reference(&x, &positions, (&inv_freq, turned), (heads, head_dim), factor, sign))
 }

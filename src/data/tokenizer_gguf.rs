@@ -30,6 +30,20 @@ const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L
 const QWEN2_WORDS: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// Words of Mistral's Tekken, which part where an upper case letter follows a lower case one.
+const TEKKEN_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Those of GPT-4o and Phi-4-mini, with what is cut off in English.
+const GPT4O_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Those of Seed: as Qwen's, but no sign holds the line break behind it.
+const SEED_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// DeepSeek 3 and HunYuan cut three times: numbers, Chinese and Japanese, and the rest.
+const DEEPSEEK_WORDS: [&str; 3] = [
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+];
+
 /// Bytes of the longest piece that is looked at for merges; real ones have a few dozen. Bounds the work on hostile files.
 const LONGEST_PIECE: usize = 1024;
 
@@ -46,24 +60,35 @@ struct Words {
 
 /// Names of [`PRE`] that are understood, for the message about those that are not.
 const KNOWN_PRE: &str = "default, gpt-2, phi-2, mpt, olmo, smollm, starcoder, refact, command-r, codeshell, llama-bpe, \
-                         llama3, llama-v3, falcon3, dbrx, smaug-bpe, qwen2, deepseek-r1-qwen, stablelm2";
+                         llama3, llama-v3, falcon3, dbrx, smaug-bpe, qwen2, deepseek-r1-qwen, stablelm2, exaone4, \
+                         chatglm-bpe, glm4, tekken, gpt-4o, seed-coder, deepseek-v3, hunyuan-dense";
 
 fn words(pre: &str) -> Option<Words> {
     let gpt2 = || ByteLevel::new(false, true, true);
-    let split = |regex: &str| -> Option<PreTokenizerWrapper> {
-        let split = Split::new(SplitPattern::Regex(regex.into()), SplitDelimiterBehavior::Isolated, false).ok()?;
-        Some(PreTokenizers::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into())
+    let splits = |regexes: &[&str]| -> Option<PreTokenizerWrapper> {
+        let one = |regex: &&str| -> Option<PreTokenizerWrapper> {
+            let pattern = SplitPattern::Regex((*regex).into());
+            Some(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).ok()?.into())
+        };
+        let mut all = regexes.iter().map(one).collect::<Option<Vec<_>>>()?;
+        all.push(ByteLevel::new(false, true, false).into());
+        Some(PreTokenizers::new(all).into())
     };
+    let split = |regex: &str| splits(&[regex]);
     let plain = |pre| Words { pre, nfc: false, ignore_merges: false, add_bos: false };
     Some(match pre {
-        "default" | "gpt-2" | "phi-2" | "mpt" | "olmo" => plain(gpt2().into()),
+        "default" | "gpt-2" | "phi-2" | "mpt" | "olmo" | "exaone4" => plain(gpt2().into()),
         "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
             plain(PreTokenizers::new(vec![Digits::new(true).into(), gpt2().into()]).into())
         }
         "llama-bpe" | "llama3" | "llama-v3" | "falcon3" => {
             Words { ignore_merges: true, add_bos: true, ..plain(split(LLAMA3_WORDS)?) }
         }
-        "dbrx" | "smaug-bpe" => plain(split(LLAMA3_WORDS)?),
+        "dbrx" | "smaug-bpe" | "chatglm-bpe" | "glm4" => plain(split(LLAMA3_WORDS)?),
+        "tekken" => Words { ignore_merges: true, add_bos: true, ..plain(split(TEKKEN_WORDS)?) },
+        "gpt-4o" => plain(split(GPT4O_WORDS)?),
+        "seed-coder" => plain(split(SEED_WORDS)?),
+        "deepseek-v3" | "hunyuan-dense" => plain(splits(&DEEPSEEK_WORDS)?),
         "qwen2" | "deepseek-r1-qwen" => Words { nfc: true, ..plain(split(QWEN2_WORDS)?) },
         "stablelm2" => plain(split(QWEN2_WORDS)?),
         _ => return None,
@@ -296,6 +321,33 @@ impl<'a> Meta<'a> {
                 Err(Error::file(self.file, key, format!("is {id}, but there are {tokens} tokens")))
             }
             id => Ok(id.map(|id| id as u32)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    /// Against the patterns of the original files, as Python's `regex` runs them (`tests/fixtures/tokenizer/make.py`).
+    #[test]
+    fn words_are_cut_where_the_original_patterns_cut() {
+        let fixture: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/tokenizer/bpe.json")).unwrap();
+        let cases = fixture["words"].as_object().unwrap();
+        assert_eq!(cases.len(), 8);
+        for (pre, cases) in cases {
+            // composed characters are the normaliser's
+            for case in cases.as_array().unwrap().iter().filter(|_| pre != "qwen2") {
+                let text = case[0].as_str().unwrap();
+                let mut cut = PreTokenizedString::from(text);
+                words(pre).unwrap().pre.pre_tokenize(&mut cut).unwrap();
+                let got = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
+                let got: Vec<&str> = got.iter().map(|(word, ..)| *word).collect();
+                let want: Vec<&str> = case[1].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+                assert_eq!(got, want, "{pre}: {text:?}");
+            }
         }
     }
 }

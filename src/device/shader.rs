@@ -34,6 +34,7 @@ pub const FRAGMENTS: &[(&str, &str)] = &[
     ("lib/reduce.wgsl", include_str!("../../shaders/lib/reduce.wgsl")),
     ("lib/softcap.wgsl", include_str!("../../shaders/lib/softcap.wgsl")),
     ("lib/topk.wgsl", include_str!("../../shaders/lib/topk.wgsl")),
+    ("lib/turned.wgsl", include_str!("../../shaders/lib/turned.wgsl")),
     ("lib/weight.wgsl", include_str!("../../shaders/lib/weight.wgsl")),
     ("lib/words.wgsl", include_str!("../../shaders/lib/words.wgsl")),
 ];

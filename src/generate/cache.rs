@@ -38,6 +38,7 @@ impl Cache {
             kv_start: up(tokens.iter().map(|&(s, _)| first(s)).collect())?,
             windowed_start: up(tokens.iter().map(|&(s, p)| first(s) + oldest(p)).collect())?,
             kv_end: up(tokens.iter().map(|&(s, p)| first(s) + p as u32 + 1).collect())?,
+            length: self.length,
         })
     }
 }

@@ -1,8 +1,9 @@
 //! A pretrained model on disk: a Hugging Face folder or one GGUF file, seen through Hugging Face's names and layouts.
 mod layout;
+mod names;
 mod rename;
 
-use super::config::{Family, ModelConfig};
+use super::config::ModelConfig;
 use super::finite::first_non_finite;
 use super::gguf::{GgufFile, Metadata};
 use super::nf4::Quantised;
@@ -10,6 +11,7 @@ use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
 use super::{fp8, nf4};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use names::Names;
 use rename::{hf_name, unpermute_rows, without_one};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,8 +29,8 @@ pub struct TensorView<'a> {
     pub data: Cow<'a, [u8]>,
 }
 
-/// Name of the embedding's weight.
-const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Tensors of GGUF files that the configuration is read from.
+const ROPE_TENSORS: [&str; 3] = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 /// Name of the output head's weight.
 const HEAD: &str = "lm_head.weight";
 
@@ -45,7 +47,10 @@ pub struct Checkpoint {
 
 #[derive(Debug)]
 enum Source {
-    Folder(SafetensorsFolder),
+    Folder {
+        folder: SafetensorsFolder,
+        names: Names,
+    },
     /// `names`: Hugging Face's name -> the file's.
     Gguf {
         file: GgufFile,
@@ -100,7 +105,8 @@ impl Checkpoint {
         }
         let config = ModelConfig::from_hf(path)?;
         let folder = SafetensorsFolder::open(path)?;
-        Ok(Checkpoint::of(config, path, Source::Folder(folder)))
+        let names = Names::of(&folder, config.root());
+        Ok(Checkpoint::of(config, path, Source::Folder { folder, names }))
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
@@ -117,7 +123,12 @@ impl Checkpoint {
     /// A configuration may call the head the embedding where the file has a head of its own. As in transformers 5 that one is
     /// used then, unless the two are equal.
     fn untie(&mut self) -> Result<()> {
-        if self.config.tie_word_embeddings && self.contains(HEAD) && self.contains(EMBEDDING) && !self.is_tied()? {
+        let embedding = self.embedding();
+        // a wrapper and its language model may say different things
+        if self.config.wrapped && !self.contains(HEAD) && self.contains(&embedding) {
+            self.config.tie_word_embeddings = true;
+        }
+        if self.config.tie_word_embeddings && self.contains(HEAD) && self.contains(&embedding) && !self.is_tied()? {
             self.config.tie_word_embeddings = false;
             self.notes.push(format!(
                 "{}: tie_word_embeddings is true, but {HEAD} is another matrix than the embedding; it is used as the head",
@@ -127,10 +138,16 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Name of the embedding's weight.
+    fn embedding(&self) -> String {
+        format!("{}.embed_tokens.weight", self.config.root())
+    }
+
     /// Whether the head has the values of the embedding.
     fn is_tied(&self) -> Result<bool> {
-        let Source::Folder(folder) = &self.source else { return Ok(true) };
-        let (Some(embedding), Some(head)) = (folder.get(EMBEDDING), folder.get(HEAD)) else { return Ok(true) };
+        let Source::Folder { folder, names } = &self.source else { return Ok(true) };
+        let get = |name: &str| names.own.get(name).and_then(|own| folder.get(own));
+        let (Some(embedding), Some(head)) = (get(&self.embedding()), get(HEAD)) else { return Ok(true) };
         let (embedding, head) = (embedding?, head?);
         Ok(embedding.shape == head.shape
             && match embedding.dtype == head.dtype {
@@ -139,10 +156,11 @@ impl Checkpoint {
             })
     }
 
-    /// What the file calls the tensor `name`: of a head that is the embedding one of the two names is enough.
-    fn stored_as<'n>(&self, name: &'n str) -> &'n str {
-        let head_alone = name == EMBEDDING && self.config.tie_word_embeddings && !self.contains(EMBEDDING);
-        if head_alone && self.contains(HEAD) { HEAD } else { name }
+    /// What a folder's file calls the tensor `name`: of a head that is the embedding one of the two names is enough.
+    fn stored_as<'a>(&self, names: &'a Names, name: &str) -> Option<&'a str> {
+        let own = names.own.get(name);
+        let head = || names.own.get(HEAD).filter(|_| self.config.tie_word_embeddings && name == self.embedding());
+        own.or_else(head).map(String::as_str)
     }
 
     fn check_tensors(&self) -> Result<()> {
@@ -170,10 +188,16 @@ impl Checkpoint {
         let required: BTreeSet<String> =
             layout::required_tensors(&self.config).into_iter().map(|(name, _)| name).collect();
         let all: Vec<&str> = match &self.source {
-            Source::Folder(folder) => folder.names().collect(),
+            Source::Folder { names, .. } if self.config.wrapped => {
+                self.notes.extend(names.note().map(|note| format!("{}: {note}", self.path.display())));
+                names.own.keys().map(String::as_str).collect()
+            }
+            Source::Folder { names, .. } => {
+                names.own.keys().map(String::as_str).chain(names.others.iter().map(String::as_str)).collect()
+            }
             Source::Gguf { file, names } => {
                 let known: BTreeSet<&str> = names.values().map(String::as_str).collect();
-                let unknown = file.names().filter(|name| !known.contains(name) && *name != "rope_freqs.weight");
+                let unknown = file.names().filter(|name| !known.contains(name) && !ROPE_TENSORS.contains(name));
                 names.keys().map(String::as_str).chain(unknown).collect()
             }
             Source::Shapes(_) => return Ok(()),
@@ -205,7 +229,7 @@ impl Checkpoint {
     /// The folder, where it is one: `tokenizer.json` and the like lie beside the weights.
     pub fn folder(&self) -> Option<&Path> {
         match self.source {
-            Source::Folder(_) => Some(&self.path),
+            Source::Folder { .. } => Some(&self.path),
             Source::Gguf { .. } | Source::Shapes(_) => None,
         }
     }
@@ -213,15 +237,16 @@ impl Checkpoint {
     /// The metadata, where it is a GGUF file: tokenizer and chat template are in it.
     pub fn gguf_metadata(&self) -> Option<&Metadata> {
         match &self.source {
-            Source::Folder(_) | Source::Shapes(_) => None,
+            Source::Folder { .. } | Source::Shapes(_) => None,
             Source::Gguf { file, .. } => Some(file.metadata()),
         }
     }
 
-    /// Hugging Face's names of all tensors, in alphabetical order. GGUF tensors without such a name are left out.
+    /// Hugging Face's names of all tensors, in alphabetical order. Those of GGUF files without such a name are left out, and those
+    /// beside the language model.
     pub fn names(&self) -> Vec<&str> {
         match &self.source {
-            Source::Folder(folder) => folder.names().collect(),
+            Source::Folder { names, .. } => names.own.keys().map(String::as_str).collect(),
             Source::Gguf { names, .. } => names.keys().map(String::as_str).collect(),
             Source::Shapes(tensors) => tensors.keys().map(String::as_str).collect(),
         }
@@ -230,7 +255,7 @@ impl Checkpoint {
     /// Whether there is a tensor `name` (Hugging Face's).
     pub fn contains(&self, name: &str) -> bool {
         match &self.source {
-            Source::Folder(folder) => folder.contains(name),
+            Source::Folder { names, .. } => names.own.contains_key(name),
             Source::Gguf { names, .. } => names.contains_key(name),
             Source::Shapes(tensors) => tensors.contains_key(name),
         }
@@ -244,8 +269,8 @@ impl Checkpoint {
         if let Source::Shapes(_) = self.source {
             return Err(Error::file(&self.path, name, "has a shape and no values here"));
         }
-        if let Source::Folder(folder) = &self.source
-            && let Some(view) = self.unpacked(folder, name)?
+        if let Source::Folder { folder, names } = &self.source
+            && let Some(view) = self.unpacked(folder, names, name)?
         {
             return Ok(view);
         }
@@ -258,7 +283,7 @@ impl Checkpoint {
             })?;
             view.data = Cow::Owned(data);
         }
-        if self.folder().is_none() && self.config.family.is_gemma() && name.ends_with("norm.weight") {
+        if self.folder().is_none() && self.config.family.has_unit_offset() && name.ends_with("norm.weight") {
             let data = Some(&view.data).filter(|_| view.dtype == DType::F32).and_then(|d| without_one(d));
             let other =
                 || Error::file(&self.path, name, format!("is {}, but the norms of this family are F32", view.dtype));
@@ -268,8 +293,8 @@ impl Checkpoint {
     }
 
     /// A weight that several tensors of a folder make together.
-    fn unpacked(&self, folder: &SafetensorsFolder, name: &str) -> Result<Option<TensorView<'_>>> {
-        let own = self.stored_as(name);
+    fn unpacked(&self, folder: &SafetensorsFolder, names: &Names, name: &str) -> Result<Option<TensorView<'_>>> {
+        let Some(own) = self.stored_as(names, name) else { return Ok(None) };
         let Some(raw) = folder.get(own) else { return Ok(None) };
         let raw = raw?;
         let view = |dtype, shape: &[usize], data| {
@@ -290,8 +315,8 @@ impl Checkpoint {
     pub fn stored(&self, name: &str) -> Result<TensorView<'_>> {
         let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
         match &self.source {
-            Source::Folder(folder) => {
-                let own = self.stored_as(name);
+            Source::Folder { folder, names } => {
+                let own = self.stored_as(names, name).ok_or_else(missing)?;
                 let raw = folder.get(own).ok_or_else(missing)??;
                 let whole =
                     |dtype, shape| TensorView { name: name.to_string(), dtype, shape, data: Cow::Borrowed(&[]) };
@@ -331,7 +356,9 @@ impl Checkpoint {
              its training went wrong: get the model again, or another one"
         );
         let file = match &self.source {
-            Source::Folder(folder) => folder.file_of(&view.name).unwrap_or(&self.path),
+            Source::Folder { folder, names } => {
+                self.stored_as(names, &view.name).and_then(|own| folder.file_of(own)).unwrap_or(&self.path)
+            }
             Source::Gguf { file, names } => names.get(&view.name).map_or(file.path(), |name| file.file_of(name)),
             Source::Shapes(_) => &self.path,
         };
@@ -340,7 +367,7 @@ impl Checkpoint {
 
     /// Heads of a tensor whose rows llama.cpp keeps in its own rotary order.
     fn permuted_heads(&self, name: &str) -> Option<usize> {
-        if self.folder().is_some() || self.config.family != Family::Llama {
+        if self.folder().is_some() || !self.config.family.gguf.is_some_and(|g| g.permuted) {
             return None;
         }
         let (module, _kind) = name.rsplit_once('.')?;

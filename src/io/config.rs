@@ -1,19 +1,21 @@
 //! What a model looks like, from a Hugging Face `config.json` or from GGUF metadata.
+pub mod families;
 mod family;
 mod gguf;
+mod gguf_rope;
 mod hf;
+mod hf_rope;
 mod rope;
 mod to_hf;
+mod unknown;
 
 use crate::error::{Error, Result};
-pub use family::Family;
 use family::Windowed;
-pub use rope::RopeScaling;
+pub use family::{
+    Bias, Biases, Block, Family, Gguf, LocalRope, MlpInputs, NormKind, NormOrder, QkNorm, Qkv, Traits, Unrotated,
+};
+pub use rope::{RopeScaling, Yarn};
 use std::path::Path;
-
-/// The architectures that there is a decoder for.
-pub const ARCHITECTURES: &[Family] =
-    &[Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::Gemma2, Family::Gemma3, Family::Phi3];
 
 /// Upper bound of every width: with it, products of two sizes fit 64 bits with room to spare.
 const MAX_WIDTH: usize = 1 << 24;
@@ -37,11 +39,20 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     pub rope_theta: f64,
     pub rope_scaling: RopeScaling,
+    /// How many elements of a head turn, from its first on: an even number.
+    pub rotary_dim: usize,
+    /// Whether heads of a layer turn by their positions, one for each layer.
+    pub rotated: Vec<bool>,
+    /// How queries grow with their position, in families that have it.
+    pub query_growth: Option<QueryGrowth>,
     /// The head is the embedding; then there is no `lm_head.weight`.
     pub tie_word_embeddings: bool,
-    /// Biases of q, k and v, and of attention's output where [`Family::has_output_bias`].
+    /// Biases of q, k and v.
     pub attention_bias: bool,
+    /// A bias of attention's output.
+    pub output_bias: bool,
     pub mlp_bias: bool,
+    pub multipliers: Multipliers,
     pub hidden_act: String,
     /// In layers that are `windowed`, attention sees this many tokens, the own one included; `None`: no layer is.
     pub sliding_window: Option<usize>,
@@ -58,9 +69,48 @@ pub struct ModelConfig {
     /// Tokens that end a text or a turn.
     pub eos_token_ids: Vec<u32>,
     pub pad_token_id: Option<u32>,
+    /// The model is the language part of one that sees or hears, whose modules have longer names.
+    pub wrapped: bool,
+}
+
+/// Factors of what is 1 in most families.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multipliers {
+    /// Of embeddings.
+    pub embedding: f64,
+    /// Of what attention and MLP add to the residual stream.
+    pub residual: f64,
+    /// Of q·k, instead of one over a square root.
+    pub attention: Option<f64>,
+    pub logits: f64,
+}
+
+impl Default for Multipliers {
+    fn default() -> Self {
+        Multipliers { embedding: 1.0, residual: 1.0, attention: None, logits: 1.0 }
+    }
+}
+
+/// Queries at position p are multiplied by `1 + beta · ln(1 + ⌊p / original⌋)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueryGrowth {
+    pub beta: f64,
+    pub original: usize,
+}
+
+impl QueryGrowth {
+    /// The factor at `position`.
+    pub fn at(&self, position: usize) -> f64 {
+        1.0 + self.beta * (1.0 + (position / self.original.max(1)) as f64).ln()
+    }
 }
 
 impl ModelConfig {
+    /// What the names of the language model's modules begin with, its head's aside.
+    pub fn root(&self) -> &'static str {
+        if self.wrapped { "model.language_model" } else { "model" }
+    }
+
     /// Checks that sizes are sane and fit together. `path` is the file that messages name.
     fn validate(self, path: &Path) -> Result<Self> {
         let sizes = [
@@ -93,34 +143,30 @@ impl ModelConfig {
                 format!("{} is no multiple of 8, which is needed", self.head_dim),
             ));
         }
-        let (key, known) = (self.family.activation_key(), self.family.activation());
+        let (key, known) = (self.family.keys.activation, self.family.mlp.activation);
         if self.hidden_act != known {
             let reason =
-                format!("\"{}\" is not supported for {}, only \"{known}\"", self.hidden_act, self.family.model_type());
+                format!("\"{}\" is not supported for {}, only \"{known}\"", self.hidden_act, self.family.model_type);
             return Err(Error::file(path, key, reason));
         }
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
-            return Err(Error::file(path, "rms_norm_eps", format!("{} is not between 0 and 1", self.rms_norm_eps)));
+            let reason = format!("{} is not between 0 and 1", self.rms_norm_eps);
+            return Err(Error::file(path, self.family.keys.eps, reason));
         }
         for (key, theta) in [("rope_theta", Some(self.rope_theta)), ("rope_local_base_freq", self.rope_local_theta)] {
             if let Some(theta) = theta.filter(|t| !(*t > 1.0 && t.is_finite())) {
                 return Err(Error::file(path, key, format!("{theta} is not above 1")));
             }
         }
-        let positive = [
-            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
-            ("attn_logit_softcapping", self.attn_logit_softcapping.map(f64::from)),
-            ("final_logit_softcapping", self.final_logit_softcapping.map(f64::from)),
-        ];
-        for (key, value) in positive {
-            if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
-                return Err(Error::file(path, key, format!("{value} is not above 0")));
-            }
+        self.validate_factors(path)?;
+        if self.rotary_dim == 0 || self.rotary_dim > self.head_dim || !self.rotary_dim.is_multiple_of(2) {
+            let reason = format!(
+                "{} of {} elements of a head would turn; an even number of them is needed",
+                self.rotary_dim, self.head_dim
+            );
+            return Err(Error::file(path, "partial_rotary_factor", reason));
         }
-        if let Some(scalar) = self.query_pre_attn_scalar.filter(|v| v.fract() != 0.0) {
-            return Err(Error::file(path, "query_pre_attn_scalar", format!("{scalar} is no whole number")));
-        }
-        self.rope_scaling.validate(path)?;
+        self.rope_scaling.validate(path, self.rotary_dim)?;
         if self.sliding_window == Some(0) {
             return Err(Error::file(
                 path,
@@ -133,7 +179,39 @@ impl ModelConfig {
                 format!("lists {} layers, but num_hidden_layers is {}", self.windowed.len(), self.num_hidden_layers);
             return Err(Error::file(path, "layer_types", reason));
         }
+        if self.rotated.len() != self.num_hidden_layers {
+            let reason =
+                format!("lists {} layers, but num_hidden_layers is {}", self.rotated.len(), self.num_hidden_layers);
+            return Err(Error::file(path, "no_rope_layers", reason));
+        }
         Ok(self)
+    }
+
+    fn validate_factors(&self, path: &Path) -> Result<()> {
+        let positive = [
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+            ("attn_logit_softcapping", self.attn_logit_softcapping.map(f64::from)),
+            ("final_logit_softcapping", self.final_logit_softcapping.map(f64::from)),
+            ("embedding_multiplier", Some(self.multipliers.embedding)),
+            ("residual_multiplier", Some(self.multipliers.residual)),
+            ("attention_multiplier", self.multipliers.attention),
+            ("logit_scale", Some(self.multipliers.logits)),
+        ];
+        for (key, value) in positive {
+            if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+                return Err(Error::file(path, key, format!("{value} is not above 0")));
+            }
+        }
+        if let Some(scalar) = self.query_pre_attn_scalar.filter(|v| v.fract() != 0.0) {
+            return Err(Error::file(path, "query_pre_attn_scalar", format!("{scalar} is no whole number")));
+        }
+        if let Some(growth) = self.query_growth
+            && !(growth.beta.is_finite() && growth.beta >= 0.0 && growth.original > 0)
+        {
+            let reason = format!("{} with {} positions of pretraining", growth.beta, growth.original);
+            return Err(Error::file(path, "llama_4_scaling_beta", reason));
+        }
+        Ok(())
     }
 
     /// How many tokens layer `index` sees, itself included; `None`: all before it.
@@ -143,17 +221,9 @@ impl ModelConfig {
 
     /// The factor of q·k.
     pub fn attention_scale(&self) -> f32 {
-        self.query_pre_attn_scalar.unwrap_or(self.head_dim as f64).sqrt().recip() as f32
+        let root = || self.query_pre_attn_scalar.unwrap_or(self.head_dim as f64).sqrt().recip();
+        self.multipliers.attention.unwrap_or_else(root) as f32
     }
-}
-
-/// The family called `name`, given how names are looked up.
-fn find_family(path: &Path, key: &str, name: &str, find: fn(&str) -> Option<Family>) -> Result<Family> {
-    find(name).ok_or_else(|| {
-        let known: Vec<_> = ARCHITECTURES.iter().map(|f| f.model_type()).collect();
-        let reason = format!("the architecture \"{name}\" is not supported; supported: {}", known.join(", "));
-        Error::file(path, key, reason)
-    })
 }
 
 /// For each of `layers` whether it is windowed by `rule`. `from`: `max_window_layers`.

@@ -71,6 +71,8 @@ pub enum Activation {
     Silu = 0,
     /// The tanh form of gelu: GeGLU.
     GeluTanh = 1,
+    /// `max(z, 0)`; of a gate that is the value itself: its square, where it is positive.
+    Relu = 2,
 }
 
 /// `a + b`.
@@ -263,7 +265,7 @@ pub fn variants() -> Vec<KernelSpec> {
     let mut all = vec![round_spec()];
     for (vec, pairs) in [(false, false), (true, false), (true, true)] {
         all.extend((0..3).map(|op| elementwise_spec(op, vec, pairs)));
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
             let kernels: [&'static Kernel; 4] = [&GLU, &GLU_BACKWARD, &GLU_BOTH, &GLU_BOTH_BACKWARD];
             let ways = [Words { half: false, pairs }, Words { half: true, pairs: false }];
             let ways = ways.into_iter().filter(|w| !w.half || (vec && !pairs));

@@ -4,7 +4,7 @@
 
 use super::norm::RmsNorm;
 use super::output::{To, Words, distinct, halves, streaming, vec4};
-use super::rope::RopeTable;
+use super::rope::{HALVES, LAYOUTS, RopeTable};
 use super::{kernel, launch, target};
 use crate::device::spec::{read, write};
 use crate::device::{Caps, DeviceClass, Grid, KernelSpec, Slice};
@@ -51,12 +51,18 @@ pub struct RopeSplitParams {
     kv_heads: u32,
     half: u32,
     positions: u32,
+    turned: u32,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct NormSplitParams {
-    split: RopeSplitParams,
+    grid: Grid,
+    tokens: u32,
+    heads: u32,
+    kv_heads: u32,
+    half: u32,
+    positions: u32,
     gain_stride: u32,
     eps: f32,
     offset: f32,
@@ -184,8 +190,10 @@ impl Heads<'_> {
         distinct(op, &[&[self.positions], inputs].concat(), &outputs.iter().collect::<Vec<_>>())?;
         let (device, head_dim) = (self.positions.device(), self.table.head_dim());
         let half = head_dim / 2;
-        let vec = vec4(half);
-        let half16 = outputs.iter().try_fold(true, |all, t| Ok::<_, Error>(halves(op, t, half)? && all))?;
+        let vec = self.table.vec4();
+        let half16 = outputs
+            .iter()
+            .try_fold(true, |all, t| Ok::<_, Error>(halves(op, t, if vec { half } else { 1 })? && all))?;
         let words = Words::of(device, vec, half16);
         let slices = inputs.iter().copied().chain(outputs).map(Tensor::slice);
         let bindings: Vec<Slice> = [self.table.slice(), self.positions.slice()].into_iter().chain(slices).collect();
@@ -195,24 +203,33 @@ impl Heads<'_> {
             kv_heads: self.kv_heads as u32,
             half: half as u32,
             positions: self.table.positions() as u32,
+            turned: self.table.turned() as u32,
             ..Default::default()
         };
         let of_heads = self.tokens() * (self.heads + 2 * self.kv_heads);
         let touched = 2 * of_heads * half;
         let Some(HeadNorm { norm, weights }) = norm else {
             let work = of_heads * if vec { half / 4 } else { half };
-            let spec = split_spec(merge, vec, words);
+            let spec = split_spec(merge, vec, words, self.table.layout());
             return launch(device, &spec, &bindings, &params, work.div_ceil(256) as u64, streaming(2 * touched, 1.5));
         };
         let (rows, stride) = weights.dims2(op)?;
         if rows != 2 || stride < head_dim || (vec && !vec4(stride)) {
             return Err(Error::shape(op, format!("weights {:?} of heads of {head_dim}", weights.shape())));
         }
+        if self.table.layout() != HALVES {
+            return Err(Error::shape(op, "heads that turn in part, or in neighbours, are normed by another kernel"));
+        }
         let params = NormSplitParams {
-            split: params,
+            tokens: params.tokens,
+            heads: params.heads,
+            kv_heads: params.kv_heads,
+            half: params.half,
+            positions: params.positions,
             gain_stride: stride as u32,
             eps: norm.eps,
             offset: if norm.unit_offset { 1.0 } else { 0.0 },
+            ..Default::default()
         };
         let lanes = Lanes::choose(device.caps(), if vec { half / 4 } else { half }, words);
         let groups = of_heads.div_ceil((lanes.workgroup / lanes.head) as usize) as u64;
@@ -252,9 +269,9 @@ impl Lanes {
     }
 }
 
-fn split_spec(merge: bool, vec: bool, words: Words) -> KernelSpec {
+fn split_spec(merge: bool, vec: bool, words: Words, layout: u32) -> KernelSpec {
     let kernel = if merge { &ROPE_MERGE } else { &ROPE_SPLIT };
-    KernelSpec::new(kernel, consts(merge, vec, words))
+    KernelSpec::new(kernel, [&consts(merge, vec, words)[..], &[("LAYOUT", layout)]].concat())
 }
 
 fn norm_spec(merge: bool, vec: bool, words: Words, lanes: Lanes) -> KernelSpec {
@@ -273,11 +290,12 @@ pub fn variants() -> Vec<KernelSpec> {
     let reads = [(false, words(false, false)), (true, words(false, false)), (true, words(true, false))];
     let threads = || THREADS.map(|t| Lanes::threads(t, 256)).into_iter().chain([Lanes::threads(THREADS[0], 64)]);
     let each = |merge: bool| {
-        let by_threads = reads.into_iter().flat_map(move |(vec, w)| {
-            threads().map(move |lanes| norm_spec(merge, vec, w, lanes)).chain([split_spec(merge, vec, w)])
-        });
+        let splits = reads.into_iter().chain([(true, words(false, true))]);
+        let splits = splits.flat_map(move |(vec, w)| LAYOUTS.map(|layout| split_spec(merge, vec, w, layout)));
+        let by_threads =
+            reads.into_iter().flat_map(move |(vec, w)| threads().map(move |lanes| norm_spec(merge, vec, w, lanes)));
         let by_subgroups = target::LANES.map(|l| norm_spec(merge, true, words(false, true), Lanes::subgroup(l)));
-        by_threads.chain(by_subgroups).chain([split_spec(merge, true, words(false, true))])
+        by_threads.chain(by_subgroups).chain(splits)
     };
     [false, true].into_iter().flat_map(each).collect()
 }

@@ -12,6 +12,7 @@ mod attention_self_test;
 mod attention_shape;
 pub mod attention_simd;
 pub mod attention_tiled;
+pub mod center;
 pub mod coop;
 pub mod covering;
 pub mod decode;
@@ -62,6 +63,7 @@ use bytemuck::Pod;
 /// Every kernel. `tests/architecture` renders, parses and checks a [covering](covering::covering) set of the specialisations that
 /// `variants` lists.
 pub static KERNELS: &[&Kernel] = &[
+    &center::CENTER,
     &coop::MATMUL_COOP,
     &coop::ROSA_LINEAR_COOP,
     &coop::SDDMM_COOP,
@@ -151,6 +153,7 @@ pub fn variants() -> Vec<KernelSpec> {
         attention_decode::variants(),
         attention_simd::variants(),
         attention_tiled::variants(),
+        center::variants(),
         coop::variants(),
         decode::variants(),
         dropout::variants(),

@@ -30,6 +30,17 @@ pub struct RopeParams {
     half: u32,
     positions: u32,
     sign: f32,
+    turned: u32,
+}
+
+/// Which elements of a head turn together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RopeLayout {
+    /// Those that are half of what turns apart.
+    #[default]
+    Halves,
+    /// Neighbours.
+    Neighbours,
 }
 
 /// Sines and cosines on the device, for positions from 0.
@@ -37,6 +48,9 @@ pub struct RopeParams {
 pub struct RopeTable {
     /// `[positions, head_dim]`: cosines, then sines.
     angles: Tensor,
+    layout: RopeLayout,
+    /// Pairs of elements that turn; the others have an angle of zero.
+    turned: usize,
 }
 
 impl RopeTable {
@@ -46,15 +60,73 @@ impl RopeTable {
     /// # Errors
     /// [`Error::Shape`] without positions or frequencies; those of an allocation.
     pub fn new(device: &Device, inv_freq: &[f64], positions: usize, attention_factor: f64) -> Result<RopeTable> {
-        if positions == 0 || inv_freq.is_empty() {
-            return Err(Error::shape("rope", format!("{positions} positions of {} frequencies", inv_freq.len())));
-        }
-        let row = |t: usize| {
-            let of = move |f: fn(f64) -> f64| inv_freq.iter().map(move |w| (f(t as f64 * w) * attention_factor) as f32);
-            of(f64::cos).chain(of(f64::sin))
+        RopeTable::partial(device, inv_freq, 2 * inv_freq.len(), RopeLayout::Halves, positions, attention_factor)
+    }
+
+    /// The same for heads of which the first `2 · inv_freq.len()` elements turn.
+    ///
+    /// # Errors
+    /// As [`RopeTable::new`]; [`Error::Shape`] for more frequencies than a head has pairs.
+    pub fn partial(
+        device: &Device,
+        inv_freq: &[f64],
+        head_dim: usize,
+        layout: RopeLayout,
+        positions: usize,
+        attention_factor: f64,
+    ) -> Result<RopeTable> {
+        let at = |t: usize, j: usize| match inv_freq.get(j) {
+            Some(w) => (t as f64 * w).sin_cos(),
+            None => (0.0, 1.0),
         };
-        let table: Vec<f32> = (0..positions).flat_map(row).collect();
-        Ok(RopeTable { angles: Tensor::from_slice(device, &[positions, 2 * inv_freq.len()], &table, "rope tables")? })
+        let factor = |j: usize| if j < inv_freq.len() { attention_factor } else { 1.0 };
+        let pair = |t: usize, j: usize| {
+            let (sin, cos) = at(t, j);
+            [cos * factor(j), sin * factor(j)]
+        };
+        if inv_freq.is_empty() || 2 * inv_freq.len() > head_dim {
+            return Err(Error::shape("rope", format!("{} frequencies of heads of {head_dim}", inv_freq.len())));
+        }
+        RopeTable::of(device, head_dim, positions, pair).map(|table| RopeTable {
+            layout,
+            turned: inv_freq.len(),
+            ..table
+        })
+    }
+
+    /// A table that turns nothing and multiplies by `factor`, a function of the position; the last one that it is given
+    /// for holds for all behind it.
+    ///
+    /// # Errors
+    /// As [`RopeTable::new`].
+    pub fn scaling(
+        device: &Device,
+        head_dim: usize,
+        positions: usize,
+        factor: impl Fn(usize) -> f64,
+    ) -> Result<RopeTable> {
+        RopeTable::of(device, head_dim, positions, |t, _| [factor(t), 0.0])
+    }
+
+    /// `pair`: cosine and sine by position and pair.
+    fn of(
+        device: &Device,
+        head_dim: usize,
+        positions: usize,
+        pair: impl Fn(usize, usize) -> [f64; 2],
+    ) -> Result<RopeTable> {
+        let half = head_dim / 2;
+        if positions == 0 || half == 0 {
+            return Err(Error::shape("rope", format!("{positions} positions of {half} frequencies")));
+        }
+        let mut table = Vec::with_capacity(positions * 2 * half);
+        for t in 0..positions {
+            for part in [0, 1] {
+                table.extend((0..half).map(|j| pair(t, j)[part] as f32));
+            }
+        }
+        let angles = Tensor::from_slice(device, &[positions, 2 * half], &table, "rope tables")?;
+        Ok(RopeTable { angles, layout: RopeLayout::Halves, turned: half })
     }
 
     /// How many positions the table holds. Larger ones are read as the last: the caller checks.
@@ -67,10 +139,35 @@ impl RopeTable {
         self.angles.shape()[1]
     }
 
+    /// How many pairs of elements turn, at most: half a head.
+    pub(super) fn turned(&self) -> usize {
+        self.turned
+    }
+
+    /// The constant that specialises shaders, see `shaders/lib/turned.wgsl`.
+    pub(super) fn layout(&self) -> u32 {
+        match self.layout {
+            RopeLayout::Neighbours => NEIGHBOURS,
+            RopeLayout::Halves if 2 * self.turned < self.head_dim() => PART,
+            RopeLayout::Halves => HALVES,
+        }
+    }
+
+    /// Whether kernels move four elements at a time, as they must for such of f16.
+    pub fn vec4(&self) -> bool {
+        vec4(self.head_dim() / 2) && (self.layout() != PART || vec4(self.turned))
+    }
+
     pub(super) fn slice(&self) -> Slice {
         self.angles.slice()
     }
 }
+
+/// Values of LAYOUT.
+pub(super) const HALVES: u32 = 0;
+const PART: u32 = 1;
+const NEIGHBOURS: u32 = 2;
+pub(super) const LAYOUTS: [u32; 3] = [HALVES, PART, NEIGHBOURS];
 
 /// The direction of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,25 +212,38 @@ fn run(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn, y: Option<
         half: half as u32,
         positions: table.positions() as u32,
         sign: if turn == Turn::Forward { 1.0 } else { -1.0 },
+        turned: table.turned() as u32,
         ..Default::default()
     };
-    let vec = vec4(half);
-    let half16 = y.map_or(Ok(false), |y| halves("rope", y, half))?;
+    let vec = table.vec4();
+    // one element at a time where half a head is so long that halves are refused
+    let half16 = y.map_or(Ok(false), |y| halves("rope", y, if vec { half } else { 1 }))?;
     let mut bindings = vec![table.slice(), positions.slice(), x.slice()];
     bindings.extend(y.map(Tensor::slice));
     let work = tokens * heads * if vec { half / 4 } else { half };
     let cost = streaming(2 * x.len(), 1.5);
-    launch(x.device(), &spec(y.is_none(), vec, half16), &bindings, &params, work.div_ceil(256) as u64, cost)
+    launch(
+        x.device(),
+        &spec(y.is_none(), vec, half16, table.layout()),
+        &bindings,
+        &params,
+        work.div_ceil(256) as u64,
+        cost,
+    )
 }
 
-fn spec(in_place: bool, vec: bool, half: bool) -> KernelSpec {
+fn spec(in_place: bool, vec: bool, half: bool, layout: u32) -> KernelSpec {
     let kernel = if in_place { &ROPE_IN_PLACE } else { &ROPE };
-    KernelSpec::new(kernel, [("INPLACE", in_place.into()), ("VEC", vec.into()), ("OUT16", half.into())])
+    let flags = [("INPLACE", in_place.into()), ("VEC", vec.into()), ("OUT16", half.into()), ("LAYOUT", layout)];
+    KernelSpec::new(kernel, flags)
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let flags = [false, true];
-    let each = flags.iter().flat_map(|&in_place| flags.map(|vec| spec(in_place, vec, false)));
-    each.chain([spec(false, true, true)]).collect()
+    let each = |layout| {
+        let copies = flags.into_iter().flat_map(move |in_place| flags.map(|vec| spec(in_place, vec, false, layout)));
+        copies.chain([spec(false, true, true, layout)])
+    };
+    LAYOUTS.into_iter().flat_map(each).collect()
 }

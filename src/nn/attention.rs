@@ -1,9 +1,10 @@
 //! Self-attention: grouped queries, rotary positions, causal inside of a segment.
 
-use super::{Linear, linear};
+use super::{Linear, Rope, linear};
 use crate::autograd::ops::{self, AttentionInputs, HeadNorms};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
+use crate::io::config::NormOrder;
 use crate::kernels::To;
 use crate::kernels::attention::{
     self as kernel, AttentionShape, Ranges, attention_decode, attention_forward, kv_store,
@@ -16,10 +17,12 @@ use crate::tensor::{Element, Tensor};
 pub struct Attention {
     pub qkv: Qkv,
     pub o_proj: Linear,
-    /// Norms of each head of q and k, where the family has them.
-    pub qk_norm: Option<HeadNorms>,
+    /// Norms of q and k, where the family has them.
+    pub qk_norm: Option<(HeadNorms, NormOrder)>,
     pub shape: AttentionShape,
-    pub rope: RopeTable,
+    pub rope: Rope,
+    /// Turns nothing, and multiplies queries by what they grow with their position.
+    pub query_growth: Option<RopeTable>,
     /// Whether the model's sliding window holds here.
     pub windowed: bool,
 }
@@ -62,6 +65,8 @@ pub struct Cached {
     pub kv_start: Tensor,
     pub windowed_start: Tensor,
     pub kv_end: Tensor,
+    /// Tokens of the longest sequence that there is room for.
+    pub length: usize,
 }
 
 impl Attention {
@@ -72,7 +77,8 @@ impl Attention {
             Pass::Segments(_) => kernel::operands(x.value.device()),
             Pass::Prefill(..) | Pass::Decode(_) => Element::F32, // as the cache keeps them
         };
-        let (q, k, v) = self.queries_keys_values(tape, x, positions, parts)?;
+        let table = self.rope.table(pass.longest());
+        let (q, k, v) = self.queries_keys_values(tape, x, table, positions, parts)?;
         let made_of = self.o_proj.operands(tape, tokens);
         let out = match pass {
             Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape, made_of)?,
@@ -100,34 +106,60 @@ impl Attention {
         &self,
         tape: &mut Tape,
         x: &Var,
+        table: &RopeTable,
         positions: &Tensor,
         parts: Element,
     ) -> Result<(Var, Var, Var)> {
         let norms = self.qk_norm.as_ref();
-        match &self.qkv {
+        let first = norms.filter(|(_, order)| *order != NormOrder::HeadsLast).map(|(norms, _)| norms);
+        let last = norms.filter(|(_, order)| *order == NormOrder::HeadsLast).map(|(norms, _)| norms);
+        // what something else is done with, or is moved one element at a time, is f32
+        let turned = if last.is_some() || !table.vec4() { Element::F32 } else { parts };
+        let of_queries = if self.query_growth.is_some() { Element::F32 } else { turned };
+        let (mut q, mut k, v) = match &self.qkv {
             Qkv::Fused(linear) => {
                 let all = linear.forward(tape, x)?;
                 tape.enter(|| self.o_proj.parent());
-                let gradient = linear.operands(tape, positions.len());
+                let gradient = if table.vec4() { linear.operands(tape, positions.len()) } else { Element::F32 };
                 let (heads, kv_heads) = (self.shape.heads, self.shape.kv_heads);
-                let heads = Heads { heads, kv_heads, table: &self.rope, positions };
-                let [q, k, v] = ops::split(tape, &all, norms, heads, parts, gradient)?;
-                Ok((q, k, v))
+                let heads = Heads { heads, kv_heads, table, positions };
+                let [q, k, v] = ops::split(tape, &all, first, heads, of_queries, gradient)?;
+                (q, k, v)
             }
             Qkv::Apart(linears) => {
                 let [q_proj, k_proj, v_proj] = &**linears;
                 let (q, k, v) = (q_proj.forward(tape, x)?, k_proj.forward(tape, x)?, v_proj.forward(tape, x)?);
                 tape.enter(|| self.o_proj.parent());
-                let (q, k) = match norms {
+                let (q, k) = match first {
                     None => (q, k),
                     Some(n) => {
                         (ops::rmsnorm(tape, &q, &n.q, Element::F32)?, ops::rmsnorm(tape, &k, &n.k, Element::F32)?)
                     }
                 };
-                let q = ops::rope(tape, &q, &self.rope, positions, parts)?;
-                let k = ops::rope(tape, &k, &self.rope, positions, parts)?;
-                Ok((q, k, ops::made_of(tape, &v, parts)?))
+                let q = ops::rope(tape, &q, table, positions, of_queries)?;
+                (q, ops::rope(tape, &k, table, positions, turned)?, v)
             }
+        };
+        if let Some(norms) = last {
+            let of_queries = if self.query_growth.is_some() { Element::F32 } else { parts };
+            q = ops::rmsnorm(tape, &q, &norms.q, of_queries)?;
+            k = ops::rmsnorm(tape, &k, &norms.k, parts)?;
+        }
+        if let Some(growth) = &self.query_growth {
+            q = ops::rope(tape, &q, growth, positions, parts)?;
+        }
+        let made = |tape: &mut Tape, x: &Var| ops::made_of(tape, x, parts);
+        Ok((made(tape, &q)?, made(tape, &k)?, made(tape, &v)?))
+    }
+}
+
+impl Pass {
+    /// Tokens of the longest sequence: with those to come, where a cache has room for them.
+    fn longest(&self) -> usize {
+        match self {
+            Pass::Segments(sight) => sight.full.span,
+            Pass::Prefill(_, cached) => cached.length,
+            Pass::Decode(cached) => cached.length,
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use super::{Attention, Linear, Mlp, Pass};
+use super::{Attention, Linear, Mlp, Pass, Rope};
 use crate::autograd::ops::{self, EmbeddingTable, Head, Norm};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
-use crate::io::config::ModelConfig;
+use crate::io::config::{Family, ModelConfig};
 use crate::kernels::in_weight::write_all;
-use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
 use std::sync::Arc;
 
@@ -18,17 +17,29 @@ pub struct Decoder {
     pub norm: Norm,
     pub head: Head,
     /// Of layers without a window of their own.
-    pub rope: RopeTable,
+    pub rope: Rope,
 }
 
-/// One block: attention and a gated MLP, each behind a norm and beside a residual connection.
+/// One block: attention and an MLP, each beside a residual connection.
 pub struct Layer {
-    pub input_norm: Norm,
+    pub family: Family,
+    pub norms: BlockNorms,
     pub attention: Attention,
-    pub mlp_norm: Norm,
     pub mlp: Mlp,
-    /// Norms of what attention and MLP add to the residual stream, where the family has them.
-    pub output_norms: Option<(Norm, Norm)>,
+}
+
+/// The norms of a block, where the family has them; [`crate::io::config::Block`] has their names.
+pub struct BlockNorms {
+    pub attention: Option<Norm>,
+    pub attention_output: Option<Norm>,
+    pub mlp: Option<Norm>,
+    pub mlp_output: Option<Norm>,
+}
+
+impl BlockNorms {
+    fn all(&self) -> [Option<&Norm>; 4] {
+        [&self.attention, &self.attention_output, &self.mlp, &self.mlp_output].map(Option::as_ref)
+    }
 }
 
 /// A batch on the device: tokens of several segments one behind the other, without padding. `[tokens]` u32 each.
@@ -44,14 +55,15 @@ impl Decoder {
     /// The hidden states `[tokens, hidden]` behind the final norm. `checkpointing`: of so many layers each keep only the
     /// first one's input for the backward pass and compute the rest again; 0 keeps all.
     pub fn hidden(&self, tape: &mut Tape, input: &Input, checkpointing: usize) -> Result<Var> {
-        tape.enter(|| "model.embed_tokens");
+        let root = self.config.root();
+        tape.enter(|| format!("{root}.embed_tokens"));
         let mut stream = Stream::from(ops::embed(tape, &self.embedding, &input.tokens)?);
         let layers: Vec<_> = self.layers.iter().cloned().enumerate().collect();
         for group in layers.chunks(checkpointing.max(1)) {
             let (group, input) = (group.to_vec(), input.clone());
             let run = move |tape: &mut Tape, stream: Stream| {
                 let mut layers = group.iter();
-                layers.try_fold(stream, |stream, (i, layer)| layer.forward(tape, stream, *i, &input))
+                layers.try_fold(stream, |stream, (i, layer)| layer.forward(tape, stream, (root, *i), &input))
             };
             stream = if checkpointing > 0 {
                 let x = stream.whole(tape)?;
@@ -60,8 +72,11 @@ impl Decoder {
                 run(tape, stream)?
             };
         }
-        tape.enter(|| "model.norm");
-        stream.norm(tape, &self.norm, Element::F32)
+        tape.enter(|| format!("{root}.norm"));
+        let hidden = stream.norm(tape, &self.norm, Element::F32)?;
+        // a factor of the logits is one of what the head reads
+        let factor = self.config.multipliers.logits as f32;
+        if factor == 1.0 { Ok(hidden) } else { ops::scale(tape, hidden, factor) }
     }
 
     /// Brings weights that hold their sparse adapters up to date with the adapters' values; see [`Linear::attach`].
@@ -105,46 +120,69 @@ impl Stream {
         }
     }
 
-    fn whole(self, tape: &mut Tape) -> Result<Var> {
-        self.added.map_or(Ok(self.x.clone()), |(b, _)| ops::add(tape, &self.x, &b))
+    /// What a part of a block reads, made of `y`: everything added up, and normalised where there is a norm.
+    fn read(&mut self, tape: &mut Tape, norm: Option<&Norm>, y: Element) -> Result<Var> {
+        if let Some(norm) = norm {
+            return self.norm(tape, norm, y);
+        }
+        if let Some((b, _)) = self.added.take() {
+            self.x = ops::add(tape, &self.x, &b)?;
+        }
+        ops::made_of(tape, &self.x, y)
+    }
+
+    fn whole(mut self, tape: &mut Tape) -> Result<Var> {
+        self.read(tape, None, Element::F32)
     }
 }
 
 impl Layer {
-    fn forward(&self, tape: &mut Tape, mut stream: Stream, index: usize, input: &Input) -> Result<Stream> {
+    /// `(root, index)`: what the names of its modules begin with, and its number.
+    fn forward(
+        &self,
+        tape: &mut Tape,
+        mut stream: Stream,
+        (root, index): (&str, usize),
+        input: &Input,
+    ) -> Result<Stream> {
         let (tokens, _) = stream.x.value.dims2("layer")?;
-        let enter = |tape: &mut Tape, norm: &Norm| {
-            tape.enter(|| format!("model.layers.{index}.{}", self.name_of(norm)));
+        let (names, norms) = (&self.family.block, &self.norms);
+        let enter = |tape: &mut Tape, norm: Option<&str>| {
+            if let Some(norm) = norm {
+                tape.enter(|| format!("{root}.layers.{index}.{norm}"));
+            }
         };
-        // what a block adds, behind its norm if it has one
-        let added = |tape: &mut Tape, h: Var, last: &Linear, norm: Option<&Norm>| -> Result<_> {
-            Ok(Some(match norm {
+        // what a part of the block adds, behind its norm if it has one
+        let added = |tape: &mut Tape, h: Var, last: &Linear, norm: &Option<Norm>, name: Option<&str>| -> Result<_> {
+            Ok(match norm {
                 None => (h, last.operands(tape, tokens)),
                 Some(norm) => {
-                    enter(tape, norm);
+                    enter(tape, name);
                     (ops::rmsnorm(tape, &h, norm, Element::F32)?, Element::F32)
                 }
-            }))
+            })
         };
-        let (after_attention, after_mlp) = self.output_norms.as_ref().map(|(a, m)| (a, m)).unzip();
+        let (to_attention, to_mlp) =
+            (self.attention.qkv.operands(tape, tokens), self.mlp.gate_up.operands(tape, tokens));
+        let read_by_both = names.parallel && to_attention != to_mlp;
 
-        let operands = self.attention.qkv.operands(tape, tokens);
-        enter(tape, &self.input_norm);
-        let h = stream.norm(tape, &self.input_norm, operands)?;
-        let h = self.attention.forward(tape, &h, index, &input.positions, &input.pass)?;
-        stream.added = added(tape, h, &self.attention.o_proj, after_attention)?;
+        enter(tape, names.attention);
+        let operands = if read_by_both { Element::F32 } else { to_attention };
+        let x = stream.read(tape, norms.attention.as_ref(), operands)?;
+        let h = self.attention.forward(tape, &x, index, &input.positions, &input.pass)?;
+        let (h, gradient) = added(tape, h, &self.attention.o_proj, &norms.attention_output, names.attention_output)?;
+        if names.parallel {
+            let m = self.mlp.forward(tape, &x)?;
+            stream.added = Some((ops::add(tape, &h, &m)?, Element::F32));
+            return Ok(stream);
+        }
+        stream.added = Some((h, gradient));
 
-        let operands = self.mlp.gate_up.operands(tape, tokens);
-        enter(tape, &self.mlp_norm);
-        let h = stream.norm(tape, &self.mlp_norm, operands)?;
-        let h = self.mlp.forward(tape, &h)?;
-        stream.added = added(tape, h, &self.mlp.down_proj, after_mlp)?;
+        enter(tape, names.mlp);
+        let x = stream.read(tape, norms.mlp.as_ref(), to_mlp)?;
+        let h = self.mlp.forward(tape, &x)?;
+        stream.added = Some(added(tape, h, &self.mlp.down_proj, &norms.mlp_output, names.mlp_output)?);
         Ok(stream)
-    }
-
-    /// The name of one of the layer's norms.
-    fn name_of(&self, norm: &Norm) -> &'static str {
-        self.norms().into_iter().find(|(_, n)| std::ptr::eq(*n, norm)).map_or("norm", |(name, _)| name)
     }
 
     fn linears(&self) -> Vec<&Linear> {
@@ -156,29 +194,19 @@ impl Layer {
 
     /// Every norm with its Hugging Face name inside of the layer.
     pub fn norms(&self) -> Vec<(&'static str, &Norm)> {
-        let mut all = vec![("input_layernorm", &self.input_norm)];
-        match &self.output_norms {
-            None => all.push(("post_attention_layernorm", &self.mlp_norm)),
-            Some((attention, mlp)) => all.extend([
-                ("post_attention_layernorm", attention),
-                ("pre_feedforward_layernorm", &self.mlp_norm),
-                ("post_feedforward_layernorm", mlp),
-            ]),
-        }
-        if let Some(norms) = &self.attention.qk_norm {
-            all.extend([("self_attn.q_norm", &norms.q), ("self_attn.k_norm", &norms.k)]);
+        let own = self.family.block.names().into_iter().zip(self.norms.all());
+        let mut all: Vec<_> = own.filter_map(|(name, norm)| Some((name?, norm?))).collect();
+        if let (Some(names), Some((norms, _))) = (self.family.qk_norm, &self.attention.qk_norm) {
+            all.extend([(names.q, &norms.q), (names.k, &norms.k)]);
         }
         all
     }
 
     /// The same norms in the same order.
     pub fn norms_mut(&mut self) -> Vec<&mut Norm> {
-        let mut all = vec![&mut self.input_norm];
-        match &mut self.output_norms {
-            None => all.push(&mut self.mlp_norm),
-            Some((attention, mlp)) => all.extend([attention, &mut self.mlp_norm, mlp]),
-        }
-        if let Some(norms) = &mut self.attention.qk_norm {
+        let BlockNorms { attention, attention_output, mlp, mlp_output } = &mut self.norms;
+        let mut all: Vec<&mut Norm> = [attention, attention_output, mlp, mlp_output].into_iter().flatten().collect();
+        if let Some((norms, _)) = &mut self.attention.qk_norm {
             all.extend([&mut norms.q, &mut norms.k]);
         }
         all

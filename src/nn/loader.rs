@@ -1,14 +1,14 @@
 //! From a checkpoint to the device, tensor by tensor: host memory stays near the largest one.
 
-use super::{Decoder, Linear, Module, models};
+use super::{Decoder, Linear, Module, Rope, models};
 use crate::autograd::Param;
 use crate::autograd::ops::{EmbeddingTable, Head, Norm};
 use crate::device::{Device, DeviceClass, Precision};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoint, TensorView};
-use crate::io::config::{ModelConfig, RopeScaling};
-use crate::kernels::rope::RopeTable;
+use crate::io::config::{ModelConfig, NormKind, RopeScaling};
+use crate::kernels::rope::{RopeLayout, RopeTable};
 use crate::quant;
 use crate::quant::halves::{fits_f16, to_f16};
 use crate::tensor::{Tensor, Weight, WeightFormat};
@@ -148,18 +148,27 @@ impl Loader<'_> {
         Tensor::from_slice(self.device, &[rows], &values, "weights").map(Some)
     }
 
-    /// `<name>.weight` as an RMSNorm.
+    /// `<name>.weight` as the family's norm.
     pub fn norm(&self, name: &str) -> Result<Norm> {
-        let weight = Param::frozen(self.vector(&format!("{name}.weight"))?);
-        Ok(Norm { weight, eps: self.config().rms_norm_eps, unit_offset: self.config().family.is_gemma() })
+        let (c, weight) = (self.config(), Param::frozen(self.vector(&format!("{name}.weight"))?));
+        let (unit_offset, centred) = (c.family.has_unit_offset(), c.family.norm == NormKind::Layer);
+        Ok(Norm { weight, eps: c.rms_norm_eps, unit_offset, centred })
+    }
+
+    /// A norm of the residual stream, which holds everything by its residual multiplier: a norm does not tell but by its eps.
+    pub fn stream_norm(&self, name: &str) -> Result<Norm> {
+        let norm = self.norm(name)?;
+        let eps = f64::from(norm.eps) / self.config().multipliers.residual.powi(2);
+        Ok(Norm { eps: eps as f32, ..norm })
     }
 
     /// `<name>.weight`, cut into shards that fit a binding.
     pub fn embedding(&self, name: &str) -> Result<EmbeddingTable> {
         let shards = self.matrix(&format!("{name}.weight"), self.shard_bytes(), Use::Table)?;
-        let scale = match (self.config().family.is_gemma(), shards.first()) {
+        let multipliers = &self.config().multipliers;
+        let scale = match (self.config().family.scales_embedding, shards.first()) {
             (true, Some((_, first))) => embedding_scale(self.config().hidden_size, first.format()),
-            _ => 1.0,
+            _ => (multipliers.embedding / multipliers.residual) as f32,
         };
         Ok(EmbeddingTable { shards, grad: None, scale })
     }
@@ -176,19 +185,42 @@ impl Loader<'_> {
     }
 
     /// Rotary tables for the positions that will be used.
-    pub fn rope(&self) -> Result<RopeTable> {
+    pub fn rope(&self) -> Result<Rope> {
         let c = self.config();
-        self.rope_table(c.rope_theta, c.rope_scaling)
+        self.rope_of(c.rope_theta, &c.rope_scaling)
     }
 
     /// Those of layers with a sliding window, where they have their own.
-    pub fn local_rope(&self) -> Result<Option<RopeTable>> {
-        self.config().rope_local_theta.map(|theta| self.rope_table(theta, RopeScaling::None)).transpose()
+    pub fn local_rope(&self) -> Result<Option<Rope>> {
+        self.config().rope_local_theta.map(|theta| self.rope_of(theta, &RopeScaling::None)).transpose()
     }
 
-    fn rope_table(&self, theta: f64, scaling: RopeScaling) -> Result<RopeTable> {
-        let frequencies = scaling.frequencies(theta, self.config().head_dim);
-        RopeTable::new(self.device, &frequencies, self.options.positions, 1.0)
+    /// Those of layers whose heads are not turned, if there are any.
+    pub fn no_rope(&self) -> Result<Option<Rope>> {
+        let c = self.config();
+        let table = || RopeTable::scaling(self.device, c.head_dim, 1, |_| 1.0);
+        c.rotated.contains(&false).then(|| table().map(Rope::from)).transpose()
+    }
+
+    /// How queries grow with their position, if they do so in the positions that will be used.
+    pub fn query_growth(&self) -> Result<Option<RopeTable>> {
+        let (c, positions) = (self.config(), self.options.positions);
+        let growth = c.query_growth.filter(|growth| positions > growth.original);
+        growth.map(|g| RopeTable::scaling(self.device, c.head_dim, positions, |p| g.at(p))).transpose()
+    }
+
+    fn rope_of(&self, theta: f64, scaling: &RopeScaling) -> Result<Rope> {
+        let (c, positions) = (self.config(), self.options.positions);
+        let layout = if c.family.interleaved_rope { RopeLayout::Neighbours } else { RopeLayout::Halves };
+        let table = |long: bool, positions: usize| {
+            let frequencies = scaling.frequencies(theta, c.rotary_dim, long);
+            let factor = scaling.attention_factor();
+            RopeTable::partial(self.device, &frequencies, c.head_dim, layout, positions, factor)
+        };
+        match scaling.short_positions().filter(|short| positions > *short) {
+            None => table(false, positions).map(Rope::from),
+            Some(short) => Ok(Rope::by_length(table(false, short)?, table(true, positions)?)),
+        }
     }
 
     /// 1 GiB at most in a binding, less where the device takes less.

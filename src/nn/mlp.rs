@@ -1,4 +1,4 @@
-//! The gated MLP.
+//! The MLP.
 
 use super::{Linear, linear};
 use crate::autograd::ops::{self, Activation, Stored};
@@ -6,7 +6,7 @@ use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::tensor::Element;
 
-/// `down(act(gate(x)) · up(x))`
+/// `down(act(gate(x)) · up(x))`; without a gate, it is up.
 pub struct Mlp {
     pub gate_up: GateUp,
     pub down_proj: Linear,
@@ -19,6 +19,8 @@ pub enum GateUp {
     Apart(Box<[Linear; 2]>),
     /// One linear, whose outputs are gate and up one behind the other.
     Fused(Box<Linear>),
+    /// Up alone.
+    Plain(Box<Linear>),
 }
 
 impl Mlp {
@@ -39,6 +41,12 @@ impl Mlp {
                 tape.enter(|| self.down_proj.parent());
                 ops::gated_both(tape, &both, self.activation, stored)?
             }
+            GateUp::Plain(linear) => {
+                let up = linear.forward(tape, x)?;
+                tape.enter(|| self.down_proj.parent());
+                // two gradients come together in it
+                ops::gated(tape, &up, &up, self.activation, Stored { gradients: Element::F32, ..stored })?
+            }
         };
         self.down_proj.forward(tape, &h)
     }
@@ -46,7 +54,7 @@ impl Mlp {
     pub fn linears(&self) -> Vec<&Linear> {
         match &self.gate_up {
             GateUp::Apart(linears) => linears.iter().chain([&self.down_proj]).collect(),
-            GateUp::Fused(linear) => vec![linear, &self.down_proj],
+            GateUp::Fused(linear) | GateUp::Plain(linear) => vec![linear, &self.down_proj],
         }
     }
 }
@@ -56,7 +64,7 @@ impl GateUp {
     pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
         match self {
             GateUp::Apart(linears) => linear::operands(&**linears, tape, tokens),
-            GateUp::Fused(linear) => linear.operands(tape, tokens),
+            GateUp::Fused(linear) | GateUp::Plain(linear) => linear.operands(tape, tokens),
         }
     }
 }

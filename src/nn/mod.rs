@@ -7,9 +7,11 @@ pub mod linear;
 pub mod loader;
 pub mod mlp;
 pub mod models;
+mod rope;
 
 pub use attention::{Attention, Cached, Pass, Qkv, Sight};
 pub use batch::{DeviceBatch, upload_all};
 pub use decoder::{Decoder, Input, Layer};
 pub use linear::{Linear, Module};
 pub use mlp::{GateUp, Mlp};
+pub use rope::Rope;

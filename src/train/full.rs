@@ -77,7 +77,8 @@ pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
 /// # Errors
 /// As [`trainable_weights`].
 pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
-    let mut all = vec![("model.embed_tokens.weight".to_owned(), whole(&model.embedding.shards)?)];
+    let root = model.config.root();
+    let mut all = vec![(format!("{root}.embed_tokens.weight"), whole(&model.embedding.shards)?)];
     if !model.config.tie_word_embeddings {
         all.push(("lm_head.weight".to_owned(), whole(&model.head.shards)?));
     }
@@ -86,10 +87,10 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
         all.push((format!("{}.weight", module.name), linear.weight().as_tensor()?));
         all.extend(linear.bias().map(|bias| (format!("{}.bias", module.name), bias)));
     }
-    all.push(("model.norm.weight".to_owned(), model.norm.weight.value.clone()));
+    all.push((format!("{root}.norm.weight"), model.norm.weight.value.clone()));
     for (i, layer) in model.layers.iter().enumerate() {
         let norms = layer.norms().into_iter();
-        all.extend(norms.map(|(n, norm)| (format!("model.layers.{i}.{n}.weight"), norm.weight.value.clone())));
+        all.extend(norms.map(|(n, norm)| (format!("{root}.layers.{i}.{n}.weight"), norm.weight.value.clone())));
     }
     Ok(all)
 }
@@ -102,10 +103,12 @@ fn whole(shards: &[(usize, Weight)]) -> Result<Tensor> {
     }
 }
 
-/// Writes the trained model: `model.safetensors` (F32), `config.json`, and the source's tokenizer files.
+/// Writes the trained model: `model.safetensors` (F32), `config.json`, and the source's tokenizer files. Of a model that sees or hears
+/// it is the language model by itself.
 pub fn write_model(folder: &Path, source: &Path, model: &Decoder) -> Result<()> {
     let mut values: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
     for (name, t) in named_weights(model)? {
+        let name = name.strip_prefix(model.config.root()).map_or(name.clone(), |rest| format!("model{rest}"));
         values.insert(name, (t.shape().to_vec(), t.read()?));
     }
     let tensors: Vec<_> = values.iter().map(|(n, (shape, data))| OutTensor::f32(n.clone(), shape, data)).collect();

@@ -65,6 +65,19 @@ pub fn adapter_of(config: &TrainConfig, adapters: &AdapterSet, shapes: &[LinearS
     Ok(AdapterFolder { config, modules: adapters.export()? })
 }
 
+/// As PEFT is to find them. In a model that sees, its other parts have linears with the same last names.
+fn target_modules(names: Vec<String>, targets: &[Target]) -> Targets {
+    const LANGUAGE: &str = "model.language_model.";
+    if !targets.iter().all(|t| t.module.name.starts_with(LANGUAGE)) {
+        return Targets::Names(names);
+    }
+    let escaped = |name: &String| match name.starts_with(LANGUAGE) {
+        true => name.replace('.', r"\."),
+        false => format!(r"{}.*\.{name}", LANGUAGE.replace('.', r"\.")),
+    };
+    Targets::Pattern(names.iter().map(escaped).collect::<Vec<_>>().join("|"))
+}
+
 fn adapter_config(
     kind: AdapterKind,
     config: &TrainConfig,
@@ -89,7 +102,7 @@ fn adapter_config(
         use_rslora: config.rslora,
         lora_dropout: config.dropout,
         density,
-        target_modules: Targets::Names(names),
+        target_modules: target_modules(names, targets),
         rank_pattern: ranks,
         alpha_pattern: alphas,
         density_pattern: densities,

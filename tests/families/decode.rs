@@ -27,6 +27,7 @@ fn decoded(model: &Decoder, ids: &[u32], prompt: usize) -> Vec<f32> {
             kv_start: of(&|_| 0),
             windowed_start: of(&|p| (p + 1).saturating_sub(window)),
             kv_end: of(&|p| p + 1),
+            length: ids.len(),
         }
     };
     let rows = [ids[..prompt].to_vec()];
@@ -58,7 +59,8 @@ fn decoded_logits_are_those_of_a_whole_pass() {
 
 #[test]
 fn greedy_tokens_are_those_of_whole_passes() {
-    for family in FAMILIES {
+    // the rotary frequencies of Phi-4-mini go by the longest sequence of a pass, which here are of two lengths
+    for family in FAMILIES.into_iter().filter(|family| *family != "phi4mini") {
         let (golden, model) = (Golden::open(family), decoder(family, false));
         // two prompts, one of them shorter than any window
         let (first, _) = golden.rows().swap_remove(0);

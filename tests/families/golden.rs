@@ -10,7 +10,28 @@ use rugosa::nn::loader::{LoadOptions, load};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-pub const FAMILIES: [&str; 6] = ["qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3"];
+pub const FAMILIES: [&str; 20] = [
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "smollm3",
+    "phi4mini",
+    "ministral3",
+    "seed_oss",
+    "granite",
+    "granite4",
+    "hunyuan",
+    "arcee",
+    "olmo2",
+    "olmo3",
+    "exaone4",
+    "glm4",
+    "gemma3vision",
+    "cohere2",
+];
 pub const VOCAB: usize = 300;
 
 fn fixtures() -> PathBuf {
@@ -86,7 +107,7 @@ impl Golden {
         Batch::new(rows.iter().map(|(ids, labels)| ExampleRef { ids, labels, line: 0 }), 0)
     }
 
-    fn i32(&self, name: &str) -> Vec<i32> {
+    pub fn i32(&self, name: &str) -> Vec<i32> {
         self.file.get(name).unwrap().to_i32().unwrap()
     }
 }

@@ -1,9 +1,10 @@
-//! Families of models against numbers from PyTorch (`tests/golden/make_families.py`), and through training, generation and
+//! Families of models against numbers from PyTorch (`tests/golden/make_families.py`, `make_from_transformers.py`), and through training, generation and
 //! files.
 mod bad_input;
 mod decode;
 mod gguf;
 mod golden;
 mod model;
+mod names;
 mod quantised;
 mod train;

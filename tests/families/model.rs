@@ -72,6 +72,17 @@ fn so_they_do_from_checkpointed_layers() {
     [("gemma3", 1), ("phi3", 1), ("gemma3", 2)].iter().for_each(|(f, layers)| assert_gradients(f, *layers));
 }
 
+/// Where a family turns by other frequencies in short sequences, these are such.
+#[test]
+fn logits_of_short_rows_agree() {
+    for family in &FAMILIES[6..] {
+        let golden = Golden::open(family);
+        let ids = golden.i32("short_ids").into_iter().map(|id| id as u32).collect();
+        let error = max_abs(&logits(&decoder(family, false), &unlabelled(&[ids])), &golden.f32("short_logits"));
+        assert!(error <= golden.tolerance("logits"), "{family}: logits differ by {error}");
+    }
+}
+
 #[test]
 fn windows_and_caps_are_felt() {
     // the reference would not tell whether they are there if they changed nothing

@@ -70,6 +70,8 @@ fn check(row: &Gradient) -> BTreeSet<&'static str> {
         Shape::Gate { rows, cols, activation, both: false, element } => {
             pointwise::check_gate([rows, cols], activation, element)
         }
+        Shape::Center { rows, cols } => pointwise::check_center([rows, cols]),
+        Shape::Scale { rows, cols, factor } => pointwise::check_scale([rows, cols], factor),
         Shape::Residual { rows, cols } => pointwise::check_residual([rows, cols]),
         Shape::Bias { rows, cols } => pointwise::check_bias([rows, cols]),
         Shape::Embedding { vocab, hidden, scale } => pointwise::check_embedding(vocab, hidden, scale),

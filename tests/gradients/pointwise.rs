@@ -2,10 +2,11 @@
 
 use super::difference::*;
 use crate::common::random;
-use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{
-    Activation, EmbeddingTable, Norm, Stored, add, add_rmsnorm, bias_gradient, embed, gated, rmsnorm, rope,
+    Activation, EmbeddingTable, Norm, Stored, add, add_rmsnorm, bias_gradient, center, embed, gated, rmsnorm, rope,
+    scale,
 };
+use rugosa::autograd::{Tape, Var};
 use rugosa::io::config::RopeScaling;
 use rugosa::kernels::rope::RopeTable;
 use rugosa::rng::Rng;
@@ -29,7 +30,7 @@ pub fn check_norm(rows: usize, heads: usize, width: usize, unit_offset: bool, el
     let (y, reference) = (forward(&inputs), differences(&inputs, &dy, forward));
     for (tracked, trains) in [(true, true), (true, false), (false, true), (false, false)] {
         let what = format!("[{rows}, {heads} x {width}] {element:?}, offset {unit_offset}, {tracked} {trains}");
-        let norm = Norm { weight: param(&[width], &w, trains), eps, unit_offset };
+        let norm = Norm { weight: param(&[width], &w, trains), eps, unit_offset, centred: false };
         let mut tape = Tape::new(None);
         let x = input(&mut tape, &[rows, heads * width], &x, tracked);
         let out = rmsnorm(&mut tape, &x, &norm, element).unwrap();
@@ -74,7 +75,7 @@ pub fn check_add_norm(shape: [usize; 2], y_element: Element, db_element: Element
         let only = |used: bool, d: &[f32]| if used { d.to_vec() } else { vec![0.0; d.len()] };
         let reference = differences(&inputs, &[only(by_sum, &dx), only(by_norm, &dy)].concat(), forward);
         let what = format!("{shape:?} {y_element:?}, dB {db_element:?}, {by_sum} {by_norm}");
-        let norm = Norm { weight: param(&[width], &w, true), eps, unit_offset: false };
+        let norm = Norm { weight: param(&[width], &w, true), eps, unit_offset: false, centred: false };
         let mut tape = Tape::new(None);
         let (a, b) = (input(&mut tape, &shape, &a, true), input(&mut tape, &shape, &b, true));
         let [sum, out] = add_rmsnorm(&mut tape, [&a, &b], &norm, y_element, db_element).unwrap();
@@ -102,7 +103,7 @@ pub fn check_rope(heads: usize, head_dim: usize) {
     let rng = &mut Rng::named(2, "rope");
     let positions = [0u32, 1, 2, 0, 1, 63, 31];
     let (n, half) = (positions.len() * heads * head_dim, head_dim / 2);
-    let frequencies = RopeScaling::None.frequencies(10_000.0, head_dim);
+    let frequencies = RopeScaling::None.frequencies(10_000.0, head_dim, false);
     let (x, dy) = (random(rng, n), random(rng, n));
     let forward = |at: &Inputs| -> Vec<f64> {
         let mut y = at[0].clone();
@@ -141,6 +142,7 @@ pub fn check_gate(shape: [usize; 2], activation: Activation, element: Element) {
             Activation::GeluTanh => {
                 0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044_715 * z.powi(3))).tanh())
             }
+            Activation::Relu => z.max(0.0),
         };
         at[0].iter().zip(&at[1]).map(|(g, u)| act(*g) * u).collect()
     };
@@ -168,6 +170,45 @@ pub fn check_gate(shape: [usize; 2], activation: Activation, element: Element) {
             }
         }
     }
+}
+
+pub fn check_center(shape: [usize; 2]) {
+    let rng = &mut Rng::named(5, "center");
+    let [x, dy] = [(); 2].map(|()| random(rng, shape[0] * shape[1]));
+    let forward = |at: &Inputs| -> Vec<f64> {
+        let mean = |row: &[f64]| row.iter().sum::<f64>() / row.len() as f64;
+        at[0].chunks(shape[1]).flat_map(|row| row.iter().map(move |x| x - mean(row))).collect()
+    };
+    check_one(shape, (&x, &dy), forward, |tape, x| center(tape, &x).unwrap(), shape[1]);
+}
+
+pub fn check_scale(shape: [usize; 2], factor: f32) {
+    let rng = &mut Rng::named(6, "scale");
+    let [x, dy] = [(); 2].map(|()| random(rng, shape[0] * shape[1]));
+    let forward = |at: &Inputs| -> Vec<f64> { at[0].iter().map(|x| x * f64::from(factor)).collect() };
+    check_one(shape, (&x, &dy), forward, |tape, x| scale(tape, x, factor).unwrap(), 1);
+}
+
+/// An operation on one input, whose results are sums of so many terms.
+fn check_one(
+    shape: [usize; 2],
+    (x, dy): (&[f32], &[f32]),
+    forward: impl Fn(&Inputs) -> Vec<f64>,
+    op: impl Fn(&mut Tape, Var) -> Var,
+    terms: usize,
+) {
+    let inputs = vec![wide(x)];
+    let (y, reference) = (forward(&inputs), differences(&inputs, dy, &forward));
+    let mut tape = Tape::new(None);
+    let own = input(&mut tape, &shape, x, true);
+    let out = op(&mut tape, own.clone());
+    assert_near("Y", &out.value.read().unwrap(), &y, terms, 16.0);
+    assert_eq!(own.value.read::<f32>().unwrap(), x, "an input that others hold was changed in place");
+    let seed = up(&shape, dy);
+    tape.seed(&out, seed.clone()).unwrap();
+    tape.backward().unwrap();
+    assert_near("dX", &arrived(&mut tape, &own), &reference[0], terms, 16.0);
+    assert_eq!(seed.read::<f32>().unwrap(), dy, "a gradient that others hold was changed in place");
 }
 
 /// x + x·(…) + x: one activation that several operations use, with gradients that arrive as one shared tensor.

@@ -15,7 +15,7 @@ pub fn check_split(shape: [usize; 4], unit_offset: Option<bool>, element: Elemen
     let [tokens, heads, kv_heads, head_dim] = shape;
     let rng = &mut Rng::named(1, "split");
     let positions: Vec<u32> = (0..tokens).map(|_| rng.below(10) as u32).collect();
-    let inv_freq = RopeScaling::None.frequencies(100.0, head_dim);
+    let inv_freq = RopeScaling::None.frequencies(100.0, head_dim, false);
     let table = RopeTable::new(device(), &inv_freq, 10, 1.0).unwrap();
     let at = Tensor::from_slice(device(), &[tokens], &positions, "test").unwrap();
     let widths = [heads, kv_heads, kv_heads].map(|h| h * head_dim);
@@ -49,7 +49,8 @@ pub fn check_split(shape: [usize; 4], unit_offset: Option<bool>, element: Elemen
         parts.concat()
     };
     let norms = unit_offset.map(|unit_offset| {
-        let [q, k] = weights.each_ref().map(|w| Norm { weight: param(&[head_dim], w, false), eps, unit_offset });
+        let [q, k] =
+            weights.each_ref().map(|w| Norm { weight: param(&[head_dim], w, false), eps, unit_offset, centred: false });
         HeadNorms::new(q, k).unwrap()
     });
     let terms = if norms.is_some() { 2 * head_dim } else { 2 };
@@ -76,7 +77,7 @@ pub fn check_split(shape: [usize; 4], unit_offset: Option<bool>, element: Elemen
 /// Weights of head norms that train get no gradient here: an error, not a run that leaves them as they are.
 #[test]
 fn head_norms_that_train_are_refused() {
-    let norm = |train| Norm { weight: param(&[4], &[1.0; 4], train), eps: 1e-5, unit_offset: false };
+    let norm = |train| Norm { weight: param(&[4], &[1.0; 4], train), eps: 1e-5, unit_offset: false, centred: false };
     let norms = HeadNorms::new(norm(false), norm(true)).unwrap();
     let table = RopeTable::new(device(), &[1.0, 0.1], 1, 1.0).unwrap();
     let at = Tensor::zeros(device(), &[1], "test").unwrap();
@@ -95,6 +96,7 @@ pub fn check_both(rows: usize, cols: usize, activation: Activation, element: Ele
         Activation::GeluTanh => {
             0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3))).tanh())
         }
+        Activation::Relu => z.max(0.0),
     };
     let forward = |inputs: &Inputs| -> Vec<f64> {
         inputs[0].chunks(2 * cols).flat_map(|r| (0..cols).map(move |j| f(r[j]) * r[cols + j])).collect()

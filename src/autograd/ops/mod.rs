@@ -2,6 +2,7 @@
 
 mod attention;
 mod bias;
+mod center;
 mod embedding;
 mod head;
 mod linear;
@@ -9,9 +10,11 @@ mod mlp;
 mod norm;
 mod residual;
 mod rope;
+mod scale;
 
 pub use attention::{AttentionInputs, attention, made_of};
 pub use bias::bias_gradient;
+pub use center::center;
 pub use embedding::{EmbeddingTable, embed};
 pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
 pub use linear::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
@@ -19,3 +22,4 @@ pub use mlp::{Activation, Stored, gated, gated_both};
 pub use norm::{HeadNorms, Norm, add_rmsnorm, rmsnorm};
 pub use residual::add;
 pub use rope::{rope, split};
+pub use scale::scale;

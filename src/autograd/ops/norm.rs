@@ -1,5 +1,7 @@
-//! RMSNorm: `y = x / rms(x) · w`, or `· (1 + w)`; by itself, and behind a residual connection.
+//! RMSNorm: `y = x / rms(x) · w`, or `· (1 + w)`; by itself, and behind a residual connection. LayerNorm is the same of rows without
+//! their mean.
 
+use super::{add, center};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
@@ -16,6 +18,8 @@ pub struct Norm {
     pub eps: f32,
     /// Multiply by `1 + w`.
     pub unit_offset: bool,
+    /// Take the mean of the row off before: LayerNorm.
+    pub centred: bool,
 }
 
 /// The norms of each head of q and of k.
@@ -56,6 +60,10 @@ impl HeadNorms {
 
 /// X `[rows, n · width]` normalised over each `width`: the whole row, or each head of it. `y`: the result's elements.
 pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm, y: Element) -> Result<Var> {
+    if norm.centred {
+        let x = center(tape, x)?;
+        return rmsnorm(tape, &x, &Norm { centred: false, ..norm.clone() }, y);
+    }
     let width = norm.weight.value.len();
     let shape = x.value.shape().to_vec();
     let flat = x.value.reshape(&[x.value.len() / width.max(1), width])?;
@@ -81,6 +89,11 @@ pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm, y: Element) -> Result<Var>
 /// `[x, y]` of a and b `[rows, width]`: x = a + b, and y is x normalised. `y`: the elements of y; `db`: what the gradient of b
 /// is best made of. x has one gradient, in which what comes for x itself and by way of y is added up once for a and b.
 pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, y: Element, db: Element) -> Result<[Var; 2]> {
+    if norm.centred {
+        let x = add(tape, a, b)?;
+        let y = rmsnorm(tape, &x, norm, y)?;
+        return Ok([x, y]);
+    }
     let kernel = RmsNorm { eps: norm.eps, unit_offset: norm.unit_offset };
     let to = [To::default(), To::activation(y), To::default()];
     let [x, y, rstd] = add_rmsnorm_forward([&a.value, &b.value], &norm.weight.value, kernel, to)?;

@@ -9,6 +9,7 @@ use crate::kernels::To;
 use crate::kernels::attention::{
     AttentionShape, Gradients, Ranges, Saved, attention_backward, attention_decode, attention_forward, kv_store,
 };
+use crate::kernels::center::center;
 use crate::kernels::dropout::{Dropout, dropout as drop_some};
 use crate::kernels::elementwise::{
     Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_forward, round, scale,
@@ -206,8 +207,9 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             rmsnorm_backward([&dy, &x, &w, &rstd], constants, To::Into(&dx), weight.then_some(&dw)).map(drop)
         }))
     };
-    let table =
-        move |f: &Filler| RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim), tokens, 1.0);
+    let table = move |f: &Filler| {
+        RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim, false), tokens, 1.0)
+    };
     // tokens spread over the vocabulary, some of them twice
     let token = move |t: usize| t.wrapping_mul(7919) % vocab;
     let mut rows = vec![
@@ -258,6 +260,10 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             let ((x, dy), places) = (pair(f)?, f.indices(tokens, |t| tokens - 1 - t)?);
             Ok(Box::new(move || scatter_rows_add(&x, &places, &dy)))
         }),
+        speed("center", &what, moved(3 * n), move |f| {
+            let (x, y) = pair(f)?;
+            Ok(Box::new(move || center(&x, To::Into(&y)).map(drop)))
+        }),
         speed("columns", &what, moved(n), move |f| {
             let (x, y) = (f.tensor(&[tokens, hidden])?, f.tensor(&[tokens, hidden / 2])?);
             Ok(Box::new(move || columns(&x, hidden / 4, hidden / 2, To::Into(&y)).map(drop)))
@@ -292,7 +298,7 @@ fn turned(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> [Spe
     let (n, what) = (tokens * width, format!("{model} [{tokens}, {width}]"));
     let norm = RmsNorm { eps: c.rms_norm_eps, unit_offset: false };
     let operands = move |f: &mut Filler| -> Result<_> {
-        let table = RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim), tokens, 1.0)?;
+        let table = RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim, false), tokens, 1.0)?;
         let [q, k, v] = widths.map(|w| f.tensor(&[tokens, w]));
         let weights = f.tensor(&[2, head_dim.next_multiple_of(64)])?;
         Ok((table, f.indices(tokens, |t| t)?, weights, f.tensor(&[tokens, width])?, [q?, k?, v?]))

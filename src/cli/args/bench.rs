@@ -64,7 +64,7 @@ impl WeightsOption {
 pub struct BenchStepArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Shapes: smollm2-135m, llama3.2-1b, llama2-7b, qwen3-0.6b, tiny
+    /// Shapes: smollm2-135m, llama3.2-1b, llama2-7b, qwen3-0.6b, olmo2-1b, glm4-9b, tiny
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "tiny")]
     pub shape: Vec<String>,
     /// What trains

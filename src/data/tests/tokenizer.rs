@@ -71,7 +71,7 @@ proptest! {
     #[test]
     fn any_text_comes_back(text in any_text()) {
         let fixture: Json = serde_json::from_str(BPE).unwrap();
-        for pre in ["gpt-2", "smollm", "llama-bpe"] {
+        for pre in ["gpt-2", "smollm", "llama-bpe", "tekken", "gpt-4o", "seed-coder", "deepseek-v3"] {
             let t = gguf(&fixture, "gpt2", pre);
             let ids = t.encode(&text, false).unwrap();
             prop_assert_eq!(&t.decode(&ids, false).unwrap(), &text, "{}", pre);
@@ -95,7 +95,7 @@ fn any_text() -> impl Strategy<Value = String> {
 #[test]
 fn byte_level_bpe_cuts_words_as_each_family_does() {
     let fixture: Json = serde_json::from_str(BPE).unwrap();
-    for pre in ["gpt-2", "smollm", "llama-bpe"] {
+    for pre in ["gpt-2", "smollm", "llama-bpe", "tekken", "gpt-4o", "seed-coder", "deepseek-v3"] {
         check(&gguf(&fixture, "gpt2", pre), &fixture["cases"][pre], str::to_owned);
     }
     // Qwen composes characters first
@@ -223,7 +223,7 @@ fn bad_metadata_names_its_key() {
         ("model", None, "tokenizer.ggml.model: is missing"),
         ("model", Some(Value::String("bert".into())), "supported are \"gpt2\" and \"llama\""),
         ("model", Some(Value::U32(1)), "tokenizer.ggml.model: is not a string"),
-        ("pre", Some(Value::String("tekken".into())), "\"tekken\" is not supported; supported are default, gpt-2"),
+        ("pre", Some(Value::String("bloom".into())), "\"bloom\" is not supported; supported are default, gpt-2"),
         ("tokens", None, "tokenizer.ggml.tokens: is missing"),
         ("tokens", Some(strings([])), "tokenizer.ggml.tokens: is empty"),
         ("tokens", Some(Value::Array(vec![Value::U8(1)])), "tokenizer.ggml.tokens: is not an array of strings"),

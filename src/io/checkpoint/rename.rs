@@ -17,16 +17,6 @@ const LAYER_MODULES: [(&str, &str); 11] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// Those that Gemma has besides, or calls otherwise.
-const GEMMA_MODULES: [(&str, &str); 3] = [
-    ("post_attention_norm", "post_attention_layernorm"),
-    ("ffn_norm", "pre_feedforward_layernorm"),
-    ("post_ffw_norm", "post_feedforward_layernorm"),
-];
-
-/// The same for fused linears.
-const FUSED_MODULES: [(&str, &str); 2] = [("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")];
-
 /// Hugging Face's name of the GGUF tensor `name`; `None` for tensors that have no counterpart (`rope_freqs.weight`).
 pub(super) fn hf_name(family: Family, name: &str) -> Option<String> {
     match name {
@@ -39,11 +29,7 @@ pub(super) fn hf_name(family: Family, name: &str) -> Option<String> {
     // as a number, so that two spellings ("01") can't claim one name
     let layer = layer.parse::<u32>().ok().filter(|n| n.to_string() == layer)?;
     let (module, kind) = rest.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "weight" | "bias"))?;
-    let own: &[_] = match family {
-        _ if family.is_gemma() => &GEMMA_MODULES,
-        _ if family.is_fused() => &FUSED_MODULES,
-        _ => &[],
-    };
+    let own = family.gguf.map_or(&[][..], |g| g.modules);
     let (_, module) = own.iter().chain(&LAYER_MODULES).find(|(gguf, _)| *gguf == module)?;
     Some(format!("model.layers.{layer}.{module}.{kind}"))
 }

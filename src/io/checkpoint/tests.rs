@@ -372,6 +372,6 @@ fn names_that_only_look_alike_are_not_taken() {
     for name in
         ["blk.01.attn_q.weight", "blk.x.attn_q.weight", "blk.0.attn_q.scale", "blk.0.attn_z.weight", "blk.0", "x"]
     {
-        assert_eq!(hf_name(Family::Llama, name), None, "{name}");
+        assert_eq!(hf_name(&crate::io::config::families::LLAMA, name), None, "{name}");
     }
 }

@@ -1,8 +1,8 @@
 //! GGUF metadata.
 
-use super::family::Windowed;
-use super::{Family, ModelConfig, RopeScaling, find_family, windowed};
-use crate::dtype::DType;
+use super::family::{Bias, Family, LocalRope, MultiplierKeys, NormKind, Traits, Unrotated, Windowed};
+use super::gguf_rope::{self, Around};
+use super::{ModelConfig, Multipliers, families, unknown, windowed};
 use crate::error::{Error, Result};
 use crate::io::gguf::{GgufFile, Value};
 
@@ -14,7 +14,11 @@ impl ModelConfig {
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
         let f = Fields { file };
         let name = f.text("general.architecture")?.ok_or_else(|| f.missing("general.architecture"))?;
-        let family = find_family(file.path(), "general.architecture", name, Family::of_gguf)?;
+        let family = Traits::of_gguf(name).ok_or_else(|| {
+            let files = families::ALL.iter().filter_map(|f| f.gguf);
+            let known: Vec<&str> = files.filter_map(|g| g.architectures.first().copied()).collect();
+            f.error("general.architecture", unknown::reason(name, &known, None))
+        })?;
         let key = |suffix: &str| format!("{name}.{suffix}");
         if f.size(&key("expert_count"))?.unwrap_or(0) > 0 {
             return Err(f.error(&key("expert_count"), "mixtures of experts are not supported"));
@@ -35,7 +39,10 @@ impl ModelConfig {
                 None => tokens.ok_or_else(|| f.missing("token_embd.weight"))?,
             },
         };
-        let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.defaults().rope_theta);
+        let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.defaults.rope_theta);
+        let max_position_embeddings = f.required(&key("context_length"))?;
+        let rotary_dim = gguf_rope::rotary_dim(&f, family, head_dim, &key)?;
+        let rope = Around { theta: rope_theta, dim: rotary_dim, positions: max_position_embeddings, key: &key };
         let mut eos_token_ids = Vec::new();
         for name in ["eos", "eot", "eom"] {
             if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))?
@@ -46,8 +53,22 @@ impl ModelConfig {
         }
         let layers = f.required(&key("block_count"))?;
         let (sliding_window, windowed) = windows(&f, &key, family, layers)?;
+        // OLMo 3's files say olmo2
+        let is_olmo3 = family == &families::OLMO2 && sliding_window.is_some();
+        let family = if is_olmo3 { &families::OLMO3 } else { family };
+        let rotated = match family.unrotated {
+            Unrotated::WithoutWindow { all_if_no_window } if sliding_window.is_none() => {
+                vec![all_if_no_window; windowed.len()]
+            }
+            Unrotated::WithoutWindow { .. } => windowed.clone(),
+            // which no file says, and llama.cpp takes for granted
+            Unrotated::Listed => (1..=windowed.len()).map(|i| !i.is_multiple_of(4)).collect(),
+            Unrotated::None | Unrotated::ByKey => vec![true; windowed.len()],
+        };
+        let eps = if family.norm == NormKind::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+        let eps = key(&format!("attention.{eps}"));
         let cap =
-            |suffix: &str| Ok::<_, Error>(f.number(&key(suffix))?.map(|v| v as f32).filter(|_| family.is_gemma()));
+            |suffix: &str| Ok::<_, Error>(f.number(&key(suffix))?.map(|v| v as f32).filter(|_| family.keys.softcaps));
         let config = ModelConfig {
             hidden_size,
             intermediate_size: f.required(&key("feed_forward_length"))?,
@@ -56,24 +77,35 @@ impl ModelConfig {
             num_key_value_heads: f.size(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head_dim,
             vocab_size,
-            max_position_embeddings: f.required(&key("context_length"))?,
-            rms_norm_eps: f
-                .number(&key("attention.layer_norm_rms_epsilon"))?
-                .ok_or_else(|| f.missing(&key("attention.layer_norm_rms_epsilon")))? as f32,
+            max_position_embeddings,
+            rms_norm_eps: f.number(&eps)?.ok_or_else(|| f.missing(&eps))? as f32,
             rope_theta,
-            rope_scaling: rope_scaling(&f, &key, rope_theta, head_dim)?,
+            rope_scaling: gguf_rope::scaling(&f, &rope)?,
             tie_word_embeddings: file.shape("output.weight").is_none(),
             attention_bias: file.shape("blk.0.attn_q.bias").is_some(),
-            mlp_bias: file.shape("blk.0.ffn_gate.bias").is_some(),
-            hidden_act: family.activation().to_string(),
+            output_bias: match family.biases.output {
+                Bias::Never => false,
+                // one key says both
+                bias if bias == family.biases.qkv => file.shape("blk.0.attn_q.bias").is_some(),
+                _ => file.shape("blk.0.attn_output.bias").is_some(),
+            },
+            mlp_bias: file.shape("blk.0.ffn_down.bias").is_some(),
+            multipliers: multipliers(&f, &key, family)?,
+            rotary_dim,
+            rotated,
+            query_growth: gguf_rope::query_growth(&f, &rope)?.filter(|_| family == &families::MINISTRAL3),
+            wrapped: false,
+            hidden_act: family.mlp.activation.to_string(),
             sliding_window,
             windowed,
-            rope_local_theta: match family.defaults().rope_local_theta {
-                Some(default) => Some(f.number(&key("rope.freq_base_swa"))?.unwrap_or(default)),
-                None => None,
+            rope_local_theta: match family.local_rope {
+                LocalRope::OwnTheta => {
+                    Some(f.number(&key("rope.freq_base_swa"))?.unwrap_or(family.defaults.rope_local_theta))
+                }
+                LocalRope::Unscaled => Some(rope_theta),
+                LocalRope::Same => None,
             },
-            query_pre_attn_scalar: family
-                .is_gemma()
+            query_pre_attn_scalar: (family.keys.query_pre_attn_scalar)
                 .then(|| query_scalar(family, layers, hidden_size, heads, head_dim)),
             attn_logit_softcapping: cap("attn_logit_softcapping")?,
             final_logit_softcapping: cap("final_logit_softcapping")?,
@@ -83,14 +115,13 @@ impl ModelConfig {
             family,
         }
         .validate(file.path())?;
-        if family == Family::Llama && config.sliding_window.is_some() && (config.attention_bias || config.mlp_bias) {
+        if family == &families::LLAMA && config.sliding_window.is_some() && (config.attention_bias || config.mlp_bias) {
             let reason = "a Mistral, which the window makes it, has no biases; use the Hugging Face folder";
             return Err(f.error(&key("attention.sliding_window"), reason));
         }
-        for suffix in ["rope.dimension_count", "attention.value_length"] {
-            if f.size(&key(suffix))?.is_some_and(|n| n != head_dim) {
-                return Err(f.error(&key(suffix), format!("must be the size of a head, {head_dim}")));
-            }
+        let values = key("attention.value_length");
+        if f.size(&values)?.is_some_and(|n| n != head_dim) {
+            return Err(f.error(&values, format!("must be the size of a head, {head_dim}")));
         }
         Ok(config)
     }
@@ -106,15 +137,30 @@ fn windows(
     let window = f.size(&key("attention.sliding_window"))?.filter(|w| *w > 0);
     let pattern = key("attention.sliding_window_pattern");
     let by_rule = |rule| windowed(rule, layers, 0);
-    match family.windowed() {
+    let listed = f.flags(&pattern)?;
+    match family.windowed {
         // nothing says from which layer on
-        Windowed::FromLayer => Ok((None, by_rule(Windowed::Never))),
-        Windowed::AllButEvery(n) => {
-            if f.size(&pattern)?.is_some_and(|given| given != n) {
-                return Err(f.error(&pattern, format!("only {n} is supported; use the Hugging Face folder")));
+        Windowed::FromLayer | Windowed::Unrotated => Ok((None, by_rule(Windowed::Never))),
+        rule @ Windowed::AllButEvery { n, optional } => {
+            let window = if optional { window } else { window.or(family.defaults.sliding_window) };
+            if window.is_none() {
+                return Ok((None, by_rule(Windowed::Never)));
             }
-            let layers = by_rule(Windowed::AllButEvery(n));
-            Ok((window.or(family.defaults().sliding_window).filter(|_| layers.contains(&true)), layers))
+            let layers = match listed {
+                Some(listed) => listed,
+                None if f.size(&pattern)?.is_some_and(|given| given != n) => {
+                    return Err(f.error(&pattern, format!("only {n} is supported; use the Hugging Face folder")));
+                }
+                None => by_rule(rule),
+            };
+            Ok((window.filter(|_| layers.contains(&true)), layers))
+        }
+        // OLMo 3's files say olmo2, and which layers have the window
+        Windowed::Never if listed.is_some() => {
+            let layers = listed.unwrap_or_default();
+            let window = window.filter(|_| layers.contains(&true));
+            let rule = if window.is_some() { layers } else { by_rule(Windowed::Never) };
+            Ok((window, rule))
         }
         // Mistral's files say llama
         Windowed::Never | Windowed::Always => {
@@ -123,77 +169,41 @@ fn windows(
     }
 }
 
+fn multipliers(f: &Fields<'_>, key: &impl Fn(&str) -> String, family: Family) -> Result<Multipliers> {
+    let number = |suffix: &str| f.written(&key(suffix));
+    Ok(match family.keys.multipliers {
+        MultiplierKeys::None => Multipliers::default(),
+        MultiplierKeys::Granite => Multipliers {
+            embedding: number("embedding_scale")?.unwrap_or(1.0),
+            residual: number("residual_scale")?.unwrap_or(1.0),
+            attention: number("attention.scale")?,
+            logits: 1.0 / number("logit_scale")?.unwrap_or(1.0),
+        },
+        MultiplierKeys::Cohere => Multipliers {
+            logits: number("logit_scale")?.unwrap_or(family.defaults.logit_scale),
+            ..Multipliers::default()
+        },
+    })
+}
+
 /// `query_pre_attn_scalar`, which converters leave out: the size of a head but for the largest model of either
 /// generation, which is known by its depth.
 fn query_scalar(family: Family, layers: usize, hidden: usize, heads: usize, head_dim: usize) -> f64 {
-    let largest = if family == Family::Gemma2 { 46 } else { 62 };
+    let largest = if family == &families::GEMMA2 { 46 } else { 62 };
     if layers == largest { hidden as f64 / heads.max(1) as f64 } else { head_dim as f64 }
 }
 
-fn rope_scaling(f: &Fields<'_>, key: &impl Fn(&str) -> String, theta: f64, head_dim: usize) -> Result<RopeScaling> {
-    if f.file.shape("rope_freqs.weight").is_some() {
-        return llama3_scaling(f, theta, head_dim);
-    }
-    if f.file.shape("rope_factors_long.weight").is_some() {
-        return Err(f.error("rope_factors_long.weight", "the scaling \"longrope\" is not supported"));
-    }
-    let factor = f.number(&key("rope.scaling.factor"))?;
-    match f.text(&key("rope.scaling.type"))? {
-        None => Ok(match f.number(&key("rope.scale_linear"))? {
-            Some(factor) if factor != 1.0 => RopeScaling::Linear { factor },
-            _ => RopeScaling::None,
-        }),
-        Some("none") => Ok(RopeScaling::None),
-        Some("linear") => {
-            Ok(RopeScaling::Linear { factor: factor.ok_or_else(|| f.missing(&key("rope.scaling.factor")))? })
-        }
-        Some(kind) => {
-            let reason = format!("the scaling \"{kind}\" is not supported; supported: none, linear, llama3");
-            Err(f.error(&key("rope.scaling.type"), reason))
-        }
-    }
-}
-
-/// Converters write the result of Llama 3's scaling, one divisor for each frequency, instead of its constants. All
-/// models published with it share three of the four constants, so the fourth can be read off the slowest frequency;
-/// that the guess gives back every divisor is checked.
-fn llama3_scaling(f: &Fields<'_>, theta: f64, head_dim: usize) -> Result<RopeScaling> {
-    const NAME: &str = "rope_freqs.weight";
-    let tensor = f.file.tensor(NAME)?;
-    if tensor.dtype != DType::F32 || tensor.shape != [head_dim / 2] || head_dim < 2 {
-        let reason = format!("{:?} of {} found, [{}] of F32 expected", tensor.shape, tensor.dtype, head_dim / 2);
-        return Err(f.error(NAME, reason));
-    }
-    let found: Vec<f64> = bytemuck::pod_collect_to_vec::<u8, f32>(&tensor.data).into_iter().map(f64::from).collect();
-    let scaling = RopeScaling::Llama3 {
-        factor: found[found.len() - 1],
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
-    };
-    let plain = RopeScaling::None.frequencies(theta, head_dim);
-    // converters compute in f32, which is 3e-7 off at most
-    let close = |(found, plain): (&f64, f64)| (found / scaling.divisor(plain) - 1.0).abs() <= 1e-6;
-    if found.iter().all(|&d| d == 1.0) {
-        Ok(RopeScaling::None)
-    } else if found.iter().zip(plain).all(close) {
-        Ok(scaling)
-    } else {
-        Err(f.error(NAME, "these frequency divisors are not those of Llama 3's scaling; use the Hugging Face folder"))
-    }
-}
-
 /// Typed access to the metadata.
-struct Fields<'a> {
-    file: &'a GgufFile,
+pub(super) struct Fields<'a> {
+    pub file: &'a GgufFile,
 }
 
 impl<'a> Fields<'a> {
-    fn error(&self, key: &str, reason: impl Into<String>) -> Error {
+    pub fn error(&self, key: &str, reason: impl Into<String>) -> Error {
         Error::file(self.file.path(), key, reason)
     }
 
-    fn missing(&self, key: &str) -> Error {
+    pub fn missing(&self, key: &str) -> Error {
         self.error(key, "is missing")
     }
 
@@ -204,7 +214,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn size(&self, key: &str) -> Result<Option<usize>> {
+    pub fn size(&self, key: &str) -> Result<Option<usize>> {
         self.get(key, "size (a whole number, the same for all layers)", |v| {
             // some converters write one value a layer
             let v = match v.as_array() {
@@ -223,7 +233,19 @@ impl<'a> Fields<'a> {
         self.get(key, "number", Value::as_f64)
     }
 
-    fn text(&self, key: &str) -> Result<Option<&'a str>> {
+    /// A number as its decimal digits say it: files hold an f32.
+    pub fn written(&self, key: &str) -> Result<Option<f64>> {
+        Ok(self.number(key)?.map(|v| gguf_rope::written(v as f32)))
+    }
+
+    /// A list of true and false; `None` where there is something else.
+    fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        let Some(list) = self.file.metadata().get(key).and_then(Value::as_array) else { return Ok(None) };
+        let flag = |v: &Value| v.as_bool().ok_or_else(|| self.error(key, "is no list of true and false"));
+        list.iter().map(flag).collect::<Result<_>>().map(Some)
+    }
+
+    pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.get(key, "text", Value::as_str)
     }
 

@@ -1,7 +1,8 @@
 //! `config.json` and `generation_config.json` of a Hugging Face folder.
 
-use super::family::Windowed;
-use super::{Family, ModelConfig, RopeScaling, find_family, windowed};
+use super::family::{Bias, Family, MultiplierKeys, Traits, Unrotated, Windowed};
+use super::hf_rope::Rope;
+use super::{MAX_LAYERS, ModelConfig, Multipliers, families, unknown, windowed};
 use crate::error::{Error, Result};
 use crate::io::kind;
 use serde_json::{Map, Value};
@@ -18,67 +19,8 @@ impl ModelConfig {
             return Err(Error::file(folder, "config.json", without_config(folder)));
         }
         let json = read_object(&path)?;
-        let f = Fields { path: &path, map: &json };
-        let model_type = f.string("model_type")?.ok_or_else(|| f.missing("model_type"))?;
-        let family = find_family(&path, "model_type", &model_type, Family::of_hf)?;
-        refuse_unsupported(&f)?;
-
-        let hidden_size = f.required("hidden_size")?;
-        let heads = f.required("num_attention_heads")?;
-        let layers = f.required("num_hidden_layers")?;
-        let rope = Rope::read(&f, family)?;
-        let (sliding_window, windowed) = windows(&f, family, layers)?;
-        let default = family.defaults();
-        let cap = |key: &str, default: Option<f64>| -> Result<Option<f32>> {
-            let value = if f.map.contains_key(key) { f.number(key)? } else { default };
-            Ok(value.map(|v| v as f32).filter(|_| family.is_gemma()))
-        };
-        let vocab_size = f.required("vocab_size")?;
-        let token = |key: &str, default: Option<u32>| match f.map.contains_key(key) {
-            true => f.tokens(key),
-            false => Ok(default.into_iter().filter(|id| (*id as usize) < vocab_size).collect()),
-        };
-        let mut config = ModelConfig {
-            hidden_size,
-            intermediate_size: f.required("intermediate_size")?,
-            num_hidden_layers: layers,
-            num_attention_heads: heads,
-            num_key_value_heads: match f.map.contains_key("num_key_value_heads") {
-                true => f.size("num_key_value_heads")?.unwrap_or(heads),
-                false => default.num_key_value_heads.unwrap_or(heads),
-            },
-            head_dim: match f.size("head_dim")?.or(default.head_dim) {
-                Some(n) => n,
-                // where heads is 0 validation says so
-                None => hidden_size.checked_div(heads).unwrap_or(8),
-            },
-            vocab_size,
-            max_position_embeddings: f.size("max_position_embeddings")?.unwrap_or(default.max_position_embeddings),
-            rms_norm_eps: f.number("rms_norm_eps")?.unwrap_or(default.rms_norm_eps) as f32,
-            rope_theta: rope.theta,
-            rope_scaling: rope.scaling,
-            rope_local_theta: rope.local_theta,
-            tie_word_embeddings: f.bool("tie_word_embeddings")?.unwrap_or(default.tie_word_embeddings),
-            attention_bias: match family.qkv_bias() {
-                Some(bias) => bias,
-                None => f.bool("attention_bias")?.unwrap_or(false),
-            },
-            mlp_bias: f.bool("mlp_bias")?.unwrap_or(false) && family == Family::Llama,
-            hidden_act: f.string(family.activation_key())?.unwrap_or_else(|| family.activation().to_string()),
-            sliding_window,
-            windowed,
-            query_pre_attn_scalar: match family.is_gemma() {
-                true => Some(f.number("query_pre_attn_scalar")?.unwrap_or(256.0)),
-                false => None,
-            },
-            attn_logit_softcapping: cap("attn_logit_softcapping", default.softcaps.0)?,
-            final_logit_softcapping: cap("final_logit_softcapping", default.softcaps.1)?,
-            bos_token_id: token("bos_token_id", default.bos)?.first().copied(),
-            eos_token_ids: token("eos_token_id", default.eos)?,
-            pad_token_id: token("pad_token_id", default.pad)?.first().copied(),
-            family,
-        };
-
+        let outer = Fields { path: &path, map: &json };
+        let mut config = read(&outer)?;
         let path = folder.join("generation_config.json");
         if path.exists() {
             let json = read_object(&path)?;
@@ -90,6 +32,125 @@ impl ModelConfig {
         }
         config.validate(&folder.join("config.json"))
     }
+}
+
+/// The configuration of a language model, by itself or wrapped in `outer`.
+fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
+    let model_type = outer.string("model_type")?.ok_or_else(|| outer.missing("model_type"))?;
+    let wrapper = families::WRAPPERS.iter().find(|(name, _)| *name == model_type);
+    let inner = match wrapper {
+        Some(_) => Some(outer.object("text_config")?.ok_or_else(|| outer.missing("text_config"))?),
+        None => None,
+    };
+    let f = &Fields { path: outer.path, map: inner.unwrap_or(outer.map) };
+    let model_type = match wrapper {
+        Some((_, usual)) => f.string("model_type")?.unwrap_or_else(|| (*usual).to_owned()),
+        None => model_type,
+    };
+    let family = Traits::of_hf(&model_type).ok_or_else(|| {
+        let known: Vec<&str> = families::ALL.iter().map(|f| f.model_type).collect();
+        let reason = unknown::reason(&model_type, &known, Some(f.map));
+        outer.error("model_type", reason)
+    })?;
+    for fields in [outer, f] {
+        refuse_unsupported(fields)?;
+    }
+
+    let hidden_size = f.required("hidden_size")?;
+    let heads = f.required("num_attention_heads")?;
+    let layers = f.required("num_hidden_layers")?;
+    let default = &family.defaults;
+    let head_dim = match f.size("head_dim")?.or(default.head_dim) {
+        Some(n) => n,
+        // where heads is 0 validation says so
+        None => hidden_size.checked_div(heads).unwrap_or(8),
+    };
+    let max_position_embeddings = f.size("max_position_embeddings")?.unwrap_or(default.max_position_embeddings);
+    let rope = Rope::read(f, family, max_position_embeddings)?;
+    let unrotated = unrotated(f, family, layers)?;
+    let (sliding_window, windowed) = windows(f, family, layers, unrotated.as_deref())?;
+    let rotated = match family.unrotated {
+        Unrotated::WithoutWindow { all_if_no_window } if sliding_window.is_none() => {
+            vec![all_if_no_window; windowed.len()]
+        }
+        Unrotated::WithoutWindow { .. } => windowed.clone(),
+        _ => unrotated.map_or_else(|| vec![true; windowed.len()], |u| u.iter().map(|u| !u).collect()),
+    };
+    let cap = |key: &str, default: Option<f64>| -> Result<Option<f32>> {
+        let value = if f.map.contains_key(key) { f.number(key)? } else { default };
+        Ok(value.map(|v| v as f32).filter(|_| family.keys.softcaps))
+    };
+    let vocab_size = f.required("vocab_size")?;
+    // a wrapper says which tokens end a turn, its language model often does not
+    let token = |key: &str, default: &[u32]| match (f.map.contains_key(key), outer.map.contains_key(key)) {
+        (true, _) => f.tokens(key),
+        (false, true) => outer.tokens(key),
+        (false, false) => Ok(default.iter().copied().filter(|id| (*id as usize) < vocab_size).collect()),
+    };
+    let tied =
+        f.bool("tie_word_embeddings")?.map_or_else(|| outer.bool("tie_word_embeddings"), |tied| Ok(Some(tied)))?;
+    let bias = |bias: Bias| match bias {
+        Bias::Never => Ok(false),
+        Bias::Always => Ok(true),
+        Bias::Key(key, default) => Ok::<_, Error>(f.bool(key)?.unwrap_or(default)),
+    };
+    Ok(ModelConfig {
+        hidden_size,
+        intermediate_size: f.required(family.keys.intermediate)?,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: match f.map.contains_key("num_key_value_heads") {
+            true => f.size("num_key_value_heads")?.unwrap_or(heads),
+            false => default.num_key_value_heads.unwrap_or(heads),
+        },
+        head_dim,
+        vocab_size,
+        max_position_embeddings,
+        rms_norm_eps: f.number(family.keys.eps)?.unwrap_or(default.eps) as f32,
+        rope_theta: rope.theta,
+        // as the reference cuts it
+        rotary_dim: (head_dim as f64 * rope.partial) as usize,
+        rope_scaling: rope.scaling,
+        rope_local_theta: rope.local_theta,
+        query_growth: rope.query_growth,
+        rotated,
+        tie_word_embeddings: tied.unwrap_or(default.tie_word_embeddings),
+        attention_bias: bias(family.biases.qkv)?,
+        output_bias: bias(family.biases.output)?,
+        mlp_bias: bias(family.biases.mlp)?,
+        multipliers: multipliers(f, family)?,
+        hidden_act: f.string(family.keys.activation)?.unwrap_or_else(|| family.mlp.activation.to_string()),
+        sliding_window,
+        windowed,
+        query_pre_attn_scalar: match family.keys.query_pre_attn_scalar {
+            true => Some(f.number("query_pre_attn_scalar")?.unwrap_or(256.0)),
+            false => None,
+        },
+        attn_logit_softcapping: cap("attn_logit_softcapping", default.softcaps.0)?,
+        final_logit_softcapping: cap("final_logit_softcapping", default.softcaps.1)?,
+        bos_token_id: token("bos_token_id", default.bos.as_slice())?.first().copied(),
+        eos_token_ids: token("eos_token_id", default.eos)?,
+        pad_token_id: token("pad_token_id", default.pad.as_slice())?.first().copied(),
+        wrapped: wrapper.is_some(),
+        family,
+    })
+}
+
+fn multipliers(f: &Fields<'_>, family: Family) -> Result<Multipliers> {
+    let number = |key: &str| Ok::<_, Error>(f.number(key)?.unwrap_or(1.0));
+    Ok(match family.keys.multipliers {
+        MultiplierKeys::None => Multipliers::default(),
+        MultiplierKeys::Granite => Multipliers {
+            embedding: number("embedding_multiplier")?,
+            residual: number("residual_multiplier")?,
+            attention: Some(number("attention_multiplier")?),
+            logits: 1.0 / number("logits_scaling")?,
+        },
+        MultiplierKeys::Cohere => Multipliers {
+            logits: f.number("logit_scale")?.unwrap_or(family.defaults.logit_scale),
+            ..Multipliers::default()
+        },
+    })
 }
 
 /// Why there is no model in `folder`, which has no `config.json`.
@@ -125,7 +186,10 @@ fn refuse_unsupported(f: &Fields<'_>) -> Result<()> {
     if f.bool("use_bidirectional_attention")? == Some(true) {
         return Err(f.error("use_bidirectional_attention", "is not supported: the model is no causal one"));
     }
-    refuse_partial_rotation(f)
+    if f.size("num_local_experts")?.is_some_and(|n| n > 0) {
+        return Err(f.error("num_local_experts", "mixtures of experts are not supported; take a dense model"));
+    }
+    Ok(())
 }
 
 /// Why weights that are quantised so are not read, if they are not.
@@ -142,149 +206,103 @@ fn unread_quantisation(q: &Value) -> Option<String> {
     }
 }
 
-fn refuse_partial_rotation(f: &Fields<'_>) -> Result<()> {
-    match f.number("partial_rotary_factor")? {
-        Some(p) if p != 1.0 => Err(f.error("partial_rotary_factor", format!("{p} is not supported, only 1"))),
-        _ => Ok(()),
+/// Which layers' heads do not turn, where the configuration says it by itself.
+fn unrotated(f: &Fields<'_>, family: Family, layers: usize) -> Result<Option<Vec<bool>>> {
+    const KEY: &str = "no_rope_layers";
+    let layers = layers.min(MAX_LAYERS); // validation refuses more
+    match family.unrotated {
+        Unrotated::None | Unrotated::WithoutWindow { .. } => Ok(None),
+        Unrotated::ByKey => {
+            let turns = f.string("position_embedding_type")?.is_some_and(|kind| kind == "rope");
+            Ok(Some(vec![!turns; layers]))
+        }
+        Unrotated::Listed => {
+            if let Some(list) = f.get(KEY, "list", |v| v.as_array().cloned())? {
+                let one = |v: &Value| match v.as_u64() {
+                    Some(turns @ (0 | 1)) => Ok(turns == 0),
+                    _ => Err(f.error(KEY, format!("{v} is neither 1, for a layer that turns, nor 0"))),
+                };
+                // the list may go on behind the last layer
+                return list.iter().take(layers).map(one).collect::<Result<_>>().map(Some);
+            }
+            let every = f.size("no_rope_layer_interval")?.unwrap_or(4);
+            Ok(Some((0..layers).map(|i| every > 0 && (i + 1).is_multiple_of(every)).collect()))
+        }
     }
 }
 
 /// The sliding window, and which layers have it.
-fn windows(f: &Fields<'_>, family: Family, layers: usize) -> Result<(Option<usize>, Vec<bool>)> {
-    let rule = family.windowed();
+fn windows(
+    f: &Fields<'_>,
+    family: Family,
+    layers: usize,
+    unrotated: Option<&[bool]>,
+) -> Result<(Option<usize>, Vec<bool>)> {
+    let rule = family.windowed;
     let on = match rule {
         Windowed::Never => false,
-        Windowed::FromLayer => f.bool("use_sliding_window")?.unwrap_or(false),
-        Windowed::Always | Windowed::AllButEvery(_) => true,
+        Windowed::FromLayer | Windowed::Unrotated => f.bool("use_sliding_window")?.unwrap_or(false),
+        Windowed::Always | Windowed::AllButEvery { .. } => true,
     };
     let given = f.map.contains_key("sliding_window");
-    let window = if given { f.size("sliding_window")? } else { family.defaults().sliding_window };
-    if window.is_none() && matches!(rule, Windowed::AllButEvery(_)) {
+    let window = if given { f.size("sliding_window")? } else { family.defaults.sliding_window };
+    if window.is_none() && matches!(rule, Windowed::AllButEvery { optional: false, .. }) {
         return Err(f.error("sliding_window", "is null, but layers of this family need a window"));
     }
+    let types = layer_types(f)?;
     let Some(window) = window.filter(|_| on) else { return Ok((None, windowed(Windowed::Never, layers, 0))) };
     let listed = match rule {
-        Windowed::FromLayer | Windowed::AllButEvery(_) => layer_types(f)?,
+        Windowed::FromLayer | Windowed::Unrotated | Windowed::AllButEvery { .. } => types,
         Windowed::Never | Windowed::Always => None,
     };
-    let rule = match f.size("sliding_window_pattern")?.filter(|_| family == Family::Gemma3) {
-        Some(0) => return Err(f.error("sliding_window_pattern", "0 is no pattern")),
-        Some(n) => Windowed::AllButEvery(n),
-        None => rule,
+    let windowed = match listed {
+        Some(listed) => listed,
+        None if rule == Windowed::Unrotated => unrotated.map_or_else(Vec::new, <[bool]>::to_vec),
+        None => {
+            // Gemma 2 has no such key
+            let has_pattern = !matches!(rule, Windowed::AllButEvery { n: 2, .. });
+            let rule = match rule {
+                Windowed::AllButEvery { optional, .. } if has_pattern => match f.size("sliding_window_pattern")? {
+                    Some(0) => return Err(f.error("sliding_window_pattern", "0 is no pattern")),
+                    Some(n) => Windowed::AllButEvery { n, optional },
+                    None => rule,
+                },
+                rule => rule,
+            };
+            windowed(rule, layers, f.size("max_window_layers")?.unwrap_or(28))
+        }
     };
-    let by_rule = windowed(rule, layers, f.size("max_window_layers")?.unwrap_or(28));
-    let windowed = listed.unwrap_or(by_rule);
     Ok((Some(window).filter(|_| windowed.contains(&true)), windowed))
 }
 
-/// The list `layer_types`, if there is one.
+/// For each layer of the list `layer_types`, if there is one, whether it has the window.
 fn layer_types(f: &Fields<'_>) -> Result<Option<Vec<bool>>> {
     const KEY: &str = "layer_types";
     let Some(list) = f.get(KEY, "list", |v| v.as_array().cloned())? else { return Ok(None) };
     let kind = |v: &Value| match v.as_str() {
-        Some("full_attention") => Ok(false),
+        Some("full_attention" | "attention") => Ok(false),
         Some("sliding_attention") => Ok(true),
         _ => Err(f.error(KEY, format!("{v} is not supported; supported: full_attention, sliding_attention"))),
     };
     list.iter().map(kind).collect::<Result<_>>().map(Some)
 }
 
-/// Rotary positions.
-struct Rope {
-    theta: f64,
-    scaling: RopeScaling,
-    local_theta: Option<f64>,
-}
-
-impl Rope {
-    /// Newer files have `rope_parameters`, older ones `rope_theta` and `rope_scaling`.
-    fn read(f: &Fields<'_>, family: Family) -> Result<Rope> {
-        let theta = f.number("rope_theta")?.unwrap_or(family.defaults().rope_theta);
-        let local_theta = match family.defaults().rope_local_theta {
-            Some(default) => Some(f.number("rope_local_base_freq")?.unwrap_or(default)),
-            None => None,
-        };
-        let is_there = |key: &str| f.object(key).map(|map| map.is_some_and(|map| !map.is_empty()));
-        let key = match (is_there("rope_parameters")?, is_there("rope_scaling")?) {
-            (true, true) if local_theta.is_some() => {
-                let reason = "and rope_scaling are both there; leave one of them out";
-                return Err(f.error("rope_parameters", reason));
-            }
-            // where both are there transformers takes the older one
-            (_, true) => "rope_scaling",
-            _ => "rope_parameters",
-        };
-        let Some(map) = f.object(key)? else { return Ok(Rope { theta, scaling: RopeScaling::None, local_theta }) };
-        if !map.values().any(Value::is_object) {
-            let (theta, scaling) = one_rope(&Fields { path: f.path, map }, key, theta)?;
-            if family == Family::Phi3 && scaling != RopeScaling::None {
-                return Err(f.error(key, "Phi-3 has no scaling of this kind, only default is supported"));
-            }
-            return Ok(Rope { theta, scaling, local_theta });
-        }
-        let Some(local) = local_theta else {
-            return Err(
-                f.error(key, format!("separate values by layer type are not supported for {}", family.model_type()))
-            );
-        };
-        let by_type = Fields { path: f.path, map };
-        let part = |name: &str, theta: f64| match by_type.object(name)? {
-            Some(map) => one_rope(&Fields { path: f.path, map }, &format!("{key}.{name}"), theta),
-            None => Ok((theta, RopeScaling::None)),
-        };
-        let (local, local_scaling) = part("sliding_attention", local)?;
-        if local_scaling != RopeScaling::None {
-            return Err(
-                f.error(format!("{key}.sliding_attention"), "scaling is not supported for layers with a window")
-            );
-        }
-        let (theta, scaling) = part("full_attention", theta)?;
-        Ok(Rope { theta, scaling, local_theta: Some(local) })
-    }
-}
-
-/// `(theta, scaling)` of one object; `key` is its name.
-fn one_rope(r: &Fields<'_>, key: &str, theta: f64) -> Result<(f64, RopeScaling)> {
-    refuse_partial_rotation(r)?;
-    let theta = r.number("rope_theta")?.unwrap_or(theta);
-    let number = |name: &str| r.number(name)?.ok_or_else(|| r.error(format!("{key}.{name}"), "is missing"));
-    let kind = match r.string("rope_type")? {
-        Some(kind) => kind,
-        None => r.string("type")?.unwrap_or_else(|| "default".to_string()),
-    };
-    let scaling = match kind.as_str() {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: number("factor")? },
-        "llama3" => RopeScaling::Llama3 {
-            factor: number("factor")?,
-            low_freq_factor: number("low_freq_factor")?,
-            high_freq_factor: number("high_freq_factor")?,
-            original_max_position_embeddings: r.required("original_max_position_embeddings")?,
-        },
-        _ => {
-            let reason = format!("the scaling \"{kind}\" is not supported; supported: default, linear, llama3");
-            return Err(r.error(key, reason));
-        }
-    };
-    Ok((theta, scaling))
-}
-
 /// Typed access to a JSON object; `null` counts as absent.
-struct Fields<'a> {
-    path: &'a Path,
-    map: &'a Map<String, Value>,
+pub(super) struct Fields<'a> {
+    pub path: &'a Path,
+    pub map: &'a Map<String, Value>,
 }
 
 impl Fields<'_> {
-    fn error(&self, key: impl Into<String>, reason: impl Into<String>) -> Error {
+    pub fn error(&self, key: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::file(self.path, key, reason)
     }
 
-    fn missing(&self, key: &str) -> Error {
+    pub fn missing(&self, key: &str) -> Error {
         self.error(key, "this key is missing")
     }
 
-    fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>> {
+    pub fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
@@ -292,35 +310,35 @@ impl Fields<'_> {
         }
     }
 
-    fn get<T>(&self, key: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
+    pub fn get<T>(&self, key: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(v) => read(v).map(Some).ok_or_else(|| self.error(key, format!("{v} is no {expected}"))),
         }
     }
 
-    fn size(&self, key: &str) -> Result<Option<usize>> {
+    pub fn size(&self, key: &str) -> Result<Option<usize>> {
         self.get(key, "size (a whole number, not negative)", |v| v.as_u64().and_then(|v| usize::try_from(v).ok()))
     }
 
-    fn required(&self, key: &str) -> Result<usize> {
+    pub fn required(&self, key: &str) -> Result<usize> {
         self.size(key)?.ok_or_else(|| self.missing(key))
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.get(key, "number", Value::as_f64)
     }
 
-    fn bool(&self, key: &str) -> Result<Option<bool>> {
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
         self.get(key, "true or false", Value::as_bool)
     }
 
-    fn string(&self, key: &str) -> Result<Option<String>> {
+    pub fn string(&self, key: &str) -> Result<Option<String>> {
         self.get(key, "text", |v| v.as_str().map(String::from))
     }
 
     /// One token or a list of them; -1 stands for none in older files.
-    fn tokens(&self, key: &str) -> Result<Vec<u32>> {
+    pub fn tokens(&self, key: &str) -> Result<Vec<u32>> {
         let one = |v: &Value| match v.as_i64()? {
             -1 => Some(None),
             id => u32::try_from(id).ok().map(Some),

@@ -4,13 +4,21 @@ use super::MAX_POSITIONS;
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// How rotary frequencies are stretched for sequences longer than in pretraining.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How rotary frequencies are stretched for sequences longer than in pretraining. Factors of cosines and sines are resolved.
+#[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     None,
     /// All frequencies divided by `factor`.
     Linear {
         factor: f64,
+    },
+    /// NTK-aware by length: beyond the model's positions alone, which are not trained on. Within them it changes nothing.
+    Dynamic {
+        factor: f64,
+    },
+    /// NTK-aware once and for all: theta · alpha^(d / (d − 2)).
+    NtkAlpha {
+        alpha: f64,
     },
     /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a ramp between.
     Llama3 {
@@ -19,35 +27,120 @@ pub enum RopeScaling {
         high_freq_factor: f64,
         original_max_position_embeddings: usize,
     },
+    /// As Llama 3's, with the ramp over the index of a frequency.
+    Yarn(Yarn),
+    /// Each frequency divided by a factor of its own: one set for sequences up to the length of pretraining, one for longer ones.
+    LongRope {
+        short: Vec<f64>,
+        long: Vec<f64>,
+        attention_factor: f64,
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// The constants of YaRN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Yarn {
+    pub factor: f64,
+    pub attention_factor: f64,
+    /// Turns in the length of pretraining from which on a frequency is kept, and up to which it is divided.
+    pub beta_fast: f64,
+    pub beta_slow: f64,
+    /// The ends of the ramp are whole indices.
+    pub truncate: bool,
+    pub original_max_position_embeddings: usize,
+}
+
+/// YaRN's factor of cosines and sines where none is given.
+pub(super) fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Option<f64>) -> f64 {
+    let of = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    match (mscale.filter(|m| *m != 0.0), mscale_all_dim.filter(|m| *m != 0.0)) {
+        (Some(mscale), Some(all)) => of(mscale) / of(all),
+        _ => of(1.0),
+    }
+}
+
+/// The same of longrope.
+pub(super) fn longrope_attention_factor(factor: f64, original: usize) -> f64 {
+    if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() }
 }
 
 impl RopeScaling {
-    pub(super) fn validate(&self, path: &Path) -> Result<()> {
-        let ok = match *self {
+    /// `dim`: elements of a head that turn.
+    pub(super) fn validate(&self, path: &Path, dim: usize) -> Result<()> {
+        let positive = |v: f64| v.is_finite() && v > 0.0;
+        let length = |n: usize| (1..=MAX_POSITIONS).contains(&n);
+        let ok = match self {
             RopeScaling::None => true,
-            RopeScaling::Linear { factor } => factor.is_finite() && factor > 0.0,
+            RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => positive(*factor),
+            RopeScaling::NtkAlpha { alpha } => positive(*alpha) && dim > 2,
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                factor.is_finite()
-                    && factor > 0.0
-                    && low_freq_factor > 0.0
+                positive(*factor)
+                    && *low_freq_factor > 0.0
                     && low_freq_factor < high_freq_factor
                     && high_freq_factor.is_finite()
-                    && (1..=MAX_POSITIONS).contains(&original_max_position_embeddings)
+                    && length(*original_max_position_embeddings)
+            }
+            RopeScaling::Yarn(y) => {
+                [y.factor, y.attention_factor, y.beta_fast, y.beta_slow].into_iter().all(positive)
+                    && length(y.original_max_position_embeddings)
+            }
+            RopeScaling::LongRope { short, long, attention_factor, original_max_position_embeddings } => {
+                for (name, factors) in [("short_factor", short), ("long_factor", long)] {
+                    if factors.len() != dim / 2 {
+                        let reason = format!("has {} numbers, but {} frequencies turn a head", factors.len(), dim / 2);
+                        return Err(Error::file(path, format!("rope_scaling.{name}"), reason));
+                    }
+                }
+                short.iter().chain(long).chain([attention_factor]).all(|f| positive(*f))
+                    && length(*original_max_position_embeddings)
             }
         };
         if ok { Ok(()) } else { Err(Error::file(path, "rope_scaling", format!("values out of range: {self:?}"))) }
     }
 
-    /// The `head_dim / 2` rotary frequencies, in radians a position: `theta^(-2i / head_dim)`, stretched.
-    pub fn frequencies(&self, theta: f64, head_dim: usize) -> Vec<f64> {
-        let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64));
-        plain.map(|frequency| frequency / self.divisor(frequency)).collect()
+    /// The `dim / 2` rotary frequencies, in radians a position: `theta^(-2i / dim)`, stretched. `long`: for sequences longer than
+    /// [`RopeScaling::short_positions`].
+    pub fn frequencies(&self, theta: f64, dim: usize, long: bool) -> Vec<f64> {
+        let d = dim as f64;
+        let theta = match self {
+            RopeScaling::NtkAlpha { alpha } => theta * alpha.powf(d / (d - 2.0)),
+            _ => theta,
+        };
+        let plain = (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / d));
+        match self {
+            RopeScaling::LongRope { short, long: of_long, .. } => {
+                let factors = if long { of_long } else { short };
+                plain.zip(factors).map(|(frequency, factor)| frequency / factor).collect()
+            }
+            RopeScaling::Yarn(yarn) => {
+                let keep = yarn.kept(theta, dim);
+                plain.zip(keep).map(|(f, keep)| f / yarn.factor * (1.0 - keep) + f * keep).collect()
+            }
+            _ => plain.map(|frequency| frequency / self.divisor(frequency)).collect(),
+        }
     }
 
-    /// By what a frequency is divided.
+    /// By what cosines and sines are multiplied.
+    pub fn attention_factor(&self) -> f64 {
+        match self {
+            RopeScaling::Yarn(yarn) => yarn.attention_factor,
+            RopeScaling::LongRope { attention_factor, .. } => *attention_factor,
+            _ => 1.0,
+        }
+    }
+
+    /// Up to how many tokens a sequence may have for the first of two sets of frequencies, if there are two.
+    pub fn short_positions(&self) -> Option<usize> {
+        match self {
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(*original_max_position_embeddings),
+            _ => None,
+        }
+    }
+
+    /// By what a frequency is divided, where its size alone decides that.
     pub(super) fn divisor(&self, frequency: f64) -> f64 {
         match *self {
-            RopeScaling::None => 1.0,
             RopeScaling::Linear { factor } => factor,
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 // in the context of pretraining
@@ -56,7 +149,26 @@ impl RopeScaling {
                 let keep = keep.clamp(0.0, 1.0);
                 1.0 / ((1.0 - keep) / factor + keep)
             }
+            _ => 1.0,
         }
+    }
+}
+
+impl Yarn {
+    /// How much of each frequency is kept.
+    fn kept(&self, theta: f64, dim: usize) -> impl Iterator<Item = f64> {
+        // the index of the frequency that turns so often
+        let index = |turns: f64| {
+            let length = self.original_max_position_embeddings as f64;
+            dim as f64 * (length / (turns * std::f64::consts::TAU)).ln() / (2.0 * theta.ln())
+        };
+        let (low, high) = (index(self.beta_fast), index(self.beta_slow));
+        let (low, high) = if self.truncate { (low.floor(), high.ceil()) } else { (low, high) };
+        let (low, mut high) = (low.max(0.0), high.min(dim as f64 - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        (0..dim / 2).map(move |i| 1.0 - ((i as f64 - low) / (high - low)).clamp(0.0, 1.0))
     }
 }
 
@@ -73,7 +185,7 @@ mod tests {
 
     /// `exact`: the formula of `transformers` in f64; `single`: what it gives in f32, which is off by a few roundings.
     fn check(scaling: RopeScaling, theta: f64, exact: &[f64], single: &[f64]) {
-        let found = scaling.frequencies(theta, 2 * exact.len());
+        let found = scaling.frequencies(theta, 2 * exact.len(), false);
         assert_eq!(found.len(), exact.len());
         for ((f, e), s) in found.iter().zip(exact).zip(single) {
             assert!((f / e - 1.0).abs() < 2e-15, "{f} {e}");

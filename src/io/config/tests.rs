@@ -26,6 +26,7 @@ fn hf(changes: Json, generation: Option<&str>) -> Result<ModelConfig> {
 }
 
 mod families;
+mod rope;
 
 #[track_caller]
 fn rejects(changes: Json, expected: &str) {
@@ -74,7 +75,7 @@ fn rope_in_all_spellings() {
         let mut scaling = llama3.clone();
         scaling[key] = json!("llama3");
         let c = hf(json!({"rope_scaling": scaling}), None).unwrap();
-        assert_eq!((c.rope_scaling, c.rope_theta), (expected, 500_000.0));
+        assert_eq!((c.rope_scaling, c.rope_theta), (expected.clone(), 500_000.0));
     }
     let mut parameters = llama3.clone();
     parameters["rope_type"] = json!("llama3");
@@ -86,7 +87,7 @@ fn rope_in_all_spellings() {
     let c = hf(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 9000}}), None).unwrap();
     assert_eq!((c.rope_scaling, c.rope_theta), (RopeScaling::None, 9000.0));
 
-    rejects(json!({"rope_scaling": {"type": "yarn", "factor": 2}}), "\"yarn\" is not supported");
+    rejects(json!({"rope_scaling": {"type": "su", "factor": 2}}), "\"su\" is not supported");
     rejects(json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor: is missing");
     rejects(json!({"rope_scaling": {"type": "linear", "factor": 0}}), "out of range");
     rejects(json!({"rope_scaling": 3}), "rope_scaling: 3 is no object");
@@ -189,8 +190,8 @@ fn gguf_rope_scaling() {
     let factor = ("llama.rope.scaling.factor", Some(Value::F32(4.0)));
     let c = gguf(&[("llama.rope.scaling.type", text("linear")), factor.clone()], &[]).unwrap();
     assert_eq!(c.rope_scaling, RopeScaling::Linear { factor: 4.0 });
-    let err = gguf(&[("llama.rope.scaling.type", text("yarn")), factor], &[]).unwrap_err().to_string();
-    assert!(err.contains("\"yarn\" is not supported"), "{err}");
+    let err = gguf(&[("llama.rope.scaling.type", text("su")), factor], &[]).unwrap_err().to_string();
+    assert!(err.contains("\"su\" is not supported"), "{err}");
 
     let scaling = RopeScaling::Llama3 {
         factor: 32.0,

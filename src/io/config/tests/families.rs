@@ -180,11 +180,13 @@ fn rope_by_layer_type() {
     refuses("gemma3_text", json!({"rope_parameters": {"full_attention": {}, "sliding_attention": 1}}), "is no object");
 
     let long = json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]});
-    refuses("phi3", json!({"rope_scaling": long}), "the scaling \"longrope\" is not supported");
-    refuses("qwen2", json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "\"yarn\" is not supported");
+    refuses("phi3", json!({"rope_scaling": long}), "rope_scaling.short_factor: has 1 numbers, but 8 frequencies");
+    refuses("qwen2", json!({"rope_scaling": {"rope_type": "proportional"}}), "\"proportional\" is not supported");
     refuses("phi3", json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_scaling: Phi-3 has no scaling");
-    refuses("phi3", json!({"partial_rotary_factor": 0.75}), "partial_rotary_factor: 0.75");
-    refuses("phi3", json!({"rope_parameters": {"partial_rotary_factor": 0.75}}), "partial_rotary_factor: 0.75");
+    refuses("llama", json!({"partial_rotary_factor": 0.75}), "partial_rotary_factor: 0.75 is not supported for llama");
+    refuses("qwen2", json!({"rope_parameters": {"partial_rotary_factor": 0.75}}), "partial_rotary_factor: 0.75");
+    refuses("phi3", json!({"partial_rotary_factor": 0.2}), "partial_rotary_factor: 3 of 16 elements");
+    assert_eq!(of("phi3", json!({"partial_rotary_factor": 0.75})).unwrap().rotary_dim, 12);
 }
 
 #[test]
@@ -210,6 +212,38 @@ fn written_configurations_read_the_same() {
         ("gemma3_text", json!({"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window_pattern": 2})),
         ("phi3", json!({"sliding_window": 2047})),
         ("phi3", json!({"sliding_window": null})),
+        ("smollm3", json!({"no_rope_layers": [0, 1, 1, 1]})),
+        ("smollm3", json!({"use_sliding_window": true, "sliding_window": 5, "no_rope_layer_interval": 2})),
+        ("seed_oss", json!({"attention_bias": false, "attention_out_bias": true})),
+        (
+            "granite",
+            json!({"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.015, "logits_scaling": 6.0}),
+        ),
+        (
+            "granitemoehybrid",
+            json!({"shared_intermediate_size": 64, "position_embedding_type": "nope", "layer_types": ["attention", "attention", "attention"], "num_local_experts": 0}),
+        ),
+        ("hunyuan_v1_dense", json!({"rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0}})),
+        (
+            "arcee",
+            json!({"rope_scaling": {"type": "yarn", "factor": 20.0, "original_max_position_embeddings": 32, "mscale": 1.0}, "hidden_act": null}),
+        ),
+        (
+            "olmo3",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 8.0, "attention_factor": 1.2}, "sliding_window": 4}),
+        ),
+        ("exaone4", json!({"sliding_window": null})),
+        ("exaone4", json!({"sliding_window": 4, "sliding_window_pattern": 2})),
+        ("glm4", json!({"head_dim": 32})),
+        ("cohere2", json!({"logit_scale": 0.5, "rms_norm_eps": null, "sliding_window_pattern": 3})),
+        (
+            "ministral3",
+            json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 32, "llama_4_scaling_beta": 0.1, "mscale": 1.0, "mscale_all_dim": 1.0}}),
+        ),
+        (
+            "phi3",
+            json!({"partial_rotary_factor": 0.75, "original_max_position_embeddings": 32, "rope_scaling": {"type": "longrope", "short_factor": vec![1.5; 6], "long_factor": vec![2.5; 6]}}),
+        ),
     ];
     for (family, changes) in cases {
         let config = of(family, changes).unwrap();
@@ -236,7 +270,7 @@ fn gguf_files_of_families() {
     };
     let read = |architecture: &str, changes: &[(&str, Value)]| read_with(architecture, changes, &[]);
     let c = read("gemma2", &[("attention.sliding_window", Value::U32(9))]).unwrap();
-    assert_eq!((c.family, c.query_pre_attn_scalar), (Family::Gemma2, Some(16.0)));
+    assert_eq!((c.family, c.query_pre_attn_scalar), (&crate::io::config::families::GEMMA2, Some(16.0)));
     assert_eq!((c.sliding_window, c.windowed), (Some(9), vec![true, false, true]));
     // the largest Gemma 2 and Gemma 3 divide by hidden / heads, whatever the size of their heads
     let heads = ("attention.key_length", Value::U32(32));
@@ -248,7 +282,7 @@ fn gguf_files_of_families() {
         assert_eq!((c.head_dim, c.query_pre_attn_scalar), (32, Some(16.0)));
     }
     let c = read("gemma3", &[("rope.freq_base_swa", Value::F32(5000.0))]).unwrap();
-    assert_eq!((c.rope_local_theta, c.family.model_type()), (Some(5000.0), "gemma3_text"));
+    assert_eq!((c.rope_local_theta, c.family.model_type), (Some(5000.0), "gemma3_text"));
     let err = read("gemma3", &[("attention.sliding_window_pattern", Value::U32(3))]).unwrap_err().to_string();
     assert!(err.contains("gemma3.attention.sliding_window_pattern: only 6 is supported"), "{err}");
     let listed = Value::Array(vec![Value::Bool(true), Value::Bool(false)]);
@@ -266,11 +300,11 @@ fn gguf_files_of_families() {
     assert_eq!((c.sliding_window, c.windowed), (None, vec![false; 3]));
     let long = [f32s("rope_factors_long.weight", &[8], &[1.0; 8])];
     let err = read_with("phi3", &[], &long).unwrap_err().to_string();
-    assert!(err.contains("rope_factors_long.weight: the scaling \"longrope\" is not supported"), "{err}");
+    assert!(err.contains("rope_factors_short.weight: is missing"), "{err}");
     let c = read("qwen2", &[("attention.sliding_window", Value::U32(9))]).unwrap();
     assert_eq!((c.sliding_window, c.windowed), (None, vec![false; 3]));
     for unknown in ["mistral", "gemma3_text", "gemma"] {
         let err = read(unknown, &[]).unwrap_err().to_string();
-        assert!(err.contains("is not supported; supported: llama, mistral, qwen2"), "{err}");
+        assert!(err.contains("supported: llama, qwen2, qwen3, gemma2"), "{err}");
     }
 }
