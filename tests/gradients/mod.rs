@@ -23,7 +23,7 @@ macro_rules! operations {
     };
 }
 
-operations! { attention bias embedding head linear mlp norm residual rope }
+operations! { attention bias center embedding head linear mlp norm residual rope scale }
 
 #[test]
 fn every_row_has_a_test() {
