@@ -39,7 +39,7 @@ test: setup
 test-full: setup
 	cargo test
 
-# What only shows in long runs; what was seen is under Reliability in BENCHMARKS.md.
+# What only shows in long runs; what was seen is in docs/notes/reliability.md.
 soak: soak-kills soak-memory soak-fuzz
 
 # A quarter of them in runs of each method.

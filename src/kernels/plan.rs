@@ -60,9 +60,9 @@ pub struct ProductPlan {
 /// Fewer rows or columns than this waste most of a tile on matrix units.
 pub(super) const COOP_LEAST: usize = 32;
 /// Elements of W that a software renderer merges with S (decoded to f32, and S added) in the time in which it multiplies one entry of S
-/// by one token: an estimate, see BENCHMARKS.md, "Few rows".
+/// by one token: an estimate, see docs/notes/software-renderer.md, "Few rows".
 pub(super) const MERGED_PER_ENTRY: f64 = 1.0;
-/// Tokens from which on decoding the weight once is faster than in each tile, with S and without; see BENCHMARKS.md.
+/// Tokens from which on decoding the weight once is faster than in each tile, with S and without; see docs/notes/formats.md.
 pub(super) const SCRATCH_TOKENS_SPARSE: usize = 768;
 pub(super) const SCRATCH_TOKENS: usize = 2048;
 /// The same with formats that are dear to decode, with S or without.
