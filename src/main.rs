@@ -4,7 +4,6 @@ use rugosa::cli::args::Cli;
 use rugosa::cli::{self, signal};
 use rugosa::env;
 use rugosa::error::{Error, Result};
-use rugosa::shown;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // nothing is left to tell it to where standard error is gone
-            let _ = writeln!(std::io::stderr(), "error: {}", shown::one_line(&error.to_string()));
+            let _ = writeln!(std::io::stderr(), "error: {}", cli::line(&error.to_string()));
             ExitCode::from(signal::exit_code(&error))
         }
     }
@@ -54,8 +53,8 @@ fn start_log() -> Result<()> {
     let to_terminal = std::io::stderr().is_terminal();
     // what is logged may quote files
     let fields = debug_fn(|out, field, value| match field.name() {
-        "message" => write!(out, "{}", shown::one_line(&format!("{value:?}"))),
-        name => write!(out, "{name}={}", shown::one_line(&format!("{value:?}"))),
+        "message" => write!(out, "{}", cli::line(&format!("{value:?}"))),
+        name => write!(out, "{name}={}", cli::line(&format!("{value:?}"))),
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(fields.delimited(" "));
     log.with_writer(std::io::stderr).with_ansi(to_terminal).init();

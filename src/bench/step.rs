@@ -430,7 +430,7 @@ impl Bench {
     fn profile(&mut self, steps: usize) -> Result<Profile> {
         let caps = self.device.caps();
         if !caps.has(Feature::Timestamps) {
-            return Err(Error::invalid("--profile", format!("{} has no timestamps; leave it out", caps.name)));
+            return Err(Error::option("profile", format!("{} has no timestamps; leave it out", caps.name)));
         }
         self.device.profile(true)?;
         for _ in 0..steps {

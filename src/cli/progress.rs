@@ -1,6 +1,5 @@
 //! Progress of a run on standard error: a bar on a terminal, otherwise a line every so often.
 
-use crate::shown;
 use crate::train::metrics::StepMetrics;
 use crate::train::phase::Phase;
 use crate::train::warm::Compiled;
@@ -73,7 +72,7 @@ impl Progress {
     /// A line of its own, above the bar.
     pub fn note(&mut self, line: &str) {
         // as above; `eprintln!` would panic there
-        let line = shown::one_line(line);
+        let line = super::line(line);
         let _ = match &mut self.sink {
             Sink::Bar(bar) => bar.suspend(|| writeln!(std::io::stderr(), "{line}")),
             Sink::Lines { out, .. } => writeln!(out, "{line}"),

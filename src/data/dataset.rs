@@ -295,7 +295,7 @@ impl Dataset {
                 let others = if empty == 0 { "all".to_owned() } else { format!("{empty} have no answer, the others") };
                 format!(
                     "none of the {rows} is left: {others} are longer than {} tokens before the first learnt one; \
-                     --seq-len {} keeps all",
+                     ⟨seq_len⟩ {} keeps all",
                     self.seq_len, self.report.longest
                 )
             };

@@ -157,7 +157,7 @@ impl DeviceOptions {
         let said = env::settings();
         let named = |name: &&'static str| Feature::ALL.into_iter().find(|f| f.to_string() == **name);
         DeviceOptions {
-            selector_from: if selector.is_none() && said.device.is_some() { env::DEVICE } else { "--device" },
+            selector_from: if selector.is_none() && said.device.is_some() { env::DEVICE } else { "⟨device⟩" },
             selector: selector.or_else(|| said.device.clone()),
             class: said.class.and_then(DeviceClass::named),
             default_limits: said.default_limits,

@@ -69,7 +69,7 @@ pub const VARIABLES: &[Variable] = &[
     program(
         DEVICE,
         "INDEX|NAME",
-        "device to compute on where --device is not given: its index or a part of its name",
+        "device to compute on where none is asked for: its index or a part of its name",
         Some("devices round differently"),
     ),
     program(
@@ -101,7 +101,7 @@ pub const VARIABLES: &[Variable] = &[
         CACHE,
         "off|DIR",
         "keep nothing from run to run, or keep it in this folder; without it in the user's cache folder",
-        Some("tiles that --tune has kept there sum in another order"),
+        Some("tiles that were measured and kept there sum in another order"),
     ),
     program(DUMP_SHADERS, "DIR", "write each shader to this folder as the driver gets it", None),
     program(

@@ -47,7 +47,7 @@ fn misspelt(name: &str) -> Option<String> {
         Some(near) => format!("; did you mean {near}?"),
         None => String::new(),
     };
-    Some(format!("no variable of rugosa has this name{tip} (rugosa --help lists them all)"))
+    Some(format!("no variable of rugosa has this name{tip} (rugosa ⟨help⟩ lists them all)"))
 }
 
 fn set(settings: &mut Settings, name: &str, value: &OsStr) -> Result<(), String> {

@@ -85,7 +85,7 @@ fn wrong_values_and_names_are_told_with_the_near_one() {
         ("RUGOSA_DEVCE", "0", "no variable of rugosa has this name; did you mean RUGOSA_DEVICE?"),
         ("rugosa_log", "debug", "did you mean RUGOSA_LOG?"),
         ("ROGUSA_SPARSE", "apart", "did you mean RUGOSA_SPARSE?"),
-        ("RUGOSA_VERBOSE", "1", "no variable of rugosa has this name (rugosa --help"),
+        ("RUGOSA_VERBOSE", "1", "no variable of rugosa has this name (rugosa ⟨help⟩"),
     ] {
         let (settings, faults) = parsed(&[(name, value)]);
         assert!(

@@ -36,12 +36,12 @@ pub fn generate(
 ) -> Result<Vec<Vec<u32>>> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if prompts.iter().any(Vec::is_empty) {
-        return Err(Error::invalid("--prompt", "is empty; a model needs a token to start from"));
+        return Err(Error::option("prompt", "is empty; a model needs a token to start from"));
     }
     let most = model.rope.positions();
     if longest >= most {
         let reason = format!("its {longest} tokens leave no room in the model's {most} positions; shorten it");
-        return Err(Error::invalid("--prompt", reason));
+        return Err(Error::option("prompt", reason));
     }
     let length = longest.saturating_add(request.max_new_tokens).min(most);
     let window = model.config.sliding_window;
@@ -143,7 +143,7 @@ fn choose(
 
 fn not_finite(logits: &Tensor) -> Error {
     let way_out = match logits.device().precision() {
-        Precision::F16 => "f16 may be too small for this model: use --precision f32",
+        Precision::F16 => "f16 may be too small for this model: use ⟨precision⟩ f32",
         Precision::F32 => "check the device with rugosa selftest, or use another model or adapter",
     };
     let reason = format!("numbers overflow on the way to them, so that there is no next token; {way_out}");

@@ -384,7 +384,7 @@ fn absent(path: &Path, source: std::io::Error) -> Error {
     } else {
         return Error::io(path)(source);
     };
-    Error::file(path, "--model", reason)
+    Error::file(path, "⟨model⟩", reason)
 }
 
 /// The first GGUF file of `folder` by name.

@@ -207,7 +207,7 @@ pub fn attention_forward(
     let (plan, most) = choose(Pass::Forward, device, &sizes);
     if sizes.kv_rows > most {
         let reason = format!(
-            "{} tokens at once are more than the {most} that a software renderer can do; lower --batch-size or --seq-len, \
+            "{} tokens at once are more than the {most} that a software renderer can do; lower ⟨batch_size⟩ or ⟨seq_len⟩, \
              or use a GPU",
             sizes.kv_rows
         );

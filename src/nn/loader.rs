@@ -47,8 +47,8 @@ fn build(loader: Loader<'_>) -> Result<Decoder> {
     let (options, checkpoint) = (&loader.options, loader.checkpoint);
     let most = checkpoint.config.max_position_embeddings;
     if options.positions > most {
-        return Err(Error::invalid(
-            "--seq-len",
+        return Err(Error::option(
+            "seq_len",
             format!("{} is over the model's {most} positions; lower it", options.positions),
         ));
     }

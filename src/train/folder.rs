@@ -74,8 +74,8 @@ fn taken(out: &Path, file: &mut File) -> Error {
         Ok(number) => format!("process {number}"),
         Err(_) => "another process".to_owned(),
     };
-    let reason = format!("{process} is training in this folder; wait for its end or stop it, or choose another --out");
-    Error::file(out, "--out", reason)
+    let reason = format!("{process} is training in this folder; wait for its end or stop it, or choose another ⟨out⟩");
+    Error::file(out, "⟨out⟩", reason)
 }
 
 /// Whether the open file is still the one at `path`.
@@ -144,18 +144,18 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
     match resume::same_run(config.clone(), &then, false) {
         Err(e) if steps > 0 => {
             let reason = format!(
-                "it holds {steps} steps of another run, which stopped before its first state ({e}); choose another --out, or \
+                "it holds {steps} steps of another run, which stopped before its first state ({e}); choose another ⟨out⟩, or \
                  remove the folder"
             );
-            Err(Error::file(out, "--out", reason))
+            Err(Error::file(out, "⟨out⟩", reason))
         }
         _ => Ok(steps),
     }
 }
 
 fn in_use(out: &Path) -> Error {
-    let reason = "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
-    Error::file(out, "--out", reason)
+    let reason = "the run folder exists already and is not empty; choose another ⟨out⟩, or continue it with ⟨resume⟩";
+    Error::file(out, "⟨out⟩", reason)
 }
 
 /// The line about a run that begins again, after so many steps.
@@ -207,7 +207,7 @@ mod tests {
         std::fs::write(out.join(LOCK_FILE), "4294967295 and more than a number\n").unwrap();
         let lock = RunLock::take_existing(out).unwrap().unwrap();
         let error = RunLock::take(out).unwrap_err().to_string();
-        let named = format!("--out: process {} is training in this folder", std::process::id());
+        let named = format!("⟨out⟩: process {} is training in this folder", std::process::id());
         assert!(cfg!(windows) || error.contains(&named), "{error}");
         drop(lock);
         assert!(!out.join(LOCK_FILE).exists());

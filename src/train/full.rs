@@ -98,7 +98,7 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
 fn whole(shards: &[(usize, Weight)]) -> Result<Tensor> {
     match shards {
         [(_, weight)] => weight.as_tensor(),
-        _ => Err(Error::invalid("--method full", "the embedding is too large for one binding of this device")),
+        _ => Err(Error::invalid("⟨method⟩ full", "the embedding is too large for one binding of this device")),
     }
 }
 

@@ -34,7 +34,7 @@ pub fn adapter_in(folder: &Path) -> Result<AdapterPlace> {
     }
     let shown = folder.display();
     let (field, reason) = if has("config.json") {
-        ("config.json", format!("this folder holds a model, no adapter; give it as the model: --model {shown}"))
+        ("config.json", format!("this folder holds a model, no adapter; give it as the model: ⟨model⟩ {shown}"))
     } else if !has(CONFIG_FILE) {
         return Ok(own);
     } else if let Some(saved) = state::find(folder)? {
@@ -43,12 +43,12 @@ pub fn adapter_in(folder: &Path) -> Result<AdapterPlace> {
             let note = format!("the run in {shown} has not finished: its adapter after {steps} steps is taken");
             return Ok(AdapterPlace { folder: saved.folder, note: Some(note) });
         }
-        let way_out = format!("finish it with rugosa train --resume --out {shown}");
+        let way_out = format!("finish it with rugosa train ⟨resume⟩ ⟨out⟩ {shown}");
         (CONFIG_FILE, format!("the run in this folder has not finished, and it makes no adapter; {way_out}"))
     } else if has(MASKS_FILE) {
-        (MASKS_FILE, format!("the run made masks and no adapter; use them with --mask {shown}/{MASKS_FILE}"))
+        (MASKS_FILE, format!("the run made masks and no adapter; use them with ⟨mask⟩ {shown}/{MASKS_FILE}"))
     } else {
-        let way_out = format!("rugosa train --resume --out {shown} begins it again, --save-steps keeps its state");
+        let way_out = format!("rugosa train ⟨resume⟩ ⟨out⟩ {shown} begins it again, ⟨save_steps⟩ keeps its state");
         (CONFIG_FILE, format!("the run in this folder has not finished and saved no state; {way_out}"))
     };
     Err(Error::file(folder, field, reason))

@@ -70,7 +70,7 @@ pub(super) fn reopen(
         if !losses.note(from) {
             let out = config.out.display();
             let kept = match is_saved {
-                Some(_) => format!("; its state of before step {} stays: rugosa train --resume --out {out}", from + 1),
+                Some(_) => format!("; its state of before step {} stays: rugosa train ⟨resume⟩ ⟨out⟩ {out}", from + 1),
                 None => String::new(),
             };
             let reason = format!("{reason} ({MOST} times, though submissions were shorter each time{kept})");
@@ -86,7 +86,7 @@ pub(super) fn reopen(
         ));
         std::thread::sleep(PAUSE * (losses.in_a_row - 1));
         if observer.interrupted() {
-            observer.note(&format!("go on with: rugosa train --resume --out {}", config.out.display()));
+            observer.note(&format!("go on with: rugosa train ⟨resume⟩ ⟨out⟩ {}", config.out.display()));
             return Err(Error::Interrupted);
         }
         let (config, saved) = match is_saved {

@@ -31,8 +31,8 @@ pub fn find(config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
     let saved = state::find(out)?;
     if saved.is_none() && is_finished(&config) {
         state::remove_all(out)?; // what is left of them, where the process ended in the middle of that
-        let reason = "the run is finished; to train further start another one from it, with --init-adapter or --model";
-        return Err(Error::file(out, "--resume", reason));
+        let reason = "the run is finished; to train further start another one from it, with ⟨init_adapter⟩ or ⟨model⟩";
+        return Err(Error::file(out, "⟨resume⟩", reason));
     }
     let then = match &saved {
         Some(saved) => saved.header.config.clone(),
@@ -102,7 +102,7 @@ fn check_config(config: &TrainConfig, then: &str, has_scores: bool) -> Result<()
         let grouped = key == "mask_workspace" && !has_scores;
         if a != b && !moved && !settled && !grouped && !FREE.contains(&key.as_str()) {
             let reason = format!(
-                "is {}, but {} in the run to resume; change it back, or start another run in another --out",
+                "is {}, but {} in the run to resume; change it back, or start another run in another ⟨out⟩",
                 shown(a),
                 shown(b)
             );
@@ -153,7 +153,7 @@ pub fn check_sources(
             let date =
                 if key == "data" && dataset.report().asks_in_chat() { date_hint(saved.header.clock) } else { None };
             let reason = format!(
-                "is not what the run to resume began with; put it back{}, or start another run in another --out",
+                "is not what the run to resume began with; put it back{}, or start another run in another ⟨out⟩",
                 date.unwrap_or_default()
             );
             return Err(Error::file(path(key).unwrap_or(&config.out), key, reason));
@@ -267,7 +267,7 @@ mod tests {
         assert!(other.starts_with("warmup_steps: is 1, but"), "{other}");
         state::remove_all(dir.path()).unwrap();
         std::fs::write(dir.path().join(adapter::CONFIG_FILE), "{}").unwrap();
-        assert!(message(&asked).contains("--resume: the run is finished"), "{}", message(&asked));
+        assert!(message(&asked).contains("⟨resume⟩: the run is finished"), "{}", message(&asked));
     }
 
     #[test]

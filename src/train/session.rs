@@ -330,7 +330,7 @@ fn open_data(
     let (asked, sequences) = (config.batch_size, dataset.report().sequences);
     if asked > sequences {
         observer.note(&format!(
-            "--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"
+            "⟨batch_size⟩ {asked} is more than the {sequences} sequences of an epoch; a step has those"
         ));
     }
     Ok(dataset)
@@ -348,7 +348,7 @@ fn open_device(
     let device = Device::open(&DeviceOptions { quarterings, ..options })?;
     if again.and_then(|a| a.identity.as_ref()).is_some_and(|before| *before != device.caps().identity()) {
         let reason =
-            "it did not come back, this is another one or another driver; --resume may go on here, but not bit for bit";
+            "it did not come back, this is another one or another driver; ⟨resume⟩ may go on here, but not bit for bit";
         return Err(Error::DeviceLost { device: device.caps().name.clone(), reason: reason.into() });
     }
     observer.opened(&device);

@@ -153,11 +153,11 @@ fn check_ranks(adapter: &AdapterFolder, targets: &[Target]) -> Result<()> {
         let theirs = adapter.modules.get(name).and_then(|m| m.a.as_ref()).map(|a| a.rows);
         if let Some(theirs) = theirs.filter(|r| *r != target.rank) {
             let reason = format!(
-                "{} of {name} is not the {theirs} of the adapter to start from; leave --rank and --rank-pattern out to have \
+                "{} of {name} is not the {theirs} of the adapter to start from; leave ⟨rank⟩ and ⟨rank_pattern⟩ out to have \
                  the adapter's",
                 target.rank
             );
-            return Err(Error::invalid("--rank", reason));
+            return Err(Error::option("rank", reason));
         }
     }
     Ok(())
@@ -178,7 +178,7 @@ fn settle(config: &mut TrainConfig, targets: &[Target], masks: &Masks) -> Vec<St
         config.density
     );
     if asked != config.density {
-        line += &format!(" (--density {asked} is not used)");
+        line += &format!(" (⟨density⟩ {asked} is not used)");
     }
     let unused: Vec<&str> =
         masks.keys().map(String::as_str).filter(|name| !targets.iter().any(|t| t.module.name == *name)).collect();
@@ -229,7 +229,7 @@ fn adapter_lines(adapter: &AdapterFolder, targets: &[Target], masks: Option<&Mas
     }
     if let Some((_, ours, theirs)) = scaled.first() {
         let names: Vec<&str> = scaled.iter().map(|(name, ..)| *name).collect();
-        let lost = "the run does not begin where the adapter ended; leave --alpha, --rank and --rslora out for that";
+        let lost = "the run does not begin where the adapter ended; leave ⟨alpha⟩, ⟨rank⟩ and ⟨rslora⟩ out for that";
         lines.push(format!("B·A is scaled by {ours} instead of the adapter's {theirs} in {}: {lost}", listed(&names)));
     }
     let fresh: Vec<&str> =
@@ -240,7 +240,7 @@ fn adapter_lines(adapter: &AdapterFolder, targets: &[Target], masks: Option<&Mas
     let theirs = adapter.config.lora_dropout;
     if theirs > 0.0 && dropout != theirs {
         lines.push(format!(
-            "the adapter's dropout of {theirs} is not taken over, it is {dropout}: --dropout {theirs} does"
+            "the adapter's dropout of {theirs} is not taken over, it is {dropout}: ⟨dropout⟩ {theirs} does"
         ));
     }
     lines

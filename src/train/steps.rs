@@ -219,7 +219,7 @@ impl<'a> Steps<'a> {
         }
         self.save(step, observer)?;
         observer.note(&format!(
-            "state saved before step {}; go on with: rugosa train --resume --out {}",
+            "state saved before step {}; go on with: rugosa train ⟨resume⟩ ⟨out⟩ {}",
             step + 1,
             self.run.config.out.display()
         ));

@@ -4,6 +4,7 @@
 
 mod environment;
 mod files;
+mod flags;
 mod layers;
 mod lexer;
 mod shaders;

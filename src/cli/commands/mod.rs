@@ -31,7 +31,7 @@ pub(super) fn run(command: Command) -> Result<()> {
 
 /// Writes a line to standard error. A closed one ends nothing; `eprintln!` would panic there.
 fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", shown::one_line(line));
+    let _ = writeln!(std::io::stderr(), "{}", crate::cli::line(line));
 }
 
 /// Writes a result as one line of JSON.

@@ -200,7 +200,7 @@ fn select(from: &str, selector: &str, names: &[String]) -> Result<usize> {
         } else {
             ""
         };
-        let from = if from.is_empty() { "--device" } else { from };
+        let from = if from.is_empty() { "⟨device⟩" } else { from };
         let reason = format!(
             "no device matches \"{selector}\"{why}; give the index or a part of the name of a device here: {}",
             list.join(", ")
@@ -226,10 +226,10 @@ mod tests {
     #[test]
     fn a_device_is_chosen_by_index_or_part_of_its_name() {
         let names = ["NVIDIA H100".to_string(), "llvmpipe (LLVM)".to_string()];
-        let chosen = |selector| select("--device", selector, &names);
+        let chosen = |selector| select("⟨device⟩", selector, &names);
         assert_eq!((chosen("1").unwrap(), chosen("LLVMpipe").unwrap(), chosen(" h100").unwrap()), (1, 1, 0));
         let err = chosen("radeon").unwrap_err().to_string();
-        assert!(err.starts_with("--device: ") && err.contains("\"radeon\"; give the index"), "{err}");
+        assert!(err.starts_with("⟨device⟩: ") && err.contains("\"radeon\"; give the index"), "{err}");
         assert!(err.ends_with("a device here: 0 = \"NVIDIA H100\", 1 = \"llvmpipe (LLVM)\""), "{err}");
         for other in ["2", "-1", "", " "] {
             assert!(chosen(other).is_err(), "{other}");

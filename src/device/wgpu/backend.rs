@@ -499,7 +499,7 @@ mod tests {
             Err(e @ Error::DeviceLost { .. }) => {
                 let text = e.to_string();
                 assert!(
-                    text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'),
+                    text.contains(&backend.caps.name) && text.contains("⟨device⟩") && !text.contains('\n'),
                     "{text}"
                 );
             }

@@ -18,20 +18,15 @@ pub fn tune_seconds(seconds: f64) -> bool {
 
 /// An option that has no default and was not given.
 pub(super) fn missing(key: &str) -> Error {
-    Error::invalid(flag(key), "not given; it is needed here or as a key in the file of --config")
+    Error::option(key, "not given; it is needed here or as a key in the file of ⟨config⟩")
 }
 
 /// Why a key is refused, with the one that it is near to.
 pub(super) fn unknown_key(key: &str) -> String {
     match nearest(key, KEYS.iter().copied()) {
         Some(near) => format!("unknown key; the nearest known one is {near}"),
-        None => "unknown key; rugosa train --help lists them, with - where a file has _".into(),
+        None => "unknown key; rugosa train ⟨help⟩ lists them, with - where a file has _".into(),
     }
-}
-
-/// The flag of a key.
-fn flag(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
 }
 
 /// Checks every value and combination.
@@ -44,7 +39,7 @@ pub(super) fn check(c: &TrainConfig) -> Result<()> {
 }
 
 fn refuse(condition: bool, key: &str, reason: impl FnOnce() -> String) -> Result<()> {
-    if condition { Err(Error::invalid(flag(key), reason())) } else { Ok(()) }
+    if condition { Err(Error::option(key, reason())) } else { Ok(()) }
 }
 
 fn values(c: &TrainConfig) -> Result<()> {
@@ -54,8 +49,8 @@ fn values(c: &TrainConfig) -> Result<()> {
         refuse(value == Some(0), key, || "must be at least 1".into())?;
     }
     refuse(c.seq_len < 2, "seq_len", || format!("{} leaves no next token to learn; use at least 2", c.seq_len))?;
-    refuse(c.mask_grads == Some(0), "mask_grads", || "must be at least 1; to collect nothing give --mask FILE".into())?;
-    refuse(c.keep_states == 0, "keep_states", || "must be at least 1; --save-steps 0 saves none".into())?;
+    refuse(c.mask_grads == Some(0), "mask_grads", || "must be at least 1; to collect nothing give ⟨mask⟩ FILE".into())?;
+    refuse(c.keep_states == 0, "keep_states", || "must be at least 1; ⟨save_steps⟩ 0 saves none".into())?;
     refuse(c.log_steps == 0, "log_steps", || "must be at least 1".into())?;
 
     // `!(in range)` so that NaN is refused too
@@ -130,7 +125,7 @@ fn counts(c: &TrainConfig) -> Result<()> {
 pub(super) fn length(c: &TrainConfig, steps: u64) -> Result<()> {
     let warmup = c.warmup_steps.filter(|w| *w > steps && !c.like_paper).unwrap_or(0);
     refuse(warmup > 0, "warmup_steps", || {
-        format!("{warmup} is more than the {steps} steps of the run; use fewer, or more --steps or --epochs")
+        format!("{warmup} is more than the {steps} steps of the run; use fewer, or more ⟨steps⟩ or ⟨epochs⟩")
     })
 }
 
@@ -140,12 +135,12 @@ fn sizes(c: &TrainConfig) -> Result<()> {
     let density = c.density > 0.0 || c.density_pattern.0.values().any(|&d| d > 0.0);
     match c.method {
         Method::Rosa => {
-            refuse(!rank, "rank", || "0 with method rosa; for sparse adapters alone use --method spa".into())?;
-            refuse(!density, "density", || "0 with method rosa; for low-rank adapters alone use --method lora".into())
+            refuse(!rank, "rank", || "0 with method rosa; for sparse adapters alone use ⟨method⟩ spa".into())?;
+            refuse(!density, "density", || "0 with method rosa; for low-rank adapters alone use ⟨method⟩ lora".into())
         }
-        Method::Lora => refuse(!rank, "rank", || "0 with method lora leaves nothing to train; use --rank 8".into()),
+        Method::Lora => refuse(!rank, "rank", || "0 with method lora leaves nothing to train; use ⟨rank⟩ 8".into()),
         Method::Spa => {
-            refuse(!density, "density", || "0 with method spa leaves nothing to train; use --density 0.006".into())
+            refuse(!density, "density", || "0 with method spa leaves nothing to train; use ⟨density⟩ 0.006".into())
         }
         Method::Full => Ok(()),
     }
@@ -154,10 +149,10 @@ fn sizes(c: &TrainConfig) -> Result<()> {
 fn schedule(c: &TrainConfig) -> Result<()> {
     let Some(schedule) = c.schedule else { return Ok(()) };
     let way_out = match (c.method, schedule) {
-        (Method::Rosa, Schedule::LoraOnly) => "use --method lora, or --schedule wl64",
-        (Method::Lora, Schedule::WarmLora(_) | Schedule::SpaOnly) => "use --schedule lora_only, or --method rosa",
-        (Method::Spa, Schedule::WarmLora(1..) | Schedule::LoraOnly) => "use --schedule spa_only, or --method rosa",
-        (Method::Full, s) if s != Schedule::WarmLora(0) => "leave --schedule out, or use --method rosa",
+        (Method::Rosa, Schedule::LoraOnly) => "use ⟨method⟩ lora, or ⟨schedule⟩ wl64",
+        (Method::Lora, Schedule::WarmLora(_) | Schedule::SpaOnly) => "use ⟨schedule⟩ lora_only, or ⟨method⟩ rosa",
+        (Method::Spa, Schedule::WarmLora(1..) | Schedule::LoraOnly) => "use ⟨schedule⟩ spa_only, or ⟨method⟩ rosa",
+        (Method::Full, s) if s != Schedule::WarmLora(0) => "leave ⟨schedule⟩ out, or use ⟨method⟩ rosa",
         _ => return Ok(()),
     };
     let method = match c.method {
@@ -173,16 +168,16 @@ fn masks(c: &TrainConfig) -> Result<()> {
     if matches!(c.method, Method::Lora | Method::Full) {
         let asked = [("mask", c.mask.is_some()), ("save_mask", c.save_mask.is_some()), ("mask_only", c.mask_only)];
         for (key, given) in asked {
-            refuse(given, key, || "this method has no masks; leave it out, or use --method rosa or spa".into())?;
+            refuse(given, key, || "this method has no masks; leave it out, or use ⟨method⟩ rosa or spa".into())?;
         }
     }
     refuse(c.method == Method::Full && c.init_adapter.is_some(), "init_adapter", || {
-        "method full trains no adapter; leave it out, or use --method rosa".into()
+        "method full trains no adapter; leave it out, or use ⟨method⟩ rosa".into()
     })?;
     refuse(c.method == Method::Full && c.adapter_dtype != AdapterDtype::F32, "adapter_dtype", || {
-        "method full trains no adapter, and its weights are stepped in f32; leave it out, or use --method rosa".into()
+        "method full trains no adapter, and its weights are stepped in f32; leave it out, or use ⟨method⟩ rosa".into()
     })?;
     refuse(c.mask_only && c.mask.is_some(), "mask_only", || {
-        "the masks are given with --mask already; leave one of them out".into()
+        "the masks are given with ⟨mask⟩ already; leave one of them out".into()
     })
 }

@@ -63,10 +63,10 @@ pub fn smallest_change(run: &Run<'_>, plan: &MemoryPlan, limit: u64) -> Result<O
         for workspace in [256 << 20, 64 << 20, 0] {
             config.mask_workspace = ByteSize(workspace.min(config.mask_workspace.0));
             if with(run, &config, &batches, limit)? {
-                return Ok(Some(format!("--mask-workspace {}", config.mask_workspace)));
+                return Ok(Some(format!("⟨mask_workspace⟩ {}", config.mask_workspace)));
             }
         }
-        flags.push(format!("--mask-workspace {}", config.mask_workspace));
+        flags.push(format!("⟨mask_workspace⟩ {}", config.mask_workspace));
     }
     let (size, steps) = (config.batch_size, config.micro_batches());
     while config.batch_size > 1 {
@@ -74,12 +74,12 @@ pub fn smallest_change(run: &Run<'_>, plan: &MemoryPlan, limit: u64) -> Result<O
         let steps = steps.saturating_mul(size.div_ceil(config.batch_size));
         batches = worst(run, &config)?;
         if with(run, &config, &batches, limit)? {
-            flags.push(format!("--batch-size {} --gradient-accumulation-steps {steps}", config.batch_size));
+            flags.push(format!("⟨batch_size⟩ {} ⟨gradient_accumulation_steps⟩ {steps}", config.batch_size));
             return Ok(Some(flags.join(" ")));
         }
     }
     if size > 1 {
-        flags.push(format!("--batch-size 1 --gradient-accumulation-steps {}", steps.saturating_mul(size)));
+        flags.push(format!("⟨batch_size⟩ 1 ⟨gradient_accumulation_steps⟩ {}", steps.saturating_mul(size)));
     }
     // a buffer that is too large on its own is so with checkpointing too
     if config.checkpointing == Checkpointing::OFF && limit < u64::MAX {
@@ -88,12 +88,12 @@ pub fn smallest_change(run: &Run<'_>, plan: &MemoryPlan, limit: u64) -> Result<O
             // alone it may do as well
             let alone = TrainConfig { checkpointing: Checkpointing::LAYER, ..run.config.clone() };
             if with(run, &alone, &worst(run, &alone)?, limit)? {
-                return Ok(Some("--checkpointing layer".into()));
+                return Ok(Some("⟨checkpointing⟩ layer".into()));
             }
-            flags.push("--checkpointing layer".into());
+            flags.push("⟨checkpointing⟩ layer".into());
             return Ok(Some(flags.join(" ")));
         }
-        flags.push("--checkpointing layer".into());
+        flags.push("⟨checkpointing⟩ layer".into());
     }
     let mut length = batches.iter().flat_map(|samples| &samples.worst).map(|b| b.len()).max().unwrap_or(0);
     // a token to learn must be left in some row
@@ -101,7 +101,7 @@ pub fn smallest_change(run: &Run<'_>, plan: &MemoryPlan, limit: u64) -> Result<O
     while length / 2 >= shortest {
         length /= 2;
         if with(run, &config, &alike(largest(1, length)), limit)? {
-            flags.insert(0, format!("--seq-len {length}"));
+            flags.insert(0, format!("⟨seq_len⟩ {length}"));
             return Ok(Some(flags.join(" ")));
         }
     }
