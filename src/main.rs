@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::format::debug_fn;
 
 /// Without [`env::LOG`]: what a user should know, a fast path that is not taken because its self-test failed, say.
 const DEFAULT_LOG: &str = "rugosa=warn";
+/// The same with `--quiet`.
+const QUIET_LOG: &str = "rugosa=error";
 
 fn main() -> ExitCode {
     quiet_mesa();
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let cli = Cli::from_env()?;
     env::check()?;
-    start_log()?;
+    start_log(cli.quiet)?;
     cli::run(cli)
 }
 
@@ -46,10 +48,10 @@ fn quiet_mesa() {
 
 /// Logs to standard error. Without [`env::LOG`] only our own warnings: drivers complain about much that is no concern of the user's, and
 /// what is one arrives as an [`Error`].
-fn start_log() -> Result<()> {
+fn start_log(quiet: bool) -> Result<()> {
     let filter = match &env::settings().log {
         Some(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(env::LOG, e.to_string()).as_usage())?,
-        None => EnvFilter::new(DEFAULT_LOG),
+        None => EnvFilter::new(if quiet { QUIET_LOG } else { DEFAULT_LOG }),
     };
     let to_terminal = std::io::stderr().is_terminal();
     // what is logged may quote files
