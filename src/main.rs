@@ -53,13 +53,13 @@ fn start_log(quiet: bool) -> Result<()> {
         Some(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(env::LOG, e.to_string()).as_usage())?,
         None => EnvFilter::new(if quiet { QUIET_LOG } else { DEFAULT_LOG }),
     };
-    let to_terminal = std::io::stderr().is_terminal();
+    let coloured = std::io::stderr().is_terminal() && env::system("NO_COLOR").is_none();
     // what is logged may quote files
     let fields = debug_fn(|out, field, value| match field.name() {
         "message" => write!(out, "{}", shown::one_line(&format!("{value:?}"))),
         name => write!(out, "{name}={}", shown::one_line(&format!("{value:?}"))),
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(fields.delimited(" "));
-    log.with_writer(std::io::stderr).with_ansi(to_terminal).init();
+    log.with_writer(std::io::stderr).with_ansi(coloured).init();
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::cli::downloads::size;
 use crate::cli::signal;
 use crate::device::wgpu::{AdapterRow, list_adapters};
 use crate::device::{Device, DeviceClass, DeviceOptions, Feature, Precision};
-use crate::env::{self, HF_HOME, HF_HUB_CACHE, HF_TOKEN, Reader};
+use crate::env::{self, HF_TOKEN, Reader};
 use crate::error::Result;
 use crate::io::cache_folder;
 use crate::kernels::precision;
@@ -147,9 +147,7 @@ fn self_test(device: &Device, found: &mut Vec<Finding>) -> Result<Result<()>> {
 /// Room where things are written.
 fn disks() -> Vec<Finding> {
     let here = std::env::current_dir().ok();
-    let hub = env::system(HF_HUB_CACHE).or_else(|| env::system(HF_HOME)).map(PathBuf::from);
-    let hub = hub.or_else(|| env::system("HOME").map(|home| PathBuf::from(home).join(".cache/huggingface")));
-    [("working folder", here), ("rugosa's cache", cache_folder()), ("models by name", hub)]
+    [("working folder", here), ("rugosa's cache", cache_folder()), ("models by name", hub_cache())]
         .into_iter()
         .filter_map(|(what, folder)| {
             let folder = folder?;
@@ -160,6 +158,15 @@ fn disks() -> Vec<Finding> {
             Some(finding("disk", weight, format!("{what}: {} free in {}", size(free), folder.display())))
         })
         .collect()
+}
+
+/// Where models by name go; nowhere in a build that fetches none.
+fn hub_cache() -> Option<PathBuf> {
+    #[cfg(feature = "hub")]
+    let folder = crate::io::hub::Settings::from_env().ok().map(|settings| settings.cache);
+    #[cfg(not(feature = "hub"))]
+    let folder = None;
+    folder
 }
 
 /// The variables of the table that are set.
