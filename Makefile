@@ -18,6 +18,8 @@ help:
 	@echo "make setup   a Vulkan driver, where there is none (demo and test do this first)"
 
 demo: setup
+	@echo "building rugosa, which takes minutes the first time:" >&2
+	cargo build --release
 	cargo run --release --quiet -- demo
 
 # Writes assets/demo, which is built into the program. The same device and the same rugosa give the same bytes.

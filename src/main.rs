@@ -12,6 +12,8 @@ use tracing_subscriber::fmt::format::debug_fn;
 
 /// Without [`env::LOG`]: what a user should know, a fast path that is not taken because its self-test failed, say.
 const DEFAULT_LOG: &str = "rugosa=warn";
+/// The same with `--quiet`.
+const QUIET_LOG: &str = "rugosa=error";
 
 fn main() -> ExitCode {
     quiet_mesa();
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let cli = Cli::from_env()?;
     env::check()?;
-    start_log()?;
+    start_log(cli.quiet)?;
     cli::run(cli)
 }
 
@@ -45,18 +47,18 @@ fn quiet_mesa() {
 
 /// Logs to standard error. Without [`env::LOG`] only our own warnings: drivers complain about much that is no concern of the user's, and
 /// what is one arrives as an [`Error`].
-fn start_log() -> Result<()> {
+fn start_log(quiet: bool) -> Result<()> {
     let filter = match &env::settings().log {
         Some(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(env::LOG, e.to_string()).as_usage())?,
-        None => EnvFilter::new(DEFAULT_LOG),
+        None => EnvFilter::new(if quiet { QUIET_LOG } else { DEFAULT_LOG }),
     };
-    let to_terminal = std::io::stderr().is_terminal();
+    let coloured = std::io::stderr().is_terminal() && env::system("NO_COLOR").is_none();
     // what is logged may quote files
     let fields = debug_fn(|out, field, value| match field.name() {
         "message" => write!(out, "{}", cli::line(&format!("{value:?}"))),
         name => write!(out, "{name}={}", cli::line(&format!("{value:?}"))),
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(fields.delimited(" "));
-    log.with_writer(std::io::stderr).with_ansi(to_terminal).init();
+    log.with_writer(std::io::stderr).with_ansi(coloured).init();
     Ok(())
 }

@@ -1,7 +1,13 @@
 //! The arguments of `rugosa`. Wrong usage ends the process with code 2 and one line.
 
 mod bench;
+mod chat;
+mod examples;
+mod tools;
 mod wrong;
+
+pub use chat::{ChatArgs, SamplingArgs};
+pub use tools::{CompletionsArgs, DoctorArgs, Shell};
 
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
 
@@ -22,6 +28,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Parser)]
 #[command(name = "rugosa", version, max_term_width = 120)]
 pub struct Cli {
+    /// Say nothing on standard error but errors
+    #[arg(long, global = true, display_order = 1000)]
+    pub quiet: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -39,6 +48,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Continue a text, or answer a message
     Generate(GenerateArgs),
+    /// Talk with a model, turn by turn
+    Chat(ChatArgs),
     /// Show rows as the model will see them, supervised tokens marked
     Preview(PreviewArgs),
     /// List the devices to compute on
@@ -49,6 +60,12 @@ pub enum Command {
     Bench(BenchArgs),
     /// Teach the built-in model a task, with numbers from before and after
     Demo(DemoArgs),
+    /// Say what this machine computes on, what would be fast on it and what not, and what is in the way
+    Doctor(DoctorArgs),
+    /// Print what completes commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
 }
 
 /// `rugosa train`.
@@ -160,8 +177,8 @@ fn config_of_run(out: &Path) -> Result<PathBuf> {
 /// A model and what is put on it.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// The model: a Hugging Face folder or a GGUF file
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    /// The model: a Hugging Face folder, a GGUF file, or a name on the Hub: hf:org/name, hf:org/name/file.gguf
+    #[arg(long, value_name = "DIR|FILE.gguf|hf:NAME")]
     pub model: PathBuf,
     /// An adapter for it, as `rugosa train` writes them
     #[arg(long, value_name = "DIR")]
@@ -184,8 +201,8 @@ pub struct DeviceArgs {
 /// Rows and how to read them; as in training.
 #[derive(Clone, Debug, Args)]
 pub struct RowArgs {
-    /// Rows: JSON lines, a JSON array or CSV
-    #[arg(long, value_name = "FILE")]
+    /// Rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl
+    #[arg(long, value_name = "FILE|hf:NAME")]
     pub data: PathBuf,
     /// What the rows look like
     #[arg(long, value_enum, default_value_t = default::data_format())]
@@ -284,18 +301,8 @@ pub struct GenerateArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: GenerateInput,
-    /// New tokens, at most
-    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least::<1>)]
-    pub max_new_tokens: usize,
-    /// Flatten (over 1) or sharpen (under 1) the distribution; 0: always the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
-    pub temperature: f64,
-    /// Draw from the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
-    pub top_p: f64,
-    /// Seed of the draws
-    #[arg(long, value_name = "SEED", default_value_t = default::seed())]
-    pub seed: u64,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// Print one JSON object with the new text and its token ids
     #[arg(long)]
     pub json: bool,
@@ -316,8 +323,8 @@ pub struct GenerateInput {
 /// `rugosa preview`.
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
-    /// The model whose tokenizer is used: a Hugging Face folder or a GGUF file
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    /// The model whose tokenizer is used: a Hugging Face folder, a GGUF file, or a name on the Hub as hf:org/name
+    #[arg(long, value_name = "DIR|FILE.gguf|hf:NAME")]
     pub model: PathBuf,
     #[command(flatten)]
     pub rows: RowArgs,
@@ -403,7 +410,8 @@ impl Cli {
 /// not win over the file.
 pub fn command() -> clap::Command {
     let all = Cli::command().after_help(format!("{EXIT_CODES}\n\n{}", env::help()));
-    ["train", "plan"].into_iter().fold(all, |all, name| all.mut_subcommand(name, with_defaults))
+    let all = ["train", "plan"].into_iter().fold(all, |all, name| all.mut_subcommand(name, with_defaults));
+    examples::add(all)
 }
 
 /// A subcommand with the options of training.
@@ -440,16 +448,6 @@ fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
         return Err(format!("must be at least {MIN}"));
     }
     usize::try_from(n).map_err(|_| format!("is over {}, the most that there can be", usize::MAX))
-}
-
-fn temperature(text: &str) -> Result<f64, String> {
-    let t = text.parse().ok().filter(|t: &f64| *t >= 0.0 && t.is_finite());
-    t.ok_or_else(|| "expected a number of 0 or more".into())
-}
-
-fn probability(text: &str) -> Result<f64, String> {
-    let p = text.parse().ok().filter(|p: &f64| *p > 0.0 && *p <= 1.0);
-    p.ok_or_else(|| "expected a number over 0, at most 1".into())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Progress of a run on standard error: a bar on a terminal, otherwise a line every so often.
 
+use super::{chatter, is_quiet};
 use crate::train::metrics::StepMetrics;
 use crate::train::phase::Phase;
 use crate::train::warm::Compiled;
@@ -28,8 +29,8 @@ enum Sink {
 impl Progress {
     /// For a run of `total` steps of which `done` lie behind it. Without a terminal, a line every `every` steps.
     pub fn new(total: u64, done: u64, every: u64) -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Progress::lines(total, every, Box::new(std::io::stderr()));
+        if is_quiet() || !std::io::stderr().is_terminal() {
+            return Progress::lines(total, every, chatter());
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(done);
         if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/dim} {pos}/{len} {wide_msg}") {
@@ -99,8 +100,8 @@ pub struct Compiling {
 
 impl Default for Compiling {
     fn default() -> Self {
-        let err = std::io::stderr();
-        Compiling { last: Instant::now(), terminal: err.is_terminal(), out: Box::new(err) }
+        let terminal = std::io::stderr().is_terminal();
+        Compiling { last: Instant::now(), terminal, out: chatter() }
     }
 }
 

@@ -11,6 +11,7 @@ use super::rows::{Example, IGNORED, Outcome, Reader, RowKind};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::io::digest::Digest;
+use crate::io::hub::{self, RepoKind};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -231,6 +232,7 @@ impl Dataset {
             report: PrepReport { separator: options.separator.clone(), has_template, ..PrepReport::default() },
             notes: Vec::new(),
         };
+        let path = &*hub::local(path, RepoKind::Dataset)?;
         let mut file = RowFile::open(path, &columns)?;
         loop {
             let chunk = file.take(CHUNK)?;

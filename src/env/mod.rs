@@ -41,6 +41,12 @@ pub const CACHE: &str = "RUGOSA_CACHE";
 pub const DUMP_SHADERS: &str = "RUGOSA_DUMP_SHADERS";
 pub const LOG: &str = "RUGOSA_LOG";
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub const HF_HOME: &str = "HF_HOME";
+pub const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
+pub const HF_TOKEN: &str = "HF_TOKEN";
+pub const HF_TOKEN_PATH: &str = "HF_TOKEN_PATH";
+pub const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
+pub const HF_ENDPOINT: &str = "HF_ENDPOINT";
 pub const FAULT: &str = "RUGOSA_FAULT";
 pub const FUZZ_SECONDS: &str = "RUGOSA_FUZZ_SECONDS";
 pub const REQUIRE: &str = "RUGOSA_REQUIRE";
@@ -116,6 +122,12 @@ pub const VARIABLES: &[Variable] = &[
         "the time that chat templates see, in seconds since 1970; without it the clock's",
         Some("templates that write the date"),
     ),
+    program(HF_HOME, "DIR", "where names that begin with hf: are fetched to; else ~/.cache/huggingface", None),
+    program(HF_HUB_CACHE, "DIR", "the same, for what is fetched alone; else hub in the folder above", None),
+    program(HF_TOKEN, "TOKEN", "for private and gated names; else what hf auth login has left", None),
+    program(HF_TOKEN_PATH, "FILE", "where that token lies; else token in HF_HOME", None),
+    program(HF_HUB_OFFLINE, "1", "fetch nothing: names that begin with hf: are looked for in the cache alone", None),
+    program(HF_ENDPOINT, "URL", "another server with the Hub's interface, a mirror say", None),
     other(
         FAULT,
         Reader::Tests,

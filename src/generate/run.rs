@@ -44,14 +44,13 @@ pub fn generate(
         return Err(Error::option("prompt", reason));
     }
     let length = longest.saturating_add(request.max_new_tokens).min(most);
-    let window = model.config.sliding_window;
     let cache = Cache::new(device, model, prompts.len(), length)?;
     let mut samplers: Vec<Sampler> = (0..prompts.len()).map(|i| Sampler::new(request.sampling, i)).collect();
     let mut produced: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
     // sequences still under way, with the position of their next token
     let mut live: Vec<(usize, usize)> = prompts.iter().enumerate().map(|(i, p)| (i, p.len())).collect();
 
-    let mut hidden = prefill(device, model, &cache, prompts, window)?;
+    let mut hidden = prefill(device, model, &cache, prompts)?;
     loop {
         let next = choose(model, &hidden, &live, &mut samplers, request.sampling)?;
         let mut step: Vec<(usize, usize, u32)> = Vec::new();
@@ -69,26 +68,14 @@ pub fn generate(
         if step.is_empty() || !go_on {
             return Ok(produced);
         }
-        let places: Vec<(usize, usize)> = step.iter().map(|&(s, p, _)| (s, p)).collect();
-        let up = |v: Vec<u32>| Tensor::from_slice(device, &[v.len()], &v, "batch");
-        let input = Input {
-            tokens: up(step.iter().map(|s| s.2).collect())?,
-            positions: up(step.iter().map(|s| s.1 as u32).collect())?,
-            pass: Pass::Decode(cache.places(&places, window)?),
-        };
-        hidden = model.hidden(&mut Tape::inference(), &input, 0)?.untracked("generate")?.clone();
+        hidden = decode(device, model, &cache, &step)?;
         live = step.iter().map(|&(s, p, _)| (s, p + 1)).collect();
     }
 }
 
 /// Runs all prompts in one pass; the hidden states of their last tokens `[prompts, hidden]`.
-fn prefill(
-    device: &Device,
-    model: &Decoder,
-    cache: &Cache,
-    prompts: &[Vec<u32>],
-    window: Option<usize>,
-) -> Result<Tensor> {
+pub(super) fn prefill(device: &Device, model: &Decoder, cache: &Cache, prompts: &[Vec<u32>]) -> Result<Tensor> {
+    let window = model.config.sliding_window;
     let none: Vec<Vec<i32>> = prompts.iter().map(|p| vec![IGNORED; p.len()]).collect();
     let examples = prompts.iter().zip(&none).map(|(ids, labels)| ExampleRef { ids, labels, line: 0 });
     let batch = Batch::new(examples, 0);
@@ -111,11 +98,29 @@ fn prefill(
     gather_rows(hidden.untracked("generate")?, &last, To::default())
 }
 
+/// Runs tokens, given as (sequence, position, token), that see what the cache has of their sequences, and each other where they
+/// are of one; their hidden states `[tokens, hidden]`.
+pub(super) fn decode(
+    device: &Device,
+    model: &Decoder,
+    cache: &Cache,
+    tokens: &[(usize, usize, u32)],
+) -> Result<Tensor> {
+    let places: Vec<(usize, usize)> = tokens.iter().map(|&(s, p, _)| (s, p)).collect();
+    let up = |v: Vec<u32>| Tensor::from_slice(device, &[v.len()], &v, "batch");
+    let input = Input {
+        tokens: up(tokens.iter().map(|t| t.2).collect())?,
+        positions: up(tokens.iter().map(|t| t.1 as u32).collect())?,
+        pass: Pass::Decode(cache.places(&places, model.config.sliding_window)?),
+    };
+    Ok(model.hidden(&mut Tape::inference(), &input, 0)?.untracked("generate")?.clone())
+}
+
 /// The next token of each live sequence.
 ///
 /// # Errors
 /// [`Error::NonFinite`] where a logit is not.
-fn choose(
+pub(super) fn choose(
     model: &Decoder,
     hidden: &Tensor,
     live: &[(usize, usize)],

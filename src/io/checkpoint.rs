@@ -5,6 +5,7 @@ mod rename;
 use super::config::{Family, ModelConfig};
 use super::finite::first_non_finite;
 use super::gguf::{GgufFile, Metadata};
+use super::hub::{self, RepoKind};
 use super::nf4::Quantised;
 use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
 use super::{fp8, nf4};
@@ -56,12 +57,13 @@ enum Source {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder or a GGUF file and checks that every tensor that the decoder needs is there, in a
+    /// Opens a Hugging Face folder or a GGUF file, or what a name such as `hf:org/name` stands for, and checks that every tensor that the decoder needs is there, in a
     /// supported type and of the shape that the configuration says.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`], naming the file, the key or tensor, and the way out.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = &*hub::local(path, RepoKind::Model)?;
         let found = std::fs::metadata(path).map_err(|e| absent(path, e))?;
         let mut checkpoint = if found.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
         checkpoint.untie()?;

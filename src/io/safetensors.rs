@@ -5,6 +5,8 @@
 mod folder;
 
 pub use folder::SafetensorsFolder;
+#[cfg(feature = "hub")]
+pub(in crate::io) use folder::is_shard;
 
 use super::atomic::write_atomic;
 use super::map::map_file;

@@ -18,6 +18,7 @@ pub use validate::tune_seconds;
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
 use crate::data::{BatchOptions, DataOptions};
 use crate::error::{Error, Result};
+use crate::io::hub::{HubName, RepoKind};
 use crate::optim::schedule::LrSchedule;
 use crate::train::phase::Schedule;
 use serde::Serialize;
@@ -105,11 +106,11 @@ macro_rules! options {
 
 options! {
     required {
-        /// Model to start from: a Hugging Face folder or a GGUF file
-        #[arg(value_name = "DIR|FILE.gguf", help_heading = "Run")]
+        /// Model to start from: a Hugging Face folder, a GGUF file, or a name on the Hub as hf:org/name
+        #[arg(value_name = "DIR|FILE.gguf|hf:NAME", help_heading = "Run")]
         model: PathBuf,
-        /// Training rows: JSON lines, a JSON array or CSV
-        #[arg(value_name = "FILE", help_heading = "Run")]
+        /// Training rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl
+        #[arg(value_name = "FILE|hf:NAME", help_heading = "Run")]
         data: PathBuf,
         /// Folder to create for the adapter, metrics.jsonl and config.toml
         #[arg(value_name = "DIR", help_heading = "Run")]
@@ -367,10 +368,13 @@ impl TrainConfig {
     /// [`Error::Io`] where the process has no working folder.
     pub fn located(&self) -> Result<TrainConfig> {
         let at = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
+        // a name on the Hub stays one
+        let named =
+            |path: &PathBuf, kind| Ok(if HubName::of(path, kind)?.is_some() { path.clone() } else { at(path)? });
         let maybe = |path: &Option<PathBuf>| path.as_ref().map(at).transpose();
         Ok(TrainConfig {
-            model: at(&self.model)?,
-            data: at(&self.data)?,
+            model: named(&self.model, RepoKind::Model)?,
+            data: named(&self.data, RepoKind::Dataset)?,
             out: at(&self.out)?,
             mask: maybe(&self.mask)?,
             save_mask: maybe(&self.save_mask)?,

@@ -4,6 +4,7 @@ use crate::autograd::Param;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::checkpoint::Checkpoint;
+use crate::io::companions::{COMPANIONS, MORE_TEMPLATES};
 use crate::io::safetensors::{OutTensor, write_safetensors};
 use crate::kernels::optimizer::StepCount;
 use crate::nn::Decoder;
@@ -13,25 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Files beside a model's weights that go along with it as they are.
-const COMPANIONS: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-];
-
 /// The weights.
 pub const TENSORS_FILE: &str = "model.safetensors";
-
-/// A folder of such files.
-const MORE_TEMPLATES: &str = "additional_chat_templates";
 
 /// Makes every weight of `model`, loaded as f32, train.
 ///

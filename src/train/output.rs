@@ -6,6 +6,7 @@ use crate::adapters::AdapterSet;
 use crate::adapters::targets::{LinearShape, Target, TargetModules};
 use crate::error::{Error, Result};
 use crate::io::adapter::{self, AdapterConfig, AdapterFolder, AdapterKind, Targets};
+use crate::io::hub::{HubName, RepoKind};
 use std::path::{Path, PathBuf};
 
 /// The configuration of a run, as resolved.
@@ -83,6 +84,9 @@ fn adapter_config(
     let densities = (targets.iter())
         .filter_map(|t| Some((pattern(&t.module.name), config.density_pattern.get(&t.module.name)?)))
         .collect();
+    let (base, revision) = base_of(&config.model);
+    let mut all = AdapterConfig::new(kind);
+    all.extra.extend(revision.map(|r| ("revision".to_owned(), r.into())));
     AdapterConfig {
         r: rank,
         lora_alpha: config.alpha,
@@ -93,13 +97,32 @@ fn adapter_config(
         rank_pattern: ranks,
         alpha_pattern: alphas,
         density_pattern: densities,
-        base_model_name_or_path: Some(config.model.display().to_string()),
+        base_model_name_or_path: Some(base),
         schedule: config.schedule.map(|s| s.to_string()),
         spa_num_grads: config.mask_grads.unwrap_or(1) as usize,
         grad_acc_mode: match config.mask_mode {
             MaskMode::MeanSquared => "mean_squared".into(),
             MaskMode::Mean => "mean".into(),
         },
-        ..AdapterConfig::new(kind)
+        ..all
+    }
+}
+
+/// The base model as PEFT names it, and its revision: a name on the Hub is written without what marks it here.
+fn base_of(model: &Path) -> (String, Option<String>) {
+    match HubName::of(model, RepoKind::Model) {
+        Ok(Some(name)) => (name.repo.clone(), name.revision),
+        _ => (model.display().to_string(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peft_finds_a_base_model_of_the_hub_by_its_name_there() {
+        assert_eq!(base_of(Path::new("hf:org/name@v1/a.gguf")), ("org/name".into(), Some("v1".into())));
+        assert_eq!(base_of(Path::new("/models/a")), ("/models/a".into(), None));
     }
 }

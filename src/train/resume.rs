@@ -12,6 +12,7 @@ use crate::env;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::digest::{Digest, digest_file, sample_file};
+use crate::io::hub::{self, RepoKind};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -183,6 +184,7 @@ pub fn tiles(began: &SavedTiles, caps: &Caps, measured: TileTable) -> (TileTable
 
 /// What makes a model: its weights and its configuration. The tokenizer shows in the data.
 fn model_files(model: &Path) -> Result<Vec<PathBuf>> {
+    let model = &*hub::local(model, RepoKind::Model)?;
     if !model.is_dir() {
         return Ok(vec![model.to_path_buf()]);
     }

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
+use crate::io::hub::{self, RepoKind};
 use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
@@ -38,6 +39,8 @@ pub trait Observer {
     fn step(&mut self, metrics: &StepMetrics);
     /// The run computes on `device` from now on; more than once where a device is lost.
     fn opened(&mut self, _: &Device) {}
+    /// What of the preparation begins now, in a few words; the last of it ends with [`Observer::begin`].
+    fn preparing(&mut self, _: &str) {}
     /// Kernels are being compiled, before the first step.
     fn compiled(&mut self, _: Compiled) {}
     /// Asked before each step.
@@ -133,11 +136,18 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Session> {
         check_folder_of(config.save_mask.as_deref())?;
+        // what a run goes on with is what it began with, whatever becomes of a name on the Hub
+        let model = hub::pinned(&config.model, RepoKind::Model)?;
+        let data = hub::pinned(&config.data, RepoKind::Dataset)?;
+        let config = TrainConfig { model, data, ..config };
+        observer.preparing("opening the model");
         let checkpoint = Checkpoint::open(&config.model)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
         let began = saved.as_ref().map(|saved| saved.header.clock).or(again.as_ref().and_then(|a| a.clock));
         let clock = began.unwrap_or_else(now);
+        observer.preparing("reading the rows");
         let dataset = open_data(&config, &checkpoint, began, observer)?;
+        observer.preparing("opening the device");
         let asked = config;
         let mut config = asked.clone().for_data(dataset.report().sequences)?;
         let device = open_device(&config, saved.as_ref(), again.as_ref(), observer)?;
@@ -146,6 +156,7 @@ impl Session {
         let Decided { start, sources, agenda } =
             decide(&asked, &mut config, &dataset, &shapes, saved.as_ref(), observer)?;
         keep_platform(&device, saved.as_ref(), again.as_ref(), observer)?;
+        observer.preparing("planning the memory");
         let run = plan::Run {
             config: &config,
             checkpoint: &checkpoint,
@@ -170,12 +181,15 @@ impl Session {
         // what the self-test held is not the run's
         device.trim()?;
         device.restart_peaks();
+        observer.preparing("reading the weights and compiling kernels");
         let loading = || load(&device, &checkpoint, options);
         let (mut model, compiled) =
             warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
         observer.note(&compiled.line());
+        observer.preparing("checking the kernels");
         // these kernels, and no others, are what the run launches
         startup::prove(&device, &plan.kernels)?.line().iter().for_each(|line| observer.note(line));
+        observer.preparing("making the adapters");
         let masks = match &saved {
             Some(saved) => saved.masks(shape_in(&shapes))?,
             None => start.masks,

@@ -2,9 +2,12 @@
 
 mod bad_input;
 mod bench;
+mod chat;
 mod demo;
 mod devices;
 mod eval;
+#[cfg(feature = "hub")]
+mod hub;
 mod kills;
 mod messages;
 mod model;
@@ -14,6 +17,7 @@ mod resume;
 mod run_folder;
 mod selftest;
 mod sparse;
+mod tools;
 mod tune;
 mod usage;
 

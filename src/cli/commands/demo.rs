@@ -287,6 +287,10 @@ impl Observer for Recorder {
         self.watch.note(line);
     }
 
+    fn preparing(&mut self, phase: &str) {
+        self.watch.preparing(phase);
+    }
+
     fn begin(&mut self, steps: u64, done: u64) {
         self.watch.begin(steps, done);
     }

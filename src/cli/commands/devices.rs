@@ -17,7 +17,7 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
 }
 
 /// What of the optional features `row` offers would be used: those with code that asks for them, unless switched off.
-fn used(row: &AdapterRow, options: &DeviceOptions) -> Vec<Feature> {
+pub(super) fn used(row: &AdapterRow, options: &DeviceOptions) -> Vec<Feature> {
     let has = |f: &Feature| row.features.contains(f) && !options.disable.contains(f);
     // with `--precision f16`, see kernels/coop.rs
     let units = [Feature::F16, Feature::CoopMatrix].iter().all(has);

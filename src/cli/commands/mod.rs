@@ -1,7 +1,10 @@
 //! The commands, one a file. Each takes its arguments and prints its result.
 mod bench;
+mod chat;
+mod completions;
 mod demo;
 mod devices;
+mod doctor;
 mod eval;
 mod generate;
 mod model;
@@ -21,17 +24,21 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man => completions::man(),
     }
 }
 
-/// Writes a line to standard error. A closed one ends nothing; `eprintln!` would panic there.
+/// Writes a line to standard error, unless the user wants none. A closed one ends nothing; `eprintln!` would panic there.
 fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", crate::cli::line(line));
+    let _ = writeln!(super::chatter(), "{}", crate::cli::line(line));
 }
 
 /// Writes a result as one line of JSON.

@@ -4,6 +4,7 @@ use super::tell;
 use crate::cli::args::TrainArgs;
 use crate::cli::progress::{Compiling, Progress};
 use crate::cli::signal;
+use crate::cli::waiting::Waiting;
 use crate::error::Result;
 use crate::train::config::Method;
 use crate::train::metrics::StepMetrics;
@@ -14,15 +15,17 @@ use crate::train::{Observer, Session};
 pub struct Watch {
     progress: Option<Progress>,
     compiling: Compiling,
+    waiting: Waiting,
     log_steps: u64,
 }
 
 impl Watch {
     pub fn new(log_steps: u64) -> Self {
-        Watch { progress: None, compiling: Compiling::default(), log_steps }
+        Watch { progress: None, compiling: Compiling::default(), waiting: Waiting::default(), log_steps }
     }
 
     pub fn finish(&mut self) {
+        self.waiting.end();
         if let Some(p) = &mut self.progress {
             p.finish();
         }
@@ -30,7 +33,12 @@ impl Watch {
 }
 
 impl Observer for Watch {
+    fn preparing(&mut self, phase: &str) {
+        self.waiting.begin(phase);
+    }
+
     fn note(&mut self, line: &str) {
+        self.waiting.pause();
         match &mut self.progress {
             Some(p) => p.note(line),
             None => tell(line),
@@ -38,11 +46,13 @@ impl Observer for Watch {
     }
 
     fn begin(&mut self, steps: u64, done: u64) {
+        self.waiting.end();
         self.finish(); // a run whose device was lost begins again
         self.progress = Some(Progress::new(steps, done, self.log_steps));
     }
 
     fn compiled(&mut self, at: Compiled) {
+        self.waiting.end();
         self.compiling.show(at);
     }
 

@@ -150,6 +150,12 @@ impl Shard {
     }
 }
 
+/// Whether a file of this name is a shard of a model.
+#[cfg(feature = "hub")]
+pub(in crate::io) fn is_shard(name: &str) -> bool {
+    Shard::of(name).is_some()
+}
+
 /// Refuses a folder in which some of `shards` are not. `which`: what they are, for the message.
 fn refuse_missing(folder: &Path, shards: impl Iterator<Item = String>, which: &str) -> Result<()> {
     let (mut all, mut missing) = (0, Vec::new());
