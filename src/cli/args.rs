@@ -1,9 +1,11 @@
 //! The arguments of `rugosa`. Wrong usage ends the process with code 2 and one line.
 
 mod bench;
+mod merge;
 mod wrong;
 
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
+pub use merge::{MergeArgs, QuantizeArgs};
 
 use crate::data::DataOptions;
 use crate::env;
@@ -39,6 +41,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Continue a text, or answer a message
     Generate(GenerateArgs),
+    /// Write a model with an adapter added to its weights, as a folder or a GGUF file
+    Merge(Box<MergeArgs>),
+    /// Write a model in another format
+    Quantize(QuantizeArgs),
     /// Show rows as the model will see them, supervised tokens marked
     Preview(PreviewArgs),
     /// List the devices to compute on

@@ -145,6 +145,14 @@ pub fn create_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Gives the file or folder `from` the name `to`, on the same disk.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    check(Operation::Rename, to).and_then(|()| std::fs::rename(from, to)).map_err(Error::io(to))
+}
+
 /// Removes a file, if it is there.
 ///
 /// # Errors
@@ -231,7 +239,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// The folder that `path` is in.
-pub(super) fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),

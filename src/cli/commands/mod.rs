@@ -4,6 +4,7 @@ mod demo;
 mod devices;
 mod eval;
 mod generate;
+mod merge;
 mod model;
 mod plan;
 mod preview;
@@ -21,6 +22,8 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Merge(args) => merge::merge(*args),
+        Command::Quantize(args) => merge::quantize(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
