@@ -10,6 +10,7 @@ pub use merge::{MergeArgs, QuantizeArgs};
 use crate::data::DataOptions;
 use crate::env;
 use crate::error::{Error, Result};
+use crate::quant::LoadFormat;
 use crate::train::config::{
     DataFormat, EmptyRowsOption, PartialConfig, PrecisionOption, PromptFormatOption, TooLong, TrainConfig, TrainTurns,
     default, defaults,
@@ -172,6 +173,9 @@ pub struct ModelArgs {
     /// An adapter for it, as `rugosa train` writes them
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Quantise the matrices of the layers on their way to the device; embedding, head and norms stay as they are
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quantize: Option<LoadFormat>,
     /// What the operands of products are rounded to
     #[arg(long, value_enum, default_value_t = PrecisionOption::F32)]
     pub precision: PrecisionOption,

@@ -6,6 +6,7 @@ mod demo;
 mod devices;
 mod eval;
 mod kills;
+mod merge;
 mod messages;
 mod model;
 mod plan;

@@ -109,6 +109,7 @@ fn measure(args: &MergeArgs, source: &Source, rows: &Rows) -> Result<Comparison>
     let model = |model: &Path, adapter: Option<&Path>| ModelArgs {
         model: model.to_path_buf(),
         adapter: adapter.map(Path::to_path_buf),
+        quantize: None,
         precision: args.precision,
         device: args.device.clone(),
     };

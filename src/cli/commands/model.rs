@@ -12,7 +12,8 @@ use crate::io::config::ModelConfig;
 use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
-use crate::train::config::PrecisionOption;
+use crate::quant::{LoadFormat, quantise_on_load};
+use crate::train::config::{PartialConfig, PrecisionOption};
 use crate::train::output;
 use crate::train::warm::compile_while;
 use std::path::Path;
@@ -36,7 +37,9 @@ pub struct Ready {
 
 impl<'a> Source<'a> {
     pub fn open(args: &'a ModelArgs) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&args.model)?;
+        let mut checkpoint = Checkpoint::open(&args.model)?;
+        args.quantize.map_or(Ok(()), |to| quantise_on_load(&mut checkpoint, to))?;
+        trained_otherwise(args).iter().for_each(|note| super::tell(note));
         checkpoint.notes.iter().for_each(|note| super::tell(note));
         Ok(Source { args, tokenizer: Tokenizer::of_model(&checkpoint)?, checkpoint })
     }
@@ -91,6 +94,17 @@ impl<'a> Source<'a> {
         startup::prove(&device, &kernels)?;
         Ok(Ready { device, model, tokenizer })
     }
+}
+
+/// A warning where the adapter was trained over weights of another format than it is used with.
+fn trained_otherwise(args: &ModelArgs) -> Option<String> {
+    let run = PartialConfig::from_toml(&args.adapter.as_ref()?.join(output::CONFIG_FILE)).ok()?;
+    let of =
+        |format: Option<LoadFormat>| format.map_or("without --quantize".to_owned(), |f| format!("with --quantize {f}"));
+    (run.quantize != args.quantize).then(|| {
+        let (trained, used) = (of(run.quantize), of(args.quantize));
+        format!("warning: the adapter was trained {trained}, and is used {used}")
+    })
 }
 
 fn required<'t>(tokenizer: Option<&'t Tokenizer>, args: &ModelArgs) -> Result<&'t Tokenizer> {
