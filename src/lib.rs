@@ -44,6 +44,7 @@ pub mod device;
 pub mod generate;
 pub mod io;
 pub mod kernels;
+pub mod merge;
 pub mod nn;
 pub mod optim;
 pub mod prelude;

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod examples;
+mod merge;
 mod tools;
 mod wrong;
 
@@ -10,10 +11,12 @@ pub use chat::{ChatArgs, SamplingArgs};
 pub use tools::{CompletionsArgs, DoctorArgs, Shell};
 
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
+pub use merge::{MergeArgs, QuantizeArgs};
 
 use crate::data::DataOptions;
 use crate::env;
 use crate::error::{Error, Result};
+use crate::quant::LoadFormat;
 use crate::train::config::{
     DataFormat, EmptyRowsOption, PartialConfig, PrecisionOption, PromptFormatOption, TooLong, TrainConfig, TrainTurns,
     default, defaults,
@@ -50,6 +53,10 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Talk with a model, turn by turn
     Chat(ChatArgs),
+    /// Write a model with an adapter added to its weights, as a folder or a GGUF file
+    Merge(Box<MergeArgs>),
+    /// Write a model in another format
+    Quantize(QuantizeArgs),
     /// Show rows as the model will see them, supervised tokens marked
     Preview(PreviewArgs),
     /// List the devices to compute on
@@ -183,6 +190,9 @@ pub struct ModelArgs {
     /// An adapter for it, as `rugosa train` writes them
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Quantise the matrices of the layers on their way to the device; embedding, head and norms stay as they are
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quantize: Option<LoadFormat>,
     /// What the operands of products are rounded to
     #[arg(long, value_enum, default_value_t = PrecisionOption::F32)]
     pub precision: PrecisionOption,

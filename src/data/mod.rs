@@ -26,6 +26,7 @@ mod tests;
 pub mod tokenizer;
 mod tokenizer_check;
 mod tokenizer_gguf;
+mod tokenizer_to_gguf;
 
 pub use ahead::Ahead;
 pub use answers::{Answer, answers};

@@ -11,7 +11,7 @@ use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
 use super::{fp8, nf4};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use rename::{hf_name, unpermute_rows, without_one};
+use rename::{gguf_name, hf_name, permute_rows, unpermute_rows, with_one, without_one};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,19 @@ pub struct Checkpoint {
     pub notes: Vec<String>,
     path: PathBuf,
     source: Source,
+    /// What the matrices of layers become on their way out of here.
+    recoded: Option<Recoded>,
 }
+
+/// Another format for what is read.
+#[derive(Clone, Copy, Debug)]
+struct Recoded {
+    to: DType,
+    encode: Encode,
+}
+
+/// Makes blocks of a format of a tensor.
+pub type Encode = fn(DType, &TensorView<'_>) -> Result<Vec<u8>>;
 
 #[derive(Debug)]
 enum Source {
@@ -113,7 +125,7 @@ impl Checkpoint {
     }
 
     fn of(config: ModelConfig, path: &Path, source: Source) -> Self {
-        Checkpoint { config, notes: Vec::new(), path: path.to_path_buf(), source }
+        Checkpoint { config, notes: Vec::new(), path: path.to_path_buf(), source, recoded: None }
     }
 
     /// A configuration may call the head the embedding where the file has a head of its own. As in transformers 5 that one is
@@ -204,6 +216,78 @@ impl Checkpoint {
         &self.path
     }
 
+    /// From now on gives the matrices of layers that are stored in 16 or 32 bits in the format `to`, which `encode` makes. Embedding,
+    /// head, norms and biases stay, and what is quantised already.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for rows that are no whole blocks of the format.
+    pub fn recode(&mut self, to: DType, encode: Encode) -> Result<()> {
+        let mut kept = None;
+        for (name, shape) in layout::required_tensors(&self.config) {
+            if !is_layer_matrix(&name, &shape) {
+                continue;
+            }
+            let stored = self.stored(&name)?.dtype;
+            if stored.is_quantised() {
+                kept = Some(stored);
+            } else if !shape[1].is_multiple_of(to.block_elements()) {
+                let reason = format!(
+                    "{name} has rows of {}, no whole number of {to} blocks of {}; take a format with smaller blocks, q8_0 or nf4",
+                    shape[1],
+                    to.block_elements()
+                );
+                return Err(Error::option("quantize", reason));
+            }
+        }
+        if let Some(stored) = kept {
+            self.notes.push(format!(
+                "{}: matrices that are quantised already ({stored}) stay as they are",
+                self.path.display()
+            ));
+        }
+        self.recoded = Some(Recoded { to, encode });
+        Ok(())
+    }
+
+    /// What becomes of the matrix `view`, if it is to be in another format.
+    fn recoding(&self, view: &TensorView<'_>) -> Option<Recoded> {
+        self.recoded.filter(|_| !view.dtype.is_quantised() && is_layer_matrix(&view.name, &view.shape))
+    }
+
+    /// Name and shape of every tensor that the decoder reads.
+    pub fn required(&self) -> Vec<(String, Vec<usize>)> {
+        layout::required_tensors(&self.config)
+    }
+
+    /// The file, where it is a GGUF one.
+    pub fn gguf(&self) -> Option<&GgufFile> {
+        match &self.source {
+            Source::Gguf { file, .. } => Some(file),
+            Source::Folder(_) | Source::Shapes(_) => None,
+        }
+    }
+
+    /// What GGUF calls the tensor `name` (Hugging Face's).
+    pub fn gguf_name(&self, name: &str) -> Option<String> {
+        gguf_name(self.config.family, name)
+    }
+
+    /// Puts the rows of the tensor `name` (Hugging Face's), whole blocks of any format, into llama.cpp's order.
+    ///
+    /// # Errors
+    /// [`Error::File`] for rows that are no two halves for each head.
+    pub fn to_gguf_rows<'d>(&self, name: &str, rows: usize, data: Cow<'d, [u8]>) -> Result<Cow<'d, [u8]>> {
+        let Some(heads) = self.rotated_heads(name) else { return Ok(data) };
+        permute_rows(&data, rows, heads).map(Cow::Owned).ok_or_else(|| self.odd_rows(name, rows, heads))
+    }
+
+    /// What GGUF holds for the values of the vector `name`: of Gemma's norms the sum of them and 1.
+    pub fn to_gguf_vector(&self, name: &str, values: &mut [f32]) {
+        if self.is_offset_norm(name) {
+            with_one(values);
+        }
+    }
+
     /// The folder, where it is one: `tokenizer.json` and the like lie beside the weights.
     pub fn folder(&self) -> Option<&Path> {
         match self.source {
@@ -243,6 +327,15 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::File`] if it is missing or of a type that is not supported.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        let view = self.own_tensor(name)?;
+        let Some(Recoded { to, encode }) = self.recoding(&view) else { return Ok(view) };
+        self.check_finite(&view)?;
+        let data = Cow::Owned(encode(to, &view)?);
+        Ok(TensorView { dtype: to, data, ..view })
+    }
+
+    /// The tensor as it is stored.
+    fn own_tensor(&self, name: &str) -> Result<TensorView<'_>> {
         if let Source::Shapes(_) = self.source {
             return Err(Error::file(&self.path, name, "has a shape and no values here"));
         }
@@ -254,13 +347,10 @@ impl Checkpoint {
         let mut view = self.stored(name)?;
         if let Some(heads) = self.permuted_heads(name) {
             let rows = view.shape.first().copied().unwrap_or(0);
-            let data = unpermute_rows(&view.data, rows, heads).ok_or_else(|| {
-                let reason = format!("has {rows} rows, which are no two halves for each of {heads} heads");
-                Error::file(&self.path, name, reason)
-            })?;
+            let data = unpermute_rows(&view.data, rows, heads).ok_or_else(|| self.odd_rows(name, rows, heads))?;
             view.data = Cow::Owned(data);
         }
-        if self.folder().is_none() && self.config.family.is_gemma() && name.ends_with("norm.weight") {
+        if self.folder().is_none() && self.is_offset_norm(name) {
             let data = Some(&view.data).filter(|_| view.dtype == DType::F32).and_then(|d| without_one(d));
             let other =
                 || Error::file(&self.path, name, format!("is {}, but the norms of this family are F32", view.dtype));
@@ -290,6 +380,12 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::tensor`].
     pub fn stored(&self, name: &str) -> Result<TensorView<'_>> {
+        let view = self.own_stored(name)?;
+        let Some(Recoded { to, .. }) = self.recoding(&view) else { return Ok(view) };
+        Ok(TensorView { dtype: to, data: Cow::Borrowed(&[]), ..view })
+    }
+
+    fn own_stored(&self, name: &str) -> Result<TensorView<'_>> {
         let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
         match &self.source {
             Source::Folder(folder) => {
@@ -340,9 +436,24 @@ impl Checkpoint {
         Err(Error::file(file, &view.name, reason))
     }
 
+    fn odd_rows(&self, name: &str, rows: usize, heads: usize) -> Error {
+        let reason = format!("has {rows} rows, which are no two halves for each of {heads} heads");
+        Error::file(&self.path, name, reason)
+    }
+
+    /// Whether it is a norm that multiplies by 1 + w, of which GGUF holds the sum.
+    fn is_offset_norm(&self, name: &str) -> bool {
+        self.config.family.is_gemma() && name.ends_with("norm.weight")
+    }
+
     /// Heads of a tensor whose rows llama.cpp keeps in its own rotary order.
     fn permuted_heads(&self, name: &str) -> Option<usize> {
-        if self.folder().is_some() || self.config.family != Family::Llama {
+        self.rotated_heads(name).filter(|_| self.folder().is_none())
+    }
+
+    /// Heads of a tensor whose rows llama.cpp's converter puts in another order.
+    fn rotated_heads(&self, name: &str) -> Option<usize> {
+        if !matches!(self.config.family, Family::Llama | Family::Mistral) {
             return None;
         }
         let (module, _kind) = name.rsplit_once('.')?;
@@ -352,6 +463,11 @@ impl Checkpoint {
             _ => None,
         }
     }
+}
+
+/// Whether a tensor is what products of layers are with: no embedding, head, norm or bias.
+fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
+    shape.len() == 2 && name.starts_with("model.layers.")
 }
 
 fn folder_tensor(raw: RawTensor<'_>) -> Result<TensorView<'_>> {

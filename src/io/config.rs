@@ -3,6 +3,7 @@ mod family;
 mod gguf;
 mod hf;
 mod rope;
+mod to_gguf;
 mod to_hf;
 
 use crate::error::{Error, Result};

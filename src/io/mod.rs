@@ -18,6 +18,7 @@ mod map;
 pub mod mask;
 pub mod nf4;
 pub mod safetensors;
+pub mod write;
 
 pub use cache::cache_folder;
 

@@ -20,6 +20,7 @@ use crate::data::{BatchOptions, DataOptions};
 use crate::error::{Error, Result};
 use crate::io::hub::{HubName, RepoKind};
 use crate::optim::schedule::LrSchedule;
+use crate::quant::LoadFormat;
 use crate::train::phase::Schedule;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -290,6 +291,10 @@ options! {
         /// Steps over which the rates rise from 0 [default: 20, at most a tenth of the steps]
         #[arg(value_name = "STEPS", help_heading = "Optimiser")]
         warmup_steps: u64,
+        /// Quantise the matrices of the layers on their way to the device, one at a time; embedding, head and norms stay as they are,
+        /// and what the file has quantised already. Give it to eval, generate and plan too
+        #[arg(value_enum, value_name = "FORMAT", help_heading = "Run")]
+        quantize: LoadFormat,
         /// Passes over the data [default: 1, or more where they make less than 100 steps, at most 10, unless --steps is given]
         #[arg(value_name = "N", help_heading = "Run", conflicts_with = "steps")]
         epochs: f64,

@@ -4,13 +4,12 @@ use super::config::{PrecisionOption, TrainConfig};
 use super::phase::Agenda;
 use super::plan::{MemoryPlan, Run, fit, plan};
 use super::start::Start;
-use super::trainable::load_options;
+use super::trainable::{load_options, open_model};
 use crate::adapters::module_shapes;
 use crate::data::{Dataset, Tokenizer};
 use crate::device::dry::DryBackend;
 use crate::device::{Caps, Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
-use crate::io::checkpoint::Checkpoint;
 use crate::kernels::precision;
 use crate::nn::loader::load_shapes;
 
@@ -46,7 +45,7 @@ impl Estimate {
 /// # Errors
 /// Those of what is read, and of a device that is asked for and not there.
 pub fn estimate(config: TrainConfig, has_rows: bool) -> Result<Estimate> {
-    let checkpoint = Checkpoint::open(&config.model)?;
+    let checkpoint = open_model(&config)?;
     let mut notes = Vec::new();
     let (device, precision) = device(&config, &mut notes)?;
     let dataset = match has_rows {

@@ -4,8 +4,8 @@ use crate::autograd::Param;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::checkpoint::Checkpoint;
-use crate::io::companions::{COMPANIONS, MORE_TEMPLATES};
 use crate::io::safetensors::{OutTensor, write_safetensors};
+use crate::io::write::copy_companions;
 use crate::kernels::optimizer::StepCount;
 use crate::nn::Decoder;
 use crate::optim::{Block, Group};
@@ -107,22 +107,5 @@ fn write_companions(folder: &Path, source: &Path) -> Result<()> {
     if let Some(metadata) = checkpoint.gguf_metadata() {
         return crate::data::Tokenizer::from_gguf(source, metadata)?.save(folder);
     }
-    for name in COMPANIONS {
-        let from = source.join(name);
-        if from.is_file() {
-            let bytes = std::fs::read(&from).map_err(Error::io(&from))?;
-            write_atomic(&folder.join(name), |w| w.write_all(&bytes))?;
-        }
-    }
-    let more = source.join(MORE_TEMPLATES);
-    if more.is_dir() {
-        let to = folder.join(MORE_TEMPLATES);
-        std::fs::create_dir_all(&to).map_err(Error::io(&to))?;
-        for entry in std::fs::read_dir(&more).map_err(Error::io(&more))? {
-            let entry = entry.map_err(Error::io(&more))?;
-            let bytes = std::fs::read(entry.path()).map_err(Error::io(entry.path()))?;
-            write_atomic(&to.join(entry.file_name()), |w| w.write_all(&bytes))?;
-        }
-    }
-    Ok(())
+    copy_companions(source, folder)
 }

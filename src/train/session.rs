@@ -10,7 +10,7 @@ use super::start::Start;
 use super::state::{self, Platform, Saved, SavedTiles};
 use super::step::Stepper;
 use super::steps::{Ended, Fixed, Steps};
-use super::trainable::{Trainable, load_options};
+use super::trainable::{Trainable, load_options, open_model};
 use super::warm::Compiled;
 use super::{full, notes, output, platform, resume, tune, warm};
 use crate::adapters::module_shapes;
@@ -141,7 +141,7 @@ impl Session {
         let data = hub::pinned(&config.data, RepoKind::Dataset)?;
         let config = TrainConfig { model, data, ..config };
         observer.preparing("opening the model");
-        let checkpoint = Checkpoint::open(&config.model)?;
+        let checkpoint = open_model(&config)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
         let began = saved.as_ref().map(|saved| saved.header.clock).or(again.as_ref().and_then(|a| a.clock));
         let clock = began.unwrap_or_else(now);

@@ -8,9 +8,11 @@ use crate::adapters::{AdapterSet, MaskCollector, Training};
 use crate::csr::CsrPattern;
 use crate::device::Device;
 use crate::error::Result;
+use crate::io::checkpoint::Checkpoint;
 use crate::nn::Decoder;
 use crate::nn::loader::LoadOptions;
 use crate::optim::{AdamW, Block, Rates};
+use crate::quant::quantise_on_load;
 use std::collections::BTreeMap;
 
 /// What the optimiser steps.
@@ -80,6 +82,16 @@ pub fn targets(
         Some(masks) => select_masked(shapes, &rules, masks),
         None => select(shapes, &rules),
     }
+}
+
+/// The model of a run, which quantises its matrices where the run wants that.
+///
+/// # Errors
+/// Those of [`Checkpoint::open`] and [`quantise_on_load`].
+pub fn open_model(config: &TrainConfig) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::open(&config.model)?;
+    config.quantize.map_or(Ok(()), |to| quantise_on_load(&mut checkpoint, to))?;
+    Ok(checkpoint)
 }
 
 /// How a run's model is put on the device.

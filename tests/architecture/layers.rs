@@ -8,7 +8,7 @@ const LAYERS: &[&str] = &[
     "shown", "error", "near", "env", "dtype", "rng", "csr", // vocabulary
     "io", "quant", "data", // bytes and text, no GPU
     "device", "tensor", "kernels", "cases", // the GPU
-    "autograd", "optim", "nn", "adapters", "generate", "train", "prelude", // training
+    "autograd", "optim", "nn", "adapters", "generate", "train", "merge", "prelude", // training
     "bench",   // speeds
     "cli",     // the program
 ];

@@ -9,6 +9,7 @@ mod eval;
 #[cfg(feature = "hub")]
 mod hub;
 mod kills;
+mod merge;
 mod messages;
 mod model;
 mod plan;

@@ -166,6 +166,22 @@ pub fn head_nll(hidden: &Tensor, head: &Head, targets: &Targets) -> Result<Vec<f
     Ok(all)
 }
 
+/// The logits of each supervised token `[supervised, vocab]`, as they count, in chunks.
+pub fn head_logits<'a>(
+    hidden: &'a Tensor,
+    head: &'a Head,
+    targets: &'a Targets,
+) -> impl Iterator<Item = Result<Vec<f32>>> + 'a {
+    targets.chunks(head.chunk(hidden.device())).map(move |part| {
+        let (rows, _) = part?;
+        let mut logits: Vec<f32> = head.logits(&gather_rows(hidden, &rows, To::default())?)?.read()?;
+        if let Some(cap) = head.softcap {
+            logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());
+        }
+        Ok(logits)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

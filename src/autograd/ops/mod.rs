@@ -13,7 +13,7 @@ mod rope;
 pub use attention::{AttentionInputs, attention, made_of};
 pub use bias::bias_gradient;
 pub use embedding::{EmbeddingTable, embed};
-pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
+pub use head::{Head, HeadLoss, Targets, head_logits, head_loss, head_nll};
 pub use linear::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 pub use mlp::{Activation, Stored, gated, gated_both};
 pub use norm::{HeadNorms, Norm, add_rmsnorm, rmsnorm};

@@ -28,6 +28,18 @@ const EXAMPLES: &[(&str, &str)] = &[
         "rugosa chat --model SmolLM2-135M-Instruct --adapter run
   rugosa chat --model SmolLM2-135M-Instruct --temperature 0.7 --top-p 0.9 --system \"Answer in one sentence.\"",
     ),
+    (
+        "merge",
+        "rugosa merge --model SmolLM2-135M-Instruct --adapter run --out merged
+  rugosa merge --model SmolLM2-135M-Instruct --adapter run --out merged.gguf --type q4_k_m
+  rugosa merge --model m.gguf --adapter a:0.7 --adapter b:0.3 --out ab.gguf
+  rugosa merge --model m.gguf --adapter run --out q8.gguf --type q8_0 --data held-out.jsonl",
+    ),
+    (
+        "quantize",
+        "rugosa quantize --model SmolLM2-135M-Instruct --to q4_k_m --out SmolLM2-Q4_K_M.gguf
+  rugosa quantize --model SmolLM2-135M-Instruct --to nf4-double --out SmolLM2-nf4",
+    ),
     ("preview", "rugosa preview --model SmolLM2-135M-Instruct --data rows.jsonl --rows 2"),
     ("devices", "rugosa devices"),
     ("selftest", "rugosa selftest --quick"),

@@ -7,6 +7,7 @@ mod devices;
 mod doctor;
 mod eval;
 mod generate;
+mod merge;
 mod model;
 mod plan;
 mod preview;
@@ -25,6 +26,8 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(&args),
+        Command::Merge(args) => merge::merge(*args),
+        Command::Quantize(args) => merge::quantize(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),

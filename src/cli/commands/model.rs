@@ -13,7 +13,8 @@ use crate::io::config::ModelConfig;
 use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
-use crate::train::config::PrecisionOption;
+use crate::quant::{LoadFormat, quantise_on_load};
+use crate::train::config::{PartialConfig, PrecisionOption};
 use crate::train::output;
 use crate::train::warm::compile_while;
 use std::cell::RefCell;
@@ -44,7 +45,8 @@ pub struct Ready {
 
 impl<'a> Source<'a> {
     pub fn open(args: &'a ModelArgs) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&args.model)?;
+        let checkpoint = open_checkpoint(args)?;
+        trained_otherwise(args).iter().for_each(|note| super::tell(note));
         checkpoint.notes.iter().for_each(|note| super::tell(note));
         Ok(Source { args, tokenizer: Tokenizer::of_model(&checkpoint)?, checkpoint })
     }
@@ -119,7 +121,7 @@ pub fn swap_adapter(
     folder: Option<&Path>,
     rehearse: impl FnOnce(&Ready) -> Result<()>,
 ) -> Result<()> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = open_checkpoint(args)?;
     let options = LoadOptions { trainable: false, stacked: true, positions: ready.model.rope.positions() };
     let (adapter, mut kernels) = rehearsed(&ready.device, &checkpoint, &options, folder, rehearse)?;
     kernels.retain(|kernel| !ready.kernels.borrow().contains(kernel));
@@ -128,6 +130,24 @@ pub fn swap_adapter(
     ready.kernels.borrow_mut().extend(kernels);
     ready.model.linears().try_for_each(|linear| linear.attach(Attachment::default()))?;
     adapter.map_or(Ok(()), |adapter| attach(&ready.device, &ready.model, &adapter))
+}
+
+/// The model's files, in the format that was asked for.
+fn open_checkpoint(args: &ModelArgs) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::open(&args.model)?;
+    args.quantize.map_or(Ok(()), |to| quantise_on_load(&mut checkpoint, to))?;
+    Ok(checkpoint)
+}
+
+/// A warning where the adapter was trained over weights of another format than it is used with.
+fn trained_otherwise(args: &ModelArgs) -> Option<String> {
+    let run = PartialConfig::from_toml(&args.adapter.as_ref()?.join(output::CONFIG_FILE)).ok()?;
+    let of =
+        |format: Option<LoadFormat>| format.map_or("without --quantize".to_owned(), |f| format!("with --quantize {f}"));
+    (run.quantize != args.quantize).then(|| {
+        let (trained, used) = (of(run.quantize), of(args.quantize));
+        format!("warning: the adapter was trained {trained}, and is used {used}")
+    })
 }
 
 fn required<'t>(tokenizer: Option<&'t Tokenizer>, args: &ModelArgs) -> Result<&'t Tokenizer> {

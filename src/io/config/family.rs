@@ -39,6 +39,15 @@ impl Family {
         }
     }
 
+    /// GGUF's name of the family.
+    pub fn gguf_architecture(self) -> &'static str {
+        match self {
+            Family::Mistral => "llama",
+            Family::Gemma3 => "gemma3",
+            other => other.model_type(),
+        }
+    }
+
     /// Hugging Face's name of the family.
     pub fn model_type(self) -> &'static str {
         match self {

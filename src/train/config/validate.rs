@@ -177,6 +177,9 @@ fn masks(c: &TrainConfig) -> Result<()> {
     refuse(c.method == Method::Full && c.adapter_dtype != AdapterDtype::F32, "adapter_dtype", || {
         "method full trains no adapter, and its weights are stepped in f32; leave it out, or use ⟨method⟩ rosa".into()
     })?;
+    refuse(c.method == Method::Full && c.quantize.is_some(), "quantize", || {
+        "method full trains the weights themselves, in f32; leave it out, or use ⟨method⟩ rosa".into()
+    })?;
     refuse(c.mask_only && c.mask.is_some(), "mask_only", || {
         "the masks are given with ⟨mask⟩ already; leave one of them out".into()
     })
