@@ -4,7 +4,11 @@
 //! object-safe methods ([`Backend`]), not a method an operation: kernels are data ([`spec::Kernel`]).
 
 mod caps;
+pub mod choose;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dry;
+mod hash;
 pub mod image;
 mod ledger;
 mod pool;
@@ -141,13 +145,12 @@ struct BufferInner {
 }
 
 impl Device {
-    /// Opens the device that `options` choose, through wgpu.
+    /// Opens the device that `options` choose.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] if there is none, with the way to get one.
+    /// [`Error::NoDevice`] if there is none, with the way to get one; [`Error::Invalid`] where no device is the one.
     pub fn open(options: &DeviceOptions) -> Result<Device> {
-        let backend = wgpu::WgpuBackend::open(options)?;
-        Ok(Device::new(Box::new(backend)))
+        Ok(Device::new(choose::open(options)?))
     }
 
     /// A device over any backend.

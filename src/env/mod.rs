@@ -38,6 +38,7 @@ pub const CLASS: &str = "RUGOSA_CLASS";
 pub const SPARSE: &str = "RUGOSA_SPARSE";
 pub const SELFTEST: &str = "RUGOSA_SELFTEST";
 pub const CACHE: &str = "RUGOSA_CACHE";
+pub const CUDA: &str = "RUGOSA_CUDA";
 pub const DUMP_SHADERS: &str = "RUGOSA_DUMP_SHADERS";
 pub const LOG: &str = "RUGOSA_LOG";
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -103,6 +104,7 @@ pub const VARIABLES: &[Variable] = &[
         "keep nothing from run to run, or keep it in this folder; without it in the user's cache folder",
         Some("tiles that --tune has kept there sum in another order"),
     ),
+    program(CUDA, "DIR", "a folder with CUDA's NVRTC and cuBLASLt, which is looked into before the system's", None),
     program(DUMP_SHADERS, "DIR", "write each shader to this folder as the driver gets it", None),
     program(
         LOG,
@@ -174,6 +176,7 @@ pub struct Settings {
     pub separate_sparse: bool,
     pub skip_selftest: bool,
     pub cache: Cache,
+    pub cuda: Option<PathBuf>,
     pub dump_shaders: Option<PathBuf>,
     pub log: Option<String>,
     /// Seconds since 1970.

@@ -38,6 +38,7 @@ fn every_variable_sets_what_it_says() {
         separate_sparse: true,
         skip_selftest: true,
         cache: Cache::Folder(folder.into()),
+        cuda: None,
         dump_shaders: Some("./new".into()),
         log: Some("info,wgpu_hal=debug,rugosa::train=trace".into()),
         source_date_epoch: Some(86400),

@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::cli::args::DevicesArgs;
-use crate::device::wgpu::{AdapterRow, check_choice, list_adapters};
+use crate::device::choose::{AdapterRow, check_choice, list_devices};
 use crate::device::{DeviceClass, DeviceOptions, Feature};
 use crate::error::Result;
 use serde_json::json;
@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 pub fn run(args: &DevicesArgs) -> Result<()> {
     let options = DeviceOptions::from_env(None);
-    let rows = list_adapters(&options)?;
+    let rows = list_devices(&options)?;
     print(&if args.json { json(&rows, &options) } else { table(&rows, &options) })?;
     // the list is what helps; that no row of it is chosen is an error all the same
     check_choice(&options, &rows)
