@@ -8,6 +8,7 @@ pub mod choose;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dry;
+pub mod gemm;
 mod hash;
 pub mod image;
 mod ledger;
@@ -77,6 +78,10 @@ pub trait Backend: Send + Sync {
     /// Sets bytes to zero.
     fn clear(&self, to: &Slice) -> Result<()>;
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    /// A product by a library of the backend's, which has one where its capabilities have [`Feature::Gemm`].
+    fn gemm(&self, _: &gemm::Gemm) -> Result<()> {
+        Err(Error::shape("gemm", "this device has no library of products"))
+    }
     /// Compiles pipelines ahead, several at a time; see [`Device::prepare`].
     fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()>;
     fn submit(&self) -> Result<()>;

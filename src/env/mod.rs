@@ -48,7 +48,7 @@ pub const REQUIRE: &str = "RUGOSA_REQUIRE";
 pub const PORTABILITY: &str = "RUGOSA_PORTABILITY";
 
 /// Optional features of devices, as [`DISABLE`] and tables call them.
-pub const FEATURES: [&str; 6] = ["f16", "subgroup", "coop", "timestamps", "int64", "images"];
+pub const FEATURES: [&str; 7] = ["f16", "subgroup", "coop", "timestamps", "int64", "images", "gemm"];
 /// Kinds of devices, as [`CLASS`] calls them.
 pub const CLASSES: [&str; 3] = ["software", "integrated", "discrete"];
 
@@ -76,7 +76,7 @@ pub const VARIABLES: &[Variable] = &[
     program(
         DISABLE,
         "NAME,…",
-        "optional features that are not used: f16, subgroup, coop, timestamps, int64, images",
+        "optional features that are not used: f16, subgroup, coop, timestamps, int64, images, gemm",
         Some("other kernels sum in another order"),
     ),
     program(

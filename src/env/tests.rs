@@ -56,7 +56,7 @@ fn wrong_values_and_names_are_told_with_the_near_one() {
         (
             DISABLE,
             "f16,subgrup",
-            "\"subgrup\" is none of f16, subgroup, coop, timestamps, int64, images; did you mean subgroup?",
+            "\"subgrup\" is none of f16, subgroup, coop, timestamps, int64, images, gemm; did you mean subgroup?",
         ),
         (DISABLE, "everything", "\"everything\" is none of"),
         (LIMITS, "defualt", "default is the one value; did you mean default?"),

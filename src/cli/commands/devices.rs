@@ -24,8 +24,8 @@ fn used(row: &AdapterRow, options: &DeviceOptions) -> Vec<Feature> {
     // products in registers, see kernels/simd.rs
     let is_software = row.class == DeviceClass::Software;
     let asked_for = |f: &Feature| match f {
-        // the profile of kernels
-        Feature::Timestamps => true,
+        // the profile of kernels; products by a library, see kernels/plan.rs
+        Feature::Timestamps | Feature::Gemm => true,
         Feature::F16 | Feature::CoopMatrix => units,
         Feature::Subgroup => units || is_software,
         Feature::Int64 | Feature::Images => is_software,

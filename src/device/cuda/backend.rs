@@ -1,9 +1,11 @@
 //! The CUDA backend proper.
 
+use super::blas::Blas;
 use super::driver::{self, COOP_CAPABILITY, Card, Context, OLDEST_CAPABILITY};
 use super::kernels::{Compiled, Kernels};
 use super::memory::{Blocks, Event, Memory, Readback, Ring};
 use super::nvrtc;
+use crate::device::gemm::{Gemm, GemmOperand};
 use crate::device::profile::KernelTime;
 use crate::device::{AllocError, Backend, Caps, Cost, Counters, DeviceClass, DeviceOptions, Feature};
 use crate::device::{Grid, KernelSpec, Launch, Pending, RawBuffer, Slice};
@@ -25,7 +27,29 @@ pub struct CudaBackend {
 
 struct State {
     ring: Ring,
+    /// Where cuBLASLt was found and is wanted.
+    blas: Option<Blas>,
     timer: Option<Vec<Timed>>,
+}
+
+impl State {
+    /// An event now, while launches are timed.
+    fn event(&self, context: &Arc<Context>) -> Result<Option<Event>> {
+        match &self.timer {
+            Some(_) => Event::new(context, true).and_then(|e| e.record().map(|()| Some(e))),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes what was launched since the event `from`.
+    fn timed(&mut self, context: &Arc<Context>, name: &'static str, cost: Cost, from: Option<Event>) -> Result<()> {
+        if let (Some(from), Some(to)) = (from, self.event(context)?)
+            && let Some(timer) = &mut self.timer
+        {
+            timer.push(Timed { name, cost, from, to });
+        }
+        Ok(())
+    }
 }
 
 /// A launch between its two events.
@@ -64,9 +88,15 @@ impl CudaBackend {
         let compiler = nvrtc::compiler()?;
         let context = Arc::new(Context::open(card)?);
         let kernels = Kernels::new(&context, card, compiler);
-        let state = State { ring: Ring::new(&context)?, timer: None };
+        let mut caps = caps(card, options);
+        let blas = if caps.has(Feature::Gemm) { Blas::open(&context)? } else { None };
+        if caps.has(Feature::Gemm) && blas.is_none() {
+            tracing::warn!("cuBLASLt is not found: products run on kernels of our own; RUGOSA_CUDA names its folder");
+            caps.features.retain(|f| *f != Feature::Gemm);
+        }
+        let state = State { ring: Ring::new(&context)?, blas, timer: None };
         let (blocks, counts) = (Arc::default(), Counts::default());
-        Ok(CudaBackend { caps: caps(card, options), context, kernels, blocks, state: Mutex::new(state), counts })
+        Ok(CudaBackend { caps, context, kernels, blocks, state: Mutex::new(state), counts })
     }
 
     /// Whether kernels can be compiled for a card.
@@ -88,8 +118,8 @@ impl CudaBackend {
 pub(super) fn caps(card: &Card, options: &DeviceOptions) -> Caps {
     let has_units = card.capability >= COOP_CAPABILITY;
     let class = if card.is_integrated { DeviceClass::Integrated } else { DeviceClass::Discrete };
-    let all = [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps, Feature::Int64];
-    let features = all.into_iter().filter(|f| (has_units || *f != Feature::CoopMatrix) && !options.disable.contains(f));
+    let all = Feature::ALL.into_iter().filter(|f| *f != Feature::Images);
+    let features = all.filter(|f| (has_units || *f != Feature::CoopMatrix) && !options.disable.contains(f));
     let features: Vec<Feature> = features.collect();
     let default = options.default_limits;
     Caps {
@@ -191,11 +221,7 @@ impl Backend for CudaBackend {
         arguments.push(params.as_mut_ptr().cast());
         let mut state = self.state();
         let api = self.context.enter()?;
-        let event = |state: &State| match &state.timer {
-            Some(_) => Event::new(&self.context, true).and_then(|e| e.record().map(|()| Some(e))),
-            None => Ok(None),
-        };
-        let from = event(&state)?;
+        let from = state.event(&self.context)?;
         // SAFETY: the arguments are those of the kernel, in order: the writer makes them of the same table; every shader guards its own
         // indices against the sizes in its parameters, and each host function checks its slices against the same sizes
         self.context.check(unsafe {
@@ -203,12 +229,23 @@ impl Backend for CudaBackend {
             let arguments = arguments.as_mut_ptr();
             (api.launch)(function, groups, 1, 1, compiled.threads, 1, 1, 0, stream, arguments, std::ptr::null_mut())
         })?;
-        if let (Some(from), Some(to)) = (from, event(&state)?)
-            && let Some(timer) = &mut state.timer
-        {
-            timer.push(Timed { name: kernel.name, cost: launch.cost, from, to });
-        }
-        Ok(())
+        state.timed(&self.context, kernel.name, launch.cost, from)
+    }
+
+    fn gemm(&self, gemm: &Gemm) -> Result<()> {
+        self.counts.launches.fetch_add(1, Ordering::Relaxed);
+        let at = |o: &GemmOperand| address(&o.slice).map(|a| a + (o.column * o.element()) as u64);
+        let addresses = [at(&gemm.a)?, at(&gemm.b)?, at(&gemm.c)?];
+        let bias = gemm.bias.as_ref().map(address).transpose()?;
+        let [m, n, k] = gemm.shape.map(|l| l as f64);
+        let bytes = (gemm.a.element() as f64) * (m * k + k * n) + 4.0 * m * n;
+        let mut state = self.state();
+        let from = state.event(&self.context)?;
+        let Some(blas) = &mut state.blas else {
+            return Err(Error::shape("gemm", "this device has no library of products"));
+        };
+        blas.multiply(gemm, addresses, bias)?;
+        state.timed(&self.context, "gemm", Cost { flops: 2.0 * m * n * k, bytes }, from)
     }
 
     fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()> {

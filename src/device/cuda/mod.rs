@@ -5,6 +5,7 @@
 //! and finds NVRTC by its own names only.)
 
 mod backend;
+mod blas;
 mod driver;
 mod kernels;
 mod library;

@@ -90,8 +90,12 @@ impl Compiler {
             fail(format!("NVRTC {:?} has no code for compute capability {major}.{minor}", self.version))
         })?;
         let kind = if is_known { "sm" } else { "compute" };
-        let options =
-            [format!("--gpu-architecture={kind}_{arch}"), "--std=c++17".into(), "--extra-device-vectorization".into()];
+        let options = [
+            format!("--gpu-architecture={kind}_{arch}"),
+            "--std=c++17".into(),
+            "--disable-warnings".into(),
+            "--extra-device-vectorization".into(),
+        ];
         let options = options.map(|o| CString::new(o).unwrap_or_default());
         let text = CString::new(text).map_err(|e| fail(e.to_string()))?;
         let pointers = options.each_ref().map(|o| o.as_ptr());

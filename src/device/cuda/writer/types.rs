@@ -34,13 +34,30 @@ impl Writer<'_> {
             }
             out.push_str("};\n");
             if is_uniform {
-                for (i, member) in members.iter().enumerate() {
-                    let field = named(member.name.as_ref(), "member", i);
-                    let offset = format!("__builtin_offsetof({name}, {field}) == {}", member.offset);
-                    let _ = writeln!(out, "static_assert({offset}, \"{field}\");");
-                }
+                self.laid_out_alike(members)?;
                 let _ = writeln!(out, "static_assert(sizeof({name}) == {span}, \"{name}\");");
             }
+        }
+        Ok(())
+    }
+
+    /// That C++ lays members of the parameters where WGSL does, and with it the host.
+    fn laid_out_alike(&self, members: &[StructMember]) -> Written<()> {
+        let mut end = 0;
+        for member in members {
+            let (bytes, alignment) = match &self.module.types[member.ty].inner {
+                TypeInner::Scalar(s) => (u32::from(s.width), u32::from(s.width)),
+                // three take the room of four
+                TypeInner::Vector { size, scalar: s } => {
+                    let bytes = u32::from((*size as u8).next_power_of_two() * s.width);
+                    (bytes, bytes)
+                }
+                other => return unknown(other),
+            };
+            if end.next_multiple_of(alignment) != member.offset {
+                return unknown(member);
+            }
+            end = member.offset + bytes;
         }
         Ok(())
     }
