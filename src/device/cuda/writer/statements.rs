@@ -64,10 +64,11 @@ impl<'a> Body<'a> {
     }
 
     /// Gives the value of an expression a name.
-    fn name(&mut self, e: Handle<Expression>, text: &str) {
+    fn name(&mut self, e: Handle<Expression>, text: &str) -> Written<()> {
         let name = format!("e{}", e.index());
-        self.line(&format!("const auto {name} = {text};"));
+        self.line(&format!("const {} {name} = {text};", self.type_text(e)?));
         self.names.insert(e, name);
+        Ok(())
     }
 
     fn statement(&mut self, statement: &Statement) -> Written<()> {
@@ -78,7 +79,7 @@ impl<'a> Body<'a> {
                     if self.is_place(e) {
                         self.names.insert(e, text);
                     } else {
-                        self.name(e, &text);
+                        self.name(e, &text)?;
                     }
                 }
             }
@@ -124,7 +125,7 @@ impl<'a> Body<'a> {
             Statement::WorkGroupUniformLoad { pointer, result } => {
                 let place = self.value(*pointer)?;
                 self.line("__syncthreads();");
-                self.name(*result, &place);
+                self.name(*result, &place)?;
                 self.line("__syncthreads();");
             }
             Statement::Call { function, arguments, result } => self.call(*function, arguments, *result)?,
@@ -136,7 +137,7 @@ impl<'a> Body<'a> {
                     other => return unknown(other),
                 };
                 let text = format!("shuffle({}, {lane})", self.value(*argument)?);
-                self.name(*result, &text);
+                self.name(*result, &text)?;
             }
             Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
                 let name = match (collective_op, op) {
@@ -148,7 +149,7 @@ impl<'a> Body<'a> {
                     other => return unknown(other),
                 };
                 let text = format!("{name}({})", self.value(*argument)?);
-                self.name(*result, &text);
+                self.name(*result, &text)?;
             }
             Statement::CooperativeStore { target, data } => {
                 let [value, to, stride] = [self.value(*target)?, self.value(data.pointer)?, self.value(data.stride)?];
@@ -222,7 +223,7 @@ impl<'a> Body<'a> {
         };
         let text = format!("{name}(&{}, {})", self.value(pointer)?, self.value(value)?);
         match result {
-            Some(result) => self.name(result, &text),
+            Some(result) => self.name(result, &text)?,
             None => self.line(&format!("{text};")),
         }
         Ok(())
@@ -240,7 +241,7 @@ impl<'a> Body<'a> {
         let name = named(writer.module.functions[function].name.as_ref(), "function", 0);
         let text = format!("{name}({})", all.join(", "));
         match result {
-            Some(result) => self.name(result, &text),
+            Some(result) => self.name(result, &text)?,
             None => self.line(&format!("{text};")),
         }
         Ok(())
