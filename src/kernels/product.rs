@@ -422,6 +422,9 @@ mod tests {
         assert_eq!(launched(&discrete, 767), ["rosa_linear"]);
         assert_eq!(launched(&discrete, 768), ["decode_f32", "rosa_linear"]);
         // of 1 % of the entries
+        let features = vec![Feature::Gemm];
+        let library = Device::new(Box::new(DryBackend::new(Caps { features, ..DryBackend::caps_for_tests() })));
+        assert_eq!(launched(&library, 256), ["decode_f32"]);
         assert_eq!(launched(&software, 99), ["rosa_linear_simd", "spmm"]);
         assert_eq!(launched(&software, 100), ["densify", "sparse_add", "rosa_linear_simd"]);
     }

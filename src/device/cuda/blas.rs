@@ -46,12 +46,12 @@ functions! {
 /// cublasLtMatmulHeuristicResult_t.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-struct Found {
+pub(super) struct Found {
     algorithm: [u64; 8],
-    workspace: usize,
+    _workspace: usize,
     state: i32,
-    waves: f32,
-    reserved: [i32; 4],
+    _waves: f32,
+    _reserved: [i32; 4],
 }
 
 // cublasComputeType_t, cudaDataType_t, and the attributes' numbers

@@ -42,8 +42,8 @@ impl Writer<'_> {
     }
 
     /// That C++ lays members of the parameters where WGSL does, and with it the host.
-    fn laid_out_alike(&self, members: &[StructMember]) -> Written<()> {
-        let mut end = 0;
+    fn laid_out_alike(&self, members: &[naga::StructMember]) -> Written<()> {
+        let mut end = 0u32;
         for member in members {
             let (bytes, alignment) = match &self.module.types[member.ty].inner {
                 TypeInner::Scalar(s) => (u32::from(s.width), u32::from(s.width)),
