@@ -2,6 +2,8 @@
 //! the low-rank part goes to the output first, and the product of the weight is added to it, for a product that long hides the reading
 //! of what it adds to.
 
+use super::elementwise::round;
+use super::output::To;
 use super::problem::Problem;
 use super::product::{Fused, Layout, Out, matmul};
 use super::target::Target;
@@ -28,7 +30,9 @@ pub(super) fn linear(
 ) -> Result<()> {
     let device = c.device();
     let w = Slice { half: w.format() == WeightFormat::F16, ..w.slice() };
-    let mut gemm = product(problem, x.slice(), w, c, out);
+    // matrix units would round it when they load it
+    let rounded = (w.half && x.element() == Element::F32).then(|| round(x, To::Half("scratch"))).transpose()?;
+    let mut gemm = product(problem, rounded.as_ref().unwrap_or(x).slice(), w, c, out);
     if let (Some((u, column, v)), Some(low_rank)) = (fused.low_rank, problem.low_rank()) {
         let [m, n, _] = problem.shape;
         let v_stride = if problem.layout == Layout::Nt { low_rank.rank } else { n };

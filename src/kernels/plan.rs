@@ -69,6 +69,9 @@ pub(super) const SCRATCH_TOKENS_SPARSE: usize = 768;
 pub(super) const SCRATCH_TOKENS: usize = 2048;
 /// The same with formats that are dear to decode, with S or without.
 pub(super) const SCRATCH_TOKENS_DEAR: usize = 256;
+/// Columns of the output from which on an operand of f32 is rounded to f16 ahead of a library's product: the copy takes the time of some
+/// 200 columns on an H200 (6 bytes an element at 4.3 TB/s, two operations an element and column at 600 TFLOP/s).
+const ROUNDED_COLUMNS: usize = 512;
 /// Bytes of such a copy at most: larger matrices are decoded in tiles.
 pub(super) const SCRATCH_BYTES: u64 = 384 << 20;
 
@@ -192,7 +195,9 @@ fn suits_library(target: &Target, problem: &Problem) -> bool {
         Kind::Linear(linear) if problem.formats[1] == wanted => linear.sparse.is_none(),
         Kind::Linear(_) => library_scratch(target, problem).is_some(),
     };
-    m.min(n) >= COOP_LEAST && aligned && problem.formats[0] == wanted && weight
+    let rounds = matches!(problem.kind, Kind::Linear(_)) && wanted == WeightFormat::F16 && n >= ROUNDED_COLUMNS;
+    let first = problem.formats[0] == wanted || (rounds && problem.formats[0] == WeightFormat::F32);
+    m.min(n) >= COOP_LEAST && aligned && first && weight
 }
 
 /// What the weight is written to, with S, for the library to read; none where it is read as it is, or that would not pay.

@@ -269,14 +269,14 @@ fn a_library_takes_what_is_stored_as_the_precision_wants_it() {
     for (device, tokens, operand, format, sparse, line) in [
         ("cuda", 4096, F16, F16, false, library),
         ("cuda", 32, F16, F16, false, library),
+        ("cuda", 4096, F32, F16, false, library),
         ("cuda in f32", 4096, F32, F32, false, library),
         ("cuda", 4096, F16, Q4, false, "a library, W to scratch F16, low rank before it"),
         ("cuda", 4096, F16, Q4, true, "a library, W to scratch F16, S in the scratch copy, low rank before it"),
         ("cuda in f32", 256, F32, BF16, true, "a library, W to scratch F32, S in the scratch copy, low rank before it"),
-        // kernels of our own: few tokens, operands that would be rounded first, S that would be added to the weight
+        // kernels of our own: few tokens, formats that scratch memory does not take, S that would be added to the weight
         ("cuda", 31, F16, F16, false, "workgroup memory"),
         ("cuda", 255, F16, Q4, false, "matrix units 16x16"),
-        ("cuda", 4096, F32, F16, false, "matrix units 16x16"),
         ("cuda", 4096, F16, BF16, false, "matrix units 16x16"),
         ("cuda", 4096, F16, F16, true, "matrix units 16x16"),
         ("nvidia", 4096, F16, F16, false, "matrix units 16x16"),
@@ -289,6 +289,8 @@ fn a_library_takes_what_is_stored_as_the_precision_wants_it() {
     }
     let dense = Problem { formats: [F16; 2], ..dense(Layout::Tn, [4096, 4096, 2048]) };
     assert_eq!(plan("cuda", &dense).execution, Execution::Library);
+    let few = linear(4096, [256, 4096], F16, false);
+    assert_ne!(plan("cuda", &few).execution, Execution::Library, "rounding the operand would take as long");
     let masked = Problem { kind: Kind::Masked, ..dense };
     assert_ne!(plan("cuda", &masked).execution, Execution::Library);
 }

@@ -64,8 +64,8 @@ struct Timed {
 struct Counts {
     allocations: AtomicU64,
     pipelines: AtomicU64,
+    /// Each is with the driver at once, a submission of its own.
     launches: AtomicU64,
-    submissions: AtomicU64,
     readbacks: AtomicU64,
 }
 
@@ -271,7 +271,6 @@ impl Backend for CudaBackend {
     }
 
     fn submit(&self) -> Result<()> {
-        self.counts.submissions.fetch_add(1, Ordering::Relaxed);
         // everything is with the driver already
         self.context.enter().map(drop)
     }
@@ -295,13 +294,13 @@ impl Backend for CudaBackend {
 
     fn counters(&self) -> Counters {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Counts { allocations, pipelines, launches, submissions, readbacks } = &self.counts;
+        let Counts { allocations, pipelines, launches, readbacks } = &self.counts;
         Counters {
             allocations: of(allocations),
             pipelines: of(pipelines),
             bind_groups: 0,
             launches: of(launches),
-            submissions: of(submissions),
+            submissions: of(launches),
             readbacks: of(readbacks),
         }
     }
