@@ -21,6 +21,7 @@ pub mod embedding;
 pub mod heads;
 pub mod in_weight;
 mod library;
+mod library_self_test;
 pub mod loss;
 pub mod low_rank;
 mod low_rank_blocks;

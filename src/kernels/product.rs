@@ -185,7 +185,7 @@ fn run_dense(
     let [m, n, k] = problem.shape.map(|l| l as f64);
     let slices = [a.slice(), b.slice()];
     if plan.execution == Execution::Library {
-        library::dense(problem, slices, c, &out)?;
+        library::dense(problem, slices, c, out.scale)?;
         return Ok(c.clone());
     }
     let cost = Cost { flops: 2.0 * m * n * k, bytes: (slices[0].len + slices[1].len) as f64 + 4.0 * m * n };
@@ -266,7 +266,8 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let copy = plan.scratch.map(|to| decode::scratch(&plan, w, fused.sparse, to)).transpose()?;
     let w = copy.as_ref().unwrap_or(w);
     if plan.execution == Execution::Library {
-        library::linear(&problem, x, w, &fused, &c, &out)?;
+        let added = library::Added { low_rank: fused.low_rank, bias: fused.bias };
+        library::linear(&problem, x, w, &added, &c, out.scale)?;
         return Ok(c);
     }
     let operands = LinearOperands::new(x, w, &fused, &plan)?;

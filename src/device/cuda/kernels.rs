@@ -83,23 +83,24 @@ impl Kernels {
             Some(code) => code.clone(),
             None => nvrtc::compiler()?.compile(spec.kernel.name, &translation.text, self.capability)?,
         };
-        let compiled = Arc::new(self.load(&code, translation.threads)?);
+        let compiled = Arc::new(self.load(&code, &translation)?);
         if let (None, Some(path)) = (kept, path) {
             write(&path, &code);
         }
         Ok(self.compiled().entry(spec.clone()).or_insert(compiled).clone())
     }
 
-    fn load(&self, code: &[u8], threads: u32) -> Result<Compiled> {
+    fn load(&self, code: &[u8], of: &writer::Translation) -> Result<Compiled> {
         let api = self.context.enter()?;
-        let name = CString::new(writer::ENTRY).unwrap_or_default();
+        let name = CString::new(of.entry.as_str()).unwrap_or_default();
         // PTX is a text that ends with a zero
         let code = [code, &[0]].concat();
         let mut module = null_mut();
         // SAFETY: the code is the compiler's, and each call writes one handle
         unsafe {
             self.context.check((api.load)(&mut module, code.as_ptr().cast()))?;
-            let mut compiled = Compiled { context: self.context.clone(), module, function: null_mut(), threads };
+            let mut compiled =
+                Compiled { context: self.context.clone(), module, function: null_mut(), threads: of.threads };
             self.context.check((api.function)(&mut compiled.function, module, name.as_ptr()))?;
             Ok(compiled)
         }

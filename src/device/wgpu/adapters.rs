@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::NoDevice`] if there is none, with the way to get one.
-pub(in crate::device) fn list_adapters() -> Result<(Vec<AdapterRow>, usize)> {
+pub fn list_adapters() -> Result<(Vec<AdapterRow>, usize)> {
     let adapters = enumerate()?;
     Ok((adapters.iter().enumerate().map(|(i, a)| row(i, a)).collect(), best(&adapters)))
 }

@@ -8,5 +8,5 @@ mod pipelines;
 mod poll;
 mod queue;
 
-pub(super) use adapters::list_adapters;
+pub use adapters::list_adapters;
 pub use backend::WgpuBackend;

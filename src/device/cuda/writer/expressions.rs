@@ -61,7 +61,7 @@ impl Body<'_> {
             Expression::LocalVariable(local) => self.local_name(*local),
             Expression::Load { pointer } => {
                 let place = self.value(*pointer)?;
-                if self.is_atomic(*pointer) { format!("*(volatile {}*)&{place}", self.type_text(e)?) } else { place }
+                if self.is_atomic(*pointer) { format!("atomic_load({place})") } else { place }
             }
             Expression::Unary { op, expr } => {
                 let op = match op {

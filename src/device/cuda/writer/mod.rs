@@ -17,13 +17,12 @@ use naga::{AddressSpace, BuiltIn, Function, GlobalVariable, Handle, Module, Stor
 use statements::Body;
 use std::fmt::Write;
 
-/// The name of every kernel's entry point in CUDA.
-pub const ENTRY: &str = "rugosa";
-
 /// A kernel's text, and what a launch has to know of it.
 pub struct Translation {
     /// CUDA C++ without includes.
     pub text: String,
+    /// The name of its entry point: the kernel's, as profilers show it.
+    pub entry: String,
     /// Threads of a workgroup, which CUDA calls a block.
     pub threads: u32,
 }
@@ -45,7 +44,9 @@ pub fn translate(spec: &KernelSpec) -> Result<Translation> {
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(one_line(&e.emit_to_string(&text))))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module);
     let info = info.map_err(|e| fail(one_line(&e.emit_to_string(&text))))?;
-    write(&module, &info).map_err(|Unknown(what)| fail(format!("no CUDA form of {what}")))
+    // no name of CUDA's own begins so
+    let entry = format!("rugosa_{}", spec.kernel.name);
+    write(&module, &info, entry).map_err(|Unknown(what)| fail(format!("no CUDA form of {what}")))
 }
 
 fn one_line(text: &str) -> String {
@@ -69,7 +70,7 @@ struct Writer<'a> {
     info: &'a ModuleInfo,
 }
 
-fn write(module: &Module, info: &ModuleInfo) -> Written<Translation> {
+fn write(module: &Module, info: &ModuleInfo, name: String) -> Written<Translation> {
     let writer = Writer { module, info };
     let [entry] = module.entry_points.as_slice() else { return unknown("several entry points") };
     let [threads, 1, 1] = entry.workgroup_size else { return unknown(entry.workgroup_size) };
@@ -83,8 +84,8 @@ fn write(module: &Module, info: &ModuleInfo) -> Written<Translation> {
     for (handle, function) in module.functions.iter() {
         writer.function(&mut out, function, &info[handle])?;
     }
-    writer.entry(&mut out, &entry.function, info.get_entry_point(0), threads)?;
-    Ok(Translation { text: out, threads })
+    writer.entry(&mut out, &name, &entry.function, (info.get_entry_point(0), threads))?;
+    Ok(Translation { text: out, entry: name, threads })
 }
 
 /// A name that is no keyword of C++ and no name of the prelude.
@@ -156,14 +157,17 @@ impl Writer<'_> {
         self.body(out, function, info)
     }
 
-    fn entry(&self, out: &mut String, function: &Function, info: &FunctionInfo, threads: u32) -> Written<()> {
+    fn entry(
+        &self,
+        out: &mut String,
+        name: &str,
+        function: &Function,
+        (info, threads): (&FunctionInfo, u32),
+    ) -> Written<()> {
         let arguments: Vec<String> =
             self.bindings().iter().map(|(_, global)| self.argument(global, true)).collect::<Written<_>>()?;
-        let _ = writeln!(
-            out,
-            "extern \"C\" __global__ void __launch_bounds__({threads}) {ENTRY}({}) {{",
-            arguments.join(", ")
-        );
+        let bounds = format!("extern \"C\" __global__ void __launch_bounds__({threads})");
+        let _ = writeln!(out, "{bounds} {name}({}) {{", arguments.join(", "));
         for (i, argument) in function.arguments.iter().enumerate() {
             let value = match argument.binding {
                 Some(naga::Binding::BuiltIn(builtin)) => match builtin {

@@ -147,6 +147,12 @@ template<class T, class S> FN vec4<T> bits(vec4<S> v) { return {bits<T>(v.x), bi
 FN u32 w_pack2x16float(vec2<f32> v) { u32 x; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(v.y), "f"(v.x)); return x; }
 FN vec2<f32> w_unpack2x16float(u32 x) { return {f32(f16::of_bits(u16(x))), f32(f16::of_bits(u16(x >> 16)))}; }
 
+// Atomics of 32 bits, wherever they lie.
+FN u32 atomic_load(const u32& from) { u32 x; asm volatile("ld.relaxed.gpu.u32 %0, [%1];" : "=r"(x) : "l"(&from) : "memory"); return x; }
+FN i32 atomic_load(const i32& from) { i32 x; asm volatile("ld.relaxed.gpu.s32 %0, [%1];" : "=r"(x) : "l"(&from) : "memory"); return x; }
+FN void atomic_store(u32& to, u32 x) { asm volatile("st.relaxed.gpu.u32 [%0], %1;" : : "l"(&to), "r"(x) : "memory"); }
+FN void atomic_store(i32& to, i32 x) { asm volatile("st.relaxed.gpu.s32 [%0], %1;" : : "l"(&to), "r"(x) : "memory"); }
+
 // Subgroups are warps, and all of a warp's threads come here together.
 #define ALL 0xffffffffu
 FN u32 lane_of() { return threadIdx.x & 31u; }

@@ -117,7 +117,7 @@ impl<'a> Body<'a> {
             Statement::Store { pointer, value } => {
                 let (place, text) = (self.value(*pointer)?, self.value(*value)?);
                 match self.is_atomic(*pointer) {
-                    true => self.line(&format!("*(volatile {}*)&{place} = {text};", self.type_text(*value)?)),
+                    true => self.line(&format!("atomic_store({place}, {text});")),
                     false => self.line(&format!("{place} = {text};")),
                 }
             }
