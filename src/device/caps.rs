@@ -42,12 +42,21 @@ pub enum Feature {
     Int64,
     /// [Images](super::image), through which software renderers load faster than from buffers.
     Images,
+    /// [Dense products](super::gemm) by a library.
+    Gemm,
 }
 
 impl Feature {
     /// All, in the order in which tables show them.
-    pub const ALL: [Feature; 6] =
-        [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps, Feature::Int64, Feature::Images];
+    pub const ALL: [Feature; 7] = [
+        Feature::F16,
+        Feature::Subgroup,
+        Feature::CoopMatrix,
+        Feature::Timestamps,
+        Feature::Int64,
+        Feature::Images,
+        Feature::Gemm,
+    ];
 }
 
 impl fmt::Display for Feature {
@@ -59,6 +68,7 @@ impl fmt::Display for Feature {
             Feature::Timestamps => "timestamps",
             Feature::Int64 => "int64",
             Feature::Images => "images",
+            Feature::Gemm => "gemm",
         })
     }
 }

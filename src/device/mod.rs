@@ -4,7 +4,12 @@
 //! object-safe methods ([`Backend`]), not a method an operation: kernels are data ([`spec::Kernel`]).
 
 mod caps;
+pub mod choose;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dry;
+pub mod gemm;
+mod hash;
 pub mod image;
 mod ledger;
 mod pool;
@@ -73,6 +78,10 @@ pub trait Backend: Send + Sync {
     /// Sets bytes to zero.
     fn clear(&self, to: &Slice) -> Result<()>;
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    /// A product by a library of the backend's, which has one where its capabilities have [`Feature::Gemm`].
+    fn gemm(&self, _: &gemm::Gemm) -> Result<()> {
+        Err(Error::shape("gemm", "this device has no library of products"))
+    }
     /// Compiles pipelines ahead, several at a time; see [`Device::prepare`].
     fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()>;
     fn submit(&self) -> Result<()>;
@@ -141,13 +150,12 @@ struct BufferInner {
 }
 
 impl Device {
-    /// Opens the device that `options` choose, through wgpu.
+    /// Opens the device that `options` choose.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] if there is none, with the way to get one.
+    /// [`Error::NoDevice`] if there is none, with the way to get one; [`Error::Invalid`] where no device is the one.
     pub fn open(options: &DeviceOptions) -> Result<Device> {
-        let backend = wgpu::WgpuBackend::open(options)?;
-        Ok(Device::new(Box::new(backend)))
+        Ok(Device::new(choose::open(options)?))
     }
 
     /// A device over any backend.

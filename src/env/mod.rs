@@ -38,6 +38,7 @@ pub const CLASS: &str = "RUGOSA_CLASS";
 pub const SPARSE: &str = "RUGOSA_SPARSE";
 pub const SELFTEST: &str = "RUGOSA_SELFTEST";
 pub const CACHE: &str = "RUGOSA_CACHE";
+pub const CUDA: &str = "RUGOSA_CUDA";
 pub const DUMP_SHADERS: &str = "RUGOSA_DUMP_SHADERS";
 pub const LOG: &str = "RUGOSA_LOG";
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -53,7 +54,7 @@ pub const REQUIRE: &str = "RUGOSA_REQUIRE";
 pub const PORTABILITY: &str = "RUGOSA_PORTABILITY";
 
 /// Optional features of devices, as [`DISABLE`] and tables call them.
-pub const FEATURES: [&str; 6] = ["f16", "subgroup", "coop", "timestamps", "int64", "images"];
+pub const FEATURES: [&str; 7] = ["f16", "subgroup", "coop", "timestamps", "int64", "images", "gemm"];
 /// Kinds of devices, as [`CLASS`] calls them.
 pub const CLASSES: [&str; 3] = ["software", "integrated", "discrete"];
 
@@ -81,7 +82,7 @@ pub const VARIABLES: &[Variable] = &[
     program(
         DISABLE,
         "NAME,…",
-        "optional features that are not used: f16, subgroup, coop, timestamps, int64, images",
+        "optional features that are not used: f16, subgroup, coop, timestamps, int64, images, gemm",
         Some("other kernels sum in another order"),
     ),
     program(
@@ -109,6 +110,7 @@ pub const VARIABLES: &[Variable] = &[
         "keep nothing from run to run, or keep it in this folder; without it in the user's cache folder",
         Some("tiles that were measured and kept there sum in another order"),
     ),
+    program(CUDA, "DIR", "a folder with CUDA's NVRTC and cuBLASLt, which is looked into before the system's", None),
     program(DUMP_SHADERS, "DIR", "write each shader to this folder as the driver gets it", None),
     program(
         LOG,
@@ -186,6 +188,7 @@ pub struct Settings {
     pub separate_sparse: bool,
     pub skip_selftest: bool,
     pub cache: Cache,
+    pub cuda: Option<PathBuf>,
     pub dump_shaders: Option<PathBuf>,
     pub log: Option<String>,
     /// Seconds since 1970.

@@ -20,6 +20,8 @@ pub mod elementwise;
 pub mod embedding;
 pub mod heads;
 pub mod in_weight;
+mod library;
+mod library_self_test;
 pub mod loss;
 pub mod low_rank;
 mod low_rank_blocks;

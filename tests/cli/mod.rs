@@ -37,6 +37,14 @@ fn rugosa(args: &str) -> Command {
     command
 }
 
+/// Hides every device from it, on Linux.
+fn without_devices(command: &mut Command) -> &mut Command {
+    for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+        command.env(name, "/nonexistent/driver.json");
+    }
+    command.env("CUDA_VISIBLE_DEVICES", "")
+}
+
 /// Runs it; standard output and standard error as text.
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the program starts");
