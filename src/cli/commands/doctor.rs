@@ -7,7 +7,7 @@ use crate::cases::Level;
 use crate::cli::args::DoctorArgs;
 use crate::cli::downloads::size;
 use crate::cli::signal;
-use crate::device::wgpu::{AdapterRow, list_adapters};
+use crate::device::choose::{AdapterRow, list_devices};
 use crate::device::{Device, DeviceClass, DeviceOptions, Feature, Precision};
 use crate::env::{self, HF_TOKEN, Reader};
 use crate::error::Result;
@@ -48,7 +48,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     signal::install(None)?;
     let options = DeviceOptions::from_env(args.device.device.clone());
     let mut found = vec![program()];
-    let opened = list_adapters(&options).and_then(|rows| {
+    let opened = list_devices(&options).and_then(|rows| {
         let device = Device::open(&options)?;
         Ok((rows, device))
     });
@@ -72,7 +72,11 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
 }
 
 fn program() -> Finding {
-    let features: Vec<&str> = [("hub", cfg!(feature = "hub"))].into_iter().filter(|f| f.1).map(|f| f.0).collect();
+    let features: Vec<&str> = [("hub", cfg!(feature = "hub")), ("cuda", cfg!(feature = "cuda"))]
+        .into_iter()
+        .filter(|f| f.1)
+        .map(|f| f.0)
+        .collect();
     let built = if features.is_empty() { String::new() } else { format!(", with {}", features.join(", ")) };
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -91,10 +91,10 @@ impl Compiler {
         })?;
         let kind = if is_known { "sm" } else { "compute" };
         let options = [
-            format!("⟨gpu_architecture⟩={kind}_{arch}"),
-            "⟨std⟩=c++17".into(),
-            "⟨disable_warnings⟩".into(),
-            "⟨extra_device_vectorization⟩".into(),
+            format!("--gpu-architecture={kind}_{arch}"),
+            "--std=c++17".into(),
+            "--disable-warnings".into(),
+            "--extra-device-vectorization".into(),
         ];
         let options = options.map(|o| CString::new(o).unwrap_or_default());
         let text = CString::new(text).map_err(|e| fail(e.to_string()))?;
