@@ -215,6 +215,7 @@ const MLP: &[&Kernel] = &[
     &elementwise::GLU_BACKWARD,
     &elementwise::GLU_BOTH,
     &elementwise::GLU_BOTH_BACKWARD,
+    &elementwise::GLU_BOTH_KEPT,
     &elementwise::ADD_INTO,
 ];
 const RESIDUAL: &[&Kernel] =

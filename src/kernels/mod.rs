@@ -74,6 +74,7 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::GLU_BACKWARD,
     &elementwise::GLU_BOTH,
     &elementwise::GLU_BOTH_BACKWARD,
+    &elementwise::GLU_BOTH_KEPT,
     &elementwise::ROUND,
     &elementwise::SCALE,
     &embedding::COLUMNS,

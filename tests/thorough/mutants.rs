@@ -172,6 +172,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant("scale", "scale", "~ \" * p.scale\"", ""),
     Mutant("glu", "scale", "\"z * s * u\"", "\"s * u\""),
     Mutant("glu_both", "index", "\"both\", \"at + cols\"", "\"both\", \"at\""),
+    Mutant("glu_both_kept", "index", "kept[at + cols] = u16;", "kept[at + cols] = z16;"),
+    Mutant("glu_both_backward", "index", "floats4(both[at + cols])", "floats4(both[at + cols].yx)"),
     Mutant("glu_both_backward", "index", "\"dboth\", \"at + cols\"", "\"dboth\", \"at + 1u\""),
     Mutant("glu_backward", "index", "pack2x16float(v.zw)) | lost", "pack2x16float(v.zw)).yx | lost"),
     Mutant("columns", "index", "p.first + (i", "(i"),

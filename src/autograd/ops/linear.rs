@@ -12,7 +12,7 @@
 //!
 //! While W holds S already ([`InWeight`]), both products take W for W+S; dS is the same.
 
-use crate::autograd::{Dropout, Param, Tape, Var};
+use crate::autograd::{Dropout, Kept, Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 
@@ -177,10 +177,11 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
     let needed = x.is_tracked() || l.weight_grad.is_some() || l.attached.trains();
     // a frozen linear's input is not kept for it
     let reads = l.weight_grad.is_some() || l.attached.reads_input();
-    let (to, kept, drops) = (x.id(), reads.then(|| x.value.clone()), tape.dropout().cloned());
+    let (to, kept, drops) = (x.id(), reads.then(|| x.kept()), tape.dropout().cloned());
     let is_tracked = x.is_tracked();
     Ok(tape.record(y, needed, move |grads, dy| {
-        let x = kept.as_ref();
+        let x = kept.as_ref().map(Kept::value).transpose()?;
+        let x = x.as_ref();
         if let Some((dw, x)) = l.weight_grad.as_ref().zip(x) {
             matmul(Layout::Tn, &dy, x, Out::add_to(dw))?;
         }

@@ -11,7 +11,7 @@ use crate::kernels::attention::{
 };
 use crate::kernels::dropout::{Dropout, dropout as drop_some};
 use crate::kernels::elementwise::{
-    Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_forward, round, scale,
+    Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_both_kept, glu_forward, round, scale,
 };
 use crate::kernels::embedding::{
     TokenOrder, columns, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
@@ -178,6 +178,11 @@ fn pointwise(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> V
         speed("glu_both", &wide, gates(2 * inner, inner), move |f| {
             let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, cols])?);
             Ok(Box::new(move || glu_both(Activation::Silu, &both, To::Into(&h)).map(drop)))
+        }),
+        speed("glu_both_kept", &wide, Cost { flops: 0.0, bytes: words(2 * inner) + 6.0 * inner as f64 }, move |f| {
+            let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(Element::F16, &[tokens, cols])?);
+            let kept = f.tensor_of(Element::F16, &[tokens, 2 * cols])?;
+            Ok(Box::new(move || glu_both_kept(Activation::Silu, &both, [&h, &kept].map(To::Into)).map(drop)))
         }),
         speed("glu_both_backward", &wide, gates(3 * inner, 2 * inner), move |f| {
             let (both, dboth) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, 2 * cols])?);
