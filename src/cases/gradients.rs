@@ -116,7 +116,6 @@ pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
     (&loss::ARGMAX, "generation alone"),
     (&optimizer::ADAMW, "behind the gradients"),
     (&optimizer::COUNT, "behind the gradients"),
-    (&rope::ROPE_IN_PLACE, "generation alone"),
     (&topk::HISTOGRAM, "masks, behind the gradients"),
     (&topk::MASK, "masks, behind the gradients"),
     (&topk::SCORE, "masks, behind the gradients"),

@@ -1,7 +1,9 @@
 //! Sums, scaling and gated activations: `shaders/elementwise.wgsl`, `shaders/glu.wgsl`. Any shape; operands of one
 //! call have the same one. Outputs of gated activations are f16 if that is asked for, and rows a multiple of 4 long.
 
-use super::output::{To, Words, distinct, groups, halves, pairs, streaming, vec4};
+use super::output::{To, distinct, groups, halves, streaming, vec4};
+use super::streaming_plan::Words;
+use super::target::Target;
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Grid, Kernel, KernelSpec};
@@ -91,7 +93,7 @@ pub fn add(a: &Tensor, b: &Tensor, to: To<'_>) -> Result<Tensor> {
     let bindings = [a.slice(), b.slice(), c.slice()];
     launch(
         a.device(),
-        &elementwise_spec(0, vec, pairs(a.device(), vec)),
+        &elementwise_spec(0, vec, words(a, vec, false)),
         &bindings,
         &params,
         groups(a.len(), vec),
@@ -112,7 +114,7 @@ pub fn add_into(a: &Tensor, b: &Tensor, scale: f32) -> Result<()> {
     let bindings = [b.slice(), a.slice()];
     launch(
         a.device(),
-        &elementwise_spec(1, vec, pairs(a.device(), vec)),
+        &elementwise_spec(1, vec, words(a, vec, false)),
         &bindings,
         &params,
         groups(a.len(), vec),
@@ -129,7 +131,7 @@ pub fn scale(a: &Tensor, factor: f32) -> Result<()> {
     let vec = vec4(a.len());
     launch(
         a.device(),
-        &elementwise_spec(2, vec, pairs(a.device(), vec)),
+        &elementwise_spec(2, vec, words(a, vec, false)),
         &[a.slice()],
         &params,
         groups(a.len(), vec),
@@ -166,7 +168,7 @@ pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [gate.slice(), up.slice(), h.slice()];
-    let spec = glu_spec(&GLU, activation, vec4(n), Words::of(gate.device(), vec4(n), halves(op, &h, n)?));
+    let spec = glu_spec(&GLU, activation, vec4(n), words(gate, vec4(n), halves(op, &h, n)?));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 8.0))?;
     Ok(h)
 }
@@ -192,7 +194,7 @@ pub fn glu_backward(
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [dh.slice(), gate.slice(), up.slice(), dgate.slice(), dup.slice()];
-    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), Words::of(gate.device(), vec4(n), halves(op, &dgate, n)?));
+    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), words(gate, vec4(n), halves(op, &dgate, n)?));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(5 * n, 8.0))?;
     Ok((dgate, dup))
 }
@@ -208,7 +210,7 @@ pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tens
     distinct(op, &[both], &[&h])?;
     let n = h.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let words = Words::of(both.device(), vec4(cols), halves(op, &h, cols)?);
+    let words = words(both, vec4(cols), halves(op, &h, cols)?);
     let spec = packed_spec(&GLU_BOTH, activation, vec4(cols), words, in16(op, both, words)?);
     let groups = groups(n, vec4(cols));
     launch(both.device(), &spec, &[both.slice(), h.slice()], &params, groups, streaming(3 * n, 8.0))?;
@@ -248,7 +250,7 @@ pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to:
     distinct(op, &[dh, both], &[&dboth])?;
     let n = dh.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let words = Words::of(both.device(), vec4(cols), halves(op, &dboth, cols)?);
+    let words = words(both, vec4(cols), halves(op, &dboth, cols)?);
     let spec = packed_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols), words, in16(op, both, words)?);
     let bindings = [dh.slice(), both.slice(), dboth.slice()];
     launch(both.device(), &spec, &bindings, &params, groups(n, vec4(cols)), streaming(5 * n, 8.0))?;
@@ -272,9 +274,14 @@ fn sides(both: &Tensor, op: &'static str) -> Result<(usize, usize)> {
     Ok((rows, cols / 2))
 }
 
-fn elementwise_spec(op: u32, vec: bool, pairs: bool) -> KernelSpec {
+/// How this device reads and writes what `of` is one of.
+fn words(of: &Tensor, vec: bool, half: bool) -> Words {
+    Words::choose(&Target::of(of.device()), vec, half)
+}
+
+fn elementwise_spec(op: u32, vec: bool, words: Words) -> KernelSpec {
     let kernel = [&ADD, &ADD_INTO, &SCALE][op as usize];
-    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into()), ("PAIRS", pairs.into())])
+    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into()), ("PAIRS", words.pairs.into())])
 }
 
 fn round_spec() -> KernelSpec {
@@ -308,7 +315,7 @@ pub fn variants() -> Vec<KernelSpec> {
         all.push(packed_spec(&GLU_BOTH_KEPT, activation, true, halves, false));
     }
     for (vec, pairs) in [(false, false), (true, false), (true, true)] {
-        all.extend((0..3).map(|op| elementwise_spec(op, vec, pairs)));
+        all.extend((0..3).map(|op| elementwise_spec(op, vec, Words { half: false, pairs })));
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let ways = [Words { half: false, pairs }, halves].into_iter().filter(|w| !w.half || (vec && !pairs));
             for words in ways {

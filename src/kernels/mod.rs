@@ -48,6 +48,7 @@ pub(crate) mod simd;
 pub mod sparse;
 pub mod sparse_index;
 pub mod spmm;
+mod streaming_plan;
 pub mod target;
 pub mod tile;
 pub mod topk;
@@ -115,7 +116,6 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_PARTS,
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
-    &rope::ROPE_IN_PLACE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &merged::DENSIFY,

@@ -152,12 +152,6 @@ impl Linear {
     }
 }
 
-/// What the input of several linears is best made of, and the gradients of their outputs.
-pub(super) fn operands(linears: &[Linear], tape: &Tape, tokens: usize) -> Element {
-    let all = linears.iter().all(|l| l.operands(tape, tokens) == Element::F16);
-    if all { Element::F16 } else { Element::F32 }
-}
-
 /// A module's name in front of the last dot, and behind it.
 fn split(name: &str) -> (&str, &str) {
     name.rsplit_once('.').unwrap_or(("", name))

@@ -235,7 +235,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("cross_entropy_grad", "scale", "V(1.0) - (z / p.cap) * (z / p.cap)", "V(1.0)"),
     Mutant("cross_entropy_grad", "scale", "p.grad_scale / total", "1.0 / total"),
     Mutant("rope", "sign", "a * c - b * s", "a * c + b * s"),
-    Mutant("rope_in_place", "index", "(b * c + a * s)", "(a * c + a * s)"),
+    Mutant("rope", "index", "b * c + a * s)", "a * c + a * s)"),
     Mutant("dropout", "sign", ">= U(p.threshold)", "< U(p.threshold)"),
     Mutant("dropout", "scale", "x[i] * p.scale", "x[i]"),
     Mutant("adamw", "scale", "param[i] * p.decay", "param[i]"),
