@@ -44,6 +44,7 @@ pub mod reduce;
 pub mod rope;
 pub mod sampled;
 pub mod sddmm_plan;
+pub mod sharded;
 pub(crate) mod simd;
 pub mod sparse;
 pub mod sparse_index;
@@ -53,6 +54,7 @@ pub mod target;
 pub mod tile;
 pub mod topk;
 mod tuned;
+pub mod weight_plan;
 
 pub use output::To;
 

@@ -13,6 +13,7 @@ mod non_finite;
 mod plan;
 mod proof;
 mod resume;
+mod sharded;
 mod tune;
 mod warm;
 
