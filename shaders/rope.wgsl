@@ -1,6 +1,6 @@
 // Rotary position embedding, half-split as in Hugging Face's models: element j of the first half of a head turns with
 // element j of the second half by the angle of (position, j), read from a table. p.sign = −1 turns back: the backward.
-// INPLACE = 1: x is turned where it lies. VEC = 1: half is a multiple of 4. OUT16 = 1: y is f16, VEC is 1.
+// VEC = 1: half is a multiple of 4. OUT16 = 1: y is f16, VEC is 1.
 {% include "lib/grid.wgsl" %}
 {% if OUT16 %}
 {% include "lib/halves.wgsl" %}
@@ -16,15 +16,9 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 
 @group(0) @binding(0) var<storage, read> angles: array<V>;  // [p.positions, 2 · half]: cosines, then sines
 @group(0) @binding(1) var<storage, read> at: array<u32>;    // [tokens]
-{% if INPLACE %}
-@group(0) @binding(2) var<storage, read_write> x: array<V>; // [tokens, heads · 2 · half]
-@group(0) @binding(3) var<uniform> p: Params;
-{% else %}
 @group(0) @binding(2) var<storage, read> x: array<V>;       // [tokens, heads · 2 · half]
 @group(0) @binding(3) var<storage, read_write> y: array<{{ "vec2<u32>" if OUT16 else "V" }}>; // [tokens, heads · 2 · half]
 @group(0) @binding(4) var<uniform> p: Params;
-{% endif %}
-{% set OUT = "x" if INPLACE else "y" %}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -41,6 +35,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let first = head * 2u * half + j;
     let a = x[first];
     let b = x[first + half];
-    {{ OUT }}[first] = {{ "halves4" if OUT16 }}(a * c - b * s);
-    {{ OUT }}[first + half] = {{ "halves4" if OUT16 }}(b * c + a * s);
+    y[first] = {{ "halves4" if OUT16 }}(a * c - b * s);
+    y[first + half] = {{ "halves4" if OUT16 }}(b * c + a * s);
 }

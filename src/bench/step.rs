@@ -2,6 +2,8 @@
 //! [`Stepper`] and [`AdapterSet`], as a run does them. Every token is supervised; sequences have all the same length.
 
 mod masks;
+#[cfg(test)]
+mod memory_tests;
 
 pub use masks::Collection;
 

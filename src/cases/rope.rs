@@ -4,7 +4,7 @@ use super::{Exact, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::io::config::RopeScaling;
 use crate::kernels::To;
-use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeTable, Turn, rope, rope_in_place};
+use crate::kernels::rope::{ROPE, RopeTable, Turn, rope};
 use crate::tensor::Element;
 
 const COPY: Op = Op {
@@ -13,7 +13,6 @@ const COPY: Op = Op {
     why: "a sum of two products with sines and cosines that the host rounded from f64, whatever the position, and the rounding \
           of an f16",
 };
-const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
 
 /// Tokens, heads, elements of a head, largest position.
 const SIZES: &[(usize, usize, usize, u32)] =
@@ -28,9 +27,8 @@ pub(super) fn rows() -> Vec<Row> {
             let what = format!("{turn:?} {tokens} tokens up to {last}, {heads} heads of {head_dim}");
             for (out, to) in elements(head_dim / 2) {
                 let what = format!("{what}{to}");
-                rows.push(COPY.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, Some(out))));
+                rows.push(COPY.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, out)));
             }
-            rows.push(IN_PLACE.row(quick_at(i, QUICK), what, move |t| run(t, size, turn, None)));
         }
     }
     rows
@@ -53,8 +51,8 @@ fn reference(x: &[f32], positions: &[u32], inv_freq: &[f64], heads: usize, facto
     y
 }
 
-/// `out`: what the copy is made of; without one x is turned where it lies.
-fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, out: Option<Element>) -> Result<()> {
+/// `out`: what the copy is made of.
+fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, out: Element) -> Result<()> {
     let (tokens, heads, head_dim, last) = size;
     let inv_freq = RopeScaling::None.frequencies(10_000.0, head_dim);
     let mut positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(u64::from(last) + 1) as u32).collect();
@@ -64,12 +62,8 @@ fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turn: Turn, out: Opt
     let x = t.random(tokens * heads * head_dim);
     let shape = [tokens, heads * head_dim];
     let at = t.up(&[tokens], &positions)?;
-    let y = out.map_or_else(|| t.holding(&shape, &x), |element| t.out_of(element, &shape))?;
-    if out.is_none() {
-        rope_in_place(&y.tensor, &table, &at, turn)?;
-    } else {
-        rope(&t.up(&shape, &x)?, &table, &at, turn, To::Into(&y.tensor))?;
-    }
+    let y = t.out_of(out, &shape)?;
+    rope(&t.up(&shape, &x)?, &table, &at, turn, To::Into(&y.tensor))?;
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
     t.compare("y", &y, reference(&x, &positions, &inv_freq, heads, factor, sign))
 }

@@ -146,6 +146,39 @@ pub struct Dataset {
     notes: Vec<String>,
 }
 
+/// What turns rows into examples.
+fn reader<'a>(
+    path: &'a Path,
+    options: &'a DataOptions,
+    tokenizer: Option<&'a Tokenizer>,
+    vocab_size: usize,
+) -> Reader<'a> {
+    let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
+    let template = template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string()));
+    let template = template.map(|t| if let Some(now) = options.now { t.at(now) } else { t });
+    let chat = match options.prompt_format {
+        PromptFormat::Auto => tokenizer.is_some_and(|t| !t.chat_templates().is_empty()),
+        PromptFormat::Chat => true,
+        PromptFormat::Raw => false,
+    };
+    let by_itself = options.prompt_format == PromptFormat::Auto && chat;
+    let raw =
+        || PairFormat::Raw { separator: options.separator.clone(), bos_before_response: options.bos_before_response };
+    Reader {
+        path,
+        kind: options.kind,
+        prompt_field: &options.prompt_field,
+        response_field: &options.response_field,
+        tokenizer,
+        opening: template.as_ref().ok().filter(|_| by_itself).and_then(Opening::of),
+        template,
+        train_on: options.train_on,
+        pairs: if chat { PairFormat::Chat } else { raw() },
+        skip_empty: options.empty_rows == EmptyRows::Skip,
+        vocab_size,
+    }
+}
+
 impl Dataset {
     /// Reads and tokenises every row of a file. `vocab_size` is the model's. Rows with `input_ids` need no
     /// tokenizer.
@@ -182,33 +215,7 @@ impl Dataset {
         if let Some(tokenizer) = tokenizer {
             tokenizer.check_model(vocab_size)?;
         }
-        let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
-        let template = template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string()));
-        let template = template.map(|t| if let Some(now) = options.now { t.at(now) } else { t });
-        let has_template = tokenizer.is_some_and(|t| !t.chat_templates().is_empty());
-        let chat = match options.prompt_format {
-            PromptFormat::Auto => has_template,
-            PromptFormat::Chat => true,
-            PromptFormat::Raw => false,
-        };
-        let by_itself = options.prompt_format == PromptFormat::Auto && chat;
-        let raw = || PairFormat::Raw {
-            separator: options.separator.clone(),
-            bos_before_response: options.bos_before_response,
-        };
-        let reader = Reader {
-            path,
-            kind: options.kind,
-            prompt_field: &options.prompt_field,
-            response_field: &options.response_field,
-            tokenizer,
-            opening: template.as_ref().ok().filter(|_| by_itself).and_then(Opening::of),
-            template,
-            train_on: options.train_on,
-            pairs: if chat { PairFormat::Chat } else { raw() },
-            skip_empty: options.empty_rows == EmptyRows::Skip,
-            vocab_size,
-        };
+        let reader = reader(path, options, tokenizer, vocab_size);
         let columns = [
             vec![options.prompt_field.as_str(), options.response_field.as_str()],
             vec!["prompt", "completion"],
@@ -218,6 +225,7 @@ impl Dataset {
             vec!["conversations"],
             vec!["input_ids"],
         ];
+        let has_template = tokenizer.is_some_and(|t| !t.chat_templates().is_empty());
         let mut set = Dataset {
             path: path.to_path_buf(),
             ids: Vec::new(),

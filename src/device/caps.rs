@@ -152,6 +152,9 @@ pub struct DeviceOptions {
     pub selector_from: &'static str,
     /// Open with WebGPU's default limits, whatever the adapter offers: what a browser would give.
     pub default_limits: bool,
+    /// Bytes that a kernel can bind at most, where that is to be less than the device offers: how matrices that are too large for a
+    /// binding are tested without such matrices.
+    pub max_binding: Option<u64>,
     /// Optional features not to use.
     pub disable: Vec<Feature>,
     /// Treat the device as one of this class: how kernels for GPUs are tested on a software renderer.
@@ -171,6 +174,7 @@ impl DeviceOptions {
             selector: selector.or_else(|| said.device.clone()),
             class: said.class.and_then(DeviceClass::named),
             default_limits: said.default_limits,
+            max_binding: None,
             disable: said.disable.iter().filter_map(named).collect(),
             quarterings: 0,
         }

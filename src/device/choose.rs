@@ -82,6 +82,7 @@ fn of_cuda(_: &DeviceOptions) -> Result<Option<Box<dyn Backend>>> {
 }
 
 /// What CUDA is called in rows.
+#[cfg(feature = "cuda")]
 const CUDA: &str = "CUDA";
 
 /// The number of the card that `cuda` or `cuda:N` means; none where the words mean something else.

@@ -53,7 +53,13 @@ impl<'a> Out<'a> {
     }
 
     /// The tensor to write a result `[m, n]` to, the elements between its rows, and its first column.
-    fn tensor(&self, device: &Device, op: &'static str, m: usize, n: usize) -> Result<(Tensor, (usize, usize))> {
+    pub(super) fn tensor(
+        &self,
+        device: &Device,
+        op: &'static str,
+        m: usize,
+        n: usize,
+    ) -> Result<(Tensor, (usize, usize))> {
         let (stride, column) = self.stride_column.unwrap_or((n, 0));
         let c = match self.to {
             None => Tensor::empty(device, &[m, stride], self.what)?,

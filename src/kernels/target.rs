@@ -17,6 +17,8 @@ pub struct Target {
     pub has_subgroups: bool,
     /// Whether a library of the backend's computes dense products.
     pub has_gemm: bool,
+    /// Whether words of 64 bits can be loaded and stored.
+    pub has_int64: bool,
     /// Bytes of the largest buffer that a kernel can bind.
     pub max_bytes: u64,
     /// Whether every product is asked to add S to its own tiles (an environment variable for tests).
@@ -37,6 +39,7 @@ impl Target {
             lanes: lanes(caps),
             has_subgroups: caps.has(Feature::Subgroup),
             has_gemm: caps.has(Feature::Gemm),
+            has_int64: caps.has(Feature::Int64),
             max_bytes: caps.max_binding.min(caps.max_buffer),
             separate_sparse,
         }

@@ -1,13 +1,12 @@
 //! Self-attention: grouped queries, rotary positions, causal inside of a segment.
 
-use super::{Linear, linear};
+use super::Linear;
+use super::elements::LayerElements;
 use crate::autograd::ops::{self, AttentionInputs, HeadNorms};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::attention::{
-    self as kernel, AttentionShape, Ranges, attention_decode, attention_forward, kv_store,
-};
+use crate::kernels::attention::{AttentionShape, Ranges, attention_decode, attention_forward, kv_store};
 use crate::kernels::heads::Heads;
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
@@ -66,14 +65,17 @@ pub struct Cached {
 
 impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
-        let (tokens, _) = x.value.dims2("attention")?;
-        let parts = match pass {
-            Pass::Segments(_) => kernel::operands(x.value.device()),
-            Pass::Prefill(..) | Pass::Decode(_) => Element::F32, // as the cache keeps them
-        };
-        let (q, k, v) = self.queries_keys_values(tape, x, positions, parts)?;
-        let made_of = self.o_proj.operands(tape, tokens);
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        layer: usize,
+        positions: &Tensor,
+        pass: &Pass,
+        elements: LayerElements,
+    ) -> Result<Var> {
+        let (q, k, v) = self.queries_keys_values(tape, x, positions, elements)?;
+        let made_of = elements.o_proj;
         let out = match pass {
             Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape, made_of)?,
             Pass::Prefill(sight, cached) => {
@@ -95,23 +97,23 @@ impl Attention {
 }
 
 impl Attention {
-    /// Normed where the family does so, and turned by their positions; made of `parts`.
+    /// Normed where the family does so, and turned by their positions.
     fn queries_keys_values(
         &self,
         tape: &mut Tape,
         x: &Var,
         positions: &Tensor,
-        parts: Element,
+        elements: LayerElements,
     ) -> Result<(Var, Var, Var)> {
+        let parts = elements.heads;
         let norms = self.qk_norm.as_ref();
         match &self.qkv {
             Qkv::Fused(linear) => {
                 let all = linear.forward(tape, x)?;
                 tape.enter(|| self.o_proj.parent());
-                let gradient = linear.operands(tape, positions.len());
                 let (heads, kv_heads) = (self.shape.heads, self.shape.kv_heads);
                 let heads = Heads { heads, kv_heads, table: &self.rope, positions };
-                let [q, k, v] = ops::split(tape, &all, norms, heads, parts, gradient)?;
+                let [q, k, v] = ops::split(tape, &all, norms, heads, parts, elements.qkv)?;
                 Ok((q, k, v))
             }
             Qkv::Apart(linears) => {
@@ -133,11 +135,6 @@ impl Attention {
 }
 
 impl Qkv {
-    /// What their input is best made of.
-    pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
-        linear::operands(self.linears(), tape, tokens)
-    }
-
     pub fn linears(&self) -> &[Linear] {
         match self {
             Qkv::Apart(linears) => &**linears,

@@ -1,5 +1,6 @@
 //! The decoder: embedding, layers, final norm, head.
 
+use super::elements::LayerElements;
 use super::{Attention, Linear, Mlp, Pass};
 use crate::autograd::ops::{self, EmbeddingTable, Head, Norm};
 use crate::autograd::{Tape, Var};
@@ -116,10 +117,11 @@ impl Layer {
         let enter = |tape: &mut Tape, norm: &Norm| {
             tape.enter(|| format!("model.layers.{index}.{}", self.name_of(norm)));
         };
+        let elements = LayerElements::of(self, tape, tokens, &input.pass);
         // what a block adds, behind its norm if it has one
-        let added = |tape: &mut Tape, h: Var, last: &Linear, norm: Option<&Norm>| -> Result<_> {
+        let added = |tape: &mut Tape, h: Var, gradient: Element, norm: Option<&Norm>| -> Result<_> {
             Ok(Some(match norm {
-                None => (h, last.operands(tape, tokens)),
+                None => (h, gradient),
                 Some(norm) => {
                     enter(tape, norm);
                     (ops::rmsnorm(tape, &h, norm, Element::F32)?, Element::F32)
@@ -128,17 +130,15 @@ impl Layer {
         };
         let (after_attention, after_mlp) = self.output_norms.as_ref().map(|(a, m)| (a, m)).unzip();
 
-        let operands = self.attention.qkv.operands(tape, tokens);
         enter(tape, &self.input_norm);
-        let h = stream.norm(tape, &self.input_norm, operands)?;
-        let h = self.attention.forward(tape, &h, index, &input.positions, &input.pass)?;
-        stream.added = added(tape, h, &self.attention.o_proj, after_attention)?;
+        let h = stream.norm(tape, &self.input_norm, elements.qkv)?;
+        let h = self.attention.forward(tape, &h, index, &input.positions, &input.pass, elements)?;
+        stream.added = added(tape, h, elements.o_proj, after_attention)?;
 
-        let operands = self.mlp.gate_up.operands(tape, tokens);
         enter(tape, &self.mlp_norm);
-        let h = stream.norm(tape, &self.mlp_norm, operands)?;
-        let h = self.mlp.forward(tape, &h)?;
-        stream.added = added(tape, h, &self.mlp.down_proj, after_mlp)?;
+        let h = stream.norm(tape, &self.mlp_norm, elements.gate_up)?;
+        let h = self.mlp.forward(tape, &h, elements)?;
+        stream.added = added(tape, h, elements.down_proj, after_mlp)?;
         Ok(stream)
     }
 

@@ -35,9 +35,8 @@ pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
     let head = if model.config.tie_word_embeddings { table.clone() } else { block(whole(&model.head.shards)?)? };
     (model.embedding.grad, model.head.grad) = (Some(table), Some(head));
     for linear in model.linears() {
-        let weight = linear.weight();
-        let grad = block(weight.as_tensor()?)?;
-        linear.train_weight(weight, Some(grad));
+        let value = whole(&linear.shards())?;
+        linear.train_weight(Weight::from_tensor(&value)?, Some(block(value)?));
         if let Some(bias) = linear.bias() {
             linear.train_bias(block(bias)?);
         }
@@ -67,7 +66,7 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
     }
     for linear in model.linears() {
         let [module] = linear.modules() else { return Err(Error::shape("full", "a stacked linear does not train")) };
-        all.push((format!("{}.weight", module.name), linear.weight().as_tensor()?));
+        all.push((format!("{}.weight", module.name), whole(&linear.shards())?));
         all.extend(linear.bias().map(|bias| (format!("{}.bias", module.name), bias)));
     }
     all.push(("model.norm.weight".to_owned(), model.norm.weight.value.clone()));
@@ -82,7 +81,7 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
 fn whole(shards: &[(usize, Weight)]) -> Result<Tensor> {
     match shards {
         [(_, weight)] => weight.as_tensor(),
-        _ => Err(Error::invalid("⟨method⟩ full", "the embedding is too large for one binding of this device")),
+        _ => Err(Error::invalid("⟨method⟩ full", "a matrix is too large for one binding of this device")),
     }
 }
 

@@ -54,6 +54,9 @@ fn what_does_not_fit_has_a_change_that_does_and_is_not_begun() {
         let plan = planned(dir.path(), &format!("{rows} --vram {vram}"));
         assert_eq!((plan["fits"].as_bool(), plan["limit_bytes"].as_u64()), (Some(false), Some(vram)), "{plan}");
         let Some(change) = plan["change"].as_str() else { continue };
+        if change.contains("--quantize ") {
+            continue; // another format is what `training::plan` plans with
+        }
         // later flags win
         let sizes =
             SIZES.split(" --").filter(|f| !change.contains(f.split(' ').next().unwrap().trim_start_matches('-')));

@@ -14,6 +14,7 @@ mod plan;
 mod proof;
 mod resume;
 mod session;
+mod sharded;
 mod tune;
 mod warm;
 
