@@ -101,3 +101,15 @@ fn resolve(name: &HubName) -> Result<(PathBuf, String)> {
     let reason = "this rugosa was built without the feature hub, which fetches by name: build it with --features hub, or download the files and give their path";
     Err(name.error(reason))
 }
+
+#[cfg(all(test, not(feature = "hub")))]
+mod without {
+    use super::*;
+
+    #[test]
+    fn names_are_refused_in_a_line_and_paths_are_not() {
+        let said = local(Path::new("hf:org/name"), RepoKind::Model).unwrap_err().to_string();
+        assert!(said.starts_with("hf:org/name: this rugosa was built without the feature hub"), "{said}");
+        assert_eq!(local(Path::new("org/name"), RepoKind::Model).unwrap(), Path::new("org/name"));
+    }
+}
