@@ -220,8 +220,8 @@ fn ranged(bytes: &[u8], range: Option<String>, fault: Option<Fault>, method: &st
     let garbled: Vec<u8> = bytes.iter().map(|b| b ^ 1).collect();
     let longer = [bytes, &[0; 4096]].concat();
     let bytes = match fault {
-        Some(Fault::Garbled) => &garbled,
-        Some(Fault::Longer) => &longer,
+        Some(Fault::Garbled) => &garbled[..],
+        Some(Fault::Longer) => &longer[..],
         _ => bytes,
     };
     let from = range.and_then(|r| r.strip_prefix("bytes=")?.split('-').next()?.parse::<usize>().ok());
