@@ -20,6 +20,8 @@ pub enum Fault {
     Whole,
     /// Every byte is another.
     Garbled,
+    /// More bytes than the file has.
+    Longer,
 }
 
 #[derive(Default)]
@@ -216,7 +218,12 @@ fn plain(status: u16, headers: &str, body: &[u8], method: &str) -> Answer {
 
 fn ranged(bytes: &[u8], range: Option<String>, fault: Option<Fault>, method: &str) -> Answer {
     let garbled: Vec<u8> = bytes.iter().map(|b| b ^ 1).collect();
-    let bytes = if matches!(fault, Some(Fault::Garbled)) { &garbled } else { bytes };
+    let longer = [bytes, &[0; 4096]].concat();
+    let bytes = match fault {
+        Some(Fault::Garbled) => &garbled[..],
+        Some(Fault::Longer) => &longer[..],
+        _ => bytes,
+    };
     let from = range.and_then(|r| r.strip_prefix("bytes=")?.split('-').next()?.parse::<usize>().ok());
     let from = from.filter(|_| !matches!(fault, Some(Fault::Whole)));
     let mut answer = match from {

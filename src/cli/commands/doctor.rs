@@ -165,12 +165,14 @@ fn disks() -> Vec<Finding> {
 }
 
 /// Where models by name go; nowhere in a build that fetches none.
+#[cfg(feature = "hub")]
 fn hub_cache() -> Option<PathBuf> {
-    #[cfg(feature = "hub")]
-    let folder = crate::io::hub::Settings::from_env().ok().map(|settings| settings.cache);
-    #[cfg(not(feature = "hub"))]
-    let folder = None;
-    folder
+    crate::io::hub::Settings::from_env().ok().map(|settings| settings.cache)
+}
+
+#[cfg(not(feature = "hub"))]
+fn hub_cache() -> Option<PathBuf> {
+    None
 }
 
 /// The variables of the table that are set.

@@ -18,6 +18,8 @@ use ureq::{Agent, Body};
 
 /// How often in a row a request may fail without a new byte.
 const TRIES: u32 = 5;
+/// The same where nobody answers at all before anything has begun: mostly there is no network.
+const TRIES_TO_BEGIN: u32 = 2;
 /// The first wait; each later one is three times as long.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest wait that a server may ask for.
@@ -57,6 +59,8 @@ pub struct Client {
 
 /// An answer that is not the one wanted, and whether to ask again.
 enum Turn {
+    /// Nobody answers.
+    Silence(String),
     Again(String, Option<Duration>),
     Never(Failure),
 }
@@ -92,7 +96,7 @@ impl Client {
         let kind = name.kind.plural();
         let url = format!("{}/api/{kind}/{repo}/revision/{revision}?blobs=true", self.settings.endpoint);
         let text = self.patiently(watch, || {
-            let response = self.get(&url, 0).map_err(|e| Turn::Again(e, None))?;
+            let response = self.get(&url, 0).map_err(Turn::Silence)?;
             let mut response = self.accepted(name, None, response)?;
             let body = response.body_mut().with_config().limit(LONGEST_SMALL).read_to_vec();
             body.map_err(|e| Turn::Again(spoken(&e), None))
@@ -118,7 +122,7 @@ impl Client {
         let head = self.patiently(watch, || {
             // the digest is in the Hub's own answer, before it leads elsewhere
             let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
-            let response = self.with_token(request).call().map_err(|e| Turn::Again(spoken(&e), None))?;
+            let response = self.with_token(request).call().map_err(|e| Turn::Silence(spoken(&e)))?;
             if response.status().is_redirection() { Ok(response) } else { self.accepted(name, Some(file), response) }
         })?;
         let text = |key: &str| head.headers().get(key).and_then(|v| v.to_str().ok());
@@ -146,7 +150,7 @@ impl Client {
         let mut tries = 0;
         while !part.is_whole() {
             let turn = match self.receive(name, file, &url, part, watch) {
-                Ok(()) if part.is_whole() || !part.has_size() => break,
+                Ok(()) if part.is_whole() || part.missing().is_none() => break,
                 Ok(()) => Turn::Again("the connection ended early".to_owned(), None),
                 Err(turn) => turn,
             };
@@ -154,7 +158,8 @@ impl Client {
             furthest = furthest.max(part.length);
             match turn {
                 Turn::Never(failure) => return Err(failure),
-                Turn::Again(reason, wait) => self.wait(tries, &reason, wait, watch)?,
+                Turn::Silence(reason) => self.wait(tries, TRIES, &reason, None, watch)?,
+                Turn::Again(reason, wait) => self.wait(tries, TRIES, &reason, wait, watch)?,
             }
         }
         Ok(())
@@ -163,7 +168,7 @@ impl Client {
     /// One answer's bytes.
     fn receive(&self, name: &HubName, file: &str, url: &str, part: &mut Part, watch: Watch<'_>) -> Result<(), Turn> {
         let never = |e: Error| Turn::Never(Failure::Error(e));
-        let response = self.get(url, part.length).map_err(|e| Turn::Again(e, None))?;
+        let response = self.get(url, part.length).map_err(Turn::Silence)?;
         if response.status() == 416 {
             part.clear().map_err(never)?;
             return Err(Turn::Again("the server has no such range".to_owned(), None));
@@ -180,6 +185,8 @@ impl Client {
             if read == 0 {
                 return Ok(());
             }
+            // what is more than the file has is not written: its digest shows that the rest is wrong
+            let read = part.missing().map_or(read, |m| usize::try_from(m).map_or(read, |m| read.min(m)));
             part.push(&chunk[..read]).map_err(never)?;
             if !watch(Event::Bytes { file, done: part.length }) {
                 return Err(never(Error::Interrupted));
@@ -197,23 +204,34 @@ impl Client {
             match ask() {
                 Ok(answer) => return Ok(answer),
                 Err(Turn::Never(failure)) => return Err(failure),
+                Err(Turn::Silence(reason)) => {
+                    tries += 1;
+                    self.wait(tries, TRIES_TO_BEGIN, &reason, None, watch)?;
+                }
                 Err(Turn::Again(reason, wait)) => {
                     tries += 1;
-                    self.wait(tries, &reason, wait, watch)?;
+                    self.wait(tries, TRIES, &reason, wait, watch)?;
                 }
             }
         }
     }
 
     /// Waits before the next try, if there is to be one.
-    fn wait(&self, tries: u32, reason: &str, asked: Option<Duration>, watch: Watch<'_>) -> Result<(), Failure> {
+    fn wait(
+        &self,
+        tries: u32,
+        most: u32,
+        reason: &str,
+        asked: Option<Duration>,
+        watch: Watch<'_>,
+    ) -> Result<(), Failure> {
         let endpoint = &self.settings.endpoint;
-        if tries >= TRIES {
+        if tries >= most {
             return Err(Failure::Unreachable(format!("{endpoint} cannot be reached ({reason})")));
         }
         let pause = asked.map_or(self.pause * 3u32.pow(tries.saturating_sub(1)), |a| a.min(LONGEST_PAUSE));
         if tries > 0 && pause >= Duration::from_secs(1) {
-            watch(Event::Note(&format!("{endpoint}: {reason}; asking again in {} s", pause.as_secs())));
+            watch(Event::Note(&format!("{endpoint}: {reason}; asking again in {:.0} s", pause.as_secs_f64())));
         }
         // in short pieces, so that Ctrl-C is answered at once
         let end = std::time::Instant::now() + pause;

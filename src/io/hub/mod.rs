@@ -46,7 +46,9 @@ pub enum Event<'a> {
 /// Sees what happens; false: the user wants no more of it.
 pub type Watch<'a> = &'a (dyn Fn(Event<'_>) -> bool + Sync);
 
-static WATCH: OnceLock<Box<dyn Fn(Event<'_>) -> bool + Send + Sync>> = OnceLock::new();
+type Watcher = dyn Fn(Event<'_>) -> bool + Send + Sync;
+
+static WATCH: OnceLock<Box<Watcher>> = OnceLock::new();
 
 /// Shows every later download of this process to `watch`. To be called once; later calls change nothing.
 pub fn set_watch(watch: impl Fn(Event<'_>) -> bool + Send + Sync + 'static) {
@@ -80,7 +82,8 @@ pub fn pinned(path: &Path, kind: RepoKind) -> Result<PathBuf> {
 fn resolve(name: &HubName) -> Result<(PathBuf, String)> {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
-    static KNOWN: Mutex<BTreeMap<(&'static str, String), (PathBuf, String)>> = Mutex::new(BTreeMap::new());
+    type Known = BTreeMap<(&'static str, String), (PathBuf, String)>;
+    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(|e| e.into_inner());
     let key = |name: &HubName| (name.kind.plural(), name.to_string());
     if let Some(found) = known.get(&key(name)) {
@@ -100,4 +103,16 @@ fn resolve(name: &HubName) -> Result<(PathBuf, String)> {
 fn resolve(name: &HubName) -> Result<(PathBuf, String)> {
     let reason = "this rugosa was built without the feature hub, which fetches by name: build it with --features hub, or download the files and give their path";
     Err(name.error(reason))
+}
+
+#[cfg(all(test, not(feature = "hub")))]
+mod without {
+    use super::*;
+
+    #[test]
+    fn names_are_refused_in_a_line_and_paths_are_not() {
+        let said = local(Path::new("hf:org/name"), RepoKind::Model).unwrap_err().to_string();
+        assert!(said.starts_with("hf:org/name: this rugosa was built without the feature hub"), "{said}");
+        assert_eq!(local(Path::new("org/name"), RepoKind::Model).unwrap(), Path::new("org/name"));
+    }
 }

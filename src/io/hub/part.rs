@@ -82,8 +82,9 @@ impl Part {
         self.size.is_some_and(|size| self.length == size)
     }
 
-    pub fn has_size(&self) -> bool {
-        self.size.is_some()
+    /// Bytes that have not arrived, where it is known how many there are.
+    pub fn missing(&self) -> Option<u64> {
+        self.size.map(|size| size.saturating_sub(self.length))
     }
 
     /// Whether these are the bytes that the Hub has, as far as its digest is one that is known.

@@ -149,6 +149,8 @@ fn what_is_not_what_the_hub_has_is_thrown_away() {
     bench.server.faults("-/config.json", &[Fault::Garbled]);
     bench.refused("hf:org/name", &["config.json", "its digest differs", "try again"]);
     assert!(bench.blob(".incomplete").is_none());
+    // what comes behind its end is not the file's
+    bench.server.faults("-/tokenizer.json", &[Fault::Longer]);
     // a part of something else is begun again
     let found = bench.fetch("hf:org/name").unwrap();
     let blob = std::fs::canonicalize(found.path.join("tokenizer.json")).unwrap();
