@@ -1,9 +1,12 @@
 //! The arguments of `rugosa`. Wrong usage ends the process with code 2 and one line.
 
 mod bench;
+mod watching;
 mod wrong;
 
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
+
+pub use watching::{ReportArgs, RunsArgs};
 
 use crate::data::DataOptions;
 use crate::env;
@@ -12,6 +15,7 @@ use crate::train::config::{
     DataFormat, EmptyRowsOption, PartialConfig, PrecisionOption, PromptFormatOption, TooLong, TrainConfig, TrainTurns,
     default, defaults,
 };
+use crate::train::folder::new_name;
 use crate::train::output::CONFIG_FILE;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -29,6 +33,9 @@ pub struct Cli {
 const EXIT_CODES: &str = "Results go to standard output, everything else to standard error.\n\
     Exit codes: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted.";
 
+const EVAL_EXAMPLE: &str = "Example: rugosa eval --model model --adapter run --data test.jsonl --metric loss,exact-match \\\n  \
+    --max-new-tokens 400 --answer-regex '#### (.+)' --output answers.jsonl";
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Fine-tune a model
@@ -36,7 +43,12 @@ pub enum Command {
     /// Say how much memory a run would take, and what would make it fit
     Plan(Box<PlanArgs>),
     /// Score a model, with or without an adapter, on rows
+    #[command(after_help = EVAL_EXAMPLE)]
     Eval(EvalArgs),
+    /// Show a run, or several, as a page: curves, memory, masks, samples
+    Report(ReportArgs),
+    /// List the runs in a folder
+    Runs(RunsArgs),
     /// Continue a text, or answer a message
     Generate(GenerateArgs),
     /// Show rows as the model will see them, supervised tokens marked
@@ -88,7 +100,7 @@ impl TrainArgs {
     /// Those of [`PartialConfig::from_toml`] and [`TrainConfig::resolve`].
     pub fn resolve(self) -> Result<TrainConfig> {
         let resume = self.resume;
-        let (file, flags) = self.sources()?;
+        let (file, mut flags) = self.sources()?;
         let file = match (file, &flags.out) {
             (Some(file), _) => file,
             (None, Some(out)) if resume => PartialConfig::from_toml(&config_of_run(out)?)?,
@@ -97,6 +109,9 @@ impl TrainArgs {
             }
             (None, _) => PartialConfig::default(),
         };
+        if let (None, None, Some(data)) = (&flags.out, &file.out, flags.data.as_ref().or(file.data.as_ref())) {
+            flags.out = Some(new_name(data));
+        }
         TrainConfig::resolve(file, flags).map_err(Error::as_usage)
     }
 
@@ -269,6 +284,16 @@ pub struct EvalArgs {
     /// Take only the first N rows
     #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub limit: Option<usize>,
+    /// For exact-match, compare what this expression finds in an answer instead of all of it: the first group of the last
+    /// match; '#### (.+)' for GSM8K's. Rows in whose answer it finds nothing are left out
+    #[arg(long, value_name = "RE")]
+    pub answer_regex: Option<String>,
+    /// For exact-match, end answers before this text too; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+    /// For exact-match, write each answer to this new file as it is given, as a line of JSON
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub output: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -4,5 +4,5 @@ mod cache;
 mod run;
 mod sampler;
 
-pub use run::{Request, generate};
+pub use run::{Flow, Request, generate};
 pub use sampler::{Sampler, Sampling};

@@ -16,6 +16,7 @@ mod selftest;
 mod sparse;
 mod tune;
 mod usage;
+mod watching;
 
 use crate::common::tiny;
 use std::process::{Command, Output};

@@ -91,6 +91,7 @@ fn a_model_of_7b_takes_8_gb_from_the_warm_up_to_the_end() {
             config: &config,
             checkpoint: &checkpoint,
             dataset: None,
+            evaluation: None,
             agenda: &agenda,
             masks: None,
             caps: &Caps::of_a_gpu(),

@@ -32,6 +32,9 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("max-new-tokens", &["max-tokens", "n-predict", "n"]),
     ("temperature", &["temp"]),
     ("limit", &["max-samples", "max-examples"]),
+    ("eval-data", &["eval-file", "val-data", "validation-file", "eval-dataset"]),
+    ("early-stopping", &["early-stopping-patience", "patience"]),
+    ("keep", &["load-best-model-at-end"]),
 ];
 /// What other programs call "keep the weights in few bits".
 const QUANTISE: [&str; 8] =

@@ -7,6 +7,8 @@ mod generate;
 mod model;
 mod plan;
 mod preview;
+mod report;
+mod runs;
 mod selftest;
 mod train;
 
@@ -20,6 +22,8 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Plan(args) => plan::run(*args),
         Command::Eval(args) => eval::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Runs(args) => runs::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
