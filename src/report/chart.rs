@@ -164,8 +164,7 @@ impl Chart {
                 Look::Faint => " faint",
                 Look::Dashed => " dashed",
             };
-            let line: Vec<String> =
-                thinned(&points).iter().map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let line: Vec<String> = thinned(&points).iter().map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
             let _ = write!(out, "<polyline class=\"c{}{look}\" points=\"{}\"/>", s.colour, line.join(" "));
             if s.look == Look::Marked || points.len() == 1 {
                 // a line of no length with round ends is a dot that is not stretched

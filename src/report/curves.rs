@@ -5,9 +5,11 @@ use super::html::number;
 use super::run::RunFiles;
 use crate::train::metrics::StepMetrics;
 use crate::train::phase::Phase;
+use std::collections::VecDeque;
 
-/// Weight of the newest step in the running mean of a loss, where there are many steps; with few it is more.
-const NEWEST: f64 = 0.05;
+/// A loss is shown as the mean of so many steps: one of so many parts of the run, and at most so many.
+const PARTS: usize = 20;
+const MOST_STEPS: usize = 100;
 /// Colours that are told apart.
 pub const COLOURS: usize = 8;
 
@@ -19,7 +21,7 @@ pub fn losses(runs: &[RunFiles]) -> Chart {
         let evaluated: Vec<(f64, f64)> =
             run.evaluations.iter().filter_map(|e| Some((e.after as f64, e.eval_loss?))).collect();
         let (mean, evaluation) = if runs.len() == 1 {
-            ("training loss, running mean".to_owned(), "evaluation loss".to_owned())
+            ("training loss, mean of a few steps".to_owned(), "evaluation loss".to_owned())
         } else {
             (run.name.clone(), format!("{}, evaluation", run.name))
         };
@@ -32,7 +34,10 @@ pub fn losses(runs: &[RunFiles]) -> Chart {
         series.push(Series { name: evaluation, colour: eval_colour, points: evaluated, look: Look::Marked });
     }
     let bands = if let [run] = runs { bands(run) } else { Vec::new() };
-    Chart { title: "Loss, nats a token".into(), x: "step".into(), series, bands, is_tall: true, from_zero: false }
+    // short phases have no room for their names
+    let names: Vec<String> = bands.iter().map(|b| format!("{} to {}", b.name, number(b.to))).collect();
+    let x = if names.is_empty() { "step".to_owned() } else { format!("step; {}", names.join(", ")) };
+    Chart { title: "Loss, nats a token".into(), x, series, bands, is_tall: true, from_zero: false }
 }
 
 /// The other numbers of the steps.
@@ -86,18 +91,20 @@ fn at(m: &StepMetrics) -> f64 {
     (m.step + 1) as f64
 }
 
-/// The running mean of the loss; begins anew with each phase, whose model is another one.
+/// The mean of the last steps' losses at each step; begins anew where training does, for the model is another one there.
 fn smooth(steps: &[StepMetrics]) -> Vec<(f64, f64)> {
-    let newest = NEWEST.max(4.0 / steps.len().max(8) as f64);
-    let (mut mean, mut phase) = (None, None);
+    let width = (steps.len() / PARTS).clamp(1, MOST_STEPS);
+    let (mut window, mut phase) = (VecDeque::new(), None);
     let mut points = Vec::with_capacity(steps.len());
     for m in steps.iter().filter(|m| m.loss.is_finite()) {
         if phase.replace(m.phase) != Some(m.phase) && m.phase == Phase::Train {
-            mean = None;
+            window.clear();
         }
-        let next = mean.map_or(m.loss, |mean: f64| mean + newest * (m.loss - mean));
-        mean = Some(next);
-        points.push((at(m), next));
+        window.push_back(m.loss);
+        if window.len() > width {
+            window.pop_front();
+        }
+        points.push((at(m), window.iter().sum::<f64>() / window.len() as f64));
     }
     points
 }
@@ -133,4 +140,36 @@ pub fn speed(run: &RunFiles) -> Option<String> {
     let mut all: Vec<f64> = run.steps.iter().map(|m| m.tokens_per_second).filter(|t| t.is_finite()).collect();
     all.sort_unstable_by(f64::total_cmp);
     all.get(all.len() / 2).map(|speed| number(*speed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64, phase: Phase, loss: f64) -> StepMetrics {
+        StepMetrics {
+            step,
+            phase,
+            schedule_step: step,
+            loss,
+            lr: 0.0,
+            lora_lr: None,
+            grad_norm: 1.0,
+            supervised_tokens: 1,
+            tokens: 1,
+            tokens_per_second: 1.0,
+            epoch: 0.0,
+            skipped: false,
+        }
+    }
+
+    #[test]
+    fn means_are_of_a_few_steps_and_of_no_other_phase() {
+        let phase = |i: u64| if i < 30 { Phase::Warmup } else { Phase::Train };
+        let steps: Vec<StepMetrics> = (0..60).map(|i| step(i, phase(i), i as f64)).collect();
+        let means = smooth(&steps);
+        assert_eq!((means[0], means[29], means[30], means[31]), ((1.0, 0.0), (30.0, 28.0), (31.0, 30.0), (32.0, 30.5)));
+        let gap = [step(0, Phase::Train, 4.0), step(1, Phase::Train, f64::NAN), step(2, Phase::Train, 2.0)];
+        assert_eq!(smooth(&gap), [(1.0, 4.0), (3.0, 2.0)]);
+    }
 }

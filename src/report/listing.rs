@@ -21,7 +21,7 @@ pub struct Listed {
     pub steps: u64,
     /// All of the run, where it says so.
     pub of: Option<u64>,
-    /// The running mean at the last step.
+    /// The mean of the last steps'.
     pub loss: Option<f64>,
     pub eval_loss: Option<f64>,
     pub best_eval_loss: Option<f64>,

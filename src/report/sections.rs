@@ -45,12 +45,12 @@ fn map(masks: &[Mask], title: &str, value: impl Fn(&Mask) -> f64) -> String {
             let place = layer.map_or_else(|| "–".to_owned(), |layer| layer.to_string());
             let _ = match values.get(&(*layer, kind)) {
                 Some(v) => {
-                    // masks of one density everywhere are all of one shade
-                    let shade = if high > low { (v - low) / (high - low) } else { 0.5 };
+                    // from 0, so that masks that are nearly alike look so
+                    let shade = if high > 0.0 { v / high } else { 0.0 };
                     write!(
                         out,
                         "<i style=\"--v:{:.0}%\" title=\"layer {place}, {}: {}\"></i>",
-                        12.0 + 88.0 * shade,
+                        6.0 + 94.0 * shade,
                         escape(kind),
                         percent(*v)
                     )
@@ -97,13 +97,19 @@ fn preferred(masks: &[Mask]) -> String {
             }
             sums
         };
-        let _ = write!(out, "<tr><th>{}<td>{}<td>{}", escape(kind), strip(&of(|m| &m.rows)), strip(&of(|m| &m.cols)));
+        let _ = write!(
+            out,
+            "<tr><th>{}<td>{}<td>{}",
+            escape(kind),
+            strip(&of(|m| &m.rows), "rows"),
+            strip(&of(|m| &m.cols), "columns")
+        );
     }
     out + "</tbody></table></div>"
 }
 
 /// A strip of bins, and the fullest places by their numbers.
-fn strip(counts: &[u64]) -> String {
+fn strip(counts: &[u64], what: &str) -> String {
     let bins: Vec<f64> = (0..BINS.min(counts.len()))
         .map(|i| {
             let n = BINS.min(counts.len());
@@ -126,7 +132,7 @@ fn strip(counts: &[u64]) -> String {
     order.sort_by_key(|i| std::cmp::Reverse(counts[*i]));
     let top = order.into_iter().take(NAMED).map(|i| format!("{i}: {}", percent(counts[i] as f64 / sum)));
     let _ =
-        write!(out, "<small>{} of them; {}</small>", number(counts.len() as f64), top.collect::<Vec<_>>().join(", "));
+        write!(out, "<small>{} {what}; {}</small>", number(counts.len() as f64), top.collect::<Vec<_>>().join(", "));
     out
 }
 

@@ -21,7 +21,7 @@ pub fn tiles(run: &RunFiles) -> String {
     let of = run.planned_steps().filter(|all| *all != done).map(|all| format!("of {all}")).unwrap_or_default();
     tiles.push(("steps", number(done as f64), of));
     if let Some(loss) = last_loss(run) {
-        tiles.push(("training loss", number(loss), "running mean at the end".into()));
+        tiles.push(("training loss", number(loss), "mean of the last steps".into()));
     }
     if let Some(loss) = run.last_eval_loss() {
         let first = run.evaluations.iter().find_map(|e| e.eval_loss).map(|first| format!("{} before", number(first)));
