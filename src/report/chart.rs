@@ -129,8 +129,12 @@ impl Chart {
         }
         *out += "<ul class=\"legend\">";
         for s in named() {
-            let dashed = if s.look == Look::Dashed { " dashed" } else { "" };
-            let _ = write!(out, "<li class=\"c{}{dashed}\">{}</li>", s.colour, escape(&s.name));
+            let look = match s.look {
+                Look::Dashed => " dashed",
+                Look::Marked => " marked",
+                Look::Line | Look::Faint => "",
+            };
+            let _ = write!(out, "<li class=\"c{}{look}\">{}</li>", s.colour, escape(&s.name));
         }
         *out += "</ul>";
     }

@@ -96,16 +96,18 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// A new one in `folder`; of a run that goes on before step `resumed`, where there is such a step.
+    /// A new one in `folder`, of a run that begins or goes on before step `step`: what earlier ones say of that step and later ones
+    /// does not hold any more.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(folder: &Path, resumed: Option<u64>) -> Result<EventFile> {
-        let seconds = now().max(last_in(folder) + 1.0) as u64;
+    pub fn create(folder: &Path, step: u64) -> Result<EventFile> {
+        let last = last_in(folder);
+        let seconds = now().max(last + 1.0) as u64;
         let path = folder.join(format!("{PREFIX}{seconds:010}.rugosa"));
         let mut events = EventFile { file: OutFile::create(&path)?, path };
         events.put(event(now(), 0).bytes(3, b"brain.Event:2"))?;
-        if let Some(step) = resumed {
+        if last > 0.0 {
             const START: u64 = 1;
             events.put(event(now(), step).bytes(7, &Message::default().number(1, START).0))?;
         }
@@ -201,8 +203,8 @@ mod tests {
             answers: 0,
             best: true,
         };
-        EventFile::create(dir.path(), None).unwrap().evaluation(&evaluation).unwrap();
-        drop(EventFile::create(dir.path(), Some(3)).unwrap());
+        EventFile::create(dir.path(), 0).unwrap().evaluation(&evaluation).unwrap();
+        drop(EventFile::create(dir.path(), 3).unwrap());
         let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
         names.sort();
         let [first, second] = [0, 1].map(|i| std::fs::read(&names[i]).unwrap());

@@ -44,7 +44,7 @@ impl Logs {
         Ok(Logs {
             metrics: MetricsLog::create(&folder.join(METRICS_FILE))?,
             samples: wanted.samples.then(|| OutFile::create(&samples)).transpose()?,
-            events: wanted.events.then(|| EventFile::create(folder, None)).transpose()?,
+            events: wanted.events.then(|| EventFile::create(folder, 0)).transpose()?,
         })
     }
 
@@ -63,7 +63,7 @@ impl Logs {
             (true, true) => Some(cut_behind(&path, is_earlier)?),
             (true, false) => Some(OutFile::create(&path)?),
         };
-        let events = wanted.events.then(|| EventFile::create(folder, Some(step))).transpose()?;
+        let events = wanted.events.then(|| EventFile::create(folder, step)).transpose()?;
         Ok(Logs { metrics, samples, events })
     }
 
