@@ -241,7 +241,8 @@ fn a_state_of_another_version_is_refused() {
     put(dir.path(), 1).unwrap();
     put(dir.path(), 2).unwrap();
     let refused = |folder: &Path, version: &str| {
-        let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 4", version);
+        let ours = format!("\"version\": {VERSION}");
+        let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace(&ours, version);
         std::fs::write(folder.join(HEADER), text).unwrap();
         let mut done: Done = read_json(&folder.join(DONE)).unwrap();
         let (digest, bytes) = digest_file(&folder.join(HEADER)).unwrap();
