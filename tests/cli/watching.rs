@@ -172,5 +172,5 @@ fn answers_are_judged_by_what_an_expression_finds_and_written_one_a_line() {
     assert!(code == Some(1) && stderr.contains("answers.jsonl: --output: is there already"), "{stderr}");
     assert_eq!(std::fs::read_to_string(dir.path().join("answers.jsonl")).unwrap(), text);
     fails(&mut eval(&["--answer-regex", "("]), 2, &["--answer-regex: ", "GSM8K"]);
-    fails(&mut eval(&["--metric", "loss", "--stop", "x"]), 2, &["--stop: is about answers; add --metric exact-match"]);
+    fails(&mut rugosa("eval --model m --data d --stop x"), 2, &["--stop: is about answers; add --metric exact-match"]);
 }
