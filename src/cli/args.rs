@@ -5,6 +5,7 @@ mod chat;
 mod examples;
 mod merge;
 mod tools;
+mod watching;
 mod wrong;
 
 pub use chat::{ChatArgs, SamplingArgs};
@@ -12,6 +13,8 @@ pub use tools::{CompletionsArgs, DoctorArgs, Shell};
 
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
 pub use merge::{MergeArgs, QuantizeArgs};
+
+pub use watching::{ReportArgs, RunsArgs};
 
 use crate::data::DataOptions;
 use crate::env;
@@ -21,6 +24,7 @@ use crate::train::config::{
     DataFormat, EmptyRowsOption, PartialConfig, PrecisionOption, PromptFormatOption, TooLong, TrainConfig, TrainTurns,
     default, defaults,
 };
+use crate::train::folder::new_name;
 use crate::train::output::CONFIG_FILE;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -49,6 +53,10 @@ pub enum Command {
     Plan(Box<PlanArgs>),
     /// Score a model, with or without an adapter, on rows
     Eval(EvalArgs),
+    /// Show a run, or several, as a page: curves, memory, masks, samples
+    Report(ReportArgs),
+    /// List the runs in a folder
+    Runs(RunsArgs),
     /// Continue a text, or answer a message
     Generate(GenerateArgs),
     /// Talk with a model, turn by turn
@@ -112,7 +120,7 @@ impl TrainArgs {
     /// Those of [`PartialConfig::from_toml`] and [`TrainConfig::resolve`].
     pub fn resolve(self) -> Result<TrainConfig> {
         let resume = self.resume;
-        let (file, flags) = self.sources()?;
+        let (file, mut flags) = self.sources()?;
         let file = match (file, &flags.out) {
             (Some(file), _) => file,
             (None, Some(out)) if resume => PartialConfig::from_toml(&config_of_run(out)?)?,
@@ -121,6 +129,9 @@ impl TrainArgs {
             }
             (None, _) => PartialConfig::default(),
         };
+        if let (None, None, Some(data)) = (&flags.out, &file.out, flags.data.as_ref().or(file.data.as_ref())) {
+            flags.out = Some(new_name(data));
+        }
         TrainConfig::resolve(file, flags).map_err(Error::as_usage)
     }
 
@@ -296,6 +307,16 @@ pub struct EvalArgs {
     /// Take only the first N rows
     #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub limit: Option<usize>,
+    /// For exact-match, compare what this expression finds in an answer instead of all of it: the first group of the last
+    /// match; '#### (.+)' for GSM8K's. Rows in whose answer it finds nothing are left out
+    #[arg(long, value_name = "RE")]
+    pub answer_regex: Option<String>,
+    /// For exact-match, end answers before this text too; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+    /// For exact-match, write each answer to this new file as it is given, as a line of JSON
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub output: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

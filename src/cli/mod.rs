@@ -1,6 +1,7 @@
 //! The command line: arguments, commands, progress and how the process ends.
 pub mod args;
 pub mod commands;
+pub mod counting;
 pub mod demo;
 pub mod downloads;
 mod plot;

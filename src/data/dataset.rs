@@ -293,6 +293,32 @@ impl Dataset {
         self.lines.push(example.line);
     }
 
+    /// The examples of these indices, in this order, as a set of its own.
+    pub(super) fn of_indices(&self, indices: &[usize]) -> Result<Dataset> {
+        let mut set = Dataset {
+            path: self.path.clone(),
+            ids: Vec::new(),
+            labels: Vec::new(),
+            ends: Vec::with_capacity(indices.len()),
+            lines: Vec::with_capacity(indices.len()),
+            cut: BTreeMap::new(),
+            report: PrepReport { tokens: 0, supervised: 0, ..self.report.clone() },
+            notes: Vec::new(),
+            ..*self
+        };
+        for (new, &index) in indices.iter().enumerate() {
+            let example = self.example(index);
+            set.ids.extend_from_slice(example.ids);
+            set.labels.extend_from_slice(example.labels);
+            set.ends.push(set.ids.len());
+            set.lines.push(example.line);
+            set.report.tokens += example.ids.len();
+            set.report.supervised += example.supervised();
+            set.cut.extend(self.cut.get(&index).map(|cut| (new, *cut)));
+        }
+        set.finish()
+    }
+
     fn finish(mut self) -> Result<Dataset> {
         if self.report.rows == 0 {
             return Err(Error::file(&self.path, "rows", "there are none: the file is empty"));

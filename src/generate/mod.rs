@@ -7,6 +7,6 @@ mod sampler;
 mod session;
 
 pub use conversation::Conversation;
-pub use run::{Request, generate};
+pub use run::{Flow, Request, generate};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Answer, Ended, Session};

@@ -22,17 +22,34 @@ pub struct Request<'a> {
     pub sampling: Sampling,
 }
 
+/// What follows a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    GoOn,
+    /// The token's sequence is at its end.
+    EndThis,
+    /// All are.
+    EndAll,
+}
+
+impl From<bool> for Flow {
+    /// Whether to go on.
+    fn from(go_on: bool) -> Flow {
+        if go_on { Flow::GoOn } else { Flow::EndAll }
+    }
+}
+
 /// Continues each of `prompts` (token ids, at least one). `on_token` sees each new token with its sequence's index, and
-/// stops all by returning false. New tokens only.
+/// says whether to go on; false ends all. New tokens only.
 ///
 /// # Errors
 /// [`Error::Invalid`] for an empty prompt, or one that leaves no room in the model's positions.
-pub fn generate(
+pub fn generate<F: Into<Flow>>(
     device: &Device,
     model: &Decoder,
     prompts: &[Vec<u32>],
     request: &Request<'_>,
-    mut on_token: impl FnMut(usize, u32) -> bool,
+    mut on_token: impl FnMut(usize, u32) -> F,
 ) -> Result<Vec<Vec<u32>>> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if prompts.iter().any(Vec::is_empty) {
@@ -60,8 +77,9 @@ pub fn generate(
                 continue;
             }
             produced[sequence].push(token);
-            go_on &= on_token(sequence, token);
-            if produced[sequence].len() < request.max_new_tokens && position < length {
+            let flow = on_token(sequence, token).into();
+            go_on &= flow != Flow::EndAll;
+            if flow == Flow::GoOn && produced[sequence].len() < request.max_new_tokens && position < length {
                 step.push((sequence, position, token));
             }
         }

@@ -10,7 +10,7 @@ mod paper;
 mod validate;
 
 pub use choices::{
-    AdapterDtype, ByteSize, Checkpointing, DataFormat, EmptyRowsOption, LossNormalisation, MaskMode, Method,
+    AdapterDtype, ByteSize, Checkpointing, DataFormat, EmptyRowsOption, Keep, LossNormalisation, MaskMode, Method,
     PrecisionOption, PromptFormatOption, TooLong, TrainTurns,
 };
 pub use validate::tune_seconds;
@@ -113,7 +113,7 @@ options! {
         /// Training rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl
         #[arg(value_name = "FILE|hf:NAME", help_heading = "Run")]
         data: PathBuf,
-        /// Folder to create for the adapter, metrics.jsonl and config.toml
+        /// Folder to create for the adapter, metrics.jsonl and config.toml [default: runs/DATE-NAME, by the day and the name of --data]
         #[arg(value_name = "DIR", help_heading = "Run")]
         out: PathBuf,
     }
@@ -244,7 +244,17 @@ options! {
         #[arg(value_enum, help_heading = "Data")]
         train_on: TrainTurns = TrainTurns::All,
 
-        /// Seed of initial values, shuffles and dropout
+        /// Rows of the evaluation set whose answers are generated and compared too, from the first; 0: the loss alone
+        #[arg(value_name = "ROWS", help_heading = "Evaluation")]
+        eval_answers: usize = 0,
+        /// Tokens of such an answer, and of a sample, at most
+        #[arg(value_name = "TOKENS", help_heading = "Evaluation")]
+        eval_tokens: usize = 128,
+        /// What the run ends with: the values behind its last step, or those with the lowest evaluation loss
+        #[arg(value_enum, help_heading = "Evaluation")]
+        keep: Keep = Keep::Last,
+
+        /// Seed of initial values, shuffles, dropout and the split of the rows
         #[arg(value_name = "SEED", help_heading = "Run")]
         seed: u64 = 42,
         /// What the operands of products are rounded to: f32, or f16 on the device's matrix units, with dynamic loss scaling
@@ -260,6 +270,9 @@ options! {
         /// Keep the last N of those states
         #[arg(value_name = "N", help_heading = "Run")]
         keep_states: usize = 2,
+        /// Write a TensorBoard event file into the run folder too: tensorboard --logdir DIR
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Run")]
+        tensorboard: bool = false,
         /// Print a line every N steps where there is no terminal
         #[arg(value_name = "STEPS", help_heading = "Run")]
         log_steps: u64 = 10,
@@ -284,6 +297,22 @@ options! {
         /// steps; 1 where --schedule is given]
         #[arg(value_name = "STEPS", help_heading = "Masks")]
         mask_grads: u32,
+        /// Evaluate on the rows of this file during the run; they are read as those of --data
+        #[arg(value_name = "FILE", help_heading = "Evaluation", conflicts_with = "eval_split")]
+        eval_data: PathBuf,
+        /// Hold this share of the rows of --data out and evaluate on them, 0 to 1; which rows depends on --seed and on the rows
+        /// alone, and rows that are alike stay together
+        #[arg(value_name = "SHARE", help_heading = "Evaluation")]
+        eval_split: f64,
+        /// Evaluate every N steps, besides before the first and after the last [default: a tenth of the steps]
+        #[arg(value_name = "STEPS", help_heading = "Evaluation")]
+        eval_steps: u64,
+        /// End the run once so many evaluations of the training phase in a row have not lowered the loss
+        #[arg(value_name = "PATIENCE", help_heading = "Evaluation")]
+        early_stopping: u64,
+        /// Answer the prompts of this file at each evaluation, into samples.jsonl: one a line, those that begin with \" as JSON
+        #[arg(value_name = "FILE", help_heading = "Evaluation")]
+        sample_prompts: PathBuf,
         /// Micro-batches in an optimiser step [default: 8, or fewer where the run has less than 100 steps with them, unless --steps
         /// is given]
         #[arg(value_name = "N", help_heading = "Batches")]
@@ -384,6 +413,8 @@ impl TrainConfig {
             mask: maybe(&self.mask)?,
             save_mask: maybe(&self.save_mask)?,
             init_adapter: maybe(&self.init_adapter)?,
+            eval_data: maybe(&self.eval_data)?,
+            sample_prompts: maybe(&self.sample_prompts)?,
             ..self.clone()
         })
     }
@@ -406,6 +437,21 @@ impl TrainConfig {
             seed: self.seed,
             now: None,
         }
+    }
+
+    /// Whether there is anything to evaluate: rows, or prompts to answer.
+    pub fn evaluates(&self) -> bool {
+        self.has_eval_rows() || self.sample_prompts.is_some()
+    }
+
+    /// Whether there are rows to evaluate on.
+    pub fn has_eval_rows(&self) -> bool {
+        self.eval_data.is_some() || self.eval_split.is_some()
+    }
+
+    /// Whether evaluations generate text.
+    pub fn generates(&self) -> bool {
+        self.eval_answers > 0 || self.sample_prompts.is_some()
     }
 
     /// How sequences are dealt out.

@@ -1,8 +1,10 @@
 //! Whose the run folder is: one process's at a time, and a new run's only where nothing of worth is in it.
 
 use super::config::{PartialConfig, TrainConfig};
-use super::output::{CONFIG_FILE, METRICS_FILE};
-use super::{full, resume, state};
+use super::output::{CONFIG_FILE, METRICS_FILE, REPORT_FILE, SAMPLES_FILE, SUMMARY_FILE};
+use super::summary::Summary;
+use super::{events, full, resume, state};
+use crate::data::{now, strftime};
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::atomic::{is_unfinished, write_atomic};
@@ -124,8 +126,10 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
     let names = entries(out)?;
     let is_run = names.iter().any(|name| name == CONFIG_FILE);
     // the tensors of a run that stopped before it said what they are
-    let of_run = [CONFIG_FILE, METRICS_FILE, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
-    let known = |name: &str| name == LOCK_FILE || is_unfinished(name) || (is_run && of_run.contains(&name));
+    let watched = [METRICS_FILE, SAMPLES_FILE, SUMMARY_FILE, REPORT_FILE];
+    let of_run = [CONFIG_FILE, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
+    let is_of_run = |name: &str| watched.contains(&name) || of_run.contains(&name) || name.starts_with(events::PREFIX);
+    let known = |name: &str| name == LOCK_FILE || is_unfinished(name) || (is_run && is_of_run(name));
     if !names.iter().all(|name| known(name)) || state::is_there(out) {
         return Err(in_use(out));
     }
@@ -175,7 +179,48 @@ pub fn configuration(out: &Path) -> Result<String> {
 
 /// Steps that the metrics in a run folder have.
 pub fn steps_noted(out: &Path) -> usize {
-    std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.iter().filter(|b| **b == b'\n').count())
+    let is_step = |line: &&[u8]| line.ends_with(b"}") && line.starts_with(b"{\"step\":");
+    std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.split(|b| *b == b'\n').filter(is_step).count())
+}
+
+/// A folder in `runs` for a run on `data`, by the day and the file's name; one that is not there yet.
+pub fn new_name(data: &Path) -> PathBuf {
+    let stem = data.file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
+    let name: String = stem.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let first = format!("{}-{name}", strftime(now(), "%F"));
+    let numbered = (2..).map(|n| format!("{first}-{n}"));
+    let mut paths = std::iter::once(first.clone()).chain(numbered).map(|name| Path::new("runs").join(name));
+    paths.find(|path| !path.exists()).unwrap_or_else(|| Path::new("runs").join(&first))
+}
+
+/// How a run stands, by what is in its folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// A process has the folder.
+    Running,
+    Finished,
+    /// There is a state to go on from.
+    Stopped,
+    /// There is none.
+    Lost,
+}
+
+/// How the run in `out` stands.
+pub fn state_of(out: &Path) -> RunState {
+    let has = |name: &str| out.join(name).exists();
+    let has_ended = || Summary::read(out).is_ok_and(|summary| summary.ended.is_some());
+    match () {
+        () if is_taken(out) => RunState::Running,
+        () if state::is_there(out) => RunState::Stopped,
+        () if has(adapter::CONFIG_FILE) || has("config.json") || has_ended() => RunState::Finished,
+        () => RunState::Lost,
+    }
+}
+
+/// Whether a process trains in the folder `out` now.
+fn is_taken(out: &Path) -> bool {
+    let lock = File::open(out.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Removes the files that a process left behind that died while it wrote them.

@@ -13,6 +13,12 @@ use std::path::{Path, PathBuf};
 pub const CONFIG_FILE: &str = "config.toml";
 /// What each step did.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// What the model said to the prompts of `--sample-prompts`, evaluation by evaluation.
+pub const SAMPLES_FILE: &str = "samples.jsonl";
+/// What a reader of the run should know beside its configuration and its steps; see [`super::summary`].
+pub const SUMMARY_FILE: &str = "summary.json";
+/// The page that shows the run.
+pub const REPORT_FILE: &str = "report.html";
 
 /// Where the adapter of a folder is.
 #[derive(Debug)]

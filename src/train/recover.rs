@@ -3,10 +3,11 @@
 //! was never disturbed. Each time submissions are shorter, for it may be the watchdog that found them too long.
 
 use super::config::TrainConfig;
+use super::metrics::{EvalMetrics, StepMetrics};
+use super::resume;
 use super::session::{Observer, Session};
 use super::state::{self, SavedTiles};
 use super::warm::Compiled;
-use super::{metrics::StepMetrics, resume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use std::time::Duration;
@@ -112,6 +113,14 @@ impl Observer for Silent<'_> {
 
     fn step(&mut self, metrics: &StepMetrics) {
         self.0.step(metrics);
+    }
+
+    fn evaluating(&mut self, done: usize, of: usize) {
+        self.0.evaluating(done, of);
+    }
+
+    fn evaluated(&mut self, metrics: &EvalMetrics) {
+        self.0.evaluated(metrics);
     }
 
     fn compiled(&mut self, at: Compiled) {

@@ -1,6 +1,7 @@
 //! Whether a run may go on: its configuration, its model and its data must be what they were.
 
 use super::config::{Checkpointing, Method, PartialConfig, TrainConfig};
+use super::evaluation::Evaluation;
 use super::output::CONFIG_FILE;
 use super::phase::Schedule;
 use super::state::{self, Saved, SavedTiles};
@@ -17,9 +18,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps"];
+const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps", "tensorboard"];
 /// Keys of paths: files may move, their contents may not change.
-const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
+const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter", "eval_data", "sample_prompts"];
 
 /// The last state of the run in the folder of `config`, if it has saved one, and `config`, which must be the run's: what it leaves
 /// to the data is as the run has it.
@@ -31,7 +32,9 @@ pub fn find(config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
     let out = &config.out;
     let saved = state::find(out)?;
     if saved.is_none() && is_finished(&config) {
-        state::remove_all(out)?; // what is left of them, where the process ended in the middle of that
+        // what is left of them, and of a file that was being written, where the process ended in the middle of that
+        state::remove_all(out)?;
+        folder::sweep(out)?;
         let reason = "the run is finished; to train further start another one from it, with ⟨init_adapter⟩ or ⟨model⟩";
         return Err(Error::file(out, "⟨resume⟩", reason));
     }
@@ -54,6 +57,9 @@ pub fn same_run(mut config: TrainConfig, then: &str, has_scores: bool) -> Result
     config.mask_grads = config.mask_grads.or(run.mask_grads);
     config.gradient_accumulation_steps = config.gradient_accumulation_steps.or(run.gradient_accumulation_steps);
     config.warmup_steps = config.warmup_steps.or(run.warmup_steps);
+    if config.evaluates() {
+        config.eval_steps = config.eval_steps.or(run.eval_steps);
+    }
     if config.steps.is_none() {
         config.epochs = config.epochs.or(run.epochs);
     }
@@ -117,7 +123,11 @@ fn check_config(config: &TrainConfig, then: &str, has_scores: bool) -> Result<()
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<String, String>> {
+pub fn sources(
+    config: &TrainConfig,
+    dataset: &Dataset,
+    evaluation: Option<&Evaluation>,
+) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::from([
         ("model".to_owned(), digest_of(&model_files(&config.model)?)?),
         ("data".to_owned(), dataset.digest()),
@@ -129,6 +139,12 @@ pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<Strin
         let folder = output::adapter_in(folder)?.folder;
         let digest = digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?;
         all.insert("init_adapter".into(), digest);
+    }
+    if let Some(rows) = evaluation.and_then(Evaluation::rows) {
+        all.insert("eval_data".into(), rows.digest());
+    }
+    if let Some(prompts) = &config.sample_prompts {
+        all.insert("sample_prompts".into(), digest_file(prompts)?.0);
     }
     Ok(all)
 }
@@ -146,6 +162,8 @@ pub fn check_sources(
     let path = |key: &str| match key {
         "data" => Some(&config.data),
         "mask" => config.mask.as_ref(),
+        "eval_data" => config.eval_data.as_ref().or(Some(&config.data)),
+        "sample_prompts" => config.sample_prompts.as_ref(),
         "init_adapter" => config.init_adapter.as_ref(),
         _ => Some(&config.model),
     };
@@ -242,7 +260,7 @@ mod tests {
         let run = TrainConfig { out: dir.path().into(), save_mask: Some(masks.clone()), ..config(text) };
         std::fs::write(dir.path().join(CONFIG_FILE), written(&run)).unwrap();
         let finished = |steps: usize| {
-            std::fs::write(dir.path().join("metrics.jsonl"), "{}\n".repeat(steps)).unwrap();
+            std::fs::write(dir.path().join("metrics.jsonl"), "{\"step\":0}\n".repeat(steps)).unwrap();
             is_finished(&run)
         };
         assert!(!finished(5), "there are no masks");

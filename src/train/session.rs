@@ -1,8 +1,10 @@
 //! A run from start to end: what it reads, decides and prepares before its steps, and what it writes behind them.
 
 use super::config::{PrecisionOption, TrainConfig};
+use super::evaluation::Evaluation;
 use super::folder::{self, RunLock};
-use super::metrics::{MetricsLog, StepMetrics};
+use super::logs::{Logs, Wanted};
+use super::metrics::{EvalMetrics, StepMetrics};
 use super::phase::Agenda;
 use super::plan::{self, MemoryPlan, fit};
 use super::recover::{self, Again, Losses};
@@ -10,6 +12,7 @@ use super::start::Start;
 use super::state::{self, Platform, Saved, SavedTiles};
 use super::step::Stepper;
 use super::steps::{Ended, Fixed, Steps};
+use super::summary::Summary;
 use super::trainable::{Trainable, load_options, open_model};
 use super::warm::Compiled;
 use super::{full, notes, output, platform, resume, tune, warm};
@@ -37,20 +40,28 @@ pub trait Observer {
     /// The number of steps, and how many of them lie behind the run already, before the first.
     fn begin(&mut self, steps: u64, done: u64);
     fn step(&mut self, metrics: &StepMetrics);
+    /// How far an evaluation is: rows, answers and prompts together.
+    fn evaluating(&mut self, _done: usize, _of: usize) {}
+    fn evaluated(&mut self, _: &EvalMetrics) {}
     /// The run computes on `device` from now on; more than once where a device is lost.
     fn opened(&mut self, _: &Device) {}
     /// What of the preparation begins now, in a few words; the last of it ends with [`Observer::begin`].
     fn preparing(&mut self, _: &str) {}
     /// Kernels are being compiled, before the first step.
     fn compiled(&mut self, _: Compiled) {}
-    /// Asked before each step.
+    /// Asked before each step, and during evaluations.
     fn interrupted(&self) -> bool;
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
+    /// All that were done, over all phases.
     pub steps: u64,
+    /// Evaluations did not get better any more, so that later steps were left out.
+    pub stopped_early: bool,
+    /// The steps before the best evaluation of the training phase and its loss, where there was one.
+    pub best: Option<(u64, f64)>,
     /// Of the last step.
     pub loss: f64,
     /// Of the steps those that changed nothing, because their loss or gradient was not finite.
@@ -72,6 +83,7 @@ pub struct Session {
     device: Device,
     model: Decoder,
     dataset: Dataset,
+    evaluation: Option<Evaluation>,
     agenda: Agenda,
     stepper: Stepper,
     trainable: Trainable,
@@ -139,28 +151,31 @@ impl Session {
         // what a run goes on with is what it began with, whatever becomes of a name on the Hub
         let model = hub::pinned(&config.model, RepoKind::Model)?;
         let data = hub::pinned(&config.data, RepoKind::Dataset)?;
-        let config = TrainConfig { model, data, ..config };
+        let eval_data = config.eval_data.as_deref().map(|data| hub::pinned(data, RepoKind::Dataset)).transpose()?;
+        let config = TrainConfig { model, data, eval_data, ..config };
         observer.preparing("opening the model");
         let checkpoint = open_model(&config)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
         let began = saved.as_ref().map(|saved| saved.header.clock).or(again.as_ref().and_then(|a| a.clock));
         let clock = began.unwrap_or_else(now);
         observer.preparing("reading the rows");
-        let dataset = open_data(&config, &checkpoint, began, observer)?;
+        let (dataset, evaluation) = open_data(&config, &checkpoint, began, observer)?;
         observer.preparing("opening the device");
         let asked = config;
         let mut config = asked.clone().for_data(dataset.report().sequences)?;
         let device = open_device(&config, saved.as_ref(), again.as_ref(), observer)?;
-        let options = load_options(&config);
+        let options = load_options(&config, checkpoint.config.max_position_embeddings);
         let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, options.clone())?);
         let Decided { start, sources, agenda } =
-            decide(&asked, &mut config, &dataset, &shapes, saved.as_ref(), observer)?;
+            decide(&asked, &mut config, (&dataset, evaluation.as_ref()), &shapes, saved.as_ref(), observer)?;
+        evaluation.iter().for_each(|evaluation| observer.note(&evaluation.line(&config)));
         keep_platform(&device, saved.as_ref(), again.as_ref(), observer)?;
         observer.preparing("planning the memory");
         let run = plan::Run {
             config: &config,
             checkpoint: &checkpoint,
             dataset: Some(&dataset),
+            evaluation: evaluation.as_ref(),
             agenda: &agenda,
             masks: start.masks.as_ref(),
             caps: device.caps(),
@@ -205,6 +220,7 @@ impl Session {
             device,
             model,
             dataset,
+            evaluation,
             agenda,
             stepper,
             trainable,
@@ -257,21 +273,26 @@ impl Session {
         let folder = self.config.out.clone();
         let done = self.saved.as_ref().map_or(0, |s| s.header.step);
         let metrics = folder.join(output::METRICS_FILE);
-        let mut log = match &self.saved {
-            Some(_) => {
+        let wanted = Wanted { samples: self.config.sample_prompts.is_some(), events: self.config.tensorboard };
+        let mut logs = match &self.saved {
+            Some(saved) => {
                 folder::sweep(&folder)?;
-                MetricsLog::resume(&metrics, done)?
+                Logs::resume(&folder, wanted, done, saved.header.standing.after)?
             }
             None => {
                 if !self.has_folder {
                     self.lock = Some(folder::create(&self.config, self.lock.take())?);
                     self.has_folder = true;
                 }
-                MetricsLog::create(&metrics)?
+                Logs::create(&folder, wanted)?
             }
         };
+        let summary = Summary::of(&self.device, &self.agenda, &self.plan);
+        summary.write(&folder)?;
         observer.begin(self.agenda.steps(), done);
-        let Ended { loss, skipped } = self.steps(&mut log, observer)?;
+        let Ended { steps, loss, skipped, best, stopped_early } = self.steps(&mut logs, observer)?;
+        let seen = MemoryPlan::of(&self.device.ledger());
+        summary.ended(&seen, steps, stopped_early, best).write(&folder)?;
         match &self.trainable {
             Trainable::Adapters(_) if self.config.mask_only => {}
             Trainable::Adapters(set) => output::adapter_of(&self.config, set, &self.shapes)?.write(&folder)?,
@@ -281,7 +302,6 @@ impl Session {
         if self.agenda.restarts() {
             notes::after(&metrics)?.iter().for_each(|line| observer.note(line));
         }
-        let seen = MemoryPlan::of(&self.device.ledger());
         observer.note(&format!(
             "memory on the device: at most {} at once, {} were planned; {} taken with what is kept for reuse",
             plan::size(seen.total),
@@ -292,12 +312,14 @@ impl Session {
             observer.note(&format!(
                 "{skipped} of {} steps were skipped, since their loss or gradient was not finite: they changed nothing, and the \
                  next rows came next; see \"skipped\" in {}",
-                self.agenda.steps(),
+                steps,
                 metrics.display()
             ));
         }
         Ok(Outcome {
-            steps: self.agenda.steps(),
+            steps,
+            stopped_early,
+            best: best.map(|best| (best.after, best.loss)),
             loss,
             skipped,
             peak_bytes: seen.total,
@@ -308,7 +330,7 @@ impl Session {
         })
     }
 
-    fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<Ended> {
+    fn steps(&mut self, logs: &mut Logs, observer: &mut dyn Observer) -> Result<Ended> {
         let batches = self.dataset.batches(&self.config.batch_options())?;
         let run = Fixed {
             config: &self.config,
@@ -322,23 +344,27 @@ impl Session {
             clock: self.clock,
             tiles: &self.tiles,
             saved: self.saved.as_ref(),
+            evaluation: self.evaluation.as_ref(),
         };
         let trainable = &mut self.trainable;
-        std::thread::scope(|scope| Steps::new(run, trainable, Ahead::start(scope, batches)?, log)?.take_all(observer))
+        std::thread::scope(|scope| Steps::new(run, trainable, Ahead::start(scope, batches)?, logs)?.take_all(observer))
     }
 }
 
-/// The rows of a run, as they were when it `began`.
+/// The rows of a run, as they were when it `began`, and what it is evaluated on.
 fn open_data(
     config: &TrainConfig,
     checkpoint: &Checkpoint,
     began: Option<i64>,
     observer: &mut dyn Observer,
-) -> Result<Dataset> {
+) -> Result<(Dataset, Option<Evaluation>)> {
     let tokenizer = Tokenizer::of_model(checkpoint)?;
     let vocab_size = checkpoint.config.vocab_size;
     let options = DataOptions { now: began, ..config.data_options() };
     let dataset = Dataset::open(&config.data, &options, tokenizer.as_ref(), vocab_size)?;
+    let now = began.unwrap_or_else(now);
+    let (dataset, evaluation) = Evaluation::open(config, checkpoint, tokenizer, Some(dataset), now)?;
+    let dataset = dataset.ok_or_else(|| Error::file(&config.data, "rows", "there are none to train on"))?;
     observer.note(&data_line(&dataset));
     dataset.notes().iter().for_each(|note| observer.note(note));
     let (asked, sequences) = (config.batch_size, dataset.report().sequences);
@@ -347,7 +373,7 @@ fn open_data(
             "⟨batch_size⟩ {asked} is more than the {sequences} sequences of an epoch; a step has those"
         ));
     }
-    Ok(dataset)
+    Ok((dataset, evaluation))
 }
 
 /// The device, with the precision of the run: one that is resumed keeps its own. The same as before where it is opened `again`.
@@ -389,7 +415,7 @@ fn open_device(
 fn decide(
     asked: &TrainConfig,
     config: &mut TrainConfig,
-    dataset: &Dataset,
+    (dataset, evaluation): (&Dataset, Option<&Evaluation>),
     shapes: &[LinearShape],
     saved: Option<&Saved>,
     observer: &mut dyn Observer,
@@ -397,7 +423,7 @@ fn decide(
     let (start, lines) = Start::read(config, shapes)?;
     // one that is resumed has said so
     lines.iter().filter(|_| saved.is_none()).for_each(|line| observer.note(line));
-    let sources = resume::sources(config, dataset)?;
+    let sources = resume::sources(config, dataset, evaluation)?;
     saved.map_or(Ok(()), |saved| resume::check_sources(config, &sources, dataset, saved))?;
     let steps = config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64);
     let agenda = Agenda::new(config, start.masks.is_some(), steps)?;

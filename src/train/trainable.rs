@@ -94,10 +94,13 @@ pub fn open_model(config: &TrainConfig) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// How a run's model is put on the device.
-pub fn load_options(config: &TrainConfig) -> LoadOptions {
+/// How a run's model, of which so many positions are the `most`, is put on the device.
+pub fn load_options(config: &TrainConfig, most: usize) -> LoadOptions {
+    // an answer may follow the longest prompt
+    let answer = if config.generates() { config.eval_tokens } else { 0 };
+    let positions = config.seq_len.saturating_add(answer).min(most).max(config.seq_len);
     // dropout is each module's own, so under it modules do not share products
-    LoadOptions { trainable: config.method == Method::Full, stacked: config.dropout == 0.0, positions: config.seq_len }
+    LoadOptions { trainable: config.method == Method::Full, stacked: config.dropout == 0.0, positions }
 }
 
 /// The learning rates of a step.

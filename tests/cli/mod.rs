@@ -21,6 +21,7 @@ mod sparse;
 mod tools;
 mod tune;
 mod usage;
+mod watching;
 
 use crate::common::tiny;
 use std::process::{Command, Output};

@@ -2,6 +2,7 @@
 
 mod bf16;
 mod collect;
+mod evaluation;
 mod examples;
 mod groups;
 mod halves;

@@ -94,19 +94,20 @@ fn the_smallest_change_is_a_format_where_no_other_would_do() {
             caps: &Caps::of_a_gpu(),
             precision: Precision::F16,
             tiles: Default::default(),
+            evaluation: None,
         };
         let memory = plan(&run).unwrap().memory;
         fit::smallest_change(&run, &memory, gib << 30).unwrap()
     };
-    assert!(advice(DType::F16, "lora", 16).unwrap().starts_with("--batch-size "), "what changes nothing comes first");
+    assert!(advice(DType::F16, "lora", 16).unwrap().starts_with("⟨batch_size⟩ "), "what changes nothing comes first");
     let q8 = advice(DType::F16, "lora", 12).unwrap();
-    assert!(q8.contains("--checkpointing layer") && q8.ends_with(" --quantize q8_0"), "{q8}");
+    assert!(q8.contains("⟨checkpointing⟩ layer") && q8.ends_with(" ⟨quantize⟩ q8_0"), "{q8}");
     let four = advice(DType::BF16, "lora", 6).unwrap();
-    assert!(four.ends_with(" --quantize q4_k") || four.ends_with(" --quantize nf4"), "{four}");
+    assert!(four.ends_with(" ⟨quantize⟩ q4_k") || four.ends_with(" ⟨quantize⟩ nf4"), "{four}");
     // weights that are quantised stay as they are, and so do weights that train
     for (weights, method) in [(DType::Q8_0, "lora"), (DType::F32, "full")] {
         let change = advice(weights, method, 4);
-        assert!(change.as_ref().is_none_or(|change| !change.contains("--quantize")), "{change:?}");
+        assert!(change.as_ref().is_none_or(|change| !change.contains("⟨quantize⟩")), "{change:?}");
     }
 }
 
@@ -148,6 +149,7 @@ fn a_model_of_7b_takes_8_gb_from_the_warm_up_to_the_end() {
             config: &config,
             checkpoint: &checkpoint,
             dataset: None,
+            evaluation: None,
             agenda: &agenda,
             masks: None,
             caps: &Caps::of_a_gpu(),

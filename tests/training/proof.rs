@@ -40,6 +40,7 @@ fn planned(device: &Device, config: &TrainConfig) -> Vec<KernelSpec> {
         config,
         checkpoint: &checkpoint,
         dataset: Some(&dataset),
+        evaluation: None,
         agenda: &agenda,
         masks: None,
         caps,

@@ -7,7 +7,8 @@ use rugosa::train::Session;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Every file of a run folder; of the metrics all but the times, of the configuration all but the folder's own name.
+/// Every file of a run folder but the summary, which has the memory of the last process alone; of the metrics all but the times,
+/// of the configuration all but the folder's own name.
 pub(super) fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(out).unwrap() {
@@ -23,7 +24,7 @@ pub(super) fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
             };
             bytes = text.lines().map(line).collect::<Vec<_>>().join("\n").into_bytes();
         }
-        if name != "config.toml" {
+        if !["config.toml", "summary.json"].contains(&name.as_str()) {
             all.insert(name, bytes);
         }
     }

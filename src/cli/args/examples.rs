@@ -16,7 +16,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     (
         "eval",
-        "rugosa eval --model SmolLM2-135M-Instruct --adapter run --data held-out.jsonl --metric loss,exact-match",
+        "rugosa eval --model SmolLM2-135M-Instruct --adapter run --data held-out.jsonl --metric loss,exact-match
+  rugosa eval --model SmolLM2-135M-Instruct --data gsm8k.jsonl --metric exact-match --answer-regex \"#### (.+)\" --output answers.jsonl",
     ),
     (
         "generate",
@@ -40,6 +41,12 @@ const EXAMPLES: &[(&str, &str)] = &[
         "rugosa quantize --model SmolLM2-135M-Instruct --to q4_k_m --out SmolLM2-Q4_K_M.gguf
   rugosa quantize --model SmolLM2-135M-Instruct --to nf4-double --out SmolLM2-nf4",
     ),
+    (
+        "report",
+        "rugosa report --out run
+  rugosa report --out run --compare other third --html compared.html",
+    ),
+    ("runs", "rugosa runs runs --json"),
     ("preview", "rugosa preview --model SmolLM2-135M-Instruct --data rows.jsonl --rows 2"),
     ("devices", "rugosa devices"),
     ("selftest", "rugosa selftest --quick"),

@@ -33,6 +33,9 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("temperature", &["temp"]),
     ("quantize", &["quantise", "quantization", "quant", "load-in-4bit", "load-in-8bit", "bits", "qlora"]),
     ("limit", &["max-samples", "max-examples"]),
+    ("eval-data", &["eval-file", "val-data", "validation-file", "eval-dataset"]),
+    ("early-stopping", &["early-stopping-patience", "patience"]),
+    ("keep", &["load-best-model-at-end"]),
 ];
 /// `error`, which `words` (the process's, the program first) gave, as one line. `root` is the program's command.
 pub(super) fn explain(error: &clap::Error, root: &Command, words: &[OsString]) -> Error {

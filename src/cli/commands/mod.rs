@@ -11,6 +11,8 @@ mod merge;
 mod model;
 mod plan;
 mod preview;
+mod report;
+mod runs;
 mod selftest;
 mod train;
 
@@ -24,6 +26,8 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Plan(args) => plan::run(*args),
         Command::Eval(args) => eval::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Runs(args) => runs::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(&args),
         Command::Merge(args) => merge::merge(*args),

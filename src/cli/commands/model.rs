@@ -7,6 +7,7 @@ use crate::cli::args::ModelArgs;
 use crate::data::Tokenizer;
 use crate::device::{Device, DeviceOptions, KernelSpec, Precision};
 use crate::error::{Error, Result};
+use crate::evaluate::stop_tokens;
 use crate::io::adapter::AdapterFolder;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::config::ModelConfig;
@@ -185,21 +186,4 @@ impl Ready {
     pub fn stop_tokens(&self) -> Result<Vec<u32>> {
         stop_tokens(&self.model.config, self.tokenizer.as_ref())
     }
-}
-
-/// Tokens of the model's configuration and of its tokenizer that end an answer and that the model can give.
-fn stop_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
-    let rows = config.vocab_size;
-    let mut stop = config.eos_token_ids.clone();
-    if let Some(t) = tokenizer {
-        stop.extend(t.end_of_turn());
-        if stop.iter().all(|&id| id as usize >= rows) {
-            t.check_ids(&stop, rows)
-                .map_err(|reason| Error::file(t.source(), "tokenizer", format!("no answer would end: {reason}")))?;
-        }
-    }
-    stop.retain(|&id| (id as usize) < rows);
-    stop.sort_unstable();
-    stop.dedup();
-    Ok(stop)
 }

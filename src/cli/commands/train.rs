@@ -5,11 +5,14 @@ use crate::cli::args::TrainArgs;
 use crate::cli::progress::{Compiling, Progress};
 use crate::cli::signal;
 use crate::cli::waiting::Waiting;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::report;
 use crate::train::config::Method;
-use crate::train::metrics::StepMetrics;
+use crate::train::metrics::{EvalMetrics, StepMetrics};
+use crate::train::output::{CONFIG_FILE, REPORT_FILE};
 use crate::train::warm::Compiled;
 use crate::train::{Observer, Session};
+use std::path::Path;
 
 /// Shows a run on standard error.
 pub struct Watch {
@@ -62,6 +65,18 @@ impl Observer for Watch {
         }
     }
 
+    fn evaluating(&mut self, done: usize, of: usize) {
+        if let Some(p) = &mut self.progress {
+            p.evaluating(done, of);
+        }
+    }
+
+    fn evaluated(&mut self, metrics: &EvalMetrics) {
+        if let Some(p) = &mut self.progress {
+            p.evaluated(metrics);
+        }
+    }
+
     fn interrupted(&self) -> bool {
         signal::interrupted()
     }
@@ -69,6 +84,17 @@ impl Observer for Watch {
 
 /// What Ctrl-C is answered with, at once: a step may take minutes on a software renderer.
 const STOPPING: &str = "stopping: the state will be saved once the step at hand is done; Ctrl-C again ends the run at once, without saving";
+
+/// Makes the page of the run in `out`, if there is one, also where it has not come to its end. A page that cannot be written is
+/// no reason to call a run failed.
+fn show(out: &Path) -> Option<String> {
+    let path = out.join(REPORT_FILE);
+    let written = out.join(CONFIG_FILE).exists().then(|| report::write(&[out.to_path_buf()], &path))?;
+    Some(match written {
+        Ok(()) => format!("its curves, memory and masks: {}", path.display()),
+        Err(e) => format!("there is no page of the run: {e}"),
+    })
+}
 
 pub fn run(args: TrainArgs) -> Result<()> {
     signal::install(Some(STOPPING))?;
@@ -80,8 +106,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let session = if resume { Session::resume(config, &mut watch) } else { Session::prepare(config, &mut watch) };
     let outcome = session.and_then(|s| s.run(&mut watch));
     watch.finish();
+    // of a run that is another's, or that did not begin, there is nothing to show
+    let page = if matches!(outcome, Ok(_) | Err(Error::Interrupted)) { show(&out) } else { None };
     let outcome = outcome?;
     tell(&format!("done: {} steps, last loss {:.4}", outcome.steps, outcome.loss));
+    page.iter().for_each(|line| tell(line));
     let (out, model) = (out.display(), model.display());
     let ask = if outcome.asks_in_chat { "--chat" } else { "--prompt" };
     tell(&match (outcome.mask_only, method) {

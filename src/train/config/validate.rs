@@ -1,6 +1,6 @@
 //! The checks of a configuration: what no value may be, and which combinations mean nothing.
 
-use super::{AdapterDtype, KEYS, Method, TrainConfig};
+use super::{AdapterDtype, KEYS, Keep, Method, TrainConfig};
 use crate::error::{Error, Result};
 use crate::near::nearest;
 use crate::train::phase::Schedule;
@@ -35,7 +35,8 @@ pub(super) fn check(c: &TrainConfig) -> Result<()> {
     counts(c)?;
     sizes(c)?;
     schedule(c)?;
-    masks(c)
+    masks(c)?;
+    evaluation(c)
 }
 
 fn refuse(condition: bool, key: &str, reason: impl FnOnce() -> String) -> Result<()> {
@@ -115,7 +116,9 @@ fn counts(c: &TrainConfig) -> Result<()> {
     }
     let integers =
         [("seed", c.seed), ("save_steps", c.save_steps), ("log_steps", c.log_steps), ("steps", c.steps.unwrap_or(0))];
-    for (key, value) in integers.into_iter().chain([("warmup_steps", c.warmup_steps.unwrap_or(0))]) {
+    let optional =
+        [("warmup_steps", c.warmup_steps), ("eval_steps", c.eval_steps), ("early_stopping", c.early_stopping)];
+    for (key, value) in integers.into_iter().chain(optional.map(|(key, value)| (key, value.unwrap_or(0)))) {
         refuse(value > MAX_INTEGER, key, || format!("{value} is over {MAX_INTEGER}, the most that a file can hold"))?;
     }
     c.steps.map_or(Ok(()), |steps| length(c, steps))
@@ -183,4 +186,36 @@ fn masks(c: &TrainConfig) -> Result<()> {
     refuse(c.mask_only && c.mask.is_some(), "mask_only", || {
         "the masks are given with ⟨mask⟩ already; leave one of them out".into()
     })
+}
+
+fn evaluation(c: &TrainConfig) -> Result<()> {
+    refuse(c.eval_data.is_some() && c.eval_split.is_some(), "eval_split", || {
+        "given together with eval_data; give one of them".into()
+    })?;
+    if let Some(share) = c.eval_split {
+        refuse(!(share > 0.0 && share < 1.0), "eval_split", || {
+            format!("{share} is outside of 0 to 1 (both excluded); it is a share, 0.05 for 5 %")
+        })?;
+    }
+    for (key, value) in [("eval_steps", c.eval_steps), ("early_stopping", c.early_stopping)] {
+        refuse(value == Some(0), key, || "must be at least 1; leave it out for none".into())?;
+    }
+    refuse(c.eval_tokens == 0, "eval_tokens", || "must be at least 1".into())?;
+    let without_rows = [
+        ("keep", c.keep == Keep::Best),
+        ("early_stopping", c.early_stopping.is_some()),
+        ("eval_answers", c.eval_answers > 0),
+    ];
+    for (key, asked) in without_rows {
+        refuse(asked && !c.has_eval_rows(), key, || {
+            "needs rows to evaluate on: ⟨eval_data⟩ FILE or ⟨eval_split⟩ 0.05".into()
+        })?;
+    }
+    refuse(c.eval_steps.is_some() && !c.evaluates(), "eval_steps", || {
+        "there is nothing to evaluate; give ⟨eval_data⟩ FILE, ⟨eval_split⟩ 0.05 or ⟨sample_prompts⟩ FILE".into()
+    })?;
+    for (key, asked) in [("keep", c.keep == Keep::Best), ("early_stopping", c.early_stopping.is_some())] {
+        refuse(asked && c.mask_only, key, || "with mask_only no values are kept; leave one of them out".into())?;
+    }
+    Ok(())
 }
