@@ -10,7 +10,9 @@ use std::path::Path;
 #[track_caller]
 fn json(args: &str, more: &[(&str, &Path)]) -> Value {
     let mut command = rugosa(args);
-    more.iter().for_each(|(option, path)| drop(command.arg(option).arg(path)));
+    for (option, path) in more {
+        command.arg(option).arg(path);
+    }
     let (code, stdout, stderr) = run(&mut command);
     assert_eq!(code, Some(0), "{stderr}");
     serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}"))
