@@ -1,9 +1,11 @@
 //! The arguments of `rugosa`. Wrong usage ends the process with code 2 and one line.
 
 mod bench;
+mod export;
 mod wrong;
 
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
+pub use export::{ExportArgs, ExportTarget};
 
 use crate::data::DataOptions;
 use crate::env;
@@ -39,6 +41,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Continue a text, or answer a message
     Generate(GenerateArgs),
+    /// Write an adapter for PEFT, the original RoSA code or llama.cpp
+    Export(ExportArgs),
     /// Show rows as the model will see them, supervised tokens marked
     Preview(PreviewArgs),
     /// List the devices to compute on
@@ -163,7 +167,7 @@ pub struct ModelArgs {
     /// The model: a Hugging Face folder or a GGUF file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
-    /// An adapter for it, as `rugosa train` writes them
+    /// An adapter for it: a folder that `rugosa train` wrote, or one of PEFT's
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     /// What the operands of products are rounded to

@@ -53,7 +53,7 @@ pub fn options(folder: &Path, given: &PartialConfig) -> Result<PartialConfig> {
         options.rank_pattern = Some(PerModule::of(&ranks, c.r)).filter(|_| given.rank.is_none());
         options.alpha_pattern = Some(PerModule::of(&alphas, c.lora_alpha)).filter(|_| given.alpha.is_none());
     }
-    if c.kind == AdapterKind::Rosa && c.density > 0.0 {
+    if c.kind != AdapterKind::Lora && c.density > 0.0 {
         options.density = Some(c.density);
         options.density_pattern = Some(PerModule::of(&densities, c.density)).filter(|_| given.density.is_none());
     }

@@ -3,6 +3,7 @@ mod bench;
 mod demo;
 mod devices;
 mod eval;
+mod export;
 mod generate;
 mod model;
 mod plan;
@@ -21,6 +22,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Export(args) => export::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
