@@ -1,10 +1,10 @@
 //! Whose the run folder is: one process's at a time, and a new run's only where nothing of worth is in it.
 
 use super::config::{PartialConfig, TrainConfig};
-use super::output::{CONFIG_FILE, METRICS_FILE};
+use super::output::{CONFIG_FILE, INIT_ADAPTER, METRICS_FILE};
 use super::{full, resume, state};
 use crate::error::{Error, Result};
-use crate::io::adapter;
+use crate::io::adapter::{self, AdapterFolder};
 use crate::io::atomic::{is_unfinished, write_atomic};
 use crate::io::disk;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -93,11 +93,12 @@ fn is_at(_: &File, path: &Path) -> bool {
 }
 
 /// Makes the folder of a new run and locks it, with its configuration in it: whether it can be written to is found out now, not
-/// after hours. `lock` is its lock, if it was there before and was found to be free.
+/// after hours. `lock` is its lock, if it was there before and was found to be free; `init` an adapter that it keeps in
+/// [`INIT_ADAPTER`].
 ///
 /// # Errors
 /// As [`check_free`]; those of [`RunLock::take`]; [`Error::Io`].
-pub fn create(config: &TrainConfig, lock: Option<RunLock>) -> Result<RunLock> {
+pub fn create(config: &TrainConfig, init: Option<&AdapterFolder>, lock: Option<RunLock>) -> Result<RunLock> {
     let (out, text) = (&config.out, config.located()?.to_toml()?);
     disk::create_folder(out)?;
     let lock = match lock {
@@ -109,6 +110,18 @@ pub fn create(config: &TrainConfig, lock: Option<RunLock>) -> Result<RunLock> {
         }
     };
     sweep(out)?;
+    let kept = out.join(INIT_ADAPTER);
+    match init {
+        Some(adapter) => {
+            disk::create_folder(&kept)?;
+            adapter.write(&kept)?;
+        }
+        // of a run that stopped before its first state
+        None if kept.exists() && !config.init_adapter.as_ref().is_some_and(|own| is_same(own, &kept)) => {
+            disk::remove_folder(&kept)?;
+        }
+        None => {}
+    }
     write_atomic(&out.join(CONFIG_FILE), |w| w.write_all(text.as_bytes()))?;
     Ok(lock)
 }
@@ -124,7 +137,7 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
     let names = entries(out)?;
     let is_run = names.iter().any(|name| name == CONFIG_FILE);
     // the tensors of a run that stopped before it said what they are
-    let of_run = [CONFIG_FILE, METRICS_FILE, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
+    let of_run = [CONFIG_FILE, METRICS_FILE, INIT_ADAPTER, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
     let known = |name: &str| name == LOCK_FILE || is_unfinished(name) || (is_run && of_run.contains(&name));
     if !names.iter().all(|name| known(name)) || state::is_there(out) {
         return Err(in_use(out));
@@ -185,6 +198,12 @@ pub fn steps_noted(out: &Path) -> usize {
 pub fn sweep(out: &Path) -> Result<()> {
     let unfinished = entries(out)?.into_iter().filter(|name| is_unfinished(name));
     unfinished.map(|name| out.join(name)).try_for_each(|path| disk::remove_file(&path))
+}
+
+/// Whether two paths lead to one folder.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// Names in a folder; none where there is no folder.

@@ -13,6 +13,9 @@ pub const CONFIG_FILE: &str = "config.toml";
 /// What each step did.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
+/// What a run keeps of the adapter that it starts from, where that is the state of a run which goes on: it would be gone later.
+pub const INIT_ADAPTER: &str = "init_adapter";
+
 /// Where the adapter of a folder is.
 #[derive(Debug)]
 pub struct AdapterPlace {

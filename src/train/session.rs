@@ -73,6 +73,8 @@ pub struct Session {
     stepper: Stepper,
     trainable: Trainable,
     init: Option<AdapterFolder>,
+    /// `init` is the state of a run that has not finished: the folder of this one keeps it.
+    init_passes: bool,
     /// All linears of the model.
     shapes: Vec<LinearShape>,
     plan: MemoryPlan,
@@ -185,7 +187,7 @@ impl Session {
             set.initialise(config.seed, start.adapter.as_ref())?;
         }
         let stepper = Stepper::of(&device, &config)?;
-        let (init, plan) = (start.adapter, plan.memory);
+        let (init, init_passes, plan) = (start.adapter, start.passing, plan.memory);
         Ok(Session {
             config,
             device,
@@ -195,6 +197,7 @@ impl Session {
             stepper,
             trainable,
             init,
+            init_passes,
             shapes,
             plan,
             sources,
@@ -250,8 +253,7 @@ impl Session {
             }
             None => {
                 if !self.has_folder {
-                    self.lock = Some(folder::create(&self.config, self.lock.take())?);
-                    self.has_folder = true;
+                    self.create_folder()?;
                 }
                 MetricsLog::create(&metrics)?
             }
@@ -292,6 +294,20 @@ impl Session {
             mask_only: self.config.mask_only,
             asks_in_chat: self.dataset.report().asks_in_chat(),
         })
+    }
+
+    fn create_folder(&mut self) -> Result<()> {
+        let kept = self.config.out.join(output::INIT_ADAPTER);
+        let init = self.init.as_ref().filter(|_| self.init_passes);
+        if init.is_some() {
+            self.config.init_adapter = Some(kept.clone());
+        }
+        self.lock = Some(folder::create(&self.config, init, self.lock.take())?);
+        if init.is_some() {
+            self.sources.insert(resume::ADAPTER_KEY.into(), resume::digest_of_adapter(&kept)?);
+        }
+        self.has_folder = true;
+        Ok(())
     }
 
     fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<Ended> {

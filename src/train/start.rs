@@ -108,6 +108,8 @@ pub struct Start {
     pub adapter: Option<AdapterFolder>,
     /// Those of a file, or of the adapter.
     pub masks: Option<Masks>,
+    /// The adapter is the state of a run that has not finished.
+    pub passing: bool,
 }
 
 impl Start {
@@ -127,6 +129,7 @@ impl Start {
             (None, None) => None,
         };
         let mut lines: Vec<String> = place.and_then(|place| place.note).into_iter().collect();
+        let passing = !lines.is_empty();
         if config.method != Method::Full {
             let targets = targets(config, shapes, masks.as_ref())?;
             if let Some(adapter) = &adapter {
@@ -142,7 +145,7 @@ impl Start {
                 lines.push(line.to_owned());
             }
         }
-        Ok((Start { adapter, masks }, lines))
+        Ok((Start { adapter, masks, passing }, lines))
     }
 }
 
