@@ -188,8 +188,8 @@ pub struct DeviceArgs {
 /// Rows and how to read them; as in training.
 #[derive(Clone, Debug, Args)]
 pub struct RowArgs {
-    /// Rows: JSON lines, a JSON array or CSV
-    #[arg(long, value_name = "FILE")]
+    /// Rows: JSON lines, a JSON array or CSV; several files are listed: a.jsonl,b.csv
+    #[arg(long, value_name = "FILE,…")]
     pub data: PathBuf,
     /// What the rows look like
     #[arg(long, value_enum, default_value_t = default::data_format())]
@@ -240,6 +240,7 @@ impl RowArgs {
             train_on: self.train_on.into(),
             shuffle: false,
             seed: 0,
+            limit: None,
             now: None,
         }
     }

@@ -16,7 +16,7 @@ pub use choices::{
 pub use validate::tune_seconds;
 
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
-use crate::data::{BatchOptions, DataOptions};
+use crate::data::{BatchOptions, DataOptions, sources};
 use crate::error::{Error, Result};
 use crate::optim::schedule::LrSchedule;
 use crate::train::phase::Schedule;
@@ -108,8 +108,9 @@ options! {
         /// Model to start from: a Hugging Face folder or a GGUF file
         #[arg(value_name = "DIR|FILE.gguf", help_heading = "Run")]
         model: PathBuf,
-        /// Training rows: JSON lines, a JSON array or CSV
-        #[arg(value_name = "FILE", help_heading = "Run")]
+        /// Training rows: JSON lines, a JSON array or CSV; several files are listed, each with how often an epoch has its
+        /// rows if not once: a.jsonl,b.csv:0.3
+        #[arg(value_name = "FILE[:WEIGHT],…", help_heading = "Run")]
         data: PathBuf,
         /// Folder to create for the adapter, metrics.jsonl and config.toml
         #[arg(value_name = "DIR", help_heading = "Run")]
@@ -282,6 +283,9 @@ options! {
         /// steps; 1 where --schedule is given]
         #[arg(value_name = "STEPS", help_heading = "Masks")]
         mask_grads: u32,
+        /// Take only the first N rows of each file
+        #[arg(value_name = "N", help_heading = "Data")]
+        limit: usize,
         /// Micro-batches in an optimiser step [default: 8, or fewer where the run has less than 100 steps with them, unless --steps
         /// is given]
         #[arg(value_name = "N", help_heading = "Batches")]
@@ -370,7 +374,7 @@ impl TrainConfig {
         let maybe = |path: &Option<PathBuf>| path.as_ref().map(at).transpose();
         Ok(TrainConfig {
             model: at(&self.model)?,
-            data: at(&self.data)?,
+            data: sources::located(&self.data)?,
             out: at(&self.out)?,
             mask: maybe(&self.mask)?,
             save_mask: maybe(&self.save_mask)?,
@@ -395,6 +399,7 @@ impl TrainConfig {
             train_on: self.train_on.into(),
             shuffle: self.shuffle,
             seed: self.seed,
+            limit: self.limit,
             now: None,
         }
     }

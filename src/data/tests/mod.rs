@@ -5,6 +5,7 @@ mod files;
 mod hostile;
 mod pairs;
 mod rows;
+mod sources;
 mod support;
 mod tokenizer;
 mod turns;
