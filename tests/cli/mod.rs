@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod devices;
 mod eval;
+mod export;
 mod kills;
 mod messages;
 mod model;

@@ -132,3 +132,96 @@ pub(super) fn to_write<'a>(
     };
     Ok([OutTensor::f32(format!("{prefix}.supertuning_values"), &[nnz], &s.values), indices])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::small;
+    use super::super::{AdapterFolder, AdapterKind, CONFIG_FILE, TENSORS_FILE, tensors};
+    use super::*;
+    use crate::io::safetensors::write_safetensors;
+
+    fn written() -> (tempfile::TempDir, AdapterFolder) {
+        let dir = tempfile::tempdir().unwrap();
+        let adapter = small(AdapterKind::Rosa).to_peft().unwrap().adapter;
+        adapter.write(dir.path()).unwrap();
+        (dir, adapter)
+    }
+
+    fn read(folder: &Path) -> Result<AdapterFolder, String> {
+        AdapterFolder::read(folder, |_| Some((32, 64))).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn it_is_written_as_peft_reads_it() {
+        let (dir, adapter) = written();
+        let json: Value = serde_json::from_slice(&std::fs::read(dir.path().join(CONFIG_FILE)).unwrap()).unwrap();
+        let sparsity = json["sparsity"].as_f64().unwrap();
+        assert_eq!(entries(32 * 64, sparsity), 5);
+        let expected = json!({
+            "auto_mapping": null, "base_model_name_or_path": null, "inference_mode": true, "init_weights": true, "lora_alpha": 8,
+            "lora_dropout": 0, "modules_to_save": null, "peft_type": "SUPERTUNING", "r": 2, "revision": null,
+            "save_precomputed_indices": true, "select_top": true, "sparsity": sparsity, "target_modules": ["k_proj"],
+            "task_type": "CAUSAL_LM",
+        });
+        assert_eq!(json, expected);
+        let again = read(dir.path()).unwrap();
+        assert_eq!((again.modules, again.config.density), (adapter.modules, adapter.config.density));
+    }
+
+    #[test]
+    fn positions_come_in_any_order_and_bad_ones_are_refused() {
+        let (dir, adapter) = written();
+        let with = |indices: &[i32]| {
+            let (mut tensors, metadata) = tensors::to_write(&adapter).unwrap();
+            let t = tensors.iter_mut().find(|t| t.name.ends_with("supertuning_indices")).unwrap();
+            t.data = indices.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>().into();
+            t.shape = vec![indices.len()];
+            write_safetensors(&dir.path().join(TENSORS_FILE), &tensors, &metadata).unwrap();
+            read(dir.path())
+        };
+        let module = with(&[2047, 66, 3, 65, 64]).unwrap().modules.into_values().next().unwrap();
+        assert_eq!(module.sparse.unwrap().values, [3.0, 5.0, 4.0, 2.0, 1.0]);
+        assert!(with(&[3, 64, 65, 66, 64]).unwrap_err().contains("supertuning_indices: holds the position 64 twice"));
+        assert!(
+            with(&[3, 64, 65, 66, 2048]).unwrap_err().contains("the position 2048, outside of the matrix [32, 64]")
+        );
+        assert!(with(&[3, 64, 65, 66, -1]).unwrap_err().contains("the negative index -1"));
+        assert!(with(&[3, 64]).unwrap_err().contains("has 5 values, but there are 2 positions"));
+        let (mut tensors, metadata) = tensors::to_write(&adapter).unwrap();
+        tensors.retain(|t| !t.name.ends_with("supertuning_indices"));
+        write_safetensors(&dir.path().join(TENSORS_FILE), &tensors, &metadata).unwrap();
+        assert!(read(dir.path()).unwrap_err().contains("save_precomputed_indices=True"));
+    }
+
+    #[test]
+    fn what_peft_leaves_out_or_forbids_in_a_configuration() {
+        let (dir, adapter) = written();
+        let with = |key: &str, value: Value| {
+            let mut json = adapter.config.to_json();
+            json[key] = value;
+            std::fs::write(dir.path().join(CONFIG_FILE), json.to_string()).unwrap();
+            read(dir.path())
+        };
+        assert_eq!(with("lora_alpha", Value::Null).unwrap().config.lora_alpha, 4.0, "twice the rank");
+        assert!(with("sparsity", json!(1.0)).unwrap_err().contains("sparsity: 1.0 is no share from 0 to below 1"));
+        assert!(with("modules_to_save", json!(["lm_head"])).unwrap_err().contains("modules_to_save"));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_configuration_is_not_written() {
+        let (dir, adapter) = written();
+        let refused = |change: &dyn Fn(&mut AdapterFolder)| {
+            let mut changed = adapter.clone();
+            change(&mut changed);
+            changed.write(&dir.path().join("other")).unwrap_err().to_string()
+        };
+        assert!(
+            refused(&|a| set_sparsity(&mut a.config, 0.9))
+                .contains("S has 5 entries, but by the configuration's sparsity it has 204")
+        );
+        assert!(refused(&|a| a.config.r = 3).contains("has the rank 2, but the configuration has 3"));
+        assert!(
+            refused(&|a| a.modules.values_mut().for_each(|m| m.sparse = None)).contains("has an S in every module")
+        );
+    }
+}
