@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod examples;
+mod export;
 mod merge;
 mod tools;
 mod watching;
@@ -14,6 +15,7 @@ pub use tools::{CompletionsArgs, DoctorArgs, Shell};
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
 pub use merge::{MergeArgs, QuantizeArgs};
 
+pub use export::{ExportArgs, ExportTarget};
 pub use watching::{ReportArgs, RunsArgs};
 
 use crate::data::DataOptions;
@@ -65,6 +67,8 @@ pub enum Command {
     Merge(Box<MergeArgs>),
     /// Write a model in another format
     Quantize(QuantizeArgs),
+    /// Write an adapter for PEFT, the original RoSA code or llama.cpp
+    Export(ExportArgs),
     /// Show rows as the model will see them, supervised tokens marked
     Preview(PreviewArgs),
     /// List the devices to compute on
@@ -198,7 +202,7 @@ pub struct ModelArgs {
     /// The model: a Hugging Face folder, a GGUF file, or a name on the Hub: hf:org/name, hf:org/name/file.gguf
     #[arg(long, value_name = "DIR|FILE.gguf|hf:NAME")]
     pub model: PathBuf,
-    /// An adapter for it, as `rugosa train` writes them
+    /// An adapter for it: a folder that `rugosa train` wrote, or one of PEFT's
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     /// Quantise the matrices of the layers on their way to the device; embedding, head and norms stay as they are
@@ -222,8 +226,8 @@ pub struct DeviceArgs {
 /// Rows and how to read them; as in training.
 #[derive(Clone, Debug, Args)]
 pub struct RowArgs {
-    /// Rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl
-    #[arg(long, value_name = "FILE|hf:NAME")]
+    /// Rows: JSON lines, a JSON array or CSV; a file, one on the Hub as hf:org/name/file.jsonl, or several: a.jsonl,b.csv
+    #[arg(long, value_name = "FILE|hf:NAME,…")]
     pub data: PathBuf,
     /// What the rows look like
     #[arg(long, value_enum, default_value_t = default::data_format())]
@@ -274,6 +278,7 @@ impl RowArgs {
             train_on: self.train_on.into(),
             shuffle: false,
             seed: 0,
+            limit: None,
             now: None,
         }
     }

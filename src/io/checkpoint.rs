@@ -11,7 +11,8 @@ use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
 use super::{fp8, nf4};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use rename::{gguf_name, hf_name, permute_rows, unpermute_rows, with_one, without_one};
+pub(in crate::io) use rename::hf_name;
+use rename::{gguf_name, permute_rows, unpermute_rows, with_one, without_one};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -302,6 +303,20 @@ impl Checkpoint {
             Source::Folder(_) | Source::Shapes(_) => None,
             Source::Gguf { file, .. } => Some(file.metadata()),
         }
+    }
+
+    /// Rows and columns of the linear `module` (Hugging Face's name), also of a head that is the embedding.
+    pub fn linear_shape(&self, module: &str) -> Option<(usize, usize)> {
+        let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        if module == "lm_head" {
+            return Some((vocab, hidden));
+        }
+        let weight = format!("{module}.weight");
+        let all = layout::required_tensors(&self.config).into_iter().filter(|(name, _)| name != EMBEDDING);
+        all.into_iter().find_map(|(name, shape)| match *shape.as_slice() {
+            [rows, cols] if name == weight => Some((rows, cols)),
+            _ => None,
+        })
     }
 
     /// Hugging Face's names of all tensors, in alphabetical order. GGUF tensors without such a name are left out.

@@ -16,7 +16,7 @@ pub use choices::{
 pub use validate::tune_seconds;
 
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
-use crate::data::{BatchOptions, DataOptions};
+use crate::data::{BatchOptions, DataOptions, sources};
 use crate::error::{Error, Result};
 use crate::io::hub::{HubName, RepoKind};
 use crate::optim::schedule::LrSchedule;
@@ -110,8 +110,9 @@ options! {
         /// Model to start from: a Hugging Face folder, a GGUF file, or a name on the Hub as hf:org/name
         #[arg(value_name = "DIR|FILE.gguf|hf:NAME", help_heading = "Run")]
         model: PathBuf,
-        /// Training rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl
-        #[arg(value_name = "FILE|hf:NAME", help_heading = "Run")]
+        /// Training rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl; several are listed,
+        /// each with how often an epoch has its rows if not once: a.jsonl,b.csv:0.3
+        #[arg(value_name = "FILE[:WEIGHT]|hf:NAME,…", help_heading = "Run")]
         data: PathBuf,
         /// Folder to create for the adapter, metrics.jsonl and config.toml [default: runs/DATE-NAME, by the day and the name of --data]
         #[arg(value_name = "DIR", help_heading = "Run")]
@@ -313,6 +314,9 @@ options! {
         /// Answer the prompts of this file at each evaluation, into samples.jsonl: one a line, those that begin with \" as JSON
         #[arg(value_name = "FILE", help_heading = "Evaluation")]
         sample_prompts: PathBuf,
+        /// Take only the first N rows of each file
+        #[arg(value_name = "N", help_heading = "Data")]
+        limit: usize,
         /// Micro-batches in an optimiser step [default: 8, or fewer where the run has less than 100 steps with them, unless --steps
         /// is given]
         #[arg(value_name = "N", help_heading = "Batches")]
@@ -408,7 +412,7 @@ impl TrainConfig {
         let maybe = |path: &Option<PathBuf>| path.as_ref().map(at).transpose();
         Ok(TrainConfig {
             model: named(&self.model, RepoKind::Model)?,
-            data: named(&self.data, RepoKind::Dataset)?,
+            data: sources::located(&self.data)?,
             out: at(&self.out)?,
             mask: maybe(&self.mask)?,
             save_mask: maybe(&self.save_mask)?,
@@ -435,6 +439,7 @@ impl TrainConfig {
             train_on: self.train_on.into(),
             shuffle: self.shuffle,
             seed: self.seed,
+            limit: self.limit,
             now: None,
         }
     }

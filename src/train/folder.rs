@@ -1,12 +1,12 @@
 //! Whose the run folder is: one process's at a time, and a new run's only where nothing of worth is in it.
 
 use super::config::{PartialConfig, TrainConfig};
-use super::output::{CONFIG_FILE, METRICS_FILE, REPORT_FILE, SAMPLES_FILE, SUMMARY_FILE};
+use super::output::{CONFIG_FILE, INIT_ADAPTER, METRICS_FILE, REPORT_FILE, SAMPLES_FILE, SUMMARY_FILE};
 use super::summary::Summary;
 use super::{events, full, resume, state};
 use crate::data::{now, strftime};
 use crate::error::{Error, Result};
-use crate::io::adapter;
+use crate::io::adapter::{self, AdapterFolder};
 use crate::io::atomic::{is_unfinished, write_atomic};
 use crate::io::disk;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -95,11 +95,12 @@ fn is_at(_: &File, path: &Path) -> bool {
 }
 
 /// Makes the folder of a new run and locks it, with its configuration in it: whether it can be written to is found out now, not
-/// after hours. `lock` is its lock, if it was there before and was found to be free.
+/// after hours. `lock` is its lock, if it was there before and was found to be free; `init` an adapter that it keeps in
+/// [`INIT_ADAPTER`].
 ///
 /// # Errors
 /// As [`check_free`]; those of [`RunLock::take`]; [`Error::Io`].
-pub fn create(config: &TrainConfig, lock: Option<RunLock>) -> Result<RunLock> {
+pub fn create(config: &TrainConfig, init: Option<&AdapterFolder>, lock: Option<RunLock>) -> Result<RunLock> {
     let (out, text) = (&config.out, config.located()?.to_toml()?);
     disk::create_folder(out)?;
     let lock = match lock {
@@ -111,6 +112,18 @@ pub fn create(config: &TrainConfig, lock: Option<RunLock>) -> Result<RunLock> {
         }
     };
     sweep(out)?;
+    let kept = out.join(INIT_ADAPTER);
+    match init {
+        Some(adapter) => {
+            disk::create_folder(&kept)?;
+            adapter.write(&kept)?;
+        }
+        // of a run that stopped before its first state
+        None if kept.exists() && !config.init_adapter.as_ref().is_some_and(|own| is_same(own, &kept)) => {
+            disk::remove_folder(&kept)?;
+        }
+        None => {}
+    }
     write_atomic(&out.join(CONFIG_FILE), |w| w.write_all(text.as_bytes()))?;
     Ok(lock)
 }
@@ -127,7 +140,7 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
     let is_run = names.iter().any(|name| name == CONFIG_FILE);
     // the tensors of a run that stopped before it said what they are
     let watched = [METRICS_FILE, SAMPLES_FILE, SUMMARY_FILE, REPORT_FILE];
-    let of_run = [CONFIG_FILE, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
+    let of_run = [CONFIG_FILE, INIT_ADAPTER, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
     let is_of_run = |name: &str| watched.contains(&name) || of_run.contains(&name) || name.starts_with(events::PREFIX);
     let known = |name: &str| name == LOCK_FILE || is_unfinished(name) || (is_run && is_of_run(name));
     if !names.iter().all(|name| known(name)) || state::is_there(out) {
@@ -230,6 +243,12 @@ fn is_taken(out: &Path) -> bool {
 pub fn sweep(out: &Path) -> Result<()> {
     let unfinished = entries(out)?.into_iter().filter(|name| is_unfinished(name));
     unfinished.map(|name| out.join(name)).try_for_each(|path| disk::remove_file(&path))
+}
+
+/// Whether two paths lead to one folder.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// Names in a folder; none where there is no folder.

@@ -20,6 +20,9 @@ pub const SUMMARY_FILE: &str = "summary.json";
 /// The page that shows the run.
 pub const REPORT_FILE: &str = "report.html";
 
+/// What a run keeps of the adapter that it starts from, where that is the state of a run which goes on: it would be gone later.
+pub const INIT_ADAPTER: &str = "init_adapter";
+
 /// Where the adapter of a folder is.
 #[derive(Debug)]
 pub struct AdapterPlace {

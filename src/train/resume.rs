@@ -19,16 +19,22 @@ use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
 const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps", "tensorboard"];
+/// The adapter to start from among the sources.
+pub const ADAPTER_KEY: &str = "init_adapter";
 /// Keys of paths: files may move, their contents may not change.
-const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter", "eval_data", "sample_prompts"];
+const SOURCES: &[&str] = &["model", "data", "mask", ADAPTER_KEY, "eval_data", "sample_prompts"];
 
 /// The last state of the run in the folder of `config`, if it has saved one, and `config`, which must be the run's: what it leaves
-/// to the data is as the run has it.
+/// to the data is as the run has it, and so is an adapter to start from that the run keeps.
 ///
 /// # Errors
 /// [`Error::File`] if the run is finished or there is none; [`Error::Invalid`] that names a key that has changed; those of
 /// [`state::find`].
-pub fn find(config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
+pub fn find(mut config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
+    let kept = config.out.join(output::INIT_ADAPTER);
+    if config.init_adapter.is_some() && kept.join(adapter::CONFIG_FILE).exists() {
+        config.init_adapter = Some(kept);
+    }
     let out = &config.out;
     let saved = state::find(out)?;
     if saved.is_none() && is_finished(&config) {
@@ -136,9 +142,7 @@ pub fn sources(
         all.insert("mask".into(), digest_file(mask)?.0);
     }
     if let Some(folder) = &config.init_adapter {
-        let folder = output::adapter_in(folder)?.folder;
-        let digest = digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?;
-        all.insert("init_adapter".into(), digest);
+        all.insert(ADAPTER_KEY.into(), digest_of_adapter(&output::adapter_in(folder)?.folder)?);
     }
     if let Some(rows) = evaluation.and_then(Evaluation::rows) {
         all.insert("eval_data".into(), rows.digest());
@@ -147,6 +151,14 @@ pub fn sources(
         all.insert("sample_prompts".into(), digest_file(prompts)?.0);
     }
     Ok(all)
+}
+
+/// Digest of the adapter in `folder`.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn digest_of_adapter(folder: &Path) -> Result<String> {
+    digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))
 }
 
 /// Checks that what the run reads is what it read before.
@@ -164,7 +176,7 @@ pub fn check_sources(
         "mask" => config.mask.as_ref(),
         "eval_data" => config.eval_data.as_ref().or(Some(&config.data)),
         "sample_prompts" => config.sample_prompts.as_ref(),
-        "init_adapter" => config.init_adapter.as_ref(),
+        ADAPTER_KEY => config.init_adapter.as_ref(),
         _ => Some(&config.model),
     };
     for (key, digest) in &saved.header.sources {

@@ -19,7 +19,7 @@ use super::{full, notes, output, platform, resume, tune, warm};
 use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
 use crate::cases::startup;
-use crate::data::{Ahead, DataOptions, Dataset, Tokenizer, now};
+use crate::data::{Ahead, DataOptions, Dataset, Tokenizer, now, sources};
 use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
@@ -88,6 +88,8 @@ pub struct Session {
     stepper: Stepper,
     trainable: Trainable,
     init: Option<AdapterFolder>,
+    /// `init` is the state of a run that has not finished: the folder of this one keeps it.
+    init_passes: bool,
     /// All linears of the model.
     shapes: Vec<LinearShape>,
     plan: MemoryPlan,
@@ -150,8 +152,8 @@ impl Session {
         check_folder_of(config.save_mask.as_deref())?;
         // what a run goes on with is what it began with, whatever becomes of a name on the Hub
         let model = hub::pinned(&config.model, RepoKind::Model)?;
-        let data = hub::pinned(&config.data, RepoKind::Dataset)?;
-        let eval_data = config.eval_data.as_deref().map(|data| hub::pinned(data, RepoKind::Dataset)).transpose()?;
+        let data = sources::pinned(&config.data)?;
+        let eval_data = config.eval_data.as_deref().map(sources::pinned).transpose()?;
         let config = TrainConfig { model, data, eval_data, ..config };
         observer.preparing("opening the model");
         let checkpoint = open_model(&config)?;
@@ -214,7 +216,7 @@ impl Session {
             set.initialise(config.seed, start.adapter.as_ref())?;
         }
         let stepper = Stepper::of(&device, &config)?;
-        let (init, plan) = (start.adapter, plan.memory);
+        let (init, init_passes, plan) = (start.adapter, start.passing, plan.memory);
         Ok(Session {
             config,
             device,
@@ -225,6 +227,7 @@ impl Session {
             stepper,
             trainable,
             init,
+            init_passes,
             shapes,
             plan,
             sources,
@@ -281,8 +284,7 @@ impl Session {
             }
             None => {
                 if !self.has_folder {
-                    self.lock = Some(folder::create(&self.config, self.lock.take())?);
-                    self.has_folder = true;
+                    self.create_folder()?;
                 }
                 Logs::create(&folder, wanted)?
             }
@@ -328,6 +330,20 @@ impl Session {
             mask_only: self.config.mask_only,
             asks_in_chat: self.dataset.report().asks_in_chat(),
         })
+    }
+
+    fn create_folder(&mut self) -> Result<()> {
+        let kept = self.config.out.join(output::INIT_ADAPTER);
+        let init = self.init.as_ref().filter(|_| self.init_passes);
+        if init.is_some() {
+            self.config.init_adapter = Some(kept.clone());
+        }
+        self.lock = Some(folder::create(&self.config, init, self.lock.take())?);
+        if init.is_some() {
+            self.sources.insert(resume::ADAPTER_KEY.into(), resume::digest_of_adapter(&kept)?);
+        }
+        self.has_folder = true;
+        Ok(())
     }
 
     fn steps(&mut self, logs: &mut Logs, observer: &mut dyn Observer) -> Result<Ended> {

@@ -53,7 +53,7 @@ pub fn options(folder: &Path, given: &PartialConfig) -> Result<PartialConfig> {
         options.rank_pattern = Some(PerModule::of(&ranks, c.r)).filter(|_| given.rank.is_none());
         options.alpha_pattern = Some(PerModule::of(&alphas, c.lora_alpha)).filter(|_| given.alpha.is_none());
     }
-    if c.kind == AdapterKind::Rosa && c.density > 0.0 {
+    if c.kind != AdapterKind::Lora && c.density > 0.0 {
         options.density = Some(c.density);
         options.density_pattern = Some(PerModule::of(&densities, c.density)).filter(|_| given.density.is_none());
     }
@@ -108,6 +108,8 @@ pub struct Start {
     pub adapter: Option<AdapterFolder>,
     /// Those of a file, or of the adapter.
     pub masks: Option<Masks>,
+    /// The adapter is the state of a run that has not finished.
+    pub passing: bool,
 }
 
 impl Start {
@@ -127,6 +129,7 @@ impl Start {
             (None, None) => None,
         };
         let mut lines: Vec<String> = place.and_then(|place| place.note).into_iter().collect();
+        let passing = !lines.is_empty();
         if config.method != Method::Full {
             let targets = targets(config, shapes, masks.as_ref())?;
             if let Some(adapter) = &adapter {
@@ -142,7 +145,7 @@ impl Start {
                 lines.push(line.to_owned());
             }
         }
-        Ok((Start { adapter, masks }, lines))
+        Ok((Start { adapter, masks, passing }, lines))
     }
 }
 

@@ -6,6 +6,7 @@ mod chat;
 mod demo;
 mod devices;
 mod eval;
+mod export;
 #[cfg(feature = "hub")]
 mod hub;
 mod kills;

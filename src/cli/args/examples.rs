@@ -46,6 +46,11 @@ const EXAMPLES: &[(&str, &str)] = &[
         "rugosa report --out run
   rugosa report --out run --compare other third --html compared.html",
     ),
+    (
+        "export",
+        "rugosa export --adapter run --to peft --out run-peft --verify
+  rugosa export --adapter run --to peft-rosa --out run-rosa",
+    ),
     ("runs", "rugosa runs runs --json"),
     ("preview", "rugosa preview --model SmolLM2-135M-Instruct --data rows.jsonl --rows 2"),
     ("devices", "rugosa devices"),

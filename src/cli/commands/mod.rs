@@ -6,6 +6,7 @@ mod demo;
 mod devices;
 mod doctor;
 mod eval;
+mod export;
 mod generate;
 mod merge;
 mod model;
@@ -32,6 +33,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Chat(args) => chat::run(&args),
         Command::Merge(args) => merge::merge(*args),
         Command::Quantize(args) => merge::quantize(&args),
+        Command::Export(args) => export::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),

@@ -28,7 +28,7 @@ const GEMMA_MODULES: [(&str, &str); 3] = [
 const FUSED_MODULES: [(&str, &str); 2] = [("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")];
 
 /// Hugging Face's name of the GGUF tensor `name`; `None` for tensors that have no counterpart (`rope_freqs.weight`).
-pub(super) fn hf_name(family: Family, name: &str) -> Option<String> {
+pub(in crate::io) fn hf_name(family: Family, name: &str) -> Option<String> {
     match name {
         "token_embd.weight" => return Some("model.embed_tokens.weight".to_string()),
         "output_norm.weight" => return Some("model.norm.weight".to_string()),

@@ -52,6 +52,7 @@ fn values(c: &TrainConfig) -> Result<()> {
     refuse(c.seq_len < 2, "seq_len", || format!("{} leaves no next token to learn; use at least 2", c.seq_len))?;
     refuse(c.mask_grads == Some(0), "mask_grads", || "must be at least 1; to collect nothing give ⟨mask⟩ FILE".into())?;
     refuse(c.keep_states == 0, "keep_states", || "must be at least 1; ⟨save_steps⟩ 0 saves none".into())?;
+    refuse(c.limit == Some(0), "limit", || "must be at least 1; leave it out for all rows".into())?;
     refuse(c.log_steps == 0, "log_steps", || "must be at least 1".into())?;
 
     // `!(in range)` so that NaN is refused too
