@@ -165,5 +165,5 @@ fn previews_show_what_is_learnt() {
     let colour = preview::render(Some(&t), set.example(0), true).unwrap();
     assert!(colour.contains("\u{1b}[1m\u{1b}[32mé</s>\u{1b}[0m") && !colour.contains('‹'), "{colour:?}");
     let ids = preview::render(None, set.example(0), false).unwrap();
-    assert!(ids.starts_with(&BOS.to_string()) && ids.contains(&format!("{EOS}⟩\n")), "{ids}");
+    assert!(ids.starts_with(&BOS.to_string()) && ids.contains(&format!("{EOS}›\n")), "{ids}");
 }
