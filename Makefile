@@ -18,6 +18,8 @@ help:
 	@echo "make setup   a Vulkan driver, where there is none (demo and test do this first)"
 
 demo: setup
+	@echo "building rugosa, which takes minutes the first time:" >&2
+	cargo build --release
 	cargo run --release --quiet -- demo
 
 # Writes assets/demo, which is built into the program. The same device and the same rugosa give the same bytes.
@@ -39,7 +41,7 @@ test: setup
 test-full: setup
 	cargo test
 
-# What only shows in long runs; what was seen is under Reliability in BENCHMARKS.md.
+# What only shows in long runs; what was seen is in docs/notes/reliability.md.
 soak: soak-kills soak-memory soak-fuzz
 
 # A quarter of them in runs of each method.

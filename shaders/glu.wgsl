@@ -7,23 +7,31 @@
 // BOTH = 1: gate and up lie side by side in rows of 2·cols, as one product leaves them.
 // VEC = 1: the length is a multiple of 4; with BOTH = 1, cols is. OUT16 = 1: what is written is f16, VEC is 1. PAIRS = 1, with VEC
 // and without OUT16: buffers are read and written in words of 64 bits.
+// IN16 = 1, with BOTH and OUT16: gate and up are f16. KEEP = 1, with BOTH and OUT16: gate and up are rounded to f16 first, and
+// written as such to `kept`.
 {% include "lib/grid.wgsl" %}
 {% from "lib/fours.wgsl" import get, put %}
 {% include "lib/words.wgsl" %}
 {% set S = "u64" if PAIRS else "V" %}
 {% set O = "vec2<u32>" if OUT16 else S %}
+{% set I = "vec2<u32>" if IN16 else S %}
 {% macro store(buffer, i, value) %}{% if OUT16 %}{{ buffer }}[{{ i }}] = halves4({{ value }});{% else %}{{ put(PAIRS, buffer, i, value) }}{% endif %}{% endmacro %}
 struct Params { base: u32, groups: u32, n: u32, cols: u32, }
 
 {% if BOTH and BACKWARD %}
 @group(0) @binding(0) var<storage, read> dh: array<{{ S }}>;          // [n / cols, cols]
-@group(0) @binding(1) var<storage, read> both: array<{{ S }}>;        // [n / cols, 2·cols]
+@group(0) @binding(1) var<storage, read> both: array<{{ I }}>;        // [n / cols, 2·cols]
 @group(0) @binding(2) var<storage, read_write> dboth: array<{{ O }}>; // [n / cols, 2·cols]
 @group(0) @binding(3) var<uniform> p: Params;
 {% elif BOTH %}
-@group(0) @binding(0) var<storage, read> both: array<{{ S }}>;        // [n / cols, 2·cols]
+@group(0) @binding(0) var<storage, read> both: array<{{ I }}>;        // [n / cols, 2·cols]
 @group(0) @binding(1) var<storage, read_write> h: array<{{ O }}>;     // [n / cols, cols]
+{% if KEEP %}
+@group(0) @binding(2) var<storage, read_write> kept: array<{{ O }}>;  // [n / cols, 2·cols]
+@group(0) @binding(3) var<uniform> p: Params;
+{% else %}
 @group(0) @binding(2) var<uniform> p: Params;
+{% endif %}
 {% elif BACKWARD %}
 @group(0) @binding(0) var<storage, read> dh: array<{{ S }}>;          // [n]
 @group(0) @binding(1) var<storage, read> gate: array<{{ S }}>;        // [n]
@@ -60,8 +68,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 {% if BOTH %}
     let cols = p.cols{{ " / 4u" if VEC }};
     let at = i + i / cols * cols;
+{% if KEEP %}
+    let z16 = halves4(both[at]);
+    let u16 = halves4(both[at + cols]);
+    kept[at] = z16;
+    kept[at + cols] = u16;
+    let z = floats4(z16);
+    let u = floats4(u16);
+{% elif IN16 %}
+    let z = floats4(both[at]);
+    let u = floats4(both[at + cols]);
+{% else %}
     let z = {{ get(PAIRS, "both", "at") }};
     let u = {{ get(PAIRS, "both", "at + cols") }};
+{% endif %}
 {% else %}
     let z = {{ get(PAIRS, "gate", "i") }};
     let u = {{ get(PAIRS, "up", "i") }};

@@ -1,7 +1,7 @@
 // Rotary position embedding, half-split as in most of Hugging Face's models: element j of the first half of a head turns with
 // element j of the second half by the angle of (position, j), read from a table. p.sign = −1 turns back: the backward.
 // LAYOUT: which elements turn together (lib/turned.wgsl); 0 is the one above.
-// INPLACE = 1: x is turned where it lies. VEC = 1: half is a multiple of 4. OUT16 = 1: y is f16, VEC is 1.
+// VEC = 1: half is a multiple of 4. OUT16 = 1: y is f16, VEC is 1.
 {% include "lib/grid.wgsl" %}
 {% from "lib/turned.wgsl" import first, second, left, right, lower, upper %}
 {% set PAIRED = VEC and LAYOUT == 2 %}
@@ -21,15 +21,9 @@ alias V = {{ "vec4<f32>" if VEC else "f32" }};
 
 @group(0) @binding(0) var<storage, read> angles: array<V>;  // [p.positions, 2 · half]: cosines, then sines
 @group(0) @binding(1) var<storage, read> at: array<u32>;    // [tokens]
-{% if INPLACE %}
-@group(0) @binding(2) var<storage, read_write> x: array<V>; // [tokens, heads · 2 · half]
-@group(0) @binding(3) var<uniform> p: Params;
-{% else %}
 @group(0) @binding(2) var<storage, read> x: array<V>;       // [tokens, heads · 2 · half]
 @group(0) @binding(3) var<storage, read_write> y: array<{{ "vec2<u32>" if OUT16 else "V" }}>; // [tokens, heads · 2 · half]
 @group(0) @binding(4) var<uniform> p: Params;
-{% endif %}
-{% set OUT = "x" if INPLACE else "y" %}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -54,6 +48,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let b = {{ right(PAIRED, "x0", "x1") }};
     let ya = (a * c - b * s);
     let yb = (b * c + a * s);
-    {{ OUT }}[first] = {{ "halves4" if OUT16 }}({{ lower(PAIRED, "ya", "yb") }});
-    {{ OUT }}[second] = {{ "halves4" if OUT16 }}({{ upper(PAIRED, "ya", "yb") }});
+    y[first] = {{ "halves4" if OUT16 }}({{ lower(PAIRED, "ya", "yb") }});
+    y[second] = {{ "halves4" if OUT16 }}({{ upper(PAIRED, "ya", "yb") }});
 }

@@ -1,7 +1,8 @@
 //! The one error type of the library.
 //!
 //! Every message that reaches a user is a single line that names the file or field, the reason and, where there is one,
-//! the way out. Variants carry named fields so that callers and tests can match on them instead of on text.
+//! the way out. An option is named as the key of a configuration, ⟨seq_len⟩: [`shown::options`] puts what the program's users
+//! call it there. Variants carry named fields so that callers and tests can match on them instead of on text.
 
 use crate::shown;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ pub enum Error {
     DoesNotFit { device: String, needed: u64, available: u64, hint: String },
 
     /// The device went away: driver reset, unplugged, watchdog.
-    #[error("{device}: device lost: {reason}; start the run again, on another device with --device if it repeats")]
+    #[error("{device}: device lost: {reason}; start the run again, on another device with ⟨device⟩ if it repeats")]
     DeviceLost { device: String, reason: String },
 
     /// A kernel that the driver or the validator rejects, or that computes wrongly.
@@ -92,6 +93,11 @@ impl Error {
         Error::Invalid { what: one_line(what), reason: one_line(reason) }
     }
 
+    /// An option, by its key, whose value is wrong for `reason`.
+    pub fn option(key: &str, reason: impl Into<String>) -> Error {
+        Error::invalid(format!("⟨{key}⟩"), reason)
+    }
+
     /// The same error, told as wrong usage where it is about an option's value.
     pub fn as_usage(self) -> Error {
         match self {
@@ -109,7 +115,7 @@ impl Error {
 fn io_hint(source: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match source.kind() {
-        StorageFull | QuotaExceeded => "; free some space or choose another folder with --out",
+        StorageFull | QuotaExceeded => "; free some space or choose another folder with ⟨out⟩",
         PermissionDenied | ReadOnlyFilesystem => "; choose a folder that can be written to",
         IsADirectory => "; a file is expected here",
         NotADirectory => "; a part of this path is a file",

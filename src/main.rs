@@ -4,7 +4,6 @@ use rugosa::cli::args::Cli;
 use rugosa::cli::{self, signal};
 use rugosa::env;
 use rugosa::error::{Error, Result};
-use rugosa::shown;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +12,8 @@ use tracing_subscriber::fmt::format::debug_fn;
 
 /// Without [`env::LOG`]: what a user should know, a fast path that is not taken because its self-test failed, say.
 const DEFAULT_LOG: &str = "rugosa=warn";
+/// The same with `--quiet`.
+const QUIET_LOG: &str = "rugosa=error";
 
 fn main() -> ExitCode {
     quiet_mesa();
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // nothing is left to tell it to where standard error is gone
-            let _ = writeln!(std::io::stderr(), "error: {}", shown::one_line(&error.to_string()));
+            let _ = writeln!(std::io::stderr(), "error: {}", cli::line(&error.to_string()));
             ExitCode::from(signal::exit_code(&error))
         }
     }
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let cli = Cli::from_env()?;
     env::check()?;
-    start_log()?;
+    start_log(cli.quiet)?;
     cli::run(cli)
 }
 
@@ -46,18 +47,18 @@ fn quiet_mesa() {
 
 /// Logs to standard error. Without [`env::LOG`] only our own warnings: drivers complain about much that is no concern of the user's, and
 /// what is one arrives as an [`Error`].
-fn start_log() -> Result<()> {
+fn start_log(quiet: bool) -> Result<()> {
     let filter = match &env::settings().log {
         Some(text) => EnvFilter::try_new(text).map_err(|e| Error::invalid(env::LOG, e.to_string()).as_usage())?,
-        None => EnvFilter::new(DEFAULT_LOG),
+        None => EnvFilter::new(if quiet { QUIET_LOG } else { DEFAULT_LOG }),
     };
-    let to_terminal = std::io::stderr().is_terminal();
+    let coloured = std::io::stderr().is_terminal() && env::system("NO_COLOR").is_none();
     // what is logged may quote files
     let fields = debug_fn(|out, field, value| match field.name() {
-        "message" => write!(out, "{}", shown::one_line(&format!("{value:?}"))),
-        name => write!(out, "{name}={}", shown::one_line(&format!("{value:?}"))),
+        "message" => write!(out, "{}", cli::line(&format!("{value:?}"))),
+        name => write!(out, "{name}={}", cli::line(&format!("{value:?}"))),
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(fields.delimited(" "));
-    log.with_writer(std::io::stderr).with_ansi(to_terminal).init();
+    log.with_writer(std::io::stderr).with_ansi(coloured).init();
     Ok(())
 }

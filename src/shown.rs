@@ -29,6 +29,30 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     spelled(text, |c| matches!(c, '\n' | '\t'))
 }
 
+/// `text` with each option that it names, ⟨seq_len⟩, as `how` has it: the library does not know how a program's users set one.
+pub fn options(text: &str, how: impl Fn(&str) -> String) -> Cow<'_, str> {
+    let mut rest = text;
+    let mut out = String::new();
+    while let Some((before, name, after)) = next_option(rest) {
+        out += before;
+        out += &how(name);
+        rest = after;
+    }
+    if out.is_empty() && rest.len() == text.len() { Cow::Borrowed(text) } else { Cow::Owned(out + rest) }
+}
+
+/// What stands before the first option, its name, and what stands behind it.
+fn next_option(text: &str) -> Option<(&str, &str, &str)> {
+    for (at, open) in text.match_indices('⟨') {
+        let inside = &text[at + open.len()..];
+        let end = inside.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))?;
+        if let (true, Some(after)) = (end > 0, inside[end..].strip_prefix('⟩')) {
+            return Some((&text[..at], &inside[..end], after));
+        }
+    }
+    None
+}
+
 /// A path as one line.
 pub fn path(path: &Path) -> String {
     one_line(&path.to_string_lossy()).into_owned()
@@ -62,6 +86,14 @@ mod tests {
 
     /// A title, a cleared screen, a line that overwrites itself, C1's CSI, a bell, a reversed extension.
     const HOSTILE: &str = "a\x1b]0;t\x07\x1b[2Jb\rc\u{9b}31m\u{202e}fdp\u{2066}\u{2028}\x7f";
+
+    #[test]
+    fn options_are_told_as_the_program_has_them() {
+        let told = |text| options(text, |name| format!("[{name}]")).into_owned();
+        assert_eq!(told("lower ⟨seq_len⟩, or ⟨steps⟩ 3"), "lower [seq_len], or [steps] 3");
+        assert_eq!(told("⟨⟩ ⟨A⟩ ⟨a b⟩ ⟨rank⟩⟨"), "⟨⟩ ⟨A⟩ ⟨a b⟩ [rank]⟨");
+        assert!(matches!(options("nothing ⟨here", |_| String::new()), Cow::Borrowed("nothing ⟨here")));
+    }
 
     #[test]
     fn a_terminal_obeys_none_of_it() {

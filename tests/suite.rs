@@ -8,6 +8,7 @@ mod families;
 mod fuzz;
 mod gradients;
 mod kernels;
+mod merge;
 mod parity;
 mod soak;
 mod thorough;

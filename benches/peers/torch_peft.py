@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """LoRA training steps in PyTorch with PEFT, of the shapes that `rugosa bench step` has, with random weights.
 
-All seven linears of every layer, AdamW, sdpa attention, bf16 weights and arithmetic, A and B in f32 as PEFT keeps them.
+All seven linears of every layer, AdamW (fused on a GPU), sdpa attention, bf16 weights and arithmetic. A and B are in f32 as PEFT
+keeps them, or in what --adapter-dtype says; --compile is what a careful user runs, --liger takes Liger's kernels where that
+package is there.
 Every token is supervised. Prints a line of JSON for each shape: tokens/s by the median step, and the peak of torch's
 allocator.
 
     python3 benches/peers/torch_peft.py --shape smollm2-135m --batch-size 8 --seq-len 512
+    python3 benches/peers/torch_peft.py --shape llama3.2-1b --compile --adapter-dtype bfloat16
 
 Needs torch, transformers and peft, and for what is worth reporting an NVIDIA GPU.
 """
@@ -29,6 +32,16 @@ SHAPES = {
     "tiny": (64, 172, 5, 8, 4, 8, 512, True),
 }
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def use_liger():
+    """Liger's kernels for models that are built from now on."""
+    try:
+        from liger_kernel.transformers import apply_liger_kernel_to_llama, apply_liger_kernel_to_qwen3
+    except ImportError as error:
+        raise SystemExit(f"--liger needs the package liger-kernel: {error}") from error
+    apply_liger_kernel_to_llama()
+    apply_liger_kernel_to_qwen3()
 
 
 def build(name, rank, checkpointing, seq_len, device, dtype):
@@ -59,7 +72,11 @@ def measure(name, args, device, dtype):
     torch.manual_seed(1)
     model, vocab = build(name, args.rank, args.checkpointing, args.seq_len, device, dtype)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=7e-4, weight_decay=0.0)
+    for p in trained:
+        p.data = p.data.to(getattr(torch, args.adapter_dtype))
+    optimiser = torch.optim.AdamW(trained, lr=7e-4, weight_decay=0.0, fused=device == "cuda")
+    if args.compile:
+        model = torch.compile(model)
     tokens = torch.randint(vocab, (args.batch_size, args.seq_len), device=device)
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     if device == "cuda":
@@ -96,6 +113,9 @@ def measure(name, args, device, dtype):
         "rank": args.rank,
         "checkpointing": args.checkpointing,
         "dtype": str(dtype).removeprefix("torch."),
+        "adapter_dtype": args.adapter_dtype,
+        "compiled": args.compile,
+        "liger": args.liger,
         "parameters": sum(p.numel() for p in trained),
         "tokens_per_second": round(count / median, 1),
         "tokens_per_second_streamed": round(count / streamed, 1),
@@ -117,7 +137,12 @@ def main():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
+    parser.add_argument("--adapter-dtype", choices=["bfloat16", "float32"], default="float32", help="of A and B")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the model")
+    parser.add_argument("--liger", action="store_true", help="Liger's kernels")
     args = parser.parse_args()
+    if args.liger:
+        use_liger()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     names = args.shape.split(",")
     unknown = [n for n in names if n not in SHAPES]

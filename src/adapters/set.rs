@@ -169,7 +169,7 @@ impl AdapterSet {
         let shapes = module_shapes(model);
         let target = |(name, tensors): (&String, &ModuleTensors)| -> Result<Target> {
             let index = shapes.iter().position(|m| m.name == *name);
-            let index = index.ok_or_else(|| Error::invalid("--adapter", format!("the model has no module {name}")))?;
+            let index = index.ok_or_else(|| Error::option("adapter", format!("the model has no module {name}")))?;
             Ok(Target {
                 index,
                 module: shapes[index].clone(),
@@ -251,7 +251,7 @@ impl AdapterSet {
     /// [`Error::Invalid`] if the masks cover none of the targets.
     pub fn set_masks(&mut self, masks: &BTreeMap<String, CsrPattern>) -> Result<()> {
         if !self.targets.iter().any(|t| masks.contains_key(&t.module.name)) {
-            return Err(Error::invalid("--mask", "it has no mask for any of the target modules"));
+            return Err(Error::option("mask", "it has no mask for any of the target modules"));
         }
         let device = self.device.clone();
         self.set_sparse(|l, targets| {
@@ -393,10 +393,10 @@ fn check(module: &str, what: &str, found: &Matrix, shape: &[usize]) -> Result<()
     if shape == [found.rows, found.cols] {
         return Ok(());
     }
-    Err(Error::invalid(
-        "--init-adapter",
+    Err(Error::option(
+        "init_adapter",
         format!(
-            "{module}: {what} is [{}, {}], expected {shape:?}; leave --rank and --rank-pattern out for the adapter's own",
+            "{module}: {what} is [{}, {}], expected {shape:?}; leave ⟨rank⟩ and ⟨rank_pattern⟩ out for the adapter's own",
             found.rows, found.cols
         ),
     ))
@@ -411,6 +411,6 @@ mod tests {
         let m = Matrix { rows: 4, cols: 3, data: vec![0.0; 12] };
         assert!(check("q_proj", "A", &m, &[4, 3]).is_ok());
         let err = check("q_proj", "A", &m, &[8, 3]).unwrap_err().to_string();
-        assert!(err.contains("q_proj") && err.contains("--rank"), "{err}");
+        assert!(err.contains("q_proj") && err.contains("⟨rank⟩"), "{err}");
     }
 }

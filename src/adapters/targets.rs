@@ -207,7 +207,7 @@ pub fn select_masked(
         targets.push(target);
     }
     if targets.iter().all(|t| t.nnz == 0) {
-        return Err(Error::invalid("--mask", "the masks have no entry for any of the target modules"));
+        return Err(Error::option("mask", "the masks have no entry for any of the target modules"));
     }
     targets.retain(|t| t.rank > 0 || t.nnz > 0);
     useful_ranks(targets)
@@ -217,14 +217,14 @@ pub fn select_masked(
 fn chosen<'a>(modules: &'a [LinearShape], rules: &TargetRules) -> Result<Vec<(usize, &'a LinearShape)>> {
     for pattern in &rules.modules.0 {
         if !modules.iter().any(|m| is_target(pattern, &m.name)) {
-            return Err(unmatched("--target-modules", pattern, modules.iter().map(|m| m.name.as_str())));
+            return Err(unmatched("⟨target_modules⟩", pattern, modules.iter().map(|m| m.name.as_str())));
         }
     }
     let chosen: Vec<_> = modules.iter().enumerate().filter(|(_, m)| rules.modules.covers(&m.name)).collect();
     let keys = [
-        ("--rank-pattern", rules.rank_pattern.0.keys().collect::<Vec<_>>()),
-        ("--alpha-pattern", rules.alpha_pattern.0.keys().collect()),
-        ("--density-pattern", rules.density_pattern.0.keys().collect()),
+        ("⟨rank_pattern⟩", rules.rank_pattern.0.keys().collect::<Vec<_>>()),
+        ("⟨alpha_pattern⟩", rules.alpha_pattern.0.keys().collect()),
+        ("⟨density_pattern⟩", rules.density_pattern.0.keys().collect()),
     ];
     for (option, patterns) in keys {
         if let Some(pattern) = patterns.iter().find(|p| !chosen.iter().any(|(_, m)| matches(p, &m.name))) {
@@ -248,7 +248,7 @@ fn useful_ranks(targets: Vec<Target>) -> Result<Vec<Target>> {
                 t.rank,
                 side(widest)
             );
-            Err(Error::invalid("--rank", reason))
+            Err(Error::option("rank", reason))
         }
     }
 }
@@ -259,10 +259,10 @@ fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Tar
     let density = rules.density_pattern.get(&module.name).unwrap_or(rules.density);
     let nnz = nnz(density, module.out_features, module.in_features);
     if density > 0.0 && nnz == 0 {
-        return Err(Error::invalid(
-            "--density",
+        return Err(Error::option(
+            "density",
             format!(
-                "{density} of {} [{}, {}] is less than one entry; use a higher --density, or leave the module out",
+                "{density} of {} [{}, {}] is less than one entry; use a higher ⟨density⟩, or leave the module out",
                 module.name, module.out_features, module.in_features
             ),
         ));
@@ -278,7 +278,7 @@ fn target(index: usize, module: &LinearShape, rules: &TargetRules) -> Result<Tar
 fn with_a_half(target: Target) -> Result<Target> {
     if target.rank == 0 && target.nnz == 0 {
         let reason = format!("{} would get rank 0 and density 0, nothing to train; leave it out", target.module.name);
-        return Err(Error::invalid("--target-modules", reason));
+        return Err(Error::option("target_modules", reason));
     }
     Ok(target)
 }

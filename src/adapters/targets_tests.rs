@@ -121,12 +121,12 @@ fn given_masks_decide_what_a_target_has() {
 #[test]
 fn what_matches_nothing_is_named_with_its_neighbours() {
     let err = |r: &TargetRules| select(&modules(), r).unwrap_err().to_string();
-    assert!(err(&rules("q_prj")).starts_with("--target-modules: \"q_prj\" matches no module; the nearest are q_proj,"));
+    assert!(err(&rules("q_prj")).starts_with("⟨target_modules⟩: \"q_prj\" matches no module; the nearest are q_proj,"));
     assert!(err(&rules("self_atn.k_proj")).contains("self_attn.k_proj"));
     let mut r = rules("q_proj");
     r.rank_pattern = "down_proj=3".parse().unwrap();
     assert!(
-        err(&r).starts_with("--rank-pattern: \"down_proj\" matches no module; the nearest are q_proj"),
+        err(&r).starts_with("⟨rank_pattern⟩: \"down_proj\" matches no module; the nearest are q_proj"),
         "{}",
         err(&r)
     );
@@ -178,7 +178,7 @@ fn a_rank_that_no_module_can_make_use_of_is_refused() {
     with("all-linear", 64, "").unwrap();
     with("k_proj", 32, "").unwrap();
     for (targets, rank, pattern, part) in [
-        ("all-linear", 100_000, "", "--rank: 100000 is over 64, the largest rank"),
+        ("all-linear", 100_000, "", "⟨rank⟩: 100000 is over 64, the largest rank"),
         ("k_proj", 33, "", "33 is over 32"),
         ("all-linear", 4, "q_proj=65", "65 is over 64"),
         ("all-linear", usize::MAX, "", "18446744073709551615 is over 64"),

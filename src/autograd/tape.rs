@@ -1,10 +1,12 @@
 //! The tape, and the gradients that travel back along it.
 
+use super::kept::{Kept, Recipe};
 use crate::device::Watch;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Gets the gradients of an operation's results, none of one that nothing used.
@@ -15,6 +17,7 @@ type Backward = Box<dyn FnOnce(&mut Grads, Vec<Option<Tensor>>) -> Result<()>>;
 pub struct Var {
     pub value: Tensor,
     id: Option<usize>,
+    recipe: Option<Rc<Recipe>>,
 }
 
 /// Which activation, without its value: what an operation keeps of an input that its backward does not read, so that the value
@@ -35,7 +38,19 @@ impl Var {
 
     /// An activation whose gradient nothing needs.
     pub fn constant(value: Tensor) -> Self {
-        Var { value, id: None }
+        Var { value, id: None, recipe: None }
+    }
+
+    /// The same activation, of which a backward pass keeps only how to make it again: `make` does, from what the operation
+    /// that made it keeps for its own backward anyway. One that is not tracked has no such operation and is kept itself.
+    pub fn remade_by(self, make: impl Fn() -> Result<Tensor> + 'static) -> Self {
+        let recipe = self.is_tracked().then(|| Recipe::new(make));
+        Var { recipe, ..self }
+    }
+
+    /// What an operation whose backward reads this activation keeps of it.
+    pub fn kept(&self) -> Kept {
+        Kept::new(&self.value, self.recipe.as_ref())
     }
 
     /// Whether something trainable lies below it.
@@ -172,14 +187,14 @@ impl Tape {
             self.nodes.push(Node { ids: first..first + N, backward: Box::new(backward), module });
         }
         let mut id = first..;
-        values.map(|value| Var { value, id: id.next() })
+        values.map(|value| Var { value, id: id.next(), recipe: None })
     }
 
     /// A tracked input, whose gradient [`Tape::take`] gives after the backward pass.
     pub fn leaf(&mut self, value: Tensor) -> Var {
         let id = self.next;
         self.next += 1;
-        Var { value, id: Some(id) }
+        Var { value, id: Some(id), recipe: None }
     }
 
     /// Sets the gradient of `var`, where the backward pass starts.

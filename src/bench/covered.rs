@@ -33,16 +33,18 @@ fn device(name: &str, class: DeviceClass, lanes: u32, fragment: Option<u32>, wit
 }
 
 fn devices() -> Vec<Device> {
-    let gpu = [Feature::Images];
-    let plain = [Feature::Images, Feature::F16, Feature::Subgroup, Feature::Int64];
+    let gpu = [Feature::Images, Feature::Gemm];
+    let software = [Feature::Gemm];
+    let plain = [Feature::Images, Feature::Gemm, Feature::F16, Feature::Subgroup, Feature::Int64];
     vec![
         device("NVIDIA's units", DeviceClass::Discrete, 32, Some(16), &gpu),
+        device("NVIDIA's units and library", DeviceClass::Discrete, 32, Some(16), &[Feature::Images]),
         device("Apple's units", DeviceClass::Integrated, 32, Some(8), &gpu),
-        device("Mesa's units", DeviceClass::Software, 8, Some(8), &[]),
+        device("Mesa's units", DeviceClass::Software, 8, Some(8), &software),
         device("a discrete GPU", DeviceClass::Discrete, 32, None, &gpu),
         device("an integrated GPU", DeviceClass::Integrated, 16, None, &gpu),
         device("a browser", DeviceClass::Discrete, 32, None, &plain),
-        device("a software renderer", DeviceClass::Software, 8, None, &[]),
+        device("a software renderer", DeviceClass::Software, 8, None, &software),
         device("a poor software renderer", DeviceClass::Software, 4, None, &plain),
     ]
 }

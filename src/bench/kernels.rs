@@ -188,7 +188,7 @@ impl KernelsCase {
         let names: BTreeSet<&str> = all_speeds(&self.sizes).iter().map(|s| s.op).collect();
         let names: Vec<&str> = names.into_iter().collect();
         let reason = format!("no row's name holds {}; there are {}", self.filters.join(" or "), names.join(", "));
-        Err(Error::invalid("--filter", reason))
+        Err(Error::option("filter", reason))
     }
 }
 

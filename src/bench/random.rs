@@ -12,7 +12,7 @@ pub(super) fn fill(model: &Decoder) -> Result<()> {
     }
     let mut filler = Filler::new(model.norm.weight.value.device());
     for linear in model.linears() {
-        filler.fill(&linear.weight())?;
+        linear.shards().iter().try_for_each(|(_, shard)| filler.fill(shard))?;
         if let Some(bias) = linear.bias() {
             bias.clear()?;
         }

@@ -140,7 +140,7 @@ impl Shape {
     pub fn named(name: &str) -> Result<&'static Shape> {
         SHAPES.iter().find(|s| s.name == name).ok_or_else(|| {
             let all: Vec<&str> = SHAPES.iter().map(|s| s.name).collect();
-            Error::invalid("--shape", format!("there is no \"{name}\"; there are {}", all.join(", ")))
+            Error::option("shape", format!("there is no \"{name}\"; there are {}", all.join(", ")))
         })
     }
 

@@ -2,6 +2,8 @@
 //! [`Stepper`] and [`AdapterSet`], as a run does them. Every token is supervised; sequences have all the same length.
 
 mod masks;
+#[cfg(test)]
+mod memory_tests;
 
 pub use masks::Collection;
 
@@ -430,7 +432,7 @@ impl Bench {
     fn profile(&mut self, steps: usize) -> Result<Profile> {
         let caps = self.device.caps();
         if !caps.has(Feature::Timestamps) {
-            return Err(Error::invalid("--profile", format!("{} has no timestamps; leave it out", caps.name)));
+            return Err(Error::option("profile", format!("{} has no timestamps; leave it out", caps.name)));
         }
         self.device.profile(true)?;
         for _ in 0..steps {

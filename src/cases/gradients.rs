@@ -126,7 +126,6 @@ pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
     (&loss::ARGMAX, "generation alone"),
     (&optimizer::ADAMW, "behind the gradients"),
     (&optimizer::COUNT, "behind the gradients"),
-    (&rope::ROPE_IN_PLACE, "generation alone"),
     (&topk::HISTOGRAM, "masks, behind the gradients"),
     (&topk::MASK, "masks, behind the gradients"),
     (&topk::SCORE, "masks, behind the gradients"),
@@ -225,6 +224,7 @@ const MLP: &[&Kernel] = &[
     &elementwise::GLU_BACKWARD,
     &elementwise::GLU_BOTH,
     &elementwise::GLU_BOTH_BACKWARD,
+    &elementwise::GLU_BOTH_KEPT,
     &elementwise::ADD_INTO,
 ];
 const RESIDUAL: &[&Kernel] =

@@ -7,11 +7,13 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::coop::{MATMUL_COOP, ROSA_LINEAR_COOP, SDDMM_COOP};
 use crate::kernels::decode::{DECODE, DECODE_F32};
+use crate::kernels::embedding::COLUMNS;
 use crate::kernels::matmul::{MATMUL, ROSA_LINEAR, SDDMM_TILE};
 use crate::kernels::merged::{DENSIFY, SPARSE_ADD};
 use crate::kernels::parts::SUM_PARTS;
 use crate::kernels::product::{Fused, Layout, Out, matmul, operands, rosa_linear};
 use crate::kernels::sampled::{SDDMM_ROWS, Sampling, TRANSPOSE};
+use crate::kernels::sharded::sharded_linear;
 use crate::kernels::simd::{MATMUL_SIMD, ROSA_LINEAR_SIMD};
 use crate::kernels::sparse::{SAMPLED, SddmmAlgorithm, SparseIndex, sddmm, sddmm_by, sddmm_sampled};
 use crate::kernels::spmm::SPMM;
@@ -35,9 +37,12 @@ const FUSED: Op = Op {
         &SPARSE_ADD,
         &SPMM,
         &SUM_PARTS,
+        &COLUMNS,
     ],
     why: "a sum of k + rank products, the weight as its format stores it: 4√n + 2 units of the sum of magnitudes",
 };
+/// Rows of W that are computed in two shards as well: the second one's rows of B begin where a binding may, and where none may.
+const IN_SHARDS: [usize; 2] = [160, 130];
 const SAMPLED_OP: Op = Op {
     name: "sddmm",
     kernels: &[&SAMPLED, &SDDMM_TILE, &SDDMM_COOP, &SDDMM_ROWS, &TRANSPOSE, &SUM_PARTS],
@@ -417,6 +422,18 @@ fn fused(t: &mut Trial<'_>, form: Form, c: Linear) -> Result<()> {
         let to = if accumulate { Out::add_to(&y.tensor) } else { Out::into(&y.tensor) };
         rosa_linear(layout, &x, &weight, fused, to)?;
         t.compare(if forward { "Y" } else { "dX" }, &y, bounds(t, want.iter().copied()))?;
+    }
+    if IN_SHARDS.contains(&n) {
+        let upload = |first: usize, rows: usize| {
+            let row = bytes.len() / n;
+            Ok((first, Weight::upload(t.device, dtype, rows, k, &bytes[first * row..(first + rows) * row])?))
+        };
+        let shards = [upload(0, n / 2)?, upload(n / 2, n - n / 2)?];
+        let shape = [tokens, cols_out];
+        let y = if accumulate { t.holding(&shape, &start)? } else { t.out(&shape)? };
+        let to = if accumulate { Out::add_to(&y.tensor) } else { Out::into(&y.tensor) };
+        sharded_linear(layout, &t.up(&[tokens, cols_in], &x)?, &shards, fused, to)?;
+        t.compare("in shards", &y, bounds(t, want.iter().copied()))?;
     }
     Ok(())
 }

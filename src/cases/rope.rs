@@ -4,7 +4,7 @@ use super::{Exact, Op, Row, Trial, elements, quick_at};
 use crate::error::Result;
 use crate::io::config::RopeScaling;
 use crate::kernels::To;
-use crate::kernels::rope::{ROPE, ROPE_IN_PLACE, RopeLayout, RopeTable, Turn, rope, rope_in_place};
+use crate::kernels::rope::{ROPE, RopeLayout, RopeTable, Turn, rope};
 use crate::tensor::Element;
 
 const COPY: Op = Op {
@@ -13,7 +13,6 @@ const COPY: Op = Op {
     why: "a sum of two products with sines and cosines that the host rounded from f64, whatever the position, and the rounding \
           of an f16",
 };
-const IN_PLACE: Op = Op { name: "rope_in_place", kernels: &[&ROPE_IN_PLACE], why: COPY.why };
 
 /// Tokens, heads, elements of a head, largest position.
 const SIZES: &[(usize, usize, usize, u32)] =
@@ -76,9 +75,8 @@ pub(super) fn rows() -> Vec<Row> {
             let width = if turned.moves_four(head_dim) { head_dim / 2 } else { 1 };
             for (out, to) in elements(width) {
                 let what = format!("{what}{to}");
-                rows.push(COPY.row(level, what, move |t| run(t, size, turned, turn, Some(out))));
+                rows.push(COPY.row(level, what, move |t| run(t, size, turned, turn, out)));
             }
-            rows.push(IN_PLACE.row(level, what, move |t| run(t, size, turned, turn, None)));
         }
     }
     rows
@@ -121,14 +119,8 @@ fn reference(
     y
 }
 
-/// `out`: what the copy is made of; without one x is turned where it lies.
-fn run(
-    t: &mut Trial<'_>,
-    size: (usize, usize, usize, u32),
-    turned: Turned,
-    turn: Turn,
-    out: Option<Element>,
-) -> Result<()> {
+/// `out`: what the copy is made of.
+fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turned: Turned, turn: Turn, out: Element) -> Result<()> {
     let (tokens, heads, head_dim, last) = size;
     let mut positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(u64::from(last) + 1) as u32).collect();
     positions[0] = last;
@@ -137,12 +129,8 @@ fn run(
     let x = t.random(tokens * heads * head_dim);
     let shape = [tokens, heads * head_dim];
     let at = t.up(&[tokens], &positions)?;
-    let y = out.map_or_else(|| t.holding(&shape, &x), |element| t.out_of(element, &shape))?;
-    if out.is_none() {
-        rope_in_place(&y.tensor, &table, &at, turn)?;
-    } else {
-        rope(&t.up(&shape, &x)?, &table, &at, turn, To::Into(&y.tensor))?;
-    }
+    let y = t.out_of(out, &shape)?;
+    rope(&t.up(&shape, &x)?, &table, &at, turn, To::Into(&y.tensor))?;
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
     t.compare("y", &y, reference(&x, &positions, (&inv_freq, turned), (heads, head_dim), factor, sign))
 }

@@ -106,7 +106,7 @@ fn wrong(device: &Device, name: String, what: &str) -> Error {
     Error::Kernel {
         name,
         reason: format!(
-            "{} ({}) computes wrongly: {what}; update its driver, choose another --device, or go on at your own risk \
+            "{} ({}) computes wrongly: {what}; update its driver, choose another ⟨device⟩, or go on at your own risk \
              with {}=off",
             caps.name,
             caps.driver,

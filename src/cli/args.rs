@@ -1,17 +1,32 @@
 //! The arguments of `rugosa`. Wrong usage ends the process with code 2 and one line.
 
 mod bench;
+mod chat;
+mod examples;
+mod export;
+mod merge;
+mod tools;
+mod watching;
 mod wrong;
 
+pub use chat::{ChatArgs, SamplingArgs};
+pub use tools::{CompletionsArgs, DoctorArgs, Shell};
+
 pub use bench::{Bench, BenchArgs, BenchKernelsArgs, BenchStepArgs, JsonArgs, WeightsOption};
+pub use merge::{MergeArgs, QuantizeArgs};
+
+pub use export::{ExportArgs, ExportTarget};
+pub use watching::{ReportArgs, RunsArgs};
 
 use crate::data::DataOptions;
 use crate::env;
 use crate::error::{Error, Result};
+use crate::quant::LoadFormat;
 use crate::train::config::{
     DataFormat, EmptyRowsOption, PartialConfig, PrecisionOption, PromptFormatOption, TooLong, TrainConfig, TrainTurns,
     default, defaults,
 };
+use crate::train::folder::new_name;
 use crate::train::output::CONFIG_FILE;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -22,6 +37,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Parser)]
 #[command(name = "rugosa", version, max_term_width = 120)]
 pub struct Cli {
+    /// Say nothing on standard error but errors
+    #[arg(long, global = true, display_order = 1000)]
+    pub quiet: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -37,8 +55,20 @@ pub enum Command {
     Plan(Box<PlanArgs>),
     /// Score a model, with or without an adapter, on rows
     Eval(EvalArgs),
+    /// Show a run, or several, as a page: curves, memory, masks, samples
+    Report(ReportArgs),
+    /// List the runs in a folder
+    Runs(RunsArgs),
     /// Continue a text, or answer a message
     Generate(GenerateArgs),
+    /// Talk with a model, turn by turn
+    Chat(ChatArgs),
+    /// Write a model with an adapter added to its weights, as a folder or a GGUF file
+    Merge(Box<MergeArgs>),
+    /// Write a model in another format
+    Quantize(QuantizeArgs),
+    /// Write an adapter for PEFT, the original RoSA code or llama.cpp
+    Export(ExportArgs),
     /// Show rows as the model will see them, supervised tokens marked
     Preview(PreviewArgs),
     /// List the devices to compute on
@@ -49,6 +79,12 @@ pub enum Command {
     Bench(BenchArgs),
     /// Teach the built-in model a task, with numbers from before and after
     Demo(DemoArgs),
+    /// Say what this machine computes on, what would be fast on it and what not, and what is in the way
+    Doctor(DoctorArgs),
+    /// Print what completes commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
 }
 
 /// `rugosa train`.
@@ -88,7 +124,7 @@ impl TrainArgs {
     /// Those of [`PartialConfig::from_toml`] and [`TrainConfig::resolve`].
     pub fn resolve(self) -> Result<TrainConfig> {
         let resume = self.resume;
-        let (file, flags) = self.sources()?;
+        let (file, mut flags) = self.sources()?;
         let file = match (file, &flags.out) {
             (Some(file), _) => file,
             (None, Some(out)) if resume => PartialConfig::from_toml(&config_of_run(out)?)?,
@@ -97,6 +133,9 @@ impl TrainArgs {
             }
             (None, _) => PartialConfig::default(),
         };
+        if let (None, None, Some(data)) = (&flags.out, &file.out, flags.data.as_ref().or(file.data.as_ref())) {
+            flags.out = Some(new_name(data));
+        }
         TrainConfig::resolve(file, flags).map_err(Error::as_usage)
     }
 
@@ -160,12 +199,15 @@ fn config_of_run(out: &Path) -> Result<PathBuf> {
 /// A model and what is put on it.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// The model: a Hugging Face folder or a GGUF file
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    /// The model: a Hugging Face folder, a GGUF file, or a name on the Hub: hf:org/name, hf:org/name/file.gguf
+    #[arg(long, value_name = "DIR|FILE.gguf|hf:NAME")]
     pub model: PathBuf,
-    /// An adapter for it, as `rugosa train` writes them
+    /// An adapter for it: a folder that `rugosa train` wrote, or one of PEFT's
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Quantise the matrices of the layers on their way to the device; embedding, head and norms stay as they are
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quantize: Option<LoadFormat>,
     /// What the operands of products are rounded to
     #[arg(long, value_enum, default_value_t = PrecisionOption::F32)]
     pub precision: PrecisionOption,
@@ -184,8 +226,8 @@ pub struct DeviceArgs {
 /// Rows and how to read them; as in training.
 #[derive(Clone, Debug, Args)]
 pub struct RowArgs {
-    /// Rows: JSON lines, a JSON array or CSV
-    #[arg(long, value_name = "FILE")]
+    /// Rows: JSON lines, a JSON array or CSV; a file, one on the Hub as hf:org/name/file.jsonl, or several: a.jsonl,b.csv
+    #[arg(long, value_name = "FILE|hf:NAME,…")]
     pub data: PathBuf,
     /// What the rows look like
     #[arg(long, value_enum, default_value_t = default::data_format())]
@@ -236,6 +278,7 @@ impl RowArgs {
             train_on: self.train_on.into(),
             shuffle: false,
             seed: 0,
+            limit: None,
             now: None,
         }
     }
@@ -269,6 +312,16 @@ pub struct EvalArgs {
     /// Take only the first N rows
     #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub limit: Option<usize>,
+    /// For exact-match, compare what this expression finds in an answer instead of all of it: the first group of the last
+    /// match; '#### (.+)' for GSM8K's. Rows in whose answer it finds nothing are left out
+    #[arg(long, value_name = "RE")]
+    pub answer_regex: Option<String>,
+    /// For exact-match, end answers before this text too; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+    /// For exact-match, write each answer to this new file as it is given, as a line of JSON
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub output: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -284,18 +337,8 @@ pub struct GenerateArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: GenerateInput,
-    /// New tokens, at most
-    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least::<1>)]
-    pub max_new_tokens: usize,
-    /// Flatten (over 1) or sharpen (under 1) the distribution; 0: always the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
-    pub temperature: f64,
-    /// Draw from the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
-    pub top_p: f64,
-    /// Seed of the draws
-    #[arg(long, value_name = "SEED", default_value_t = default::seed())]
-    pub seed: u64,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// Print one JSON object with the new text and its token ids
     #[arg(long)]
     pub json: bool,
@@ -316,8 +359,8 @@ pub struct GenerateInput {
 /// `rugosa preview`.
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
-    /// The model whose tokenizer is used: a Hugging Face folder or a GGUF file
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    /// The model whose tokenizer is used: a Hugging Face folder, a GGUF file, or a name on the Hub as hf:org/name
+    #[arg(long, value_name = "DIR|FILE.gguf|hf:NAME")]
     pub model: PathBuf,
     #[command(flatten)]
     pub rows: RowArgs,
@@ -403,7 +446,8 @@ impl Cli {
 /// not win over the file.
 pub fn command() -> clap::Command {
     let all = Cli::command().after_help(format!("{EXIT_CODES}\n\n{}", env::help()));
-    ["train", "plan"].into_iter().fold(all, |all, name| all.mut_subcommand(name, with_defaults))
+    let all = ["train", "plan"].into_iter().fold(all, |all, name| all.mut_subcommand(name, with_defaults));
+    examples::add(all)
 }
 
 /// A subcommand with the options of training.
@@ -440,16 +484,6 @@ fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
         return Err(format!("must be at least {MIN}"));
     }
     usize::try_from(n).map_err(|_| format!("is over {}, the most that there can be", usize::MAX))
-}
-
-fn temperature(text: &str) -> Result<f64, String> {
-    let t = text.parse().ok().filter(|t: &f64| *t >= 0.0 && t.is_finite());
-    t.ok_or_else(|| "expected a number of 0 or more".into())
-}
-
-fn probability(text: &str) -> Result<f64, String> {
-    let p = text.parse().ok().filter(|p: &f64| *p > 0.0 && *p <= 1.0);
-    p.ok_or_else(|| "expected a number over 0, at most 1".into())
 }
 
 #[cfg(test)]

@@ -116,7 +116,10 @@ fn the_other_commands_have_their_defaults() {
     let Command::Generate(g) = parse("generate --model m --chat -hello --temperature 0").unwrap().command else {
         panic!()
     };
-    assert_eq!((g.input.chat.as_deref(), g.temperature, g.top_p, g.seed), (Some("-hello"), 0.0, 1.0, 42));
+    assert_eq!(
+        (g.input.chat.as_deref(), g.sampling.temperature, g.sampling.top_p, g.sampling.seed),
+        (Some("-hello"), 0.0, 1.0, 42)
+    );
     let Command::Preview(p) = parse("preview --model m --data d --rows 2").unwrap().command else { panic!() };
     assert_eq!((p.count, p.rows.data_format), (2, DataFormat::Auto));
     assert!(matches!(parse("devices --json").unwrap().command, Command::Devices(DevicesArgs { json: true })));

@@ -1,7 +1,7 @@
 //! Progress of a run on standard error: a bar on a terminal, otherwise a line every so often.
 
-use crate::shown;
-use crate::train::metrics::StepMetrics;
+use super::{chatter, is_quiet};
+use crate::train::metrics::{EvalMetrics, StepMetrics};
 use crate::train::phase::Phase;
 use crate::train::warm::Compiled;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -29,8 +29,8 @@ enum Sink {
 impl Progress {
     /// For a run of `total` steps of which `done` lie behind it. Without a terminal, a line every `every` steps.
     pub fn new(total: u64, done: u64, every: u64) -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Progress::lines(total, every, Box::new(std::io::stderr()));
+        if is_quiet() || !std::io::stderr().is_terminal() {
+            return Progress::lines(total, every, chatter());
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(done);
         if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/dim} {pos}/{len} {wide_msg}") {
@@ -70,10 +70,24 @@ impl Progress {
         }
     }
 
+    /// An evaluation is done.
+    pub fn evaluated(&mut self, metrics: &EvalMetrics) {
+        // the next step's time begins now
+        self.last = Instant::now();
+        self.note(&described(metrics));
+    }
+
+    /// How far an evaluation is; shown on a terminal alone.
+    pub fn evaluating(&mut self, done: usize, of: usize) {
+        if let Sink::Bar(bar) = &self.sink {
+            bar.set_message(format!("evaluation {done} of {of}"));
+        }
+    }
+
     /// A line of its own, above the bar.
     pub fn note(&mut self, line: &str) {
         // as above; `eprintln!` would panic there
-        let line = shown::one_line(line);
+        let line = super::line(line);
         let _ = match &mut self.sink {
             Sink::Bar(bar) => bar.suspend(|| writeln!(std::io::stderr(), "{line}")),
             Sink::Lines { out, .. } => writeln!(out, "{line}"),
@@ -100,8 +114,8 @@ pub struct Compiling {
 
 impl Default for Compiling {
     fn default() -> Self {
-        let err = std::io::stderr();
-        Compiling { last: Instant::now(), terminal: err.is_terminal(), out: Box::new(err) }
+        let terminal = std::io::stderr().is_terminal();
+        Compiling { last: Instant::now(), terminal, out: chatter() }
     }
 }
 
@@ -151,6 +165,19 @@ fn describe(metrics: &StepMetrics, seconds_left: f64) -> String {
     )
 }
 
+/// `evaluation after step 20: loss 1.2345, exact match 40.00 % of 50, the best so far`
+fn described(m: &EvalMetrics) -> String {
+    let mut parts = vec![format!("evaluation after step {}", m.after)];
+    if m.eval_tokens > 0 {
+        parts[0] += &m.eval_loss.map_or(": loss not finite".to_owned(), |loss| format!(": loss {loss:.4}"));
+    }
+    parts.extend(m.exact_match.map(|share| format!("exact match {:.2} % of {}", 100.0 * share, m.answers)));
+    if m.best {
+        parts.push("the best so far".to_owned());
+    }
+    parts.join(", ")
+}
+
 /// A rate with three digits where it is small, whole where it is not.
 fn three_digits(x: f64) -> String {
     let decimals = match x {
@@ -162,7 +189,7 @@ fn three_digits(x: f64) -> String {
 }
 
 /// `42s`, `2m05s`, `3h07m`, `2d04h`
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     let s = seconds.round() as u64; // saturates
     match s {
         0..60 => format!("{s}s"),

@@ -29,6 +29,11 @@ pub fn install(answer: Option<&'static str>) -> Result<()> {
     .map_err(|e| Error::invalid("Ctrl-C handler", e.to_string()))
 }
 
+/// The next Ctrl-C asks again: what was asked for is done.
+pub fn clear() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
 /// Whether the user asked to stop. Cheap: a loop may ask at every step.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)

@@ -8,9 +8,11 @@ use super::pack::pack;
 use super::pairs::{Opening, PairFormat, PromptFormat};
 use super::report::PrepReport;
 use super::rows::{Example, IGNORED, Outcome, Reader, RowKind};
+use super::sources::{DataSource, sources};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::io::digest::Digest;
+use crate::io::hub::{self, RepoKind};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,6 +73,8 @@ pub struct DataOptions {
     /// Another order in each epoch, drawn from `seed`; otherwise the file's.
     pub shuffle: bool,
     pub seed: u64,
+    /// Rows of each file that are read, from its first; none for all.
+    pub limit: Option<usize>,
     /// The time that chat templates see, in seconds since 1970; none for the clock's. A run that goes on has that of its start.
     pub now: Option<i64>,
 }
@@ -91,6 +95,7 @@ impl Default for DataOptions {
             train_on: TrainOn::All,
             shuffle: true,
             seed: 0,
+            limit: None,
             now: None,
         }
     }
@@ -110,6 +115,10 @@ impl ExampleRef<'_> {
     /// Tokens before the first learnt one: the prompt.
     pub fn prompt_len(&self) -> usize {
         self.labels.iter().position(|&l| l != IGNORED).unwrap_or(self.labels.len())
+    }
+
+    fn to_owned(self) -> Example {
+        Example { ids: self.ids.to_vec(), labels: self.labels.to_vec(), line: self.line }
     }
 
     /// Learnt tokens.
@@ -145,9 +154,42 @@ pub struct Dataset {
     notes: Vec<String>,
 }
 
+/// What turns rows into examples.
+fn reader<'a>(
+    path: &'a Path,
+    options: &'a DataOptions,
+    tokenizer: Option<&'a Tokenizer>,
+    vocab_size: usize,
+) -> Reader<'a> {
+    let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
+    let template = template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string()));
+    let template = template.map(|t| if let Some(now) = options.now { t.at(now) } else { t });
+    let chat = match options.prompt_format {
+        PromptFormat::Auto => tokenizer.is_some_and(|t| !t.chat_templates().is_empty()),
+        PromptFormat::Chat => true,
+        PromptFormat::Raw => false,
+    };
+    let by_itself = options.prompt_format == PromptFormat::Auto && chat;
+    let raw =
+        || PairFormat::Raw { separator: options.separator.clone(), bos_before_response: options.bos_before_response };
+    Reader {
+        path,
+        kind: options.kind,
+        prompt_field: &options.prompt_field,
+        response_field: &options.response_field,
+        tokenizer,
+        opening: template.as_ref().ok().filter(|_| by_itself).and_then(Opening::of),
+        template,
+        train_on: options.train_on,
+        pairs: if chat { PairFormat::Chat } else { raw() },
+        skip_empty: options.empty_rows == EmptyRows::Skip,
+        vocab_size,
+    }
+}
+
 impl Dataset {
-    /// Reads and tokenises every row of a file. `vocab_size` is the model's. Rows with `input_ids` need no
-    /// tokenizer.
+    /// Reads and tokenises every row of a file, or of the several that `path` lists ([`sources()`]). `vocab_size` is the model's.
+    /// Rows with `input_ids` need no tokenizer.
     ///
     /// # Errors
     /// [`Error::Io`] for the file; [`Error::Row`] for the first row that is wrong; [`Error::File`] for a set without rows
@@ -181,33 +223,8 @@ impl Dataset {
         if let Some(tokenizer) = tokenizer {
             tokenizer.check_model(vocab_size)?;
         }
-        let template = tokenizer.ok_or_else(|| "needs a tokenizer".to_owned());
-        let template = template.and_then(|t| ChatTemplate::new(t).map_err(|e| e.to_string()));
-        let template = template.map(|t| if let Some(now) = options.now { t.at(now) } else { t });
-        let has_template = tokenizer.is_some_and(|t| !t.chat_templates().is_empty());
-        let chat = match options.prompt_format {
-            PromptFormat::Auto => has_template,
-            PromptFormat::Chat => true,
-            PromptFormat::Raw => false,
-        };
-        let by_itself = options.prompt_format == PromptFormat::Auto && chat;
-        let raw = || PairFormat::Raw {
-            separator: options.separator.clone(),
-            bos_before_response: options.bos_before_response,
-        };
-        let reader = Reader {
-            path,
-            kind: options.kind,
-            prompt_field: &options.prompt_field,
-            response_field: &options.response_field,
-            tokenizer,
-            opening: template.as_ref().ok().filter(|_| by_itself).and_then(Opening::of),
-            template,
-            train_on: options.train_on,
-            pairs: if chat { PairFormat::Chat } else { raw() },
-            skip_empty: options.empty_rows == EmptyRows::Skip,
-            vocab_size,
-        };
+        let sources = sources(path)?;
+        let mut reader = reader(&sources[0].path, options, tokenizer, vocab_size);
         let columns = [
             vec![options.prompt_field.as_str(), options.response_field.as_str()],
             vec!["prompt", "completion"],
@@ -217,6 +234,7 @@ impl Dataset {
             vec!["conversations"],
             vec!["input_ids"],
         ];
+        let has_template = tokenizer.is_some_and(|t| !t.chat_templates().is_empty());
         let mut set = Dataset {
             path: path.to_path_buf(),
             ids: Vec::new(),
@@ -231,29 +249,81 @@ impl Dataset {
             report: PrepReport { separator: options.separator.clone(), has_template, ..PrepReport::default() },
             notes: Vec::new(),
         };
-        let mut file = RowFile::open(path, &columns)?;
+        let mut taken = Vec::new();
+        for (index, source) in sources.iter().enumerate() {
+            let (first, before) = (set.len(), set.report.rows);
+            reader.path = &source.path;
+            set.read(&reader, &columns, options, stop)?;
+            let rows = set.draw(source, first, (options.seed, index));
+            taken.push(format!("{}: {rows} of {} rows", source.path.display(), set.report.rows - before));
+        }
+        if taken.len() > 1 || sources[0].weight != 1.0 {
+            set.notes.push(format!("an epoch has of {}", taken.join(", ")));
+        }
+        set.notes.extend(reader.template.as_ref().map(ChatTemplate::notes).unwrap_or_default());
+        set.finish()
+    }
+
+    /// Adds the rows of the reader's file.
+    fn read(&mut self, reader: &Reader<'_>, columns: &[Vec<&str>], options: &DataOptions, stop: &[u32]) -> Result<()> {
+        let path = &*hub::local(reader.path, RepoKind::Dataset)?;
+        let mut file = RowFile::open(path, columns)?;
+        let (before, limit) = (self.report.rows, options.limit.unwrap_or(usize::MAX));
         loop {
-            let chunk = file.take(CHUNK)?;
+            let mut chunk = file.take(CHUNK)?;
+            chunk.truncate(limit - (self.report.rows - before));
             if chunk.is_empty() {
                 break;
             }
             let outcomes: Vec<Result<Outcome>> = chunk.par_iter().map(|row| reader.example(row)).collect();
             for outcome in outcomes {
-                set.report.rows += 1;
+                self.report.rows += 1;
                 match outcome? {
                     Outcome::Read(example, facts) => {
-                        set.report.count(example.line, facts);
-                        set.add(example, options.truncate, stop);
+                        self.report.count(example.line, facts);
+                        self.add(example, options.truncate, stop);
                     }
                     Outcome::Empty { line } => {
-                        set.report.empty += 1;
-                        set.report.first_empty.get_or_insert(line);
+                        self.report.empty += 1;
+                        self.report.first_empty.get_or_insert(line);
                     }
                 }
             }
         }
-        set.notes = reader.template.as_ref().map(ChatTemplate::notes).unwrap_or_default();
-        set.finish()
+        if self.report.rows == before {
+            return Err(Error::file(reader.path, "rows", "there are none: the file is empty"));
+        }
+        Ok(())
+    }
+
+    /// Leaves of the examples from `first` on, those of `source`, as many as its weight says; how many that are.
+    fn draw(&mut self, source: &DataSource, first: usize, (seed, index): (u64, usize)) -> usize {
+        let count = self.len() - first;
+        if source.weight == 1.0 {
+            return count;
+        }
+        let examples: Vec<Example> = (first..self.len()).map(|i| self.example(i).to_owned()).collect();
+        let cuts = self.cut.split_off(&first);
+        self.ends.truncate(first);
+        self.lines.truncate(first);
+        let kept = self.ends.last().copied().unwrap_or(0);
+        self.ids.truncate(kept);
+        self.labels.truncate(kept);
+        let drawn = source.draw(count, seed, index);
+        for &i in &drawn {
+            if let Some(cut) = cuts.get(&(first + i)) {
+                self.cut.insert(self.ends.len(), *cut);
+            }
+            self.push(examples[i].clone());
+        }
+        drawn.len()
+    }
+
+    fn push(&mut self, mut example: Example) {
+        self.ids.append(&mut example.ids);
+        self.labels.append(&mut example.labels);
+        self.ends.push(self.ids.len());
+        self.lines.push(example.line);
     }
 
     fn add(&mut self, mut example: Example, truncate: Truncate, stop: &[u32]) {
@@ -275,18 +345,36 @@ impl Dataset {
                 self.cut.insert(self.ends.len(), Cut { at: missing, lost });
             }
         }
-        self.report.supervised += learnt(&example.labels);
-        self.report.tokens += example.ids.len();
-        self.ids.append(&mut example.ids);
-        self.labels.append(&mut example.labels);
-        self.ends.push(self.ids.len());
-        self.lines.push(example.line);
+        self.push(example);
+    }
+
+    /// The examples of these indices, in this order, as a set of its own.
+    pub(super) fn of_indices(&self, indices: &[usize]) -> Result<Dataset> {
+        let mut set = Dataset {
+            path: self.path.clone(),
+            ids: Vec::new(),
+            labels: Vec::new(),
+            ends: Vec::with_capacity(indices.len()),
+            lines: Vec::with_capacity(indices.len()),
+            cut: BTreeMap::new(),
+            report: PrepReport { tokens: 0, supervised: 0, ..self.report.clone() },
+            notes: Vec::new(),
+            ..*self
+        };
+        for (new, &index) in indices.iter().enumerate() {
+            let example = self.example(index);
+            set.ids.extend_from_slice(example.ids);
+            set.labels.extend_from_slice(example.labels);
+            set.ends.push(set.ids.len());
+            set.lines.push(example.line);
+            set.report.tokens += example.ids.len();
+            set.report.supervised += example.supervised();
+            set.cut.extend(self.cut.get(&index).map(|cut| (new, *cut)));
+        }
+        set.finish()
     }
 
     fn finish(mut self) -> Result<Dataset> {
-        if self.report.rows == 0 {
-            return Err(Error::file(&self.path, "rows", "there are none: the file is empty"));
-        }
         if self.ends.is_empty() {
             let (rows, empty) = (self.report.rows, self.report.empty);
             let reason = if rows == empty {
@@ -295,7 +383,7 @@ impl Dataset {
                 let others = if empty == 0 { "all".to_owned() } else { format!("{empty} have no answer, the others") };
                 format!(
                     "none of the {rows} is left: {others} are longer than {} tokens before the first learnt one; \
-                     --seq-len {} keeps all",
+                     ⟨seq_len⟩ {} keeps all",
                     self.seq_len, self.report.longest
                 )
             };
@@ -304,6 +392,8 @@ impl Dataset {
         if u32::try_from(self.ends.len()).is_err() {
             return Err(Error::file(&self.path, "rows", "there are more than 4 thousand million; split the file"));
         }
+        self.report.tokens = self.ids.len();
+        self.report.supervised = self.labels.iter().filter(|&&l| l != IGNORED).count();
         self.report.sequences = self.plan(0).len();
         self.report.packing_efficiency = self.report.tokens as f64 / (self.report.sequences * self.seq_len) as f64;
         Ok(self)
@@ -340,7 +430,7 @@ impl Dataset {
         digest.finish()
     }
 
-    /// The file.
+    /// The file, or the list of files.
     pub fn path(&self) -> &Path {
         &self.path
     }

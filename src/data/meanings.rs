@@ -64,7 +64,7 @@ pub(super) fn refuse(row: &Map<String, Json>, kind: RowKind, said: bool) -> Resu
     if pair && row.get("label").is_some_and(Json::is_boolean) {
         let reason = "whether an answer is wanted (KTO) is not trained on";
         return Err(format!(
-            "field label: {reason}; keep the rows with true and remove the field, or give --data-format"
+            "field label: {reason}; keep the rows with true and remove the field, or give ⟨data_format⟩"
         ));
     }
     Ok(())
@@ -89,7 +89,7 @@ pub(super) fn refuse_beside_raw(row: &Map<String, Json>) -> Result<(), String> {
     match system.or(other) {
         Some(key) => Err(format!(
             "field {key}: a raw prompt has no place for it; put it into the prompt, or use a chat template with \
-             --prompt-format chat"
+             ⟨prompt_format⟩ chat"
         )),
         None => Ok(()),
     }

@@ -109,7 +109,7 @@ impl PrepReport {
         let mut lines = Vec::new();
         if let Some(n) = count(RowForm::ChatPair) {
             lines.push(format!(
-                "prompt format chat: {} through the model's chat template, as generate --chat asks (raw: --prompt-format raw)",
+                "prompt format chat: {} through the model's chat template, as generate ⟨chat⟩ asks (raw: ⟨prompt_format⟩ raw)",
                 rows(n)
             ));
         }
@@ -118,16 +118,16 @@ impl PrepReport {
                 "" => "nothing between prompt and response".to_owned(),
                 text => format!("{text:?} between prompt and response where a row has no blank there"),
             };
-            let other = if self.has_template { "--prompt-format chat" } else { "the model has no chat template" };
+            let other = if self.has_template { "⟨prompt_format⟩ chat" } else { "the model has no chat template" };
             lines.push(format!(
-                "prompt format raw: {} as they are, as generate --prompt asks, {between} (chat: {other})",
+                "prompt format raw: {} as they are, as generate ⟨prompt⟩ asks, {between} (chat: {other})",
                 rows(n)
             ));
         }
         if let Some(n) = count(RowForm::RenderedPair) {
             lines.push(format!(
                 "prompt format raw: {} as they are, for their prompts end as the chat template opens an answer (chat: \
-                 --prompt-format chat)",
+                 ⟨prompt_format⟩ chat)",
                 rows(n)
             ));
         }
@@ -135,20 +135,20 @@ impl PrepReport {
     }
 
     fn cuts(&self, seq_len: usize) -> String {
-        let keep = format!("--seq-len {} keeps all", self.longest);
+        let keep = format!("⟨seq_len⟩ {} keeps all", self.longest);
         let of = format!("of {}", rows(self.rows));
         match (self.truncated, self.answers_cut, self.dropped) {
-            (0, _, dropped) => format!("warning: --seq-len {seq_len} leaves {dropped} {of} out; {keep}"),
-            (cut, 0, 0) => format!("--seq-len {seq_len} cuts the ends of {cut} {of}, but no answer; {keep}"),
+            (0, _, dropped) => format!("warning: ⟨seq_len⟩ {seq_len} leaves {dropped} {of} out; {keep}"),
+            (cut, 0, 0) => format!("⟨seq_len⟩ {seq_len} cuts the ends of {cut} {of}, but no answer; {keep}"),
             (cut, 0, dropped) => {
                 format!(
-                    "warning: --seq-len {seq_len} leaves {dropped} {of} out and cuts the ends of {cut}, but no answer; {keep}"
+                    "warning: ⟨seq_len⟩ {seq_len} leaves {dropped} {of} out and cuts the ends of {cut}, but no answer; {keep}"
                 )
             }
-            (_, answers, 0) => format!("warning: --seq-len {seq_len} cuts the answers of {answers} {of}; {keep}"),
+            (_, answers, 0) => format!("warning: ⟨seq_len⟩ {seq_len} cuts the answers of {answers} {of}; {keep}"),
             (_, answers, dropped) => {
                 format!(
-                    "warning: --seq-len {seq_len} cuts the answers of {answers} {of} and leaves {dropped} out; {keep}"
+                    "warning: ⟨seq_len⟩ {seq_len} cuts the answers of {answers} {of} and leaves {dropped} out; {keep}"
                 )
             }
         }

@@ -146,7 +146,7 @@ impl Reader<'_> {
             }
             Err(Fault::Empty(_)) if self.skip_empty => Ok(Outcome::Empty { line }),
             Err(Fault::Empty(reason)) => {
-                let way_out = "remove the row, or leave such rows out with --empty-rows skip";
+                let way_out = "remove the row, or leave such rows out with ⟨empty_rows⟩ skip";
                 Err(at(line, format!("{NOTHING_TO_LEARN}{reason}; {way_out}")))
             }
             Err(Fault::Wrong(reason)) => Err(at(line, reason)),
@@ -224,7 +224,7 @@ impl Reader<'_> {
             let nested = nested.map_or_else(String::new, |(key, _)| format!("; if the rows are the list in {key}, write that list alone"));
             format!(
                 "unknown kind of row, its fields are [{}]; expected are messages or conversations, or {} and {} (set the \
-                 names with --prompt-field and --response-field), or instruction and output, or text, or input_ids{nested}",
+                 names with ⟨prompt_field⟩ and ⟨response_field⟩), or instruction and output, or text, or input_ids{nested}",
                 fields.join(", "),
                 self.prompt_field,
                 self.response_field

@@ -339,6 +339,29 @@ impl Tokenizer {
         write_atomic(&folder.join("tokenizer_config.json"), |w| w.write_all(config.as_bytes()))
     }
 
+    /// The metadata by which a GGUF file describes this tokenizer, for an embedding of `rows` rows. `ends`: the tokens that end a text
+    /// by the model's configuration.
+    ///
+    /// # Errors
+    /// What of it such a file cannot say.
+    pub fn to_gguf(&self, rows: usize, ends: &[u32]) -> Result<Metadata, String> {
+        let pipeline = self.pipeline.to_string(false).map_err(|e| one_line(&e.to_string()))?;
+        let pipeline: Json = serde_json::from_str(&pipeline).map_err(|e| one_line(&e.to_string()))?;
+        let mut ends: Vec<u32> = self.eos.into_iter().chain(ends.iter().copied()).collect();
+        let mut seen = BTreeSet::new();
+        ends.retain(|id| seen.insert(*id) && (*id as usize) < rows);
+        let around = super::tokenizer_to_gguf::Around {
+            bos: self.bos,
+            unk: self.unk,
+            pad: self.pad,
+            ends,
+            add_bos: !self.before.is_empty(),
+            add_eos: !self.after.is_empty(),
+            chat_templates: &self.chat_templates,
+        };
+        super::tokenizer_to_gguf::describe(&pipeline, rows, &around)
+    }
+
     /// What stands around a text as the part of `tokenizer.json` that puts it there: other readers look nowhere else for it.
     fn template(&self) -> Json {
         let name = |id: &u32| self.token(*id).unwrap_or_default();

@@ -3,6 +3,7 @@
 use super::tokenizer::{Surroundings, one_line};
 use crate::error::{Error, Result};
 use crate::io::gguf::{Metadata, Value};
+use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use tokenizers::decoders::{byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip};
@@ -13,17 +14,19 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::{PreTokenizerWrapper, byte_level::ByteLevel, digits::Digits};
 use tokenizers::{AddedToken, DecoderWrapper, SplitDelimiterBehavior, Tokenizer as Pipeline};
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const MERGES: &str = "tokenizer.ggml.merges";
-const SCORES: &str = "tokenizer.ggml.scores";
-const TYPES: &str = "tokenizer.ggml.token_type";
-const PRE: &str = "tokenizer.ggml.pre";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const MERGES: &str = "tokenizer.ggml.merges";
+pub(super) const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const TYPES: &str = "tokenizer.ggml.token_type";
+pub(super) const PRE: &str = "tokenizer.ggml.pre";
 
 /// Values of `tokenizer.ggml.token_type`.
-const NORMAL: i64 = 1;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
-const BYTE: i64 = 6;
+pub(super) const NORMAL: i64 = 1;
+pub(super) const UNKNOWN: i64 = 2;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
+pub(super) const UNUSED: i64 = 5;
+pub(super) const BYTE: i64 = 6;
 
 /// Words of the Llama 3 and Qwen 2 families; they differ in how many digits stay together.
 const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -93,6 +96,33 @@ fn words(pre: &str) -> Option<Words> {
         "stablelm2" => plain(split(QWEN2_WORDS)?),
         _ => return None,
     })
+}
+
+/// The name that means these words, with the pipeline's parts as JSON.
+pub(super) fn name_of_words(pre: &Json, nfc: bool, ignore_merges: bool) -> Option<&'static str> {
+    const NAMES: [&str; 6] = ["gpt-2", "smollm", "llama-bpe", "dbrx", "qwen2", "stablelm2"];
+    NAMES.into_iter().find(|name| {
+        let Some(words) = words(name) else { return false };
+        let own = serde_json::to_value(&words.pre).map(plain_parts);
+        let found = plain_parts(pre.clone());
+        (words.nfc, words.ignore_merges) == (nfc, ignore_merges) && own.is_ok_and(|own| own == found)
+    })
+}
+
+/// What matters of a pre-tokenizer: its parts in order, without what only moves offsets.
+fn plain_parts(pre: Json) -> Vec<Json> {
+    let parts = match pre.get("pretokenizers").and_then(Json::as_array) {
+        Some(parts) => parts.clone(),
+        None => vec![pre],
+    };
+    let plain = |mut part: Json| {
+        if let Some(map) = part.as_object_mut() {
+            map.remove("trim_offsets");
+            map.sort_keys();
+        }
+        part
+    };
+    parts.into_iter().map(plain).collect()
 }
 
 /// Which blanks special tokens swallow. The files do not say it, so it is known by the family, as the original

@@ -42,12 +42,21 @@ pub enum Feature {
     Int64,
     /// [Images](super::image), through which software renderers load faster than from buffers.
     Images,
+    /// [Dense products](super::gemm) by a library.
+    Gemm,
 }
 
 impl Feature {
     /// All, in the order in which tables show them.
-    pub const ALL: [Feature; 6] =
-        [Feature::F16, Feature::Subgroup, Feature::CoopMatrix, Feature::Timestamps, Feature::Int64, Feature::Images];
+    pub const ALL: [Feature; 7] = [
+        Feature::F16,
+        Feature::Subgroup,
+        Feature::CoopMatrix,
+        Feature::Timestamps,
+        Feature::Int64,
+        Feature::Images,
+        Feature::Gemm,
+    ];
 }
 
 impl fmt::Display for Feature {
@@ -59,6 +68,7 @@ impl fmt::Display for Feature {
             Feature::Timestamps => "timestamps",
             Feature::Int64 => "int64",
             Feature::Images => "images",
+            Feature::Gemm => "gemm",
         })
     }
 }
@@ -142,6 +152,9 @@ pub struct DeviceOptions {
     pub selector_from: &'static str,
     /// Open with WebGPU's default limits, whatever the adapter offers: what a browser would give.
     pub default_limits: bool,
+    /// Bytes that a kernel can bind at most, where that is to be less than the device offers: how matrices that are too large for a
+    /// binding are tested without such matrices.
+    pub max_binding: Option<u64>,
     /// Optional features not to use.
     pub disable: Vec<Feature>,
     /// Treat the device as one of this class: how kernels for GPUs are tested on a software renderer.
@@ -157,10 +170,11 @@ impl DeviceOptions {
         let said = env::settings();
         let named = |name: &&'static str| Feature::ALL.into_iter().find(|f| f.to_string() == **name);
         DeviceOptions {
-            selector_from: if selector.is_none() && said.device.is_some() { env::DEVICE } else { "--device" },
+            selector_from: if selector.is_none() && said.device.is_some() { env::DEVICE } else { "⟨device⟩" },
             selector: selector.or_else(|| said.device.clone()),
             class: said.class.and_then(DeviceClass::named),
             default_limits: said.default_limits,
+            max_binding: None,
             disable: said.disable.iter().filter_map(named).collect(),
             quarterings: 0,
         }

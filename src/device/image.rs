@@ -1,7 +1,7 @@
 //! Images: copies of operands, from which a kernel loads four f32 at once.
 //!
 //! Software renderers walk over the lanes of a vector for each load from a buffer, but fetch texels for all of them
-//! together: there a product that reads its operands through images is up to three times as fast (see BENCHMARKS.md).
+//! together: there a product that reads its operands through images is up to three times as fast (docs/notes/software-renderer.md).
 //! A kernel says which of its bindings a variant reads so ([`Binding::image_if`](super::Binding::image_if)). Such an
 //! operand is copied to scratch memory in front of the launch, unless a copy of it as it is now is there already.
 

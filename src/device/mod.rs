@@ -4,7 +4,12 @@
 //! object-safe methods ([`Backend`]), not a method an operation: kernels are data ([`spec::Kernel`]).
 
 mod caps;
+pub mod choose;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dry;
+pub mod gemm;
+mod hash;
 pub mod image;
 mod ledger;
 mod pool;
@@ -73,6 +78,10 @@ pub trait Backend: Send + Sync {
     /// Sets bytes to zero.
     fn clear(&self, to: &Slice) -> Result<()>;
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    /// A product by a library of the backend's, which has one where its capabilities have [`Feature::Gemm`].
+    fn gemm(&self, _: &gemm::Gemm) -> Result<()> {
+        Err(Error::shape("gemm", "this device has no library of products"))
+    }
     /// Compiles pipelines ahead, several at a time; see [`Device::prepare`].
     fn prepare(&self, specs: &[KernelSpec], compiled: &(dyn Fn() -> bool + Sync)) -> Result<()>;
     fn submit(&self) -> Result<()>;
@@ -141,13 +150,12 @@ struct BufferInner {
 }
 
 impl Device {
-    /// Opens the device that `options` choose, through wgpu.
+    /// Opens the device that `options` choose.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] if there is none, with the way to get one.
+    /// [`Error::NoDevice`] if there is none, with the way to get one; [`Error::Invalid`] where no device is the one.
     pub fn open(options: &DeviceOptions) -> Result<Device> {
-        let backend = wgpu::WgpuBackend::open(options)?;
-        Ok(Device::new(Box::new(backend)))
+        Ok(Device::new(choose::open(options)?))
     }
 
     /// A device over any backend.
@@ -189,13 +197,13 @@ impl Device {
         let class = pool::size_class(bytes);
         let caps = self.caps();
         if class > caps.max_buffer || bytes > caps.max_binding {
-            let smaller = if FIXED.contains(&what) { "" } else { "lower --batch-size or --seq-len, or " };
+            let smaller = if FIXED.contains(&what) { "" } else { "lower ⟨batch_size⟩ or ⟨seq_len⟩, or " };
             return Err(Error::TooLarge {
                 device: caps.name.clone(),
                 what: what.into(),
                 requested: bytes,
                 limit: caps.max_buffer.min(caps.max_binding),
-                hint: format!("{smaller}use another --device"),
+                hint: format!("{smaller}use another ⟨device⟩"),
             });
         }
         let mut pool = self.pool();
@@ -244,7 +252,7 @@ impl Device {
                 what: what.into(),
                 requested: class,
                 in_use: pool.ledger.in_use(),
-                hint: "lower --batch-size (and raise --gradient-accumulation-steps), lower --seq-len, or add --checkpointing layer".into(),
+                hint: "lower ⟨batch_size⟩ (and raise ⟨gradient_accumulation_steps⟩), lower ⟨seq_len⟩, or add ⟨checkpointing⟩ layer".into(),
             },
         })?;
         pool.ledger.reserve(class);
@@ -467,7 +475,7 @@ mod tests {
         let err = device.alloc(700 << 10, "activations").err().unwrap();
         let Error::OutOfMemory { what, requested, in_use, .. } = &err else { panic!("{err}") };
         assert_eq!((what.as_str(), *in_use), ("activations", 704 << 10), "{err}");
-        assert!(*requested >= 700 << 10 && err.to_string().contains("--checkpointing layer"), "{err}");
+        assert!(*requested >= 700 << 10 && err.to_string().contains("⟨checkpointing⟩ layer"), "{err}");
         assert!(!err.to_string().contains('\n'));
     }
 
@@ -484,9 +492,9 @@ mod tests {
     fn a_buffer_over_the_devices_limits_is_refused_with_a_way_out() {
         let device = device(u64::MAX);
         let message = |what| device.alloc(1 << 50, what).err().unwrap().to_string();
-        assert!(message("activations").contains("lower --batch-size or --seq-len"), "{}", message("activations"));
+        assert!(message("activations").contains("lower ⟨batch_size⟩ or ⟨seq_len⟩"), "{}", message("activations"));
         let weights = message("weights");
-        assert!(weights.ends_with("use another --device") && !weights.contains("--batch-size"), "{weights}");
+        assert!(weights.ends_with("use another ⟨device⟩") && !weights.contains("⟨batch_size⟩"), "{weights}");
     }
 
     #[test]

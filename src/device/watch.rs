@@ -1,7 +1,7 @@
 //! A look at what every kernel writes, to find where numbers go wrong. It waits for each launch, so it is put on a
 //! device only once something has gone wrong.
 
-use super::{Access, Backend, Launch};
+use super::{Access, Backend, Launch, Slice};
 use crate::error::{Error, Result};
 use half::f16;
 use std::sync::{Arc, Mutex};
@@ -51,10 +51,22 @@ impl Watch {
     /// [`Error::NonFinite`] at the first number that is none or infinite; those of reading back.
     pub(super) fn look(&self, backend: &dyn Backend, launch: &Launch<'_>, ignored: Option<u64>) -> Result<()> {
         let kernel = launch.spec.kernel;
-        for (binding, slice) in kernel.bindings.iter().zip(launch.bindings) {
-            if binding.access == Access::Read || Some(slice.raw.id) == ignored {
-                continue;
-            }
+        let written = kernel.bindings.iter().zip(launch.bindings).filter(|(binding, _)| binding.access != Access::Read);
+        let written = written.map(|(_, slice)| slice).filter(|slice| Some(slice.raw.id) != ignored);
+        self.look_at(backend, kernel.name, written)
+    }
+
+    /// Looks at what the kernel called `name` has written.
+    ///
+    /// # Errors
+    /// As [`Watch::look`].
+    pub(super) fn look_at<'a>(
+        &self,
+        backend: &dyn Backend,
+        name: &str,
+        written: impl IntoIterator<Item = &'a Slice>,
+    ) -> Result<()> {
+        for slice in written {
             let bytes = backend.download(slice)?.wait()?;
             // indices pass as f32: they are small
             let words: Vec<f32> = match slice.half {
@@ -71,15 +83,15 @@ impl Watch {
                 Some(width) if width * tokens == words.len() && !place.backward => {
                     let (token, mut column) = (first / width, first % width);
                     let of = place.columns.1.iter().rev().find(|(start, _)| *start <= column);
-                    if let Some((start, name)) = of.filter(|_| width == place.columns.0) {
-                        (module, column) = (name, column - start);
+                    if let Some((start, own)) = of.filter(|_| width == place.columns.0) {
+                        (module, column) = (own, column - start);
                     }
                     format!("token {token}, column {column}")
                 }
                 _ => format!("element {first}"),
             };
             return Err(Error::NonFinite {
-                what: format!("{module}: {} ({pass})", kernel.name),
+                what: format!("{module}: {name} ({pass})"),
                 reason: format!("gave {} for {bad} of {} values, first at {at}", words[first], words.len()),
             });
         }

@@ -38,16 +38,23 @@ pub const CLASS: &str = "RUGOSA_CLASS";
 pub const SPARSE: &str = "RUGOSA_SPARSE";
 pub const SELFTEST: &str = "RUGOSA_SELFTEST";
 pub const CACHE: &str = "RUGOSA_CACHE";
+pub const CUDA: &str = "RUGOSA_CUDA";
 pub const DUMP_SHADERS: &str = "RUGOSA_DUMP_SHADERS";
 pub const LOG: &str = "RUGOSA_LOG";
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub const HF_HOME: &str = "HF_HOME";
+pub const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
+pub const HF_TOKEN: &str = "HF_TOKEN";
+pub const HF_TOKEN_PATH: &str = "HF_TOKEN_PATH";
+pub const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
+pub const HF_ENDPOINT: &str = "HF_ENDPOINT";
 pub const FAULT: &str = "RUGOSA_FAULT";
 pub const FUZZ_SECONDS: &str = "RUGOSA_FUZZ_SECONDS";
 pub const REQUIRE: &str = "RUGOSA_REQUIRE";
 pub const PORTABILITY: &str = "RUGOSA_PORTABILITY";
 
 /// Optional features of devices, as [`DISABLE`] and tables call them.
-pub const FEATURES: [&str; 6] = ["f16", "subgroup", "coop", "timestamps", "int64", "images"];
+pub const FEATURES: [&str; 7] = ["f16", "subgroup", "coop", "timestamps", "int64", "images", "gemm"];
 /// Kinds of devices, as [`CLASS`] calls them.
 pub const CLASSES: [&str; 3] = ["software", "integrated", "discrete"];
 
@@ -69,13 +76,13 @@ pub const VARIABLES: &[Variable] = &[
     program(
         DEVICE,
         "INDEX|NAME",
-        "device to compute on where --device is not given: its index or a part of its name",
+        "device to compute on where none is asked for: its index or a part of its name",
         Some("devices round differently"),
     ),
     program(
         DISABLE,
         "NAME,…",
-        "optional features that are not used: f16, subgroup, coop, timestamps, int64, images",
+        "optional features that are not used: f16, subgroup, coop, timestamps, int64, images, gemm",
         Some("other kernels sum in another order"),
     ),
     program(
@@ -101,8 +108,9 @@ pub const VARIABLES: &[Variable] = &[
         CACHE,
         "off|DIR",
         "keep nothing from run to run, or keep it in this folder; without it in the user's cache folder",
-        Some("tiles that --tune has kept there sum in another order"),
+        Some("tiles that were measured and kept there sum in another order"),
     ),
+    program(CUDA, "DIR", "a folder with CUDA's NVRTC and cuBLASLt, which is looked into before the system's", None),
     program(DUMP_SHADERS, "DIR", "write each shader to this folder as the driver gets it", None),
     program(
         LOG,
@@ -116,6 +124,12 @@ pub const VARIABLES: &[Variable] = &[
         "the time that chat templates see, in seconds since 1970; without it the clock's",
         Some("templates that write the date"),
     ),
+    program(HF_HOME, "DIR", "where names that begin with hf: are fetched to; else ~/.cache/huggingface", None),
+    program(HF_HUB_CACHE, "DIR", "the same, for what is fetched alone; else hub in the folder above", None),
+    program(HF_TOKEN, "TOKEN", "for private and gated names; else what hf auth login has left", None),
+    program(HF_TOKEN_PATH, "FILE", "where that token lies; else token in HF_HOME", None),
+    program(HF_HUB_OFFLINE, "1", "fetch nothing: names that begin with hf: are looked for in the cache alone", None),
+    program(HF_ENDPOINT, "URL", "another server with the Hub's interface, a mirror say", None),
     other(
         FAULT,
         Reader::Tests,
@@ -174,6 +188,7 @@ pub struct Settings {
     pub separate_sparse: bool,
     pub skip_selftest: bool,
     pub cache: Cache,
+    pub cuda: Option<PathBuf>,
     pub dump_shaders: Option<PathBuf>,
     pub log: Option<String>,
     /// Seconds since 1970.

@@ -1,7 +1,7 @@
 //! From names and values to [`Settings`], and what is wrong with them.
 
 use super::{
-    CACHE, CLASS, CLASSES, Cache, DEVICE, DISABLE, DUMP_SHADERS, EPOCH, FAULT, FEATURES, FUZZ_SECONDS, Fault,
+    CACHE, CLASS, CLASSES, CUDA, Cache, DEVICE, DISABLE, DUMP_SHADERS, EPOCH, FAULT, FEATURES, FUZZ_SECONDS, Fault,
     FaultKind, LIMITS, LOG, PORTABILITY, Parsed, REQUIRE, SELFTEST, SPARSE, Settings, VARIABLES,
 };
 use crate::near::{nearest, tip};
@@ -47,7 +47,7 @@ fn misspelt(name: &str) -> Option<String> {
         Some(near) => format!("; did you mean {near}?"),
         None => String::new(),
     };
-    Some(format!("no variable of rugosa has this name{tip} (rugosa --help lists them all)"))
+    Some(format!("no variable of rugosa has this name{tip} (rugosa ⟨help⟩ lists them all)"))
 }
 
 fn set(settings: &mut Settings, name: &str, value: &OsStr) -> Result<(), String> {
@@ -61,6 +61,7 @@ fn set(settings: &mut Settings, name: &str, value: &OsStr) -> Result<(), String>
         SELFTEST => settings.skip_selftest = one_of(text()?, &["on", "off"])? == "off",
         CACHE if value == "off" => settings.cache = Cache::Off,
         CACHE => settings.cache = Cache::Folder(folder(value, "off")?),
+        CUDA => settings.cuda = Some(folder(value, "")?),
         DUMP_SHADERS => settings.dump_shaders = Some(folder(value, "")?),
         LOG => settings.log = Some(log_filter(text()?)?.to_owned()),
         EPOCH => settings.source_date_epoch = Some(seconds(text()?)?),

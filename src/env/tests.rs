@@ -38,6 +38,7 @@ fn every_variable_sets_what_it_says() {
         separate_sparse: true,
         skip_selftest: true,
         cache: Cache::Folder(folder.into()),
+        cuda: None,
         dump_shaders: Some("./new".into()),
         log: Some("info,wgpu_hal=debug,rugosa::train=trace".into()),
         source_date_epoch: Some(86400),
@@ -55,7 +56,7 @@ fn wrong_values_and_names_are_told_with_the_near_one() {
         (
             DISABLE,
             "f16,subgrup",
-            "\"subgrup\" is none of f16, subgroup, coop, timestamps, int64, images; did you mean subgroup?",
+            "\"subgrup\" is none of f16, subgroup, coop, timestamps, int64, images, gemm; did you mean subgroup?",
         ),
         (DISABLE, "everything", "\"everything\" is none of"),
         (LIMITS, "defualt", "default is the one value; did you mean default?"),
@@ -85,7 +86,7 @@ fn wrong_values_and_names_are_told_with_the_near_one() {
         ("RUGOSA_DEVCE", "0", "no variable of rugosa has this name; did you mean RUGOSA_DEVICE?"),
         ("rugosa_log", "debug", "did you mean RUGOSA_LOG?"),
         ("ROGUSA_SPARSE", "apart", "did you mean RUGOSA_SPARSE?"),
-        ("RUGOSA_VERBOSE", "1", "no variable of rugosa has this name (rugosa --help"),
+        ("RUGOSA_VERBOSE", "1", "no variable of rugosa has this name (rugosa ⟨help⟩"),
     ] {
         let (settings, faults) = parsed(&[(name, value)]);
         assert!(

@@ -13,6 +13,11 @@ pub(super) struct Cache {
 }
 
 impl Cache {
+    /// Tokens of a sequence that there is room for.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     pub fn new(device: &Device, model: &Decoder, sequences: usize, length: usize) -> Result<Cache> {
         let shape = [sequences * length, model.config.num_key_value_heads * model.config.head_dim];
         let layers = model

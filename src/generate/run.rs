@@ -22,36 +22,52 @@ pub struct Request<'a> {
     pub sampling: Sampling,
 }
 
+/// What follows a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    GoOn,
+    /// The token's sequence is at its end.
+    EndThis,
+    /// All are.
+    EndAll,
+}
+
+impl From<bool> for Flow {
+    /// Whether to go on.
+    fn from(go_on: bool) -> Flow {
+        if go_on { Flow::GoOn } else { Flow::EndAll }
+    }
+}
+
 /// Continues each of `prompts` (token ids, at least one). `on_token` sees each new token with its sequence's index, and
-/// stops all by returning false. New tokens only.
+/// says whether to go on; false ends all. New tokens only.
 ///
 /// # Errors
 /// [`Error::Invalid`] for an empty prompt, or one that leaves no room in the model's positions.
-pub fn generate(
+pub fn generate<F: Into<Flow>>(
     device: &Device,
     model: &Decoder,
     prompts: &[Vec<u32>],
     request: &Request<'_>,
-    mut on_token: impl FnMut(usize, u32) -> bool,
+    mut on_token: impl FnMut(usize, u32) -> F,
 ) -> Result<Vec<Vec<u32>>> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if prompts.iter().any(Vec::is_empty) {
-        return Err(Error::invalid("--prompt", "is empty; a model needs a token to start from"));
+        return Err(Error::option("prompt", "is empty; a model needs a token to start from"));
     }
     let most = model.rope.positions();
     if longest >= most {
         let reason = format!("its {longest} tokens leave no room in the model's {most} positions; shorten it");
-        return Err(Error::invalid("--prompt", reason));
+        return Err(Error::option("prompt", reason));
     }
     let length = longest.saturating_add(request.max_new_tokens).min(most);
-    let window = model.config.sliding_window;
     let cache = Cache::new(device, model, prompts.len(), length)?;
     let mut samplers: Vec<Sampler> = (0..prompts.len()).map(|i| Sampler::new(request.sampling, i)).collect();
     let mut produced: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
     // sequences still under way, with the position of their next token
     let mut live: Vec<(usize, usize)> = prompts.iter().enumerate().map(|(i, p)| (i, p.len())).collect();
 
-    let mut hidden = prefill(device, model, &cache, prompts, window)?;
+    let mut hidden = prefill(device, model, &cache, prompts)?;
     loop {
         let next = choose(model, &hidden, &live, &mut samplers, request.sampling)?;
         let mut step: Vec<(usize, usize, u32)> = Vec::new();
@@ -61,34 +77,23 @@ pub fn generate(
                 continue;
             }
             produced[sequence].push(token);
-            go_on &= on_token(sequence, token);
-            if produced[sequence].len() < request.max_new_tokens && position < length {
+            let flow = on_token(sequence, token).into();
+            go_on &= flow != Flow::EndAll;
+            if flow == Flow::GoOn && produced[sequence].len() < request.max_new_tokens && position < length {
                 step.push((sequence, position, token));
             }
         }
         if step.is_empty() || !go_on {
             return Ok(produced);
         }
-        let places: Vec<(usize, usize)> = step.iter().map(|&(s, p, _)| (s, p)).collect();
-        let up = |v: Vec<u32>| Tensor::from_slice(device, &[v.len()], &v, "batch");
-        let input = Input {
-            tokens: up(step.iter().map(|s| s.2).collect())?,
-            positions: up(step.iter().map(|s| s.1 as u32).collect())?,
-            pass: Pass::Decode(cache.places(&places, window)?),
-        };
-        hidden = model.hidden(&mut Tape::inference(), &input, 0)?.untracked("generate")?.clone();
+        hidden = decode(device, model, &cache, &step)?;
         live = step.iter().map(|&(s, p, _)| (s, p + 1)).collect();
     }
 }
 
 /// Runs all prompts in one pass; the hidden states of their last tokens `[prompts, hidden]`.
-fn prefill(
-    device: &Device,
-    model: &Decoder,
-    cache: &Cache,
-    prompts: &[Vec<u32>],
-    window: Option<usize>,
-) -> Result<Tensor> {
+pub(super) fn prefill(device: &Device, model: &Decoder, cache: &Cache, prompts: &[Vec<u32>]) -> Result<Tensor> {
+    let window = model.config.sliding_window;
     let none: Vec<Vec<i32>> = prompts.iter().map(|p| vec![IGNORED; p.len()]).collect();
     let examples = prompts.iter().zip(&none).map(|(ids, labels)| ExampleRef { ids, labels, line: 0 });
     let batch = Batch::new(examples, 0);
@@ -111,11 +116,29 @@ fn prefill(
     gather_rows(hidden.untracked("generate")?, &last, To::default())
 }
 
+/// Runs tokens, given as (sequence, position, token), that see what the cache has of their sequences, and each other where they
+/// are of one; their hidden states `[tokens, hidden]`.
+pub(super) fn decode(
+    device: &Device,
+    model: &Decoder,
+    cache: &Cache,
+    tokens: &[(usize, usize, u32)],
+) -> Result<Tensor> {
+    let places: Vec<(usize, usize)> = tokens.iter().map(|&(s, p, _)| (s, p)).collect();
+    let up = |v: Vec<u32>| Tensor::from_slice(device, &[v.len()], &v, "batch");
+    let input = Input {
+        tokens: up(tokens.iter().map(|t| t.2).collect())?,
+        positions: up(tokens.iter().map(|t| t.1 as u32).collect())?,
+        pass: Pass::Decode(cache.places(&places, model.config.sliding_window)?),
+    };
+    Ok(model.hidden(&mut Tape::inference(), &input, 0)?.untracked("generate")?.clone())
+}
+
 /// The next token of each live sequence.
 ///
 /// # Errors
 /// [`Error::NonFinite`] where a logit is not.
-fn choose(
+pub(super) fn choose(
     model: &Decoder,
     hidden: &Tensor,
     live: &[(usize, usize)],
@@ -143,7 +166,7 @@ fn choose(
 
 fn not_finite(logits: &Tensor) -> Error {
     let way_out = match logits.device().precision() {
-        Precision::F16 => "f16 may be too small for this model: use --precision f32",
+        Precision::F16 => "f16 may be too small for this model: use ⟨precision⟩ f32",
         Precision::F32 => "check the device with rugosa selftest, or use another model or adapter",
     };
     let reason = format!("numbers overflow on the way to them, so that there is no next token; {way_out}");

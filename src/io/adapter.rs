@@ -1,10 +1,18 @@
 //! Adapter folders: `adapter_config.json` and `adapter_model.safetensors`, in the format of the original RoSA code (also
-//! for sparse adapters without a low-rank part) and in PEFT's LoRA format.
+//! for sparse adapters without a low-rank part), in PEFT's LoRA format and in PEFT's SUPERTUNING format.
+mod compare;
 mod config;
+mod convert;
+mod export;
+mod gguf;
 mod pattern;
+mod supertuning;
 mod tensors;
 
+pub use compare::{Comparison, compare};
 pub use config::{AdapterConfig, AdapterKind, Targets};
+pub use convert::Converted;
+pub use export::{ExportFormat, Exported, export};
 pub use pattern::Pattern;
 
 use super::safetensors::{SafetensorsFile, write_safetensors};
@@ -35,6 +43,15 @@ pub struct ModuleTensors {
     pub b: Option<Matrix>,
     /// `[rows, cols]`
     pub sparse: Option<Csr>,
+}
+
+impl ModuleTensors {
+    /// Rows and columns of the linear; none where A, B and S are of different ones, or there are none.
+    pub fn shape(&self) -> Option<(usize, usize)> {
+        let low_rank = self.b.as_ref().zip(self.a.as_ref()).map(|(b, a)| (b.rows, a.cols));
+        let sparse = self.sparse.as_ref().map(|s| (s.pattern.rows, s.pattern.cols));
+        low_rank.or(sparse).filter(|shape| sparse.is_none_or(|s| s == *shape))
+    }
 }
 
 /// A dense matrix `[rows, cols]`, row-major.
@@ -92,6 +109,29 @@ impl AdapterFolder {
         let config = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
         let file = SafetensorsFile::open(&folder.join(TENSORS_FILE))?;
         let modules = tensors::read(&file, &config, shape_of)?;
+        Ok(AdapterFolder { config, modules })
+    }
+
+    /// Reads `folder` without its model: the shapes are those that the tensors have.
+    ///
+    /// # Errors
+    /// As [`AdapterFolder::read`]; [`Error::File`] where the tensors do not tell a shape.
+    pub fn read_alone(folder: &Path) -> Result<Self> {
+        check_files(folder)?;
+        let config = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
+        let file = SafetensorsFile::open(&folder.join(TENSORS_FILE))?;
+        let shapes = tensors::own_shapes(&file, config.kind)?;
+        if let Some(module) = shapes.iter().find_map(|(name, shape)| shape.0.zip(shape.1).is_none().then_some(name)) {
+            let base = config.base_model_name_or_path.as_ref();
+            let base = base.map_or_else(|| "DIR|FILE.gguf".to_owned(), |base| base.replace('\n', " "));
+            let reason =
+                format!("the adapter alone does not tell the shape of its matrix; give its model: ⟨model⟩ {base}");
+            return Err(Error::file(file.path(), module.as_str(), reason));
+        }
+        let modules = tensors::read(&file, &config, |name| {
+            let (rows, cols) = *shapes.get(name)?;
+            rows.zip(cols)
+        })?;
         Ok(AdapterFolder { config, modules })
     }
 

@@ -14,15 +14,26 @@ const UNFINISHED: (&str, &str) = (".rugosa-", ".part");
 /// # Errors
 /// The error of `write`, or [`Error::Io`] with `path`.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    write_atomic_with(path, |w| write(w).map_err(Error::io(path)))
+}
+
+/// The same, where what is written is made on the way, which may fail in its own way.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_atomic_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let folder = disk::parent(path);
-    let attempt = || -> std::io::Result<()> {
+    let create = || -> std::io::Result<_> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(UNFINISHED.0).suffix(UNFINISHED.1);
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
         disk::check(Operation::Create, path)?;
-        let mut out = BufWriter::new(OutFile::over(builder.tempfile_in(folder)?, path));
-        write(&mut out)?;
+        builder.tempfile_in(folder)
+    };
+    let mut out = BufWriter::new(OutFile::over(create().map_err(Error::io(path))?, path));
+    write(&mut out)?;
+    let finish = || -> std::io::Result<()> {
         let file = out.into_inner().map_err(|e| e.into_error())?.into_inner();
         disk::check(Operation::Sync, path)?;
         file.as_file().sync_all()?;
@@ -30,7 +41,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
         file.persist(path).map_err(|e| e.error)?;
         Ok(())
     };
-    attempt().map_err(Error::io(path))?;
+    finish().map_err(Error::io(path))?;
     disk::sync_folder(folder)
 }
 

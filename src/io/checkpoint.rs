@@ -6,13 +6,15 @@ mod rename;
 use super::config::ModelConfig;
 use super::finite::first_non_finite;
 use super::gguf::{GgufFile, Metadata};
+use super::hub::{self, RepoKind};
 use super::nf4::Quantised;
 use super::safetensors::{Dtype, RawTensor, SafetensorsFolder};
 use super::{fp8, nf4};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use names::Names;
-use rename::{hf_name, unpermute_rows, without_one};
+pub(in crate::io) use rename::hf_name;
+use rename::{gguf_name, permute_rows, unpermute_rows, with_one, without_one};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -43,7 +45,19 @@ pub struct Checkpoint {
     pub notes: Vec<String>,
     path: PathBuf,
     source: Source,
+    /// What the matrices of layers become on their way out of here.
+    recoded: Option<Recoded>,
 }
+
+/// Another format for what is read.
+#[derive(Clone, Copy, Debug)]
+struct Recoded {
+    to: DType,
+    encode: Encode,
+}
+
+/// Makes blocks of a format of a tensor.
+pub type Encode = fn(DType, &TensorView<'_>) -> Result<Vec<u8>>;
 
 #[derive(Debug)]
 enum Source {
@@ -61,12 +75,13 @@ enum Source {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder or a GGUF file and checks that every tensor that the decoder needs is there, in a
+    /// Opens a Hugging Face folder or a GGUF file, or what a name such as `hf:org/name` stands for, and checks that every tensor that the decoder needs is there, in a
     /// supported type and of the shape that the configuration says.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`], naming the file, the key or tensor, and the way out.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = &*hub::local(path, RepoKind::Model)?;
         let found = std::fs::metadata(path).map_err(|e| absent(path, e))?;
         let mut checkpoint = if found.is_dir() { Self::open_folder(path)? } else { Self::open_gguf(path)? };
         checkpoint.untie()?;
@@ -117,7 +132,7 @@ impl Checkpoint {
     }
 
     fn of(config: ModelConfig, path: &Path, source: Source) -> Self {
-        Checkpoint { config, notes: Vec::new(), path: path.to_path_buf(), source }
+        Checkpoint { config, notes: Vec::new(), path: path.to_path_buf(), source, recoded: None }
     }
 
     /// A configuration may call the head the embedding where the file has a head of its own. As in transformers 5 that one is
@@ -226,6 +241,78 @@ impl Checkpoint {
         &self.path
     }
 
+    /// From now on gives the matrices of layers that are stored in 16 or 32 bits in the format `to`, which `encode` makes. Embedding,
+    /// head, norms and biases stay, and what is quantised already.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for rows that are no whole blocks of the format.
+    pub fn recode(&mut self, to: DType, encode: Encode) -> Result<()> {
+        let mut kept = None;
+        for (name, shape) in layout::required_tensors(&self.config) {
+            if !is_layer_matrix(&name, &shape) {
+                continue;
+            }
+            let stored = self.stored(&name)?.dtype;
+            if stored.is_quantised() {
+                kept = Some(stored);
+            } else if !shape[1].is_multiple_of(to.block_elements()) {
+                let reason = format!(
+                    "{name} has rows of {}, no whole number of {to} blocks of {}; take a format with smaller blocks, q8_0 or nf4",
+                    shape[1],
+                    to.block_elements()
+                );
+                return Err(Error::option("quantize", reason));
+            }
+        }
+        if let Some(stored) = kept {
+            self.notes.push(format!(
+                "{}: matrices that are quantised already ({stored}) stay as they are",
+                self.path.display()
+            ));
+        }
+        self.recoded = Some(Recoded { to, encode });
+        Ok(())
+    }
+
+    /// What becomes of the matrix `view`, if it is to be in another format.
+    fn recoding(&self, view: &TensorView<'_>) -> Option<Recoded> {
+        self.recoded.filter(|_| !view.dtype.is_quantised() && is_layer_matrix(&view.name, &view.shape))
+    }
+
+    /// Name and shape of every tensor that the decoder reads.
+    pub fn required(&self) -> Vec<(String, Vec<usize>)> {
+        layout::required_tensors(&self.config)
+    }
+
+    /// The file, where it is a GGUF one.
+    pub fn gguf(&self) -> Option<&GgufFile> {
+        match &self.source {
+            Source::Gguf { file, .. } => Some(file),
+            Source::Folder { .. } | Source::Shapes(_) => None,
+        }
+    }
+
+    /// What GGUF calls the tensor `name` (Hugging Face's).
+    pub fn gguf_name(&self, name: &str) -> Option<String> {
+        gguf_name(self.config.family, name)
+    }
+
+    /// Puts the rows of the tensor `name` (Hugging Face's), whole blocks of any format, into llama.cpp's order.
+    ///
+    /// # Errors
+    /// [`Error::File`] for rows that are no two halves for each head.
+    pub fn to_gguf_rows<'d>(&self, name: &str, rows: usize, data: Cow<'d, [u8]>) -> Result<Cow<'d, [u8]>> {
+        let Some(heads) = self.rotated_heads(name) else { return Ok(data) };
+        permute_rows(&data, rows, heads).map(Cow::Owned).ok_or_else(|| self.odd_rows(name, rows, heads))
+    }
+
+    /// What GGUF holds for the values of the vector `name`: of Gemma's norms the sum of them and 1.
+    pub fn to_gguf_vector(&self, name: &str, values: &mut [f32]) {
+        if self.is_offset_norm(name) {
+            with_one(values);
+        }
+    }
+
     /// The folder, where it is one: `tokenizer.json` and the like lie beside the weights.
     pub fn folder(&self) -> Option<&Path> {
         match self.source {
@@ -240,6 +327,21 @@ impl Checkpoint {
             Source::Folder { .. } | Source::Shapes(_) => None,
             Source::Gguf { file, .. } => Some(file.metadata()),
         }
+    }
+
+    /// Rows and columns of the linear `module` (Hugging Face's name), also of a head that is the embedding.
+    pub fn linear_shape(&self, module: &str) -> Option<(usize, usize)> {
+        let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        if module == "lm_head" {
+            return Some((vocab, hidden));
+        }
+        let weight = format!("{module}.weight");
+        let embedding = self.embedding();
+        let all = layout::required_tensors(&self.config).into_iter().filter(|(name, _)| *name != embedding);
+        all.into_iter().find_map(|(name, shape)| match *shape.as_slice() {
+            [rows, cols] if name == weight => Some((rows, cols)),
+            _ => None,
+        })
     }
 
     /// Hugging Face's names of all tensors, in alphabetical order. Those of GGUF files without such a name are left out, and those
@@ -266,6 +368,15 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::File`] if it is missing or of a type that is not supported.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        let view = self.own_tensor(name)?;
+        let Some(Recoded { to, encode }) = self.recoding(&view) else { return Ok(view) };
+        self.check_finite(&view)?;
+        let data = Cow::Owned(encode(to, &view)?);
+        Ok(TensorView { dtype: to, data, ..view })
+    }
+
+    /// The tensor as it is stored.
+    fn own_tensor(&self, name: &str) -> Result<TensorView<'_>> {
         if let Source::Shapes(_) = self.source {
             return Err(Error::file(&self.path, name, "has a shape and no values here"));
         }
@@ -277,13 +388,10 @@ impl Checkpoint {
         let mut view = self.stored(name)?;
         if let Some(heads) = self.permuted_heads(name) {
             let rows = view.shape.first().copied().unwrap_or(0);
-            let data = unpermute_rows(&view.data, rows, heads).ok_or_else(|| {
-                let reason = format!("has {rows} rows, which are no two halves for each of {heads} heads");
-                Error::file(&self.path, name, reason)
-            })?;
+            let data = unpermute_rows(&view.data, rows, heads).ok_or_else(|| self.odd_rows(name, rows, heads))?;
             view.data = Cow::Owned(data);
         }
-        if self.folder().is_none() && self.config.family.has_unit_offset() && name.ends_with("norm.weight") {
+        if self.folder().is_none() && self.is_offset_norm(name) {
             let data = Some(&view.data).filter(|_| view.dtype == DType::F32).and_then(|d| without_one(d));
             let other =
                 || Error::file(&self.path, name, format!("is {}, but the norms of this family are F32", view.dtype));
@@ -313,6 +421,12 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::tensor`].
     pub fn stored(&self, name: &str) -> Result<TensorView<'_>> {
+        let view = self.own_stored(name)?;
+        let Some(Recoded { to, .. }) = self.recoding(&view) else { return Ok(view) };
+        Ok(TensorView { dtype: to, data: Cow::Borrowed(&[]), ..view })
+    }
+
+    fn own_stored(&self, name: &str) -> Result<TensorView<'_>> {
         let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
         match &self.source {
             Source::Folder { folder, names } => {
@@ -365,9 +479,24 @@ impl Checkpoint {
         Err(Error::file(file, &view.name, reason))
     }
 
+    fn odd_rows(&self, name: &str, rows: usize, heads: usize) -> Error {
+        let reason = format!("has {rows} rows, which are no two halves for each of {heads} heads");
+        Error::file(&self.path, name, reason)
+    }
+
+    /// Whether it is a norm that multiplies by 1 + w, of which GGUF holds the sum.
+    fn is_offset_norm(&self, name: &str) -> bool {
+        self.config.family.has_unit_offset() && name.ends_with("norm.weight")
+    }
+
     /// Heads of a tensor whose rows llama.cpp keeps in its own rotary order.
     fn permuted_heads(&self, name: &str) -> Option<usize> {
-        if self.folder().is_some() || !self.config.family.gguf.is_some_and(|g| g.permuted) {
+        self.rotated_heads(name).filter(|_| self.folder().is_none())
+    }
+
+    /// Heads of a tensor whose rows llama.cpp's converter puts in another order.
+    fn rotated_heads(&self, name: &str) -> Option<usize> {
+        if !self.config.family.written_in_gguf().is_some_and(|g| g.permuted) {
             return None;
         }
         let (module, _kind) = name.rsplit_once('.')?;
@@ -377,6 +506,11 @@ impl Checkpoint {
             _ => None,
         }
     }
+}
+
+/// Whether a tensor is what products of layers are with: no embedding, head, norm or bias.
+fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
+    shape.len() == 2 && name.contains(".layers.")
 }
 
 fn folder_tensor(raw: RawTensor<'_>) -> Result<TensorView<'_>> {
@@ -411,7 +545,7 @@ fn absent(path: &Path, source: std::io::Error) -> Error {
     } else {
         return Error::io(path)(source);
     };
-    Error::file(path, "--model", reason)
+    Error::file(path, "⟨model⟩", reason)
 }
 
 /// The first GGUF file of `folder` by name.

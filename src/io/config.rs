@@ -6,6 +6,7 @@ mod gguf_rope;
 mod hf;
 mod hf_rope;
 mod rope;
+mod to_gguf;
 mod to_hf;
 mod unknown;
 

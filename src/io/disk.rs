@@ -145,6 +145,14 @@ pub fn create_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Gives the file or folder `from` the name `to`, on the same disk.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    check(Operation::Rename, to).and_then(|()| std::fs::rename(from, to)).map_err(Error::io(to))
+}
+
 /// Removes a file, if it is there.
 ///
 /// # Errors
@@ -188,8 +196,50 @@ pub fn sync_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Asks the disk that `path` is to be written to whether it has room for `bytes`.
+///
+/// # Errors
+/// [`Error::File`] with both sizes where it has not.
+pub fn require_space(path: &Path, bytes: u64) -> Result<()> {
+    match free_bytes(parent(path)) {
+        Some(free) if free < bytes => {
+            let reason = format!(
+                "needs {} of disk space, and {} are free there; free some, or write to another disk",
+                size(bytes),
+                size(free)
+            );
+            Err(Error::file(path, "size", reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What may still be written to the disk that `folder` is on; none where the system is not asked, or does not say.
+fn free_bytes(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let existing = folder.ancestors().find(|f| f.as_os_str().is_empty() || f.exists())?;
+        let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+        let stat = rustix::fs::statvfs(existing).ok()?;
+        stat.f_bavail.checked_mul(stat.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+/// Bytes as people say them.
+fn size(bytes: u64) -> String {
+    match bytes as f64 / f64::from(1 << 20) {
+        mib if mib < 1024.0 => format!("{mib:.1} MiB"),
+        mib => format!("{:.1} GiB", mib / 1024.0),
+    }
+}
+
 /// The folder that `path` is in.
-pub(super) fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -258,6 +308,19 @@ mod tests {
         assert!(outcome.is_ok() && came, "a full disk syncs and removes");
         let (outcome, came) = with_fault(FaultKind::ReadOnly, 9, work);
         assert!(outcome.is_ok() && !came);
+    }
+
+    #[test]
+    fn room_is_asked_for_before_a_file_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        // the folders above it need not be there yet
+        let path = dir.path().join("not/yet/a.gguf");
+        assert!(require_space(&path, 1).is_ok());
+        if cfg!(unix) {
+            let message = require_space(&path, 1 << 60).unwrap_err().to_string();
+            assert!(message.contains("a.gguf: size: needs 1073741824.0 GiB of disk space"), "{message}");
+            assert!(message.contains("are free there; free some"), "{message}");
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(super) fn instead_of_model(path: &Path, head: &[u8]) -> Option<&'static str>
         "bin" | "pt" | "pth" | "ckpt" => PICKLE,
         "json" => "this is JSON; give the model's folder instead",
         _ if text.starts_with(b"{") || text.starts_with(b"[") => {
-            "this is JSON, as rows are; are --model and --data swapped?"
+            "this is JSON, as rows are; are ⟨model⟩ and ⟨data⟩ swapped?"
         }
         _ => return None,
     })

@@ -50,7 +50,7 @@ pub fn read_masks(
         masks.insert(module.to_string(), mask);
     }
     if masks.is_empty() {
-        return Err(Error::file(path, "masks", "the file holds none; make one with rugosa train --save-mask"));
+        return Err(Error::file(path, "masks", "the file holds none; make one with rugosa train ⟨save_mask⟩"));
     }
     Ok(masks)
 }

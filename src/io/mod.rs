@@ -5,17 +5,20 @@ pub mod adapter;
 pub mod atomic;
 mod cache;
 pub mod checkpoint;
+pub mod companions;
 pub mod config;
 pub mod digest;
 pub mod disk;
 pub mod finite;
 mod fp8;
 pub mod gguf;
+pub mod hub;
 pub mod kind;
 mod map;
 pub mod mask;
 pub mod nf4;
 pub mod safetensors;
+pub mod write;
 
 pub use cache::cache_folder;
 

@@ -3,16 +3,19 @@
 //! Layout: `u64` header length, JSON header (name -> dtype, shape, byte range), then the tensors' bytes without gaps.
 
 mod folder;
+mod write;
 
 pub use folder::SafetensorsFolder;
+#[cfg(feature = "hub")]
+pub(in crate::io) use folder::is_shard;
+pub use write::{OutEntry, stream_safetensors, write_safetensors};
 
-use super::atomic::write_atomic;
 use super::map::map_file;
 use crate::error::{Error, Result};
 use bytemuck::pod_collect_to_vec;
 use half::{bf16, f16};
 use memmap2::Mmap;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -292,40 +295,6 @@ impl<'a> OutTensor<'a> {
     fn cast<T: bytemuck::NoUninit>(name: impl Into<String>, dtype: Dtype, shape: &[usize], data: &'a [T]) -> Self {
         OutTensor { name: name.into(), dtype, shape: shape.to_vec(), data: Cow::Borrowed(bytemuck::cast_slice(data)) }
     }
-}
-
-/// Writes `tensors` and the string pairs `metadata` to `path`, whole or not at all. The same input gives the same bytes.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Shape`] if data does not fit a shape or a name comes twice.
-pub fn write_safetensors(path: &Path, tensors: &[OutTensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
-    // wide elements first, so that every tensor is aligned to its type
-    let mut order: Vec<&OutTensor<'_>> = tensors.iter().collect();
-    order.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| a.name.cmp(&b.name)));
-    let mut header = Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".to_string(), json!(metadata));
-    }
-    let mut at = 0;
-    for t in &order {
-        if t.shape.iter().product::<usize>() * t.dtype.bitsize() != t.data.len() * 8 {
-            let reason = format!("{}: {:?} of {} does not fit {} bytes", t.name, t.shape, t.dtype, t.data.len());
-            return Err(Error::shape("write_safetensors", reason));
-        }
-        let end = at + t.data.len();
-        let entry = json!({"dtype": t.dtype, "shape": t.shape, "data_offsets": [at, end]});
-        if header.insert(t.name.clone(), entry).is_some() {
-            return Err(Error::shape("write_safetensors", format!("{} comes twice", t.name)));
-        }
-        at = end;
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    write_atomic(path, |w| {
-        w.write_all(&(header.len() as u64).to_le_bytes())?;
-        w.write_all(&header)?;
-        order.iter().try_for_each(|t| w.write_all(&t.data))
-    })
 }
 
 #[cfg(test)]

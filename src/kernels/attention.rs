@@ -6,12 +6,13 @@
 //! `kv_heads` key-value heads; query head h reads key-value head h / (heads / kv_heads).
 
 pub use super::attention_decode::{DECODE, KV_STORE, attention_decode, kv_store};
-use super::attention_plan::{AttentionPlan, PassProblem};
+use super::attention_plan::{AttentionPlan, DeltaPlan, PassProblem};
 pub use super::attention_shape::{AttentionShape, EMPTY_LSE, MAX_HEAD_DIM, Ranges};
 use super::attention_shape::{OUT, Pass, Sizes, TileParams, output};
 pub use super::attention_tiled::{BACKWARD_KV, BACKWARD_Q, FORWARD};
 use super::elementwise::{add_into, round};
-use super::output::{To, pairs};
+use super::output::To;
+use super::streaming_plan::Rows;
 use super::target::Target;
 use super::tuned::Measured;
 use super::{attention_coop, attention_plan, attention_simd, kernel, launch, plan_log};
@@ -65,7 +66,7 @@ pub struct Gradients {
 /// How [`DELTA`] reads and writes.
 #[derive(Clone, Copy)]
 struct DeltaForm {
-    /// Threads share a row. A software renderer wants neither that nor barriers.
+    /// Threads share a row.
     shared: bool,
     out16: bool,
     round: bool,
@@ -207,7 +208,7 @@ pub fn attention_forward(
     let (plan, most) = choose(Pass::Forward, device, &sizes);
     if sizes.kv_rows > most {
         let reason = format!(
-            "{} tokens at once are more than the {most} that a software renderer can do; lower --batch-size or --seq-len, \
+            "{} tokens at once are more than the {most} that a software renderer can do; lower ⟨batch_size⟩ or ⟨seq_len⟩, \
              or use a GPU",
             sizes.kv_rows
         );
@@ -279,8 +280,9 @@ fn delta(
         bytes: (saved.out.element().bytes() * saved.out.len() + 4 * (d_out.len() + stats.len())) as f64,
     };
     let out16 = saved.out.element() == Element::F16;
-    let shared = out16 || round || !Target::of(device).is_software();
-    let form = DeltaForm { shared, out16, round, pairs: pairs(device, !shared) };
+    let plan = DeltaPlan::choose(&Target::of(device), out16 || round);
+    plan_log::tell(&Rows("attention_delta", rows, sizes.shape.head_dim), &plan);
+    let form = DeltaForm { shared: plan.shared, out16, round, pairs: plan.words.pairs };
     let (spec, groups) = (form.spec(sizes.shape.head_dim), rows.div_ceil(form.rows(sizes.shape.head_dim)));
     launch(device, &spec, &bindings.map(Tensor::slice), &params, groups as u64, cost)?;
     Ok(stats)

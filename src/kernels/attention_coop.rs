@@ -48,7 +48,7 @@ pub(super) struct Block {
 
 impl Block {
     /// By workgroup memory (two tiles of columns, a piece of scores and the weights) and by registers (the rows' operands and
-    /// the sums of a row); BENCHMARKS.md, "Attention on matrix units", has what was tried.
+    /// the sums of a row); docs/notes/attention.md has what was tried.
     pub const fn choose(units: CoopMatrix, pass: Pass, head_dim: usize) -> Block {
         let queries_are_columns = matches!(pass, Pass::KeyValue);
         let (subgroups, fragments, columns) = match (units.fragment, units.lanes) {

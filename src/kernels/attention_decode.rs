@@ -1,10 +1,13 @@
 //! Attention of single queries over a cache, for generation, and the store into the cache: `shaders/attention_decode.wgsl`,
 //! `shaders/kv_store.wgsl`. Dimensions as in [`attention`](super::attention).
 
+use super::attention_plan::{DECODE_THREADS, decode_threads};
 use super::attention_shape::{AttentionShape, MAX_HEAD_DIM, Ranges, Sizes, output};
-use super::{kernel, launch};
+use super::streaming_plan::Rows;
+use super::target::Target;
+use super::{kernel, launch, plan_log};
 use crate::device::spec::{read, write};
-use crate::device::{Cost, DeviceClass, Grid, KernelSpec};
+use crate::device::{Cost, Grid, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
@@ -40,8 +43,7 @@ pub struct StoreParams {
     cache_rows: u32,
 }
 
-fn decode_spec(class: DeviceClass, head_dim: usize, softcap: bool) -> KernelSpec {
-    let threads = if class == DeviceClass::Software { 64 } else { 128 };
+fn decode_spec(threads: u32, head_dim: usize, softcap: bool) -> KernelSpec {
     KernelSpec::new(&DECODE, [("WG", threads), ("HEAD_DIM", head_dim as u32), ("SOFTCAP", softcap.into())])
 }
 
@@ -49,8 +51,8 @@ fn decode_spec(class: DeviceClass, head_dim: usize, softcap: bool) -> KernelSpec
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = vec![KernelSpec::new(&KV_STORE, [])];
     for head_dim in (8..=MAX_HEAD_DIM).step_by(8) {
-        for class in [DeviceClass::Software, DeviceClass::Discrete] {
-            all.extend([false, true].map(|softcap| decode_spec(class, head_dim, softcap)));
+        for threads in DECODE_THREADS {
+            all.extend([false, true].map(|softcap| decode_spec(threads, head_dim, softcap)));
         }
     }
     all
@@ -84,7 +86,9 @@ pub fn attention_decode(
         cap: shape.softcap.unwrap_or(1.0),
         ..Default::default()
     };
-    let spec = decode_spec(device.caps().class, shape.head_dim, shape.softcap.is_some());
+    let threads = decode_threads(&Target::of(device));
+    plan_log::tell(&Rows(OP, sizes.tokens, shape.head_dim), &format_args!("{threads} threads a head"));
+    let spec = decode_spec(threads, shape.head_dim, shape.softcap.is_some());
     let bindings = [q, k_cache, v_cache, keys.start, keys.end, &out];
     let groups = (sizes.tokens * shape.heads) as u64;
     // two products, but nothing of a range is masked

@@ -2,6 +2,7 @@
 
 use super::attention_shape::{AttentionShape, Pass, Sizes};
 use super::attention_tiled::Tile;
+use super::streaming_plan::Words;
 use super::target::Target;
 use super::tile::Layout;
 use super::tuned::{self, Measured};
@@ -65,6 +66,36 @@ impl AttentionPlan {
 /// What queries, keys and values are best stored in: f16 where matrix units round them to it anyway.
 pub(super) fn operands(target: &Target) -> Element {
     if target.used_coop_matrix().is_some() && target.has_subgroups { Element::F16 } else { Element::F32 }
+}
+
+/// How the statistics of the backward passes are made: threads share a row on GPUs, and wherever something is f16. A software
+/// renderer wants neither that nor barriers, but words of 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DeltaPlan {
+    pub shared: bool,
+    pub words: Words,
+}
+
+impl DeltaPlan {
+    /// `half`: the output of the forward pass is f16, or a copy of its gradient is to be.
+    pub fn choose(target: &Target, half: bool) -> DeltaPlan {
+        let shared = half || !target.is_software();
+        DeltaPlan { shared, words: Words::choose(target, !shared, half) }
+    }
+}
+
+impl fmt::Display for DeltaPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", if self.shared { "threads share a row" } else { "a thread a row" }, self.words)
+    }
+}
+
+/// Threads of a workgroup that attends for one query over a cache, on a software renderer and on GPUs.
+pub(super) const DECODE_THREADS: [u32; 2] = [64, 128];
+
+/// One of [`DECODE_THREADS`].
+pub(super) fn decode_threads(target: &Target) -> u32 {
+    DECODE_THREADS[usize::from(!target.is_software())]
 }
 
 impl fmt::Display for AttentionPlan {

@@ -1,5 +1,5 @@
 //! Attention on software renderers: `shaders/attention_simd.wgsl`. As with their products, a subgroup works out of
-//! registers, and tiles in workgroup memory with their barriers are what it does without; see BENCHMARKS.md.
+//! registers, and tiles in workgroup memory with their barriers are what it does without; see docs/notes/software-renderer.md.
 //!
 //! [`attention_forward`](super::attention::attention_forward) and
 //! [`attention_backward`](super::attention::attention_backward) come here by themselves.

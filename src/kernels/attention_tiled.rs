@@ -47,7 +47,7 @@ const fn tile(nx: u32, ny: u32, tm: u32, tn: u32, unroll: u32) -> Tile {
 }
 
 /// Of GPUs, and of software renderers; those of heads wider than 128 are the second of each. Keys and values, which have
-/// twice the sums, take it for every head on a GPU (BENCHMARKS.md, "Plain kernels").
+/// twice the sums, take it for every head on a GPU (docs/notes/products.md, "Plain kernels").
 const OF_GPUS: [Tile; 2] = [tile(8, 16, 4, 4, 4), tile(16, 8, 4, 4, 2)];
 const OF_SOFTWARE: [Tile; 2] = [tile(4, 4, 8, 8, 1), tile(8, 4, 8, 4, 1)];
 /// What a device may be faster with.

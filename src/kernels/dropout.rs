@@ -68,7 +68,7 @@ pub fn dropout(x: &Tensor, keys: &Tensor, dropout: Dropout, y: To<'_>) -> Result
     let (rows, cols) = x.dims2(op)?;
     keys.expect_shape(op, "keys", &[rows])?;
     if !(0.0..1.0).contains(&dropout.p) {
-        return Err(Error::invalid("--dropout", format!("{} is not in 0 ≤ p < 1", dropout.p)));
+        return Err(Error::option("dropout", format!("{} is not in 0 ≤ p < 1", dropout.p)));
     }
     let accumulate = y.accumulates();
     let y = y.tensor(x.device(), op, x.shape())?;

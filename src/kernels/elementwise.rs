@@ -1,12 +1,14 @@
 //! Sums, scaling and gated activations: `shaders/elementwise.wgsl`, `shaders/glu.wgsl`. Any shape; operands of one
 //! call have the same one. Outputs of gated activations are f16 if that is asked for, and rows a multiple of 4 long.
 
-use super::output::{To, Words, distinct, groups, halves, pairs, streaming, vec4};
+use super::output::{To, distinct, groups, halves, streaming, vec4};
+use super::streaming_plan::Words;
+use super::target::Target;
 use super::{kernel, launch};
 use crate::device::spec::{read, write};
 use crate::device::{Cost, Grid, Kernel, KernelSpec};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use bytemuck::{Pod, Zeroable};
 
 kernel!(
@@ -39,12 +41,17 @@ kernel!(
 kernel!(
     /// The same where gate and up lie side by side.
     GLU_BOTH, "glu_both", "glu.wgsl", GluParams,
-    [read("both"), write("h").half_if("OUT16")]
+    [read("both").half_if("IN16"), write("h").half_if("OUT16")]
+);
+kernel!(
+    /// [`GLU_BOTH`] of gate and up rounded to f16, and those as well.
+    GLU_BOTH_KEPT, "glu_both_kept", "glu.wgsl", GluParams,
+    [read("both"), write("h").half_if("OUT16"), write("kept").half_if("OUT16")]
 );
 kernel!(
     /// The gradients of both, side by side.
     GLU_BOTH_BACKWARD, "glu_both_backward", "glu.wgsl", GluParams,
-    [read("dh"), read("both"), write("dboth").half_if("OUT16")]
+    [read("dh"), read("both").half_if("IN16"), write("dboth").half_if("OUT16")]
 );
 
 #[repr(C)]
@@ -88,7 +95,7 @@ pub fn add(a: &Tensor, b: &Tensor, to: To<'_>) -> Result<Tensor> {
     let bindings = [a.slice(), b.slice(), c.slice()];
     launch(
         a.device(),
-        &elementwise_spec(0, vec, pairs(a.device(), vec)),
+        &elementwise_spec(0, vec, words(a, vec, false)),
         &bindings,
         &params,
         groups(a.len(), vec),
@@ -109,7 +116,7 @@ pub fn add_into(a: &Tensor, b: &Tensor, scale: f32) -> Result<()> {
     let bindings = [b.slice(), a.slice()];
     launch(
         a.device(),
-        &elementwise_spec(1, vec, pairs(a.device(), vec)),
+        &elementwise_spec(1, vec, words(a, vec, false)),
         &bindings,
         &params,
         groups(a.len(), vec),
@@ -126,7 +133,7 @@ pub fn scale(a: &Tensor, factor: f32) -> Result<()> {
     let vec = vec4(a.len());
     launch(
         a.device(),
-        &elementwise_spec(2, vec, pairs(a.device(), vec)),
+        &elementwise_spec(2, vec, words(a, vec, false)),
         &[a.slice()],
         &params,
         groups(a.len(), vec),
@@ -163,7 +170,7 @@ pub fn glu_forward(activation: Activation, gate: &Tensor, up: &Tensor, h: To<'_>
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [gate.slice(), up.slice(), h.slice()];
-    let spec = glu_spec(&GLU, activation, vec4(n), Words::of(gate.device(), vec4(n), halves(op, &h, n)?));
+    let spec = glu_spec(&GLU, activation, vec4(n), words(gate, vec4(n), halves(op, &h, n)?));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(3 * n, 8.0))?;
     Ok(h)
 }
@@ -189,15 +196,15 @@ pub fn glu_backward(
     let n = gate.len();
     let params = GluParams { n: n as u32, ..Default::default() };
     let bindings = [dh.slice(), gate.slice(), up.slice(), dgate.slice(), dup.slice()];
-    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), Words::of(gate.device(), vec4(n), halves(op, &dgate, n)?));
+    let spec = glu_spec(&GLU_BACKWARD, activation, vec4(n), words(gate, vec4(n), halves(op, &dgate, n)?));
     launch(gate.device(), &spec, &bindings, &params, groups(n, vec4(n)), streaming(5 * n, 8.0))?;
     Ok((dgate, dup))
 }
 
-/// `h [rows, cols] = f(gate)·up` of gate and up side by side, `[rows, 2·cols]`.
+/// `h [rows, cols] = f(gate)·up` of gate and up side by side, `[rows, 2·cols]`, f16 if h is.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::error::Error::Shape) if the width is odd.
+/// [`Error::Shape`](crate::error::Error::Shape) if the width is odd, or the operand alone is f16.
 pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tensor> {
     let op = "glu_both";
     let (rows, cols) = sides(both, op)?;
@@ -205,16 +212,38 @@ pub fn glu_both(activation: Activation, both: &Tensor, h: To<'_>) -> Result<Tens
     distinct(op, &[both], &[&h])?;
     let n = h.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(&GLU_BOTH, activation, vec4(cols), Words::of(both.device(), vec4(cols), halves(op, &h, cols)?));
+    let words = words(both, vec4(cols), halves(op, &h, cols)?);
+    let spec = packed_spec(&GLU_BOTH, activation, vec4(cols), words, in16(op, both, words)?);
     let groups = groups(n, vec4(cols));
     launch(both.device(), &spec, &[both.slice(), h.slice()], &params, groups, streaming(3 * n, 8.0))?;
     Ok(h)
 }
 
-/// `[dgate | dup] [rows, 2·cols]` of dh `[rows, cols]` and the forward's operand.
+/// [`glu_both`] of gate and up rounded to f16: h and those, both f16, of which another pass makes the same h.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::error::Error::Shape) if the shapes do not fit together.
+/// [`Error::Shape`](crate::error::Error::Shape) if `cols` is not a multiple of 4.
+pub fn glu_both_kept(activation: Activation, both: &Tensor, [h, kept]: [To<'_>; 2]) -> Result<(Tensor, Tensor)> {
+    let op = "glu_both_kept";
+    let (rows, cols) = sides(both, op)?;
+    let h = h.overwritten(both.device(), op, &[rows, cols])?;
+    let kept = kept.overwritten(both.device(), op, both.shape())?;
+    distinct(op, &[both], &[&h, &kept])?;
+    let n = h.len();
+    let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
+    if !(halves(op, &h, cols)? && halves(op, &kept, cols)?) {
+        return Err(Error::shape(op, "the outputs are not f16"));
+    }
+    let spec = packed_spec(&GLU_BOTH_KEPT, activation, true, Words { half: true, pairs: false }, false);
+    let bindings = [both.slice(), h.slice(), kept.slice()];
+    launch(both.device(), &spec, &bindings, &params, groups(n, true), streaming(4 * n, 8.0))?;
+    Ok((h, kept))
+}
+
+/// `[dgate | dup] [rows, 2·cols]` of dh `[rows, cols]` and the forward's operand, f16 if they are.
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if the shapes do not fit together, or the operand alone is f16.
 pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to: To<'_>) -> Result<Tensor> {
     let op = "glu_both_backward";
     let (rows, cols) = sides(both, op)?;
@@ -223,15 +252,19 @@ pub fn glu_both_backward(activation: Activation, dh: &Tensor, both: &Tensor, to:
     distinct(op, &[dh, both], &[&dboth])?;
     let n = dh.len();
     let params = GluParams { n: n as u32, cols: cols as u32, ..Default::default() };
-    let spec = glu_spec(
-        &GLU_BOTH_BACKWARD,
-        activation,
-        vec4(cols),
-        Words::of(both.device(), vec4(cols), halves(op, &dboth, cols)?),
-    );
+    let words = words(both, vec4(cols), halves(op, &dboth, cols)?);
+    let spec = packed_spec(&GLU_BOTH_BACKWARD, activation, vec4(cols), words, in16(op, both, words)?);
     let bindings = [dh.slice(), both.slice(), dboth.slice()];
     launch(both.device(), &spec, &bindings, &params, groups(n, vec4(cols)), streaming(5 * n, 8.0))?;
     Ok(dboth)
+}
+
+/// Whether gate and up are f16, which no kernel takes that writes f32.
+fn in16(op: &'static str, both: &Tensor, words: Words) -> Result<bool> {
+    match both.element() == Element::F16 {
+        true if !words.half => Err(Error::shape(op, "gate and up are f16, the output is not")),
+        in16 => Ok(in16),
+    }
 }
 
 /// Rows, and half of the columns.
@@ -243,33 +276,55 @@ fn sides(both: &Tensor, op: &'static str) -> Result<(usize, usize)> {
     Ok((rows, cols / 2))
 }
 
-fn elementwise_spec(op: u32, vec: bool, pairs: bool) -> KernelSpec {
+/// How this device reads and writes what `of` is one of.
+fn words(of: &Tensor, vec: bool, half: bool) -> Words {
+    Words::choose(&Target::of(of.device()), vec, half)
+}
+
+fn elementwise_spec(op: u32, vec: bool, words: Words) -> KernelSpec {
     let kernel = [&ADD, &ADD_INTO, &SCALE][op as usize];
-    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into()), ("PAIRS", pairs.into())])
+    KernelSpec::new(kernel, [("OP", op), ("VEC", vec.into()), ("PAIRS", words.pairs.into())])
 }
 
 fn round_spec() -> KernelSpec {
     KernelSpec::new(&ROUND, [("OP", 3), ("VEC", 1), ("PAIRS", 0), ("OUT16", 1)])
 }
 
+/// Of gate and up apart.
 fn glu_spec(kernel: &'static Kernel, activation: Activation, vec: bool, words: Words) -> KernelSpec {
-    let backward = [GLU_BACKWARD.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
-    let both = [GLU_BOTH.name, GLU_BOTH_BACKWARD.name].contains(&kernel.name);
-    let mut consts = vec![("ACT", activation as u32), ("BACKWARD", backward.into()), ("BOTH", both.into())];
+    let backward = kernel.name == GLU_BACKWARD.name;
+    let mut consts = vec![("ACT", activation as u32), ("BACKWARD", backward.into()), ("BOTH", 0)];
     consts.extend([("VEC", vec.into()), ("OUT16", words.half.into()), ("PAIRS", words.pairs.into())]);
+    consts.extend([("IN16", 0), ("KEEP", 0)]);
+    KernelSpec::new(kernel, consts)
+}
+
+/// Of gate and up side by side; `in16`: they are f16.
+fn packed_spec(kernel: &'static Kernel, activation: Activation, vec: bool, words: Words, in16: bool) -> KernelSpec {
+    let (backward, keep) = (kernel.name == GLU_BOTH_BACKWARD.name, kernel.name == GLU_BOTH_KEPT.name);
+    let mut consts = vec![("ACT", activation as u32), ("BACKWARD", backward.into()), ("BOTH", 1)];
+    consts.extend([("VEC", vec.into()), ("OUT16", words.half.into()), ("PAIRS", words.pairs.into())]);
+    consts.extend([("IN16", in16.into()), ("KEEP", keep.into())]);
     KernelSpec::new(kernel, consts)
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
+    let halves = Words { half: true, pairs: false };
     let mut all = vec![round_spec()];
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
+        all.extend([&GLU_BOTH, &GLU_BOTH_BACKWARD].map(|kernel| packed_spec(kernel, activation, true, halves, true)));
+        all.push(packed_spec(&GLU_BOTH_KEPT, activation, true, halves, false));
+    }
     for (vec, pairs) in [(false, false), (true, false), (true, true)] {
-        all.extend((0..3).map(|op| elementwise_spec(op, vec, pairs)));
+        all.extend((0..3).map(|op| elementwise_spec(op, vec, Words { half: false, pairs })));
         for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
-            let kernels: [&'static Kernel; 4] = [&GLU, &GLU_BACKWARD, &GLU_BOTH, &GLU_BOTH_BACKWARD];
-            let ways = [Words { half: false, pairs }, Words { half: true, pairs: false }];
-            let ways = ways.into_iter().filter(|w| !w.half || (vec && !pairs));
-            all.extend(ways.flat_map(|words| kernels.map(|kernel| glu_spec(kernel, activation, vec, words))));
+            let ways = [Words { half: false, pairs }, halves].into_iter().filter(|w| !w.half || (vec && !pairs));
+            for words in ways {
+                all.extend([&GLU, &GLU_BACKWARD].map(|kernel| glu_spec(kernel, activation, vec, words)));
+                let packed = [&GLU_BOTH, &GLU_BOTH_BACKWARD];
+                all.extend(packed.map(|kernel| packed_spec(kernel, activation, vec, words, false)));
+            }
         }
     }
     all

@@ -3,11 +3,13 @@
 //! (`shaders/norm_split.wgsl`).
 
 use super::norm::RmsNorm;
-use super::output::{To, Words, distinct, halves, streaming, vec4};
+use super::output::{To, distinct, halves, streaming, vec4};
 use super::rope::{HALVES, LAYOUTS, RopeTable};
-use super::{kernel, launch, target};
+use super::streaming_plan::{HeadLanes, Joined, Rows, Words};
+use super::target::{self, Target};
+use super::{kernel, launch, plan_log};
 use crate::device::spec::{read, write};
-use crate::device::{Caps, DeviceClass, Grid, KernelSpec, Slice};
+use crate::device::{Grid, KernelSpec, Slice};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
@@ -191,10 +193,11 @@ impl Heads<'_> {
         let (device, head_dim) = (self.positions.device(), self.table.head_dim());
         let half = head_dim / 2;
         let vec = self.table.vec4();
-        let half16 = outputs
-            .iter()
-            .try_fold(true, |all, t| Ok::<_, Error>(halves(op, t, if vec { half } else { 1 })? && all))?;
-        let words = Words::of(device, vec, half16);
+        let width = if vec { half } else { 1 };
+        let half16 = outputs.iter().try_fold(true, |all, t| Ok::<_, Error>(halves(op, t, width)? && all))?;
+        let target = Target::of(device);
+        let words = Words::choose(&target, vec, half16);
+        let rows = Rows(op, self.tokens(), self.width());
         let slices = inputs.iter().copied().chain(outputs).map(Tensor::slice);
         let bindings: Vec<Slice> = [self.table.slice(), self.positions.slice()].into_iter().chain(slices).collect();
         let params = RopeSplitParams {
@@ -211,10 +214,11 @@ impl Heads<'_> {
         let Some(HeadNorm { norm, weights }) = norm else {
             let work = of_heads * if vec { half / 4 } else { half };
             let spec = split_spec(merge, vec, words, self.table.layout());
+            plan_log::tell(&rows, &words);
             return launch(device, &spec, &bindings, &params, work.div_ceil(256) as u64, streaming(2 * touched, 1.5));
         };
-        let (rows, stride) = weights.dims2(op)?;
-        if rows != 2 || stride < head_dim || (vec && !vec4(stride)) {
+        let (two, stride) = weights.dims2(op)?;
+        if two != 2 || stride < head_dim || (vec && !vec4(stride)) {
             return Err(Error::shape(op, format!("weights {:?} of heads of {head_dim}", weights.shape())));
         }
         if self.table.layout() != HALVES {
@@ -231,41 +235,11 @@ impl Heads<'_> {
             offset: if norm.unit_offset { 1.0 } else { 0.0 },
             ..Default::default()
         };
-        let lanes = Lanes::choose(device.caps(), if vec { half / 4 } else { half }, words);
+        let lanes = HeadLanes::choose(&target, if vec { half / 4 } else { half }, words);
+        plan_log::tell(&rows, &Joined(lanes, words));
         let groups = of_heads.div_ceil((lanes.workgroup / lanes.head) as usize) as u64;
         let cost = streaming(if merge { 3 * touched } else { 2 * touched }, 4.0);
         launch(device, &norm_spec(merge, vec, words, lanes), &bindings, &params, groups, cost)
-    }
-}
-
-/// Threads of a head and of a workgroup.
-#[derive(Clone, Copy)]
-struct Lanes {
-    head: u32,
-    workgroup: u32,
-    /// Both are those of a subgroup.
-    subgroup: bool,
-}
-
-/// Of a head: as many as a half of it has words, up to these.
-const THREADS: [u32; 3] = [8, 16, 32];
-
-impl Lanes {
-    /// For halves of heads of `width` words.
-    fn choose(caps: &Caps, width: usize, words: Words) -> Lanes {
-        match target::lanes(caps).filter(|_| words.pairs) {
-            Some(lanes) => Lanes::subgroup(lanes),
-            None if caps.class == DeviceClass::Software => Lanes::threads(THREADS[0], 64),
-            None => Lanes::threads(THREADS.into_iter().find(|t| *t as usize >= width).unwrap_or(THREADS[2]), 256),
-        }
-    }
-
-    fn threads(head: u32, workgroup: u32) -> Lanes {
-        Lanes { head, workgroup, subgroup: false }
-    }
-
-    fn subgroup(lanes: u32) -> Lanes {
-        Lanes { head: lanes, workgroup: lanes, subgroup: true }
     }
 }
 
@@ -274,7 +248,7 @@ fn split_spec(merge: bool, vec: bool, words: Words, layout: u32) -> KernelSpec {
     KernelSpec::new(kernel, [&consts(merge, vec, words)[..], &[("LAYOUT", layout)]].concat())
 }
 
-fn norm_spec(merge: bool, vec: bool, words: Words, lanes: Lanes) -> KernelSpec {
+fn norm_spec(merge: bool, vec: bool, words: Words, lanes: HeadLanes) -> KernelSpec {
     let kernel = if merge { &NORM_MERGE } else { &NORM_SPLIT };
     let dealt = [("LANES", lanes.head), ("WG", lanes.workgroup), ("SUBGROUP", lanes.subgroup.into())];
     KernelSpec::new(kernel, [&consts(merge, vec, words)[..], &dealt].concat())
@@ -288,13 +262,13 @@ fn consts(merge: bool, vec: bool, words: Words) -> [(&'static str, u32); 4] {
 pub fn variants() -> Vec<KernelSpec> {
     let words = |half, pairs| Words { half, pairs };
     let reads = [(false, words(false, false)), (true, words(false, false)), (true, words(true, false))];
-    let threads = || THREADS.map(|t| Lanes::threads(t, 256)).into_iter().chain([Lanes::threads(THREADS[0], 64)]);
     let each = |merge: bool| {
         let splits = reads.into_iter().chain([(true, words(false, true))]);
         let splits = splits.flat_map(move |(vec, w)| LAYOUTS.map(|layout| split_spec(merge, vec, w, layout)));
-        let by_threads =
-            reads.into_iter().flat_map(move |(vec, w)| threads().map(move |lanes| norm_spec(merge, vec, w, lanes)));
-        let by_subgroups = target::LANES.map(|l| norm_spec(merge, true, words(false, true), Lanes::subgroup(l)));
+        let by_threads = reads
+            .into_iter()
+            .flat_map(move |(vec, w)| HeadLanes::all_of_threads().map(move |lanes| norm_spec(merge, vec, w, lanes)));
+        let by_subgroups = target::LANES.map(|l| norm_spec(merge, true, words(false, true), HeadLanes::of_subgroup(l)));
         by_threads.chain(by_subgroups).chain(splits)
     };
     [false, true].into_iter().flat_map(each).collect()

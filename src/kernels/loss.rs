@@ -1,9 +1,11 @@
 //! Cross-entropy over rows of logits, and greedy choice: `shaders/cross_entropy.wgsl`, `shaders/argmax.wgsl`.
 
-use super::output::{To, distinct, pairs, streaming, vec4};
-use super::{kernel, launch};
+use super::output::{To, distinct, streaming, vec4};
+use super::streaming_plan::{Joined, LOGITS_WORKGROUPS, LogitsWorkgroup, Rows, Words};
+use super::target::Target;
+use super::{kernel, launch, plan_log};
 use crate::device::spec::{read, write};
-use crate::device::{DeviceClass, Grid, KernelSpec};
+use crate::device::{Grid, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
@@ -62,11 +64,6 @@ impl Logits {
     }
 }
 
-/// A software renderer runs a workgroup on one thread, so that more than a subgroup only adds barriers.
-fn workgroup(class: DeviceClass) -> u32 {
-    if class == DeviceClass::Software { 8 } else { 256 }
-}
-
 /// Negative log-likelihoods `[n]` (nats) of targets u32 `[n]` under logits `[n, ≥ vocab]`; a token's log-probability
 /// is its negative. A target outside of the vocabulary gives 0.
 ///
@@ -110,12 +107,15 @@ fn run(logits: &Tensor, targets: &Tensor, meaning: Logits, grad: Option<f32>, nl
         ..Default::default()
     };
     let vec = vec4(meaning.vocab) && vec4(stride);
+    let target = Target::of(device);
+    let (workgroup, words) = (LogitsWorkgroup::choose(&target), Words::choose(&target, vec, false));
+    plan_log::tell(&Rows(op, rows, meaning.vocab), &Joined(workgroup, words));
     let variant = Variant {
         grad: grad.is_some(),
         softcap: meaning.softcap.is_some(),
         vec,
-        pairs: pairs(device, vec),
-        workgroup: workgroup(device.caps().class),
+        pairs: words.pairs,
+        workgroup: workgroup.0,
     };
     let bindings = [logits.slice(), targets.slice(), nll.slice()];
     let passes = if grad.is_some() { 4 } else { 2 };
@@ -140,7 +140,9 @@ pub fn argmax_rows(logits: &Tensor, vocab: usize, best: To<'_>) -> Result<Tensor
     let best = best.overwritten(device, "argmax", &[rows])?;
     distinct("argmax", &[logits], &[&best])?;
     let params = ArgmaxParams { rows: rows as u32, cols: vocab as u32, stride: stride as u32, ..Default::default() };
-    let spec = argmax_spec(workgroup(device.caps().class));
+    let workgroup = LogitsWorkgroup::choose(&Target::of(device));
+    plan_log::tell(&Rows("argmax", rows, vocab), &workgroup);
+    let spec = argmax_spec(workgroup.0);
     launch(device, &spec, &[logits.slice(), best.slice()], &params, rows as u64, streaming(logits.len(), 2.0))?;
     Ok(best)
 }
@@ -174,13 +176,13 @@ fn argmax_spec(workgroup: u32) -> KernelSpec {
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
-    for workgroup in [8, 256] {
+    for workgroup in LOGITS_WORKGROUPS {
         all.push(argmax_spec(workgroup));
         for bits in 0..8u32 {
             let bit = |i: u32| bits >> i & 1 == 1;
             let variant = Variant { grad: bit(0), softcap: bit(1), vec: bit(2), pairs: false, workgroup };
             all.push(variant.spec());
-            if variant.vec && workgroup == 8 {
+            if variant.vec && workgroup == LOGITS_WORKGROUPS[0] {
                 all.push(Variant { pairs: true, ..variant }.spec());
             }
         }

@@ -40,7 +40,7 @@ fn sddmm_spec(vec: u32, accumulate: bool, tile: Tile) -> KernelSpec {
 fn matmul_spec(layout: Layout, vec: u32, accumulate: bool, tile: Tile) -> KernelSpec {
     // a gradient's rows are stored one by one: with whole vectors the same tile is slower (39 instead of 42 TFLOP/s)
     let vec = if layout == Layout::Tn { vec.min(1) } else { vec };
-    // of the largest tiles; BENCHMARKS.md has what each makes of the others
+    // of the largest tiles; docs/notes/products.md has what each makes of the others
     let tile = match layout {
         _ if tile.tm != 16 => tile,
         Layout::Nt => Tile { prefetch: 1, ..tile },
@@ -55,7 +55,7 @@ fn matmul_spec(layout: Layout, vec: u32, accumulate: bool, tile: Tile) -> Kernel
 }
 
 pub(super) fn rosa_spec(v: &RosaVariant) -> KernelSpec {
-    // of the largest tiles, as above: four steps of k, but where they are slower (BENCHMARKS.md, "Plain kernels")
+    // of the largest tiles, as above: four steps of k, but where they are slower (docs/notes/products.md, "Plain kernels")
     let as_it_is = v.low_rank && v.vec == 2 && !v.sparse && (v.layout == Layout::Nt || v.format == WeightFormat::F32);
     let unroll = if v.tile.tm == 16 && !as_it_is { 4 } else { v.tile.unroll };
     let mut consts = Tile { unroll, ..v.tile }.consts();

@@ -21,6 +21,8 @@ pub mod elementwise;
 pub mod embedding;
 pub mod heads;
 pub mod in_weight;
+mod library;
+mod library_self_test;
 pub mod loss;
 pub mod low_rank;
 mod low_rank_blocks;
@@ -45,14 +47,17 @@ pub mod reduce;
 pub mod rope;
 pub mod sampled;
 pub mod sddmm_plan;
+pub mod sharded;
 pub(crate) mod simd;
 pub mod sparse;
 pub mod sparse_index;
 pub mod spmm;
+mod streaming_plan;
 pub mod target;
 pub mod tile;
 pub mod topk;
 mod tuned;
+pub mod weight_plan;
 
 pub use output::To;
 
@@ -76,6 +81,7 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise::GLU_BACKWARD,
     &elementwise::GLU_BOTH,
     &elementwise::GLU_BOTH_BACKWARD,
+    &elementwise::GLU_BOTH_KEPT,
     &elementwise::ROUND,
     &elementwise::SCALE,
     &embedding::COLUMNS,
@@ -116,7 +122,6 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_PARTS,
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
-    &rope::ROPE_IN_PLACE,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &merged::DENSIFY,

@@ -4,9 +4,11 @@
 
 use super::output::{To, distinct, halves, streaming, vec4};
 use super::parts::sum_parts;
-use super::{kernel, launch, target};
+use super::streaming_plan::{RowLanes, Rows, SUBGROUP_ROWS};
+use super::target::{self, Target};
+use super::{kernel, launch, plan_log};
 use crate::device::spec::{read, write};
-use crate::device::{Caps, DeviceClass, Grid, Kernel, KernelSpec};
+use crate::device::{Device, Grid, Kernel, KernelSpec};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
@@ -79,30 +81,11 @@ pub struct RmsNorm {
     pub unit_offset: bool,
 }
 
-/// How rows are dealt out.
-#[derive(Clone, Copy)]
-enum Lanes {
-    /// Threads a row and a workgroup.
-    Threads { row: u32, workgroup: u32 },
-    /// Lanes of a subgroup, which takes [`ROWS`] rows.
-    Subgroup(u32),
-}
-
-const SOFTWARE: Lanes = Lanes::Threads { row: 8, workgroup: 64 };
-const NARROW: Lanes = Lanes::Threads { row: 32, workgroup: 128 };
-const MIDDLE: Lanes = Lanes::Threads { row: 64, workgroup: 256 };
-const WIDE: Lanes = Lanes::Threads { row: 256, workgroup: 256 };
-/// Rows of a subgroup: each pair of w is loaded once for them.
-const ROWS: u32 = 4;
-
-fn lanes(caps: &Caps, cols: usize, half: bool) -> Lanes {
-    match (caps.class, target::lanes(caps)) {
-        (_, Some(lanes)) if !half && cols.is_multiple_of(2) => Lanes::Subgroup(lanes),
-        (DeviceClass::Software, _) => SOFTWARE,
-        _ if cols <= 256 => NARROW,
-        _ if cols <= 1024 => MIDDLE,
-        _ => WIDE,
-    }
+/// How this device deals out the rows of `op`.
+fn lanes(device: &Device, op: &'static str, (rows, cols): (usize, usize), half: bool) -> RowLanes {
+    let lanes = RowLanes::choose(&Target::of(device), cols, half);
+    plan_log::tell(&Rows(op, rows, cols), &lanes);
+    lanes
 }
 
 /// `y = x·rstd·g` of x `[rows, cols]` and w `[cols]`; returns y `[rows, cols]`, f16 if it is asked for and cols is a multiple
@@ -150,7 +133,7 @@ fn forward<const N: usize>(
     distinct(op, &inputs().collect::<Vec<_>>(), &outputs().collect::<Vec<_>>())?;
     let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
     let half = halves(op, &y, cols)?;
-    let lanes = lanes(device.caps(), cols, half);
+    let lanes = lanes(device, op, (rows, cols), half);
     let spec = forward_spec(norm.unit_offset, lanes.vec(cols), half, x.is_some(), lanes);
     let bindings: Vec<_> = inputs().chain(outputs()).map(Tensor::slice).collect();
     let cost = streaming((2 * N + 1) * first.len(), 2.0);
@@ -205,7 +188,7 @@ fn backward(
         halves(op, rounded, cols)?;
     }
     let params = RmsNormParams { rows: rows as u32, cols: cols as u32, eps: norm.eps, ..Default::default() };
-    let lanes = lanes(device.caps(), cols, rounded.is_some());
+    let lanes = lanes(device, op, (rows, cols), rounded.is_some());
     let spec = backward_spec(norm.unit_offset, lanes.vec(cols), accumulate, rounded.is_some(), lanes);
     let bindings: Vec<_> = operands.into_iter().chain(outputs()).map(Tensor::slice).collect();
     launch(device, &spec, &bindings, &params, lanes.groups(rows), streaming(5 * x.len(), 2.0))?;
@@ -241,37 +224,37 @@ fn weight_gradient(dy: &Tensor, x: &Tensor, rstd: &Tensor, dw: &Tensor) -> Resul
     sum_parts(&sums, parts, dw, 1.0, true)
 }
 
-impl Lanes {
+impl RowLanes {
     fn groups(self, rows: usize) -> u64 {
         let each = match self {
-            Lanes::Threads { row, workgroup } => workgroup / row,
-            Lanes::Subgroup(_) => ROWS,
+            RowLanes::Threads { row, workgroup } => workgroup / row,
+            RowLanes::Subgroup(_) => SUBGROUP_ROWS,
         };
         rows.div_ceil(each as usize) as u64
     }
 
     fn consts(self) -> [(&'static str, u32); 2] {
         match self {
-            Lanes::Threads { row, workgroup } => [("LANES", row), ("WG", workgroup)],
-            Lanes::Subgroup(lanes) => [("SG", lanes), ("ROWS", ROWS)],
+            RowLanes::Threads { row, workgroup } => [("LANES", row), ("WG", workgroup)],
+            RowLanes::Subgroup(lanes) => [("SG", lanes), ("ROWS", SUBGROUP_ROWS)],
         }
     }
 
     /// Whether rows of `cols` elements are read in vectors: subgroups always do.
     fn vec(self, cols: usize) -> bool {
-        matches!(self, Lanes::Subgroup(_)) || vec4(cols)
+        matches!(self, RowLanes::Subgroup(_)) || vec4(cols)
     }
 
     /// The kernel of threads, or that of subgroups.
     fn kernel(self, threads: &'static Kernel, subgroup: &'static Kernel) -> &'static Kernel {
         match self {
-            Lanes::Threads { .. } => threads,
-            Lanes::Subgroup(_) => subgroup,
+            RowLanes::Threads { .. } => threads,
+            RowLanes::Subgroup(_) => subgroup,
         }
     }
 }
 
-fn forward_spec(unit: bool, vec: bool, half: bool, add: bool, lanes: Lanes) -> KernelSpec {
+fn forward_spec(unit: bool, vec: bool, half: bool, add: bool, lanes: RowLanes) -> KernelSpec {
     let mut consts = vec![("BACKWARD", 0), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", half.into())];
     consts.extend([("ADD", add.into()), ("ROUND", 0)]);
     consts.extend(lanes.consts());
@@ -282,7 +265,7 @@ fn forward_spec(unit: bool, vec: bool, half: bool, add: bool, lanes: Lanes) -> K
     KernelSpec::new(kernel, consts)
 }
 
-fn backward_spec(unit: bool, vec: bool, accumulate: bool, round: bool, lanes: Lanes) -> KernelSpec {
+fn backward_spec(unit: bool, vec: bool, accumulate: bool, round: bool, lanes: RowLanes) -> KernelSpec {
     let mut consts = vec![("BACKWARD", 1), ("UNIT", unit.into()), ("VEC", vec.into()), ("OUT16", 0), ("ADD", 0)];
     consts.extend([("ACCUMULATE", accumulate.into()), ("ROUND", round.into())]);
     consts.extend(lanes.consts());
@@ -303,12 +286,10 @@ pub fn variants() -> Vec<KernelSpec> {
     let mut all = Vec::new();
     for vec in flags {
         all.push(weight_spec(vec));
-        let subgroups = target::LANES.map(Lanes::Subgroup).into_iter().filter(|_| vec);
-        for (lanes, unit) in
-            [SOFTWARE, NARROW, MIDDLE, WIDE].into_iter().chain(subgroups).flat_map(|l| flags.map(|u| (l, u)))
-        {
+        let subgroups = target::LANES.map(RowLanes::Subgroup).into_iter().filter(|_| vec);
+        for (lanes, unit) in RowLanes::THREADS.into_iter().chain(subgroups).flat_map(|l| flags.map(|u| (l, u))) {
             // f16 comes four at a time, from threads
-            let halves = || flags.into_iter().filter(|half| !half || (vec && !matches!(lanes, Lanes::Subgroup(_))));
+            let halves = || flags.into_iter().filter(|half| !half || (vec && !matches!(lanes, RowLanes::Subgroup(_))));
             for other in flags {
                 all.extend(halves().map(|half| forward_spec(unit, vec, half, other, lanes)));
                 all.extend(halves().map(|round| backward_spec(unit, vec, other, round, lanes)));

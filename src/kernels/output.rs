@@ -1,6 +1,6 @@
 //! Where results go, and checks that kernels share.
 
-use crate::device::{Cost, Device, DeviceClass, Feature};
+use crate::device::{Cost, Device};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Tensor};
 
@@ -86,25 +86,6 @@ pub(super) fn halves(op: &'static str, t: &Tensor, contiguous: usize) -> Result<
 /// Whether rows of `contiguous` elements can be read four at a time.
 pub(super) fn vec4(contiguous: usize) -> bool {
     contiguous.is_multiple_of(4)
-}
-
-/// Whether four numbers are better read as two words of 64 bits.
-pub(super) fn pairs(device: &Device, vec: bool) -> bool {
-    let caps = device.caps();
-    vec && caps.class == DeviceClass::Software && caps.has(Feature::Int64)
-}
-
-/// How a kernel reads and writes: f16 where that is asked for, else perhaps in words of 64 bits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Words {
-    pub half: bool,
-    pub pairs: bool,
-}
-
-impl Words {
-    pub fn of(device: &Device, vec: bool, half: bool) -> Words {
-        Words { half, pairs: pairs(device, vec && !half) }
-    }
 }
 
 /// Workgroups of 256 threads for `elements`, four a thread where `vec`.

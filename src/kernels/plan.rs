@@ -9,7 +9,7 @@ use super::target::{CoopMatrix, Target};
 use super::tile::{self, LONG_K, LONGEST_K, Layout, SPLIT_K, Tile, least_splits, splits, tiles};
 use super::tuned::{self, Measured};
 use crate::device::tiles::{Family, Product};
-use crate::device::{DeviceClass, Grid};
+use crate::device::{DeviceClass, Grid, Precision};
 use crate::tensor::{Element, WeightFormat};
 use bytemuck::{Pod, Zeroable};
 use std::fmt;
@@ -23,6 +23,8 @@ pub enum Execution {
     Registers { lanes: u32 },
     /// Matrix units.
     CoopMatrix(CoopMatrix),
+    /// A library of the backend's (cuBLASLt): no kernel of ours.
+    Library,
 }
 
 /// Where S is added.
@@ -60,13 +62,16 @@ pub struct ProductPlan {
 /// Fewer rows or columns than this waste most of a tile on matrix units.
 pub(super) const COOP_LEAST: usize = 32;
 /// Elements of W that a software renderer merges with S (decoded to f32, and S added) in the time in which it multiplies one entry of S
-/// by one token: an estimate, see BENCHMARKS.md, "Few rows".
+/// by one token: an estimate, see docs/notes/software-renderer.md, "Few rows".
 pub(super) const MERGED_PER_ENTRY: f64 = 1.0;
-/// Tokens from which on decoding the weight once is faster than in each tile, with S and without; see BENCHMARKS.md.
+/// Tokens from which on decoding the weight once is faster than in each tile, with S and without; see docs/notes/formats.md.
 pub(super) const SCRATCH_TOKENS_SPARSE: usize = 768;
 pub(super) const SCRATCH_TOKENS: usize = 2048;
 /// The same with formats that are dear to decode, with S or without.
 pub(super) const SCRATCH_TOKENS_DEAR: usize = 256;
+/// Columns of the output from which on an operand of f32 is rounded to f16 ahead of a library's product: the copy takes the time of some
+/// 200 columns on an H200 (6 bytes an element at 4.3 TB/s, two operations an element and column at 600 TFLOP/s).
+const ROUNDED_COLUMNS: usize = 512;
 /// Bytes of such a copy at most: larger matrices are decoded in tiles.
 pub(super) const SCRATCH_BYTES: u64 = 384 << 20;
 
@@ -147,6 +152,9 @@ impl ProductPlan {
 
 /// What should multiply.
 fn execution(target: &Target, problem: &Problem) -> Execution {
+    if target.has_gemm && suits_library(target, problem) {
+        return Execution::Library;
+    }
     if let Some(units) = target.used_coop_matrix().filter(|_| suits_coop_matrix(problem)) {
         return Execution::CoopMatrix(units);
     }
@@ -163,6 +171,42 @@ fn suits_coop_matrix(problem: &Problem) -> bool {
     m.min(n) >= COOP_LEAST
         && problem.row_lengths.iter().all(|l| l.is_multiple_of(8))
         && [stride, column].iter().all(|x| x.is_multiple_of(4))
+}
+
+/// What the library reads: numbers as the precision wants them.
+fn library_format(target: &Target) -> WeightFormat {
+    match target.precision {
+        Precision::F16 => WeightFormat::F16,
+        Precision::F32 => WeightFormat::F32,
+    }
+}
+
+/// The library adds nothing to W and decodes nothing: a weight that wants either is written to scratch memory before. Rows begin
+/// where sixteen bytes do, as its kernels want it.
+fn suits_library(target: &Target, problem: &Problem) -> bool {
+    let ([m, n, _], (stride, column)) = (problem.shape, problem.stride_column);
+    let wanted = library_format(target);
+    let row = if wanted == WeightFormat::F16 { 8 } else { 4 };
+    let aligned = problem.row_lengths.iter().all(|l| l.is_multiple_of(row))
+        && [stride, column].iter().all(|x| x.is_multiple_of(4));
+    let weight = match &problem.kind {
+        Kind::Masked => false,
+        Kind::Dense => problem.formats[1] == wanted,
+        Kind::Linear(linear) if problem.formats[1] == wanted => linear.sparse.is_none(),
+        Kind::Linear(_) => library_scratch(target, problem).is_some(),
+    };
+    let rounds = matches!(problem.kind, Kind::Linear(_)) && wanted == WeightFormat::F16 && n >= ROUNDED_COLUMNS;
+    let first = problem.formats[0] == wanted || (rounds && problem.formats[0] == WeightFormat::F32);
+    m.min(n) >= COOP_LEAST && aligned && first && weight
+}
+
+/// What the weight is written to, with S, for the library to read; none where it is read as it is, or that would not pay.
+fn library_scratch(target: &Target, problem: &Problem) -> Option<WeightFormat> {
+    let ([tokens, n, k], format, to) = (problem.shape, problem.formats[1], library_format(target));
+    let decodes = format != to && (to == WeightFormat::F32 || format.is_quantised());
+    let fits = to.bytes((n * k) as u64) <= SCRATCH_BYTES.min(target.max_bytes);
+    let pays = tokens >= SCRATCH_TOKENS_DEAR && problem.row_lengths[1].is_multiple_of(8);
+    (decodes && fits && pays && !target.separate_sparse).then_some(to)
 }
 
 fn suits_registers(problem: &Problem) -> bool {
@@ -201,6 +245,7 @@ fn weight(execution: Execution, target: &Target, problem: &Problem) -> (Option<W
             return (None, SparseAt::Separate);
         }
         (Execution::Registers { .. }, Some(_)) => Some(WeightFormat::F32),
+        (Execution::Library, _) => library_scratch(target, problem),
         _ => scratch_for_tokens(execution, target, problem, linear),
     };
     let sparse = match (linear.sparse, scratch) {
@@ -239,6 +284,7 @@ fn scratch_for_tokens(
 fn own_tile(execution: Execution, target: &Target, problem: &Problem, read: [WeightFormat; 2]) -> Tile {
     let ([m, n, k], layout) = (problem.shape, problem.layout);
     match (execution, problem.kind) {
+        (Execution::Library, _) => Tile::choose(target.class, m, n, 0),
         (Execution::Registers { .. }, Kind::Linear(_)) => tile::in_registers(layout, Some(read[1]), m, n),
         (Execution::Registers { .. }, _) => tile::in_registers(layout, None, m, n),
         (Execution::CoopMatrix(units), Kind::Dense) => {
@@ -264,7 +310,7 @@ fn measured_tile(
     measured: Measured<'_>,
 ) -> Tile {
     let (family, all) = match (execution, problem.kind) {
-        (_, Kind::Masked) | (Execution::Registers { .. }, _) => return own,
+        (_, Kind::Masked) | (Execution::Registers { .. } | Execution::Library, _) => return own,
         (Execution::Tiled, Kind::Dense) => (Family::Matmul, tiles(target.class).square),
         (Execution::Tiled, Kind::Linear(_)) => (Family::RosaLinear, tiles(target.class).square),
         (Execution::CoopMatrix(units), Kind::Dense) => (Family::MatmulCoop, tile::all_on_units(units)),
@@ -291,7 +337,7 @@ fn measured_tile(
 
 /// Parts of k.
 fn parts(execution: Execution, target: &Target, problem: &Problem, tile: Tile) -> usize {
-    if !problem.can_split() {
+    if !problem.can_split() || execution == Execution::Library {
         return 1;
     }
     let ([m, n, k], class) = (problem.shape, target.class);
@@ -303,7 +349,7 @@ fn parts(execution: Execution, target: &Target, problem: &Problem, tile: Tile) -
     match (problem.kind, execution) {
         (Kind::Masked, _) | (Kind::Dense, Execution::CoopMatrix(_)) => filling(),
         (Kind::Dense, _) => filling().max(least_splits(class, k)),
-        (Kind::Linear(_), Execution::Registers { .. }) => 1,
+        (Kind::Linear(_), Execution::Registers { .. } | Execution::Library) => 1,
         (Kind::Linear(_), _) if class == DeviceClass::Software => least_splits(class, k),
         (Kind::Linear(_), Execution::CoopMatrix(_)) => {
             if k < LONG_K {
@@ -363,6 +409,7 @@ impl fmt::Display for Execution {
             Execution::Tiled => f.write_str("workgroup memory"),
             Execution::Registers { lanes } => write!(f, "registers of {lanes} lanes"),
             Execution::CoopMatrix(units) => write!(f, "matrix units {0}x{0}", units.fragment),
+            Execution::Library => f.write_str("a library"),
         }
     }
 }
@@ -370,12 +417,16 @@ impl fmt::Display for Execution {
 impl fmt::Display for ProductPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tile { bm, bn, bk, .. } = self.tile;
-        write!(f, "{}, tile {bm}x{bn}x{bk}", self.execution)?;
+        write!(f, "{}", self.execution)?;
+        if self.execution != Execution::Library {
+            write!(f, ", tile {bm}x{bn}x{bk}")?;
+        }
         if self.parts > 1 {
             write!(f, ", k in {} parts of {}", self.parts, self.k_per_part)?;
         }
         match self.scratch {
             Some(format) => write!(f, ", W to scratch {format:?}")?,
+            None if self.execution == Execution::Library => {}
             None => f.write_str(", W in the tile")?,
         }
         match self.sparse {
@@ -384,8 +435,13 @@ impl fmt::Display for ProductPlan {
             SparseAt::Scratch => f.write_str(", S in the scratch copy")?,
             SparseAt::Separate => f.write_str(", S by a product of its own")?,
         }
-        if self.low_rank_width > 0 {
-            write!(f, ", low rank fused by {}", self.low_rank_width)?;
+        match (self.low_rank_width, self.execution) {
+            (0, _) => {}
+            (_, Execution::Library) => return f.write_str(", low rank before it"),
+            (width, _) => write!(f, ", low rank fused by {width}")?,
+        }
+        if self.execution == Execution::Library {
+            return Ok(());
         }
         write!(f, ", loads {}", if self.vec4 > 0 { "vec4" } else { "scalars" })
     }

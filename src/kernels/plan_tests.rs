@@ -24,12 +24,15 @@ fn target(name: &str) -> Target {
         ..caps.clone()
     };
     let software = Caps { class: DeviceClass::Software, subgroup_min: 8, subgroup_max: 8, ..caps.clone() };
+    let library = |caps: Caps| Caps { features: [caps.features, vec![Feature::Gemm]].concat(), ..caps };
     let (caps, precision) = match name {
         "discrete" => (caps, Precision::F32),
         "integrated" => (Caps { class: DeviceClass::Integrated, ..caps }, Precision::F32),
         "software" => (Caps { features: vec![Feature::Subgroup, Feature::Int64], ..software }, Precision::F32),
         "software without subgroups" => (software, Precision::F32),
         "nvidia" => (units(DeviceClass::Discrete, 16), Precision::F16),
+        "cuda" => (library(units(DeviceClass::Discrete, 16)), Precision::F16),
+        "cuda in f32" => (library(units(DeviceClass::Discrete, 16)), Precision::F32),
         "nvidia in f32" => (units(DeviceClass::Discrete, 16), Precision::F32),
         "apple" => (units(DeviceClass::Integrated, 8), Precision::F16),
         _ => unreachable!("{name}"),
@@ -256,4 +259,38 @@ fn a_weight_is_decoded_once_where_tokens_are_many_and_the_copy_fits() {
         ProductPlan::choose(&small, &problem, Measured::nothing()).scratch
     };
     assert_eq!([on_small(1024), on_small(1056)], [Some(F16), None]);
+}
+
+#[test]
+fn a_library_takes_what_is_stored_as_the_precision_wants_it() {
+    use WeightFormat::{BF16, F16, F32, Q4};
+    let square = [4096, 4096];
+    let library = "a library, low rank before it";
+    for (device, tokens, operand, format, sparse, line) in [
+        ("cuda", 4096, F16, F16, false, library),
+        ("cuda", 32, F16, F16, false, library),
+        ("cuda", 4096, F32, F16, false, library),
+        ("cuda in f32", 4096, F32, F32, false, library),
+        ("cuda", 4096, F16, Q4, false, "a library, W to scratch F16, low rank before it"),
+        ("cuda", 4096, F16, Q4, true, "a library, W to scratch F16, S in the scratch copy, low rank before it"),
+        ("cuda in f32", 256, F32, BF16, true, "a library, W to scratch F32, S in the scratch copy, low rank before it"),
+        // kernels of our own: few tokens, formats that scratch memory does not take, S that would be added to the weight
+        ("cuda", 31, F16, F16, false, "workgroup memory"),
+        ("cuda", 255, F16, Q4, false, "matrix units 16x16"),
+        ("cuda", 4096, F16, BF16, false, "matrix units 16x16"),
+        ("cuda", 4096, F16, F16, true, "matrix units 16x16"),
+        ("nvidia", 4096, F16, F16, false, "matrix units 16x16"),
+    ] {
+        let problem = linear(tokens, square, format, sparse);
+        let problem = Problem { formats: [operand, format], ..problem };
+        let plan = plan(device, &problem);
+        assert!(plan.to_string().starts_with(line), "{device} {problem}: {plan}");
+        assert_eq!(plan.parts, if line.starts_with("a library") { 1 } else { plan.parts });
+    }
+    let dense = Problem { formats: [F16; 2], ..dense(Layout::Tn, [4096, 4096, 2048]) };
+    assert_eq!(plan("cuda", &dense).execution, Execution::Library);
+    let few = linear(4096, [256, 4096], F16, false);
+    assert_ne!(plan("cuda", &few).execution, Execution::Library, "rounding the operand would take as long");
+    let masked = Problem { kind: Kind::Masked, ..dense };
+    assert_ne!(plan("cuda", &masked).execution, Execution::Library);
 }

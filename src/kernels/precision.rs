@@ -3,7 +3,7 @@
 use super::product::{Fused, Layout, Out, rosa_linear};
 use super::target::{CoopMatrix, Target};
 use super::tile::on_units;
-use super::{attention_self_test, low_rank_self_test};
+use super::{attention_self_test, library_self_test, low_rank_self_test};
 use crate::device::dry::DryBackend;
 use crate::device::{Caps, Device, KernelSpec, Precision};
 use crate::dtype::DType;
@@ -39,7 +39,8 @@ pub fn enable(device: &Device) -> Result<Precision> {
 /// Says what departs from the f32 kernels.
 type SelfTest = fn(&Device) -> Result<Option<String>>;
 
-const SELF_TESTS: [SelfTest; 3] = [self_test, low_rank_self_test::self_test, attention_self_test::self_test];
+const SELF_TESTS: [SelfTest; 4] =
+    [self_test, library_self_test::self_test, low_rank_self_test::self_test, attention_self_test::self_test];
 
 /// What the first test finds that finds anything.
 fn self_tests(device: &Device) -> Result<Option<String>> {

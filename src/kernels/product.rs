@@ -11,7 +11,7 @@ use super::spmm::add_sparse_product;
 use super::target::Target;
 pub use super::tile::Layout;
 use super::tuned::Measured;
-use super::{coop, decode, launch, matmul as tiled, plan_log, simd};
+use super::{coop, decode, launch, library, matmul as tiled, plan_log, simd};
 use crate::device::{Cost, Device, KernelSpec, Slice};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Tensor, Weight, WeightFormat};
@@ -53,7 +53,13 @@ impl<'a> Out<'a> {
     }
 
     /// The tensor to write a result `[m, n]` to, the elements between its rows, and its first column.
-    fn tensor(&self, device: &Device, op: &'static str, m: usize, n: usize) -> Result<(Tensor, (usize, usize))> {
+    pub(super) fn tensor(
+        &self,
+        device: &Device,
+        op: &'static str,
+        m: usize,
+        n: usize,
+    ) -> Result<(Tensor, (usize, usize))> {
         let (stride, column) = self.stride_column.unwrap_or((n, 0));
         let c = match self.to {
             None => Tensor::empty(device, &[m, stride], self.what)?,
@@ -184,11 +190,15 @@ fn run_dense(
 ) -> Result<Tensor> {
     let [m, n, k] = problem.shape.map(|l| l as f64);
     let slices = [a.slice(), b.slice()];
+    if plan.execution == Execution::Library {
+        library::dense(problem, slices, c, out.scale)?;
+        return Ok(c.clone());
+    }
     let cost = Cost { flops: 2.0 * m * n * k, bytes: (slices[0].len + slices[1].len) as f64 + 4.0 * m * n };
     let params = plan.params(problem, out.scale);
     in_parts(plan.parts, c, out.scale, out.accumulate, |accumulate, to| {
         let spec = match plan.execution {
-            Execution::Tiled => tiled::dense_spec(plan, problem, accumulate),
+            Execution::Tiled | Execution::Library => tiled::dense_spec(plan, problem, accumulate),
             Execution::Registers { lanes } => {
                 let loads = simd::Loads::of(c.device(), lanes, plan, problem, &slices, WeightFormat::F32);
                 simd::dense_spec(loads, plan, problem, accumulate)
@@ -261,6 +271,11 @@ pub fn rosa_linear(layout: Layout, x: &Tensor, w: &Weight, fused: Fused<'_>, out
     let plan = choose(device, &problem);
     let copy = plan.scratch.map(|to| decode::scratch(&plan, w, fused.sparse, to)).transpose()?;
     let w = copy.as_ref().unwrap_or(w);
+    if plan.execution == Execution::Library {
+        let added = library::Added { low_rank: fused.low_rank, bias: fused.bias };
+        library::linear(&problem, x, w, &added, &c, out.scale)?;
+        return Ok(c);
+    }
     let operands = LinearOperands::new(x, w, &fused, &plan)?;
     let mut params = plan.params(&problem, out.scale);
     (params.w_scales, params.w_cols) = (w.scales_at(), w.cols() as u32);
@@ -374,7 +389,7 @@ impl<'a> LinearOperands<'a> {
                 let loads = simd::Loads::of(device, lanes, plan, problem, &[self.x.clone(), w.clone()], *format);
                 simd::rosa_spec(loads, &variant, plan.stores_vec2, plan.low_rank_width >= 2)
             }
-            Execution::Tiled => tiled::rosa_spec(&variant),
+            Execution::Tiled | Execution::Library => tiled::rosa_spec(&variant),
             Execution::CoopMatrix(units) => {
                 coop::rosa_spec(units, &variant, problem.formats[0] as u32, problem.shape[2])
             }
@@ -414,6 +429,9 @@ mod tests {
         assert_eq!(launched(&discrete, 767), ["rosa_linear"]);
         assert_eq!(launched(&discrete, 768), ["decode_f32", "rosa_linear"]);
         // of 1 % of the entries
+        let features = vec![Feature::Gemm];
+        let library = Device::new(Box::new(DryBackend::new(Caps { features, ..DryBackend::caps_for_tests() })));
+        assert_eq!(launched(&library, 256), ["decode_f32"]);
         assert_eq!(launched(&software, 99), ["rosa_linear_simd", "spmm"]);
         assert_eq!(launched(&software, 100), ["densify", "sparse_add", "rosa_linear_simd"]);
     }

@@ -16,11 +16,6 @@ kernel!(
     /// Turned copies of the heads.
     ROPE, "rope", "rope.wgsl", RopeParams, [read("angles"), read("at"), read("x"), write("y").half_if("OUT16")]
 );
-kernel!(
-    /// The heads turned where they lie.
-    ROPE_IN_PLACE, "rope_in_place", "rope.wgsl", RopeParams, [read("angles"), read("at"), write("x")]
-);
-
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct RopeParams {
@@ -185,20 +180,6 @@ pub enum Turn {
 pub fn rope(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn, to: To<'_>) -> Result<Tensor> {
     let y = to.overwritten(x.device(), "rope", x.shape())?;
     distinct("rope", &[x, positions], &[&y])?;
-    run(x, table, positions, turn, Some(&y))?;
-    Ok(y)
-}
-
-/// Turns x `[tokens, heads · head_dim]` where it lies.
-///
-/// # Errors
-/// [`Error::Shape`] if the operands do not fit together.
-pub fn rope_in_place(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn) -> Result<()> {
-    distinct("rope", &[positions], &[x])?;
-    run(x, table, positions, turn, None)
-}
-
-fn run(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn, y: Option<&Tensor>) -> Result<()> {
     let (tokens, cols) = x.dims2("rope")?;
     let head_dim = table.head_dim();
     positions.expect_shape("rope", "positions", &[tokens])?;
@@ -217,33 +198,21 @@ fn run(x: &Tensor, table: &RopeTable, positions: &Tensor, turn: Turn, y: Option<
     };
     let vec = table.vec4();
     // one element at a time where half a head is so long that halves are refused
-    let half16 = y.map_or(Ok(false), |y| halves("rope", y, if vec { half } else { 1 }))?;
-    let mut bindings = vec![table.slice(), positions.slice(), x.slice()];
-    bindings.extend(y.map(Tensor::slice));
+    let half16 = halves("rope", &y, if vec { half } else { 1 })?;
+    let bindings = [table.slice(), positions.slice(), x.slice(), y.slice()];
     let work = tokens * heads * if vec { half / 4 } else { half };
     let cost = streaming(2 * x.len(), 1.5);
-    launch(
-        x.device(),
-        &spec(y.is_none(), vec, half16, table.layout()),
-        &bindings,
-        &params,
-        work.div_ceil(256) as u64,
-        cost,
-    )
+    let spec = spec(vec, half16, table.layout());
+    launch(x.device(), &spec, &bindings, &params, work.div_ceil(256) as u64, cost)?;
+    Ok(y)
 }
 
-fn spec(in_place: bool, vec: bool, half: bool, layout: u32) -> KernelSpec {
-    let kernel = if in_place { &ROPE_IN_PLACE } else { &ROPE };
-    let flags = [("INPLACE", in_place.into()), ("VEC", vec.into()), ("OUT16", half.into()), ("LAYOUT", layout)];
-    KernelSpec::new(kernel, flags)
+fn spec(vec: bool, half: bool, layout: u32) -> KernelSpec {
+    KernelSpec::new(&ROPE, [("VEC", vec.into()), ("OUT16", half.into()), ("LAYOUT", layout)])
 }
 
 /// Every specialisation.
 pub fn variants() -> Vec<KernelSpec> {
-    let flags = [false, true];
-    let each = |layout| {
-        let copies = flags.into_iter().flat_map(move |in_place| flags.map(|vec| spec(in_place, vec, false, layout)));
-        copies.chain([spec(false, true, true, layout)])
-    };
+    let each = |layout| [spec(false, false, layout), spec(true, false, layout), spec(true, true, layout)];
     LAYOUTS.into_iter().flat_map(each).collect()
 }

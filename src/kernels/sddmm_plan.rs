@@ -198,7 +198,7 @@ struct Rates {
     start: f64,
 }
 
-/// An H200, as BENCHMARKS.md has it.
+/// An H200, as docs/notes/sparse.md has it.
 const DISCRETE: Rates =
     Rates { units: 215e12, plain: 36e12, sampled: 7.5e12, copied: 2.7e12, launch: 4e-6, start: 30e-6 };
 /// An estimate for a GPU beside the CPU's memory, with caches that gain less.

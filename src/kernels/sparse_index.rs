@@ -1,7 +1,8 @@
 //! Where a sparse adapter's entries are, as kernels read it.
 
+use super::target::Target;
 use crate::csr::CsrPattern;
-use crate::device::{Device, DeviceClass};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::sync::{Arc, OnceLock};
@@ -20,8 +21,8 @@ struct Inner {
     nnz: usize,
     positions_at: usize,
     index: Tensor,
-    /// The order in which sampled kernels visit entries: on a software renderer the first, on GPUs the second. The other one is made
-    /// when it is asked for.
+    /// The orders in which sampled kernels visit entries. The one that the device's plans ask for ([`EntryOrder`]) is made with the
+    /// index, the other one when it is asked for.
     coords: OnceLock<Tensor>,
     fours: OnceLock<Fours>,
     /// By rows, and by columns; made when they are asked for.
@@ -62,10 +63,10 @@ impl SparseIndex {
         let pattern = pattern.clone();
         let inner = Inner { rows, cols, nnz, positions_at, index, coords, fours, by_line, csr_of, pattern };
         let index = SparseIndex(Arc::new(inner));
-        match device.caps().class {
-            DeviceClass::Software => index.coords().map(drop)?,
-            _ if Fours::fit(cols) => index.fours().map(drop)?,
-            _ => {}
+        match EntryOrder::choose(&Target::of(device), cols) {
+            Some(EntryOrder::Coords) => index.coords().map(drop)?,
+            Some(EntryOrder::Fours) => index.fours().map(drop)?,
+            None => {}
         }
         Ok(index)
     }
@@ -78,10 +79,10 @@ impl SparseIndex {
         let positions_at = rows.div_ceil(BUCKET) * cols.div_ceil(BUCKET) + 1;
         let index = Tensor::empty(device, &[positions_at + nnz.div_ceil(2)], "sparse index")?;
         let (mut coords, mut fours): (OnceLock<_>, OnceLock<_>) = Default::default();
-        match device.caps().class {
-            DeviceClass::Software => coords = Tensor::empty(device, &[nnz, 2], "sparse index")?.into(),
-            _ if Fours::fit(cols) => fours = Fours::unknown(device, rows, nnz)?.into(),
-            _ => {}
+        match EntryOrder::choose(&Target::of(device), cols) {
+            Some(EntryOrder::Coords) => coords = Tensor::empty(device, &[nnz, 2], "sparse index")?.into(),
+            Some(EntryOrder::Fours) => fours = Fours::unknown(device, rows, nnz)?.into(),
+            None => {}
         }
         Ok(SparseIndex(Arc::new(Inner {
             rows,
@@ -210,6 +211,25 @@ impl SparseIndex {
     }
 }
 
+/// An order in which sampled kernels visit entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EntryOrder {
+    /// One by one: for [`super::sddmm_plan::SddmmPlan::Entries`], and for copies of W + S.
+    Coords,
+    /// In fours of a row: for [`super::sddmm_plan::SddmmPlan::Rows`].
+    Fours,
+}
+
+impl EntryOrder {
+    /// That of a mask with `cols` columns on a device like `target`; none where tiles of the dense product alone can make dS.
+    fn choose(target: &Target, cols: usize) -> Option<EntryOrder> {
+        match target.is_software() {
+            true => Some(EntryOrder::Coords),
+            false => Fours::fit(cols).then_some(EntryOrder::Fours),
+        }
+    }
+}
+
 /// Entries line by line: of rows, or of columns.
 pub(super) struct ByLine {
     /// `[lines + 1]` the first entry of each line.
@@ -291,6 +311,19 @@ mod tests {
     /// (row, column) of each entry, or (column, row), in CSR order.
     fn entries_of(pattern: &CsrPattern, columns: bool) -> impl Iterator<Item = (u32, u32)> {
         pattern.entries().map(move |(row, col)| if columns { (col, row) } else { (row, col) })
+    }
+
+    #[test]
+    fn the_order_of_entries_is_what_the_devices_plans_read() {
+        use crate::device::dry::DryBackend;
+        use crate::device::{Caps, DeviceClass, Precision};
+        let order = |class, cols| {
+            let caps = Caps { class, ..DryBackend::caps_for_tests() };
+            EntryOrder::choose(&Target::new(&caps, Precision::F32, false), cols)
+        };
+        assert_eq!(order(DeviceClass::Software, 1 << 22), Some(EntryOrder::Coords));
+        assert_eq!(order(DeviceClass::Discrete, (1 << 22) - 1), Some(EntryOrder::Fours));
+        assert_eq!(order(DeviceClass::Integrated, 1 << 22), None);
     }
 
     proptest! {

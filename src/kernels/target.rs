@@ -15,6 +15,10 @@ pub struct Target {
     /// Lanes of a subgroup, where products run in registers.
     pub lanes: Option<u32>,
     pub has_subgroups: bool,
+    /// Whether a library of the backend's computes dense products.
+    pub has_gemm: bool,
+    /// Whether words of 64 bits can be loaded and stored.
+    pub has_int64: bool,
     /// Bytes of the largest buffer that a kernel can bind.
     pub max_bytes: u64,
     /// Whether every product is asked to add S to its own tiles (an environment variable for tests).
@@ -34,6 +38,8 @@ impl Target {
             precision,
             lanes: lanes(caps),
             has_subgroups: caps.has(Feature::Subgroup),
+            has_gemm: caps.has(Feature::Gemm),
+            has_int64: caps.has(Feature::Int64),
             max_bytes: caps.max_binding.min(caps.max_buffer),
             separate_sparse,
         }

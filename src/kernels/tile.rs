@@ -176,7 +176,7 @@ impl Choice for Tile {
 }
 
 /// The tiles of products in registers. Accumulators of 32 × 32 fill the registers four times over, which costs less than loading
-/// more; see BENCHMARKS.md.
+/// more; see docs/notes/products.md.
 pub(super) mod registers {
     use super::Tile;
 
@@ -208,7 +208,7 @@ pub(super) fn in_registers(layout: Layout, format: Option<WeightFormat>, m: usiz
     }
 }
 
-/// The tiles of products on matrix units: outputs of a workgroup and of a subgroup; see BENCHMARKS.md for what was tried.
+/// The tiles of products on matrix units: outputs of a workgroup and of a subgroup; see docs/notes/products.md for what was tried.
 pub(super) mod units {
     use super::Tile;
 

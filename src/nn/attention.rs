@@ -1,14 +1,13 @@
 //! Self-attention: grouped queries, rotary positions, causal inside of a segment.
 
-use super::{Linear, Rope, linear};
+use super::elements::LayerElements;
+use super::{Linear, Rope};
 use crate::autograd::ops::{self, AttentionInputs, HeadNorms};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::io::config::NormOrder;
 use crate::kernels::To;
-use crate::kernels::attention::{
-    self as kernel, AttentionShape, Ranges, attention_decode, attention_forward, kv_store,
-};
+use crate::kernels::attention::{AttentionShape, Ranges, attention_decode, attention_forward, kv_store};
 use crate::kernels::heads::Heads;
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{Element, Tensor};
@@ -71,15 +70,18 @@ pub struct Cached {
 
 impl Attention {
     /// X `[tokens, hidden]` to `[tokens, hidden]`; `layer` picks the cache.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, layer: usize, positions: &Tensor, pass: &Pass) -> Result<Var> {
-        let (tokens, _) = x.value.dims2("attention")?;
-        let parts = match pass {
-            Pass::Segments(_) => kernel::operands(x.value.device()),
-            Pass::Prefill(..) | Pass::Decode(_) => Element::F32, // as the cache keeps them
-        };
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        layer: usize,
+        positions: &Tensor,
+        pass: &Pass,
+        elements: LayerElements,
+    ) -> Result<Var> {
         let table = self.rope.table(pass.longest());
-        let (q, k, v) = self.queries_keys_values(tape, x, table, positions, parts)?;
-        let made_of = self.o_proj.operands(tape, tokens);
+        let (q, k, v) = self.queries_keys_values(tape, x, table, positions, elements)?;
+        let made_of = elements.o_proj;
         let out = match pass {
             Pass::Segments(sight) => ops::attention(tape, &q, &k, &v, sight.of(self.windowed), self.shape, made_of)?,
             Pass::Prefill(sight, cached) => {
@@ -101,15 +103,16 @@ impl Attention {
 }
 
 impl Attention {
-    /// Normed where the family does so, and turned by their positions; made of `parts`.
+    /// Normed where the family does so, and turned by their positions.
     fn queries_keys_values(
         &self,
         tape: &mut Tape,
         x: &Var,
         table: &RopeTable,
         positions: &Tensor,
-        parts: Element,
+        elements: LayerElements,
     ) -> Result<(Var, Var, Var)> {
+        let parts = elements.heads;
         let norms = self.qk_norm.as_ref();
         let first = norms.filter(|(_, order)| *order != NormOrder::HeadsLast).map(|(norms, _)| norms);
         let last = norms.filter(|(_, order)| *order == NormOrder::HeadsLast).map(|(norms, _)| norms);
@@ -120,7 +123,7 @@ impl Attention {
             Qkv::Fused(linear) => {
                 let all = linear.forward(tape, x)?;
                 tape.enter(|| self.o_proj.parent());
-                let gradient = if table.vec4() { linear.operands(tape, positions.len()) } else { Element::F32 };
+                let gradient = if table.vec4() { elements.qkv } else { Element::F32 };
                 let (heads, kv_heads) = (self.shape.heads, self.shape.kv_heads);
                 let heads = Heads { heads, kv_heads, table, positions };
                 let [q, k, v] = ops::split(tape, &all, first, heads, of_queries, gradient)?;
@@ -165,11 +168,6 @@ impl Pass {
 }
 
 impl Qkv {
-    /// What their input is best made of.
-    pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
-        linear::operands(self.linears(), tape, tokens)
-    }
-
     pub fn linears(&self) -> &[Linear] {
         match self {
             Qkv::Apart(linears) => &**linears,

@@ -1,5 +1,6 @@
 //! The decoder: embedding, layers, final norm, head.
 
+use super::elements::LayerElements;
 use super::{Attention, Linear, Mlp, Pass, Rope};
 use crate::autograd::ops::{self, EmbeddingTable, Head, Norm};
 use crate::autograd::{Tape, Var};
@@ -145,43 +146,42 @@ impl Layer {
         (root, index): (&str, usize),
         input: &Input,
     ) -> Result<Stream> {
-        let (tokens, _) = stream.x.value.dims2("layer")?;
         let (names, norms) = (&self.family.block, &self.norms);
         let enter = |tape: &mut Tape, norm: Option<&str>| {
             if let Some(norm) = norm {
                 tape.enter(|| format!("{root}.layers.{index}.{norm}"));
             }
         };
+        let elements = LayerElements::of(self, tape, &stream.x.value, &input.pass)?;
         // what a part of the block adds, behind its norm if it has one
-        let added = |tape: &mut Tape, h: Var, last: &Linear, norm: &Option<Norm>, name: Option<&str>| -> Result<_> {
-            Ok(match norm {
-                None => (h, last.operands(tape, tokens)),
-                Some(norm) => {
-                    enter(tape, name);
-                    (ops::rmsnorm(tape, &h, norm, Element::F32)?, Element::F32)
-                }
-            })
-        };
-        let (to_attention, to_mlp) =
-            (self.attention.qkv.operands(tape, tokens), self.mlp.gate_up.operands(tape, tokens));
-        let read_by_both = names.parallel && to_attention != to_mlp;
+        let added =
+            |tape: &mut Tape, h: Var, gradient: Element, norm: &Option<Norm>, name: Option<&str>| -> Result<_> {
+                Ok(match norm {
+                    None => (h, gradient),
+                    Some(norm) => {
+                        enter(tape, name);
+                        (ops::rmsnorm(tape, &h, norm, Element::F32)?, Element::F32)
+                    }
+                })
+            };
 
         enter(tape, names.attention);
-        let operands = if read_by_both { Element::F32 } else { to_attention };
+        let read_by_both = names.parallel && elements.qkv != elements.gate_up;
+        let operands = if read_by_both { Element::F32 } else { elements.qkv };
         let x = stream.read(tape, norms.attention.as_ref(), operands)?;
-        let h = self.attention.forward(tape, &x, index, &input.positions, &input.pass)?;
-        let (h, gradient) = added(tape, h, &self.attention.o_proj, &norms.attention_output, names.attention_output)?;
+        let h = self.attention.forward(tape, &x, index, &input.positions, &input.pass, elements)?;
+        let (h, gradient) = added(tape, h, elements.o_proj, &norms.attention_output, names.attention_output)?;
         if names.parallel {
-            let m = self.mlp.forward(tape, &x)?;
+            let m = self.mlp.forward(tape, &x, elements)?;
             stream.added = Some((ops::add(tape, &h, &m)?, Element::F32));
             return Ok(stream);
         }
         stream.added = Some((h, gradient));
 
         enter(tape, names.mlp);
-        let x = stream.read(tape, norms.mlp.as_ref(), to_mlp)?;
-        let h = self.mlp.forward(tape, &x)?;
-        stream.added = Some(added(tape, h, &self.mlp.down_proj, &norms.mlp_output, names.mlp_output)?);
+        let x = stream.read(tape, norms.mlp.as_ref(), elements.gate_up)?;
+        let h = self.mlp.forward(tape, &x, elements)?;
+        stream.added = Some(added(tape, h, elements.down_proj, &norms.mlp_output, names.mlp_output)?);
         Ok(stream)
     }
 

@@ -27,21 +27,30 @@ struct Inner {
     linear: ops::Linear,
     /// `[out]`, where the bias trains.
     bias_grad: Option<Tensor>,
-    /// W is frozen and nobody else reads its memory, so that S can be written into it.
+    /// W is frozen, one piece of memory that nobody else reads, so that S can be written into it.
     writable: bool,
 }
 
 impl Linear {
     /// One module.
     pub fn new(name: impl Into<String>, weight: Weight, bias: Option<Tensor>) -> Self {
-        let rows = weight.rows();
-        Linear::stacked(vec![Module { name: name.into(), first_row: 0, rows }], weight, bias)
+        Linear::in_shards(name, vec![(0, weight)], bias)
+    }
+
+    /// One module whose weight may be cut into shards of whole rows, each with its first row.
+    pub fn in_shards(name: impl Into<String>, shards: Vec<(usize, Weight)>, bias: Option<Tensor>) -> Self {
+        let rows = shards.last().map_or(0, |(first, shard)| first + shard.rows());
+        Linear::of(vec![Module { name: name.into(), first_row: 0, rows }], shards, bias)
     }
 
     /// Several, which together have all rows of the weight.
     pub fn stacked(modules: Vec<Module>, weight: Weight, bias: Option<Tensor>) -> Self {
-        let writable = !weight.is_shared();
-        let linear = ops::Linear { weight, weight_grad: None, bias, attached: Arc::default() };
+        Linear::of(modules, vec![(0, weight)], bias)
+    }
+
+    fn of(modules: Vec<Module>, shards: Vec<(usize, Weight)>, bias: Option<Tensor>) -> Self {
+        let writable = matches!(&*shards, [(_, whole)] if !whole.is_shared());
+        let linear = ops::Linear { shards, weight_grad: None, bias, attached: Arc::default() };
         Linear { modules, inner: RwLock::new(Inner { linear, bias_grad: None, writable }) }
     }
 
@@ -66,16 +75,17 @@ impl Linear {
     }
 
     pub fn out_features(&self) -> usize {
-        self.read(|l| l.linear.weight.rows())
+        self.read(|l| l.linear.rows())
     }
 
     pub fn in_features(&self) -> usize {
-        self.read(|l| l.linear.weight.cols())
+        self.read(|l| l.linear.cols())
     }
 
-    /// W as it stands: with S in it, while a sparse adapter is attached for which [`InWeight`] has room there.
-    pub fn weight(&self) -> Weight {
-        self.read(|l| l.linear.weight.clone())
+    /// W as it stands, in shards of whole rows, one unless a binding does not hold it all; with S in it, while a sparse adapter is
+    /// attached for which [`InWeight`] has room there.
+    pub fn shards(&self) -> Vec<(usize, Weight)> {
+        self.read(|l| l.linear.shards.clone())
     }
 
     /// `[out]`
@@ -101,8 +111,8 @@ impl Linear {
             (Some(s), Some(before)) if before.is_of(&s.index, &s.values.value) => Some(before),
             (sparse, before) => {
                 before.map_or(Ok(()), |b| b.restore())?;
-                let sparse = sparse.filter(|_| writable && InWeight::suits(&linear.weight));
-                let made = sparse.map(|s| InWeight::new(&linear.weight, &s.index, &s.values.value)).transpose()?;
+                let whole = linear.shards.first().map(|(_, whole)| whole).filter(|w| writable && InWeight::suits(w));
+                let made = whole.zip(sparse).map(|(w, s)| InWeight::new(w, &s.index, &s.values.value)).transpose()?;
                 made.map(Arc::new)
             }
         };
@@ -116,7 +126,7 @@ impl Linear {
 
     /// Makes W itself train: `weight` replaces it and its gradient is added to `grad`. For a linear with nothing attached.
     pub fn train_weight(&self, weight: Weight, grad: Option<Tensor>) {
-        self.write(|l| (l.linear.weight, l.linear.weight_grad, l.writable) = (weight, grad, false));
+        self.write(|l| (l.linear.shards, l.linear.weight_grad, l.writable) = (vec![(0, weight)], grad, false));
     }
 
     /// Makes the bias train, where there is one: its gradient `[out]` is added to `grad`.
@@ -129,7 +139,7 @@ impl Linear {
         tape.enter(|| self.name());
         let Inner { linear, bias_grad, .. } = self.read(Inner::clone);
         let modules = || self.modules.iter().map(|m| (m.first_row, m.name.clone())).collect();
-        tape.enter_columns(linear.weight.rows(), modules);
+        tape.enter_columns(linear.rows(), modules);
         let y = ops::linear(tape, x, linear)?;
         Ok(match bias_grad {
             Some(grad) => ops::bias_gradient(tape, &y, &grad),
@@ -150,12 +160,6 @@ impl Linear {
     fn write<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
         f(&mut self.inner.write().unwrap_or_else(|e| e.into_inner()))
     }
-}
-
-/// What the input of several linears is best made of, and the gradients of their outputs.
-pub(super) fn operands(linears: &[Linear], tape: &Tape, tokens: usize) -> Element {
-    let all = linears.iter().all(|l| l.operands(tape, tokens) == Element::F16);
-    if all { Element::F16 } else { Element::F32 }
 }
 
 /// A module's name in front of the last dot, and behind it.

@@ -3,12 +3,13 @@
 use super::{Decoder, Linear, Module, Rope, models};
 use crate::autograd::Param;
 use crate::autograd::ops::{EmbeddingTable, Head, Norm};
-use crate::device::{Device, DeviceClass, Precision};
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoint, TensorView};
 use crate::io::config::{ModelConfig, NormKind, RopeScaling};
 use crate::kernels::rope::{RopeLayout, RopeTable};
+use crate::kernels::weight_plan::{self, ShardPlan};
 use crate::quant;
 use crate::quant::halves::{fits_f16, to_f16};
 use crate::tensor::{Tensor, Weight, WeightFormat};
@@ -47,8 +48,8 @@ fn build(loader: Loader<'_>) -> Result<Decoder> {
     let (options, checkpoint) = (&loader.options, loader.checkpoint);
     let most = checkpoint.config.max_position_embeddings;
     if options.positions > most {
-        return Err(Error::invalid(
-            "--seq-len",
+        return Err(Error::option(
+            "seq_len",
             format!("{} is over the model's {most} positions; lower it", options.positions),
         ));
     }
@@ -83,11 +84,10 @@ impl Loader<'_> {
 
     /// `<name>.weight` and, where there is one, `<name>.bias`.
     pub fn linear(&self, name: &str) -> Result<Linear> {
-        let mut shards = self.matrix(&format!("{name}.weight"), u64::MAX, Use::Product)?;
-        let (_, weight) = shards.swap_remove(0);
+        let shards = self.matrix(&format!("{name}.weight"), Use::Product)?;
         let bias_name = format!("{name}.bias");
         let bias = if self.checkpoint.contains(&bias_name) { Some(self.vector(&bias_name)?) } else { None };
-        Ok(Linear::new(name, weight, bias))
+        Ok(Linear::in_shards(name, shards, bias))
     }
 
     /// Modules that share their input as one linear, if they may be stacked.
@@ -105,7 +105,7 @@ impl Loader<'_> {
                 && format == WeightFormat::of(views[0].dtype)
                 && !self.decodes(view, own)
                 && format.stacks((rows * own) as u64)
-                && format.bytes(((rows + more) * own) as u64) <= self.shard_bytes();
+                && format.bytes(((rows + more) * own) as u64) <= weight_plan::most_bytes_on(self.device);
             if !suits {
                 return Ok(None);
             }
@@ -164,7 +164,7 @@ impl Loader<'_> {
 
     /// `<name>.weight`, cut into shards that fit a binding.
     pub fn embedding(&self, name: &str) -> Result<EmbeddingTable> {
-        let shards = self.matrix(&format!("{name}.weight"), self.shard_bytes(), Use::Table)?;
+        let shards = self.matrix(&format!("{name}.weight"), Use::Table)?;
         let multipliers = &self.config().multipliers;
         let scale = match (self.config().family.scales_embedding, shards.first()) {
             (true, Some((_, first))) => embedding_scale(self.config().hidden_size, first.format()),
@@ -178,7 +178,7 @@ impl Loader<'_> {
         let shards = if self.config().tie_word_embeddings {
             embedding.shards.clone()
         } else {
-            self.matrix(&format!("{name}.weight"), self.shard_bytes(), Use::Product)?
+            self.matrix(&format!("{name}.weight"), Use::Product)?
         };
         let softcap = self.config().final_logit_softcapping;
         Ok(Head { shards, grad: None, vocab: self.config().vocab_size, softcap })
@@ -223,11 +223,6 @@ impl Loader<'_> {
         }
     }
 
-    /// 1 GiB at most in a binding, less where the device takes less.
-    fn shard_bytes(&self) -> u64 {
-        self.device.caps().max_binding.min(1 << 30)
-    }
-
     fn vector(&self, name: &str) -> Result<Tensor> {
         if self.shapes_only {
             return Tensor::empty(self.device, &self.checkpoint.stored(name)?.shape, "weights");
@@ -239,7 +234,7 @@ impl Loader<'_> {
     }
 
     /// A matrix as shards of whole rows, each with its first row.
-    fn matrix(&self, name: &str, shard_bytes: u64, used: Use) -> Result<Vec<(usize, Weight)>> {
+    fn matrix(&self, name: &str, used: Use) -> Result<Vec<(usize, Weight)>> {
         let view = self.view(name)?;
         let (rows, cols) = self.dims(name, &view)?;
         let dtype = match used {
@@ -248,15 +243,9 @@ impl Loader<'_> {
             _ => view.dtype,
         };
         let format = WeightFormat::of(dtype);
-        // the scales of Q8 and Q4 lie behind all codes, so a shard's size is the format's, not the file's
-        let row_device_bytes = format.bytes(cols as u64).max(1);
-        let per_shard = ((shard_bytes / row_device_bytes) as usize).clamp(1, rows.max(1));
-        // a product over all rows (the head's input gradient) must not loop for longer than a software renderer lets it
-        let cut = self.device.caps().class == DeviceClass::Software && shard_bytes < u64::MAX;
-        let per_shard = if cut { per_shard.min(1 << 16) } else { per_shard };
-        // each shard begins where its part of each plane begins with a word, if any number of rows does
-        let whole = |n: &usize| *n >= rows || format.stacks((n * cols) as u64);
-        let per_shard = (1..=per_shard).rev().find(whole).unwrap_or(per_shard);
+        // what trains is one piece of memory, or none: its gradient and moments are as large
+        let per_shard =
+            if self.options.trainable { rows.max(1) } else { ShardPlan::on(self.device, format, [rows, cols]).rows };
         let shards = (0..rows).step_by(per_shard).map(|first| (first, per_shard.min(rows - first)));
         if self.shapes_only {
             return shards
@@ -295,10 +284,10 @@ impl Loader<'_> {
         self.options.trainable || !view.dtype.is_quantised() && !cols.is_multiple_of(2)
     }
 
-    /// Whether a matrix of BF16 goes to the device as F16: products of this device round it to that anyway, and have less to
-    /// do then; adapters can be written into it. Not if it has a value that f16 makes infinite, which only its values tell.
+    /// Whether a matrix of BF16 goes to the device as F16 (adapters can be written into it then). Not if it has a value that f16
+    /// makes infinite, which only its values tell.
     fn halves(&self, view: &TensorView<'_>) -> bool {
-        let wanted = view.dtype == DType::BF16 && self.device.precision() == Precision::F16;
+        let wanted = view.dtype == DType::BF16 && weight_plan::bf16_as_f16(self.device);
         wanted && (self.shapes_only || fits_f16(&view.data))
     }
 

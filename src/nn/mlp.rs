@@ -1,6 +1,7 @@
 //! The MLP.
 
-use super::{Linear, linear};
+use super::Linear;
+use super::elements::LayerElements;
 use crate::autograd::ops::{self, Activation, Stored};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
@@ -25,10 +26,8 @@ pub enum GateUp {
 
 impl Mlp {
     /// X `[tokens, hidden]` to `[tokens, hidden]`.
-    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        let (tokens, _) = x.value.dims2("mlp")?;
-        let h = self.down_proj.operands(tape, tokens);
-        let stored = Stored { h, gradients: self.gate_up.operands(tape, tokens) };
+    pub fn forward(&self, tape: &mut Tape, x: &Var, elements: LayerElements) -> Result<Var> {
+        let stored = Stored { h: elements.down_proj, gradients: elements.gate_up };
         let h = match &self.gate_up {
             GateUp::Apart(linears) => {
                 let [gate_proj, up_proj] = &**linears;
@@ -52,19 +51,15 @@ impl Mlp {
     }
 
     pub fn linears(&self) -> Vec<&Linear> {
-        match &self.gate_up {
-            GateUp::Apart(linears) => linears.iter().chain([&self.down_proj]).collect(),
-            GateUp::Fused(linear) | GateUp::Plain(linear) => vec![linear, &self.down_proj],
-        }
+        self.gate_up.linears().iter().chain([&self.down_proj]).collect()
     }
 }
 
 impl GateUp {
-    /// What their input is best made of, and the gradients of their outputs.
-    pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
+    pub fn linears(&self) -> &[Linear] {
         match self {
-            GateUp::Apart(linears) => linear::operands(&**linears, tape, tokens),
-            GateUp::Fused(linear) | GateUp::Plain(linear) => linear.operands(tape, tokens),
+            GateUp::Apart(linears) => &**linears,
+            GateUp::Fused(linear) | GateUp::Plain(linear) => std::slice::from_ref(linear),
         }
     }
 }

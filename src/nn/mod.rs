@@ -3,6 +3,7 @@
 pub mod attention;
 mod batch;
 pub mod decoder;
+pub mod elements;
 pub mod linear;
 pub mod loader;
 pub mod mlp;

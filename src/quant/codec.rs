@@ -84,14 +84,24 @@ pub fn quantise(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
         let what = format!("{} elements are no whole number of {dtype} blocks of {elements}", values.len());
         return Err(Error::shape("quantise", what));
     };
-    let mut out = Vec::with_capacity(bytes as usize);
     let pack = codec(dtype).pack;
-    match codec(dtype).packs_all {
-        true => pack(values, &mut out),
-        false => values.chunks_exact(elements).for_each(|block| pack(block, &mut out)),
+    let some = |values: &[f32]| {
+        let mut out = Vec::with_capacity(values.len() / elements * dtype.block_bytes());
+        values.chunks_exact(elements).for_each(|block| pack(block, &mut out));
+        out
+    };
+    if codec(dtype).packs_all {
+        let mut out = Vec::with_capacity(bytes as usize);
+        pack(values, &mut out);
+        return Ok(out);
     }
-    Ok(out)
+    // in pieces, for all threads
+    let pieces: Vec<Vec<u8>> = values.par_chunks(elements * PACKED).map(some).collect();
+    Ok(pieces.concat())
 }
+
+/// Blocks that a thread packs at a time.
+const PACKED: usize = 256;
 
 /// Whole blocks of a file's format as the planes of its device format, `None` where they are the same bytes. The first block
 /// begins a group of those planes that have something for several blocks.

@@ -1,9 +1,10 @@
 //! IQ4_NL: an f16 scale and 32 nibbles, each the number of one of 16 levels. IQ4_XS: an f16, eight groups of 32 with six bits of scale,
 //! and nibbles.
 
-use super::bits::{extreme, half_at, halves_of, inverse, largest, put_codes, put_half, put_halves};
+use super::bits::{half_at, halves_of, inverse, largest, put_codes, put_half, put_halves};
 use super::codec::Codec;
 use super::layout::WeightFormat;
+use super::search::best_scale;
 use crate::dtype::DType;
 use half::f16;
 
@@ -17,9 +18,8 @@ pub(super) const IQ4_NL: Codec = Codec {
         out.iter_mut().zip(halves_of(&block[2..])).for_each(|(o, q)| *o = d * level(q));
     },
     pack: |values, out| {
-        let d = extreme(values) / -127.0;
-        put_half(out, d);
-        let id = inverse(d);
+        put_half(out, scale(values));
+        let id = inverse(half_at(out, out.len() - 2));
         put_halves(out, &std::array::from_fn(|i| nearest(values[i] * id)));
     },
     packs_all: false,
@@ -40,7 +40,7 @@ pub(super) const IQ4_XS: Codec = Codec {
         }
     },
     pack: |values, out| {
-        let wide: Vec<f32> = values.chunks(32).map(|g| extreme(g) / -127.0).collect();
+        let wide: Vec<f32> = values.chunks(32).map(scale).collect();
         let d = f16::from_f32(largest(&wide) / 31.0).to_f32();
         put_half(out, d);
         let scales: Vec<i8> = wide.iter().map(|v| (v * inverse(d)).round().clamp(-31.0, 31.0) as i8).collect();
@@ -69,6 +69,11 @@ fn group_scales(block: &[u8]) -> [i8; 8] {
         let high = (upper >> (2 * g) & 3) as u8;
         (low | high << 4) as i8 - 32
     })
+}
+
+/// The scale of a group.
+fn scale(values: &[f32]) -> f32 {
+    best_scale(values, -127.0, |v| level(nearest(v)))
 }
 
 fn level(code: u8) -> f32 {

@@ -6,6 +6,7 @@ mod codec;
 pub mod halves;
 mod iq4;
 mod layout;
+mod load;
 mod mxfp4;
 pub mod nf4;
 mod plain;
@@ -18,9 +19,11 @@ mod q6_k;
 mod q8;
 #[cfg(test)]
 mod round_trips;
+mod search;
 mod superblock;
 #[cfg(test)]
 mod tests;
 
 pub use codec::{Codec, Planes, codec, dequantise, quantise, split};
 pub use layout::{Fragment, Layout, Plane, WeightFormat, fragments};
+pub use load::{LoadFormat, quantise_on_load};

@@ -3,6 +3,7 @@
 use super::bits::put_codes;
 use super::codec::Codec;
 use super::layout::WeightFormat;
+use super::search::Trials;
 use super::superblock::{WithMinima, layered, put_layered};
 use crate::dtype::DType;
 
@@ -11,7 +12,7 @@ pub(super) const Q2_K: Codec = Codec {
     format: WeightFormat::Q2_K,
     unpack: |block, out| fields(block).unpack(out),
     pack: |values, out| {
-        let b = WithMinima::pack(values, 16, 3, 15);
+        let b = WithMinima::pack(values, 16, 3, 15, Trials { first: -0.5, step: 0.1, count: 15 });
         out.extend(b.scales.iter().zip(&b.minima).map(|(s, m)| s | m << 4));
         put_layered(out, b.codes.iter().copied(), 32, 2);
         b.put_floats(out);

@@ -3,6 +3,7 @@
 use super::bits::put_codes;
 use super::codec::Codec;
 use super::layout::WeightFormat;
+use super::search::Trials;
 use super::superblock::{WithMinima, layered, put_layered};
 use crate::dtype::DType;
 
@@ -11,7 +12,7 @@ pub(super) const Q4_K: Codec = Codec {
     format: WeightFormat::Q4_K,
     unpack: |block, out| fields_4(block).unpack(out),
     pack: |values, out| {
-        let b = WithMinima::pack(values, GROUP, 15, 63);
+        let b = WithMinima::pack(values, GROUP, 15, 63, Trials { first: -1.0, step: 0.1, count: 20 });
         b.put_floats(out);
         put_scales(out, &b);
         put_layered(out, b.codes.iter().copied(), GROUP, 4);
@@ -30,7 +31,7 @@ pub(super) const Q5_K: Codec = Codec {
     format: WeightFormat::Q5_K,
     unpack: |block, out| fields_5(block).unpack(out),
     pack: |values, out| {
-        let b = WithMinima::pack(values, GROUP, 31, 63);
+        let b = WithMinima::pack(values, GROUP, 31, 63, Trials { first: -0.5, step: 0.1, count: 15 });
         b.put_floats(out);
         put_scales(out, &b);
         put_layered(out, b.codes.iter().map(|q| q >> 4), GROUP, 1);

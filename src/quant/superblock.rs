@@ -1,6 +1,7 @@
 //! What ggml's blocks of 256 share: elements in groups with a scale each, itself a few bits that count in a scale of the block.
 
-use super::bits::{extreme, half_at, inverse, largest, range};
+use super::bits::{half_at, inverse, largest};
+use super::search::{Trials, scale_and_minimum, symmetric_scale};
 use half::f16;
 
 /// A block whose elements are d · scale · code − dmin · minimum.
@@ -14,12 +15,16 @@ pub(super) struct WithMinima {
 }
 
 impl WithMinima {
-    /// In groups of so many elements, with codes up to `most`, scales and minima up to `steps`: each group's range is laid over
-    /// its codes.
-    pub fn pack(values: &[f32], group: usize, most: u8, steps: u8) -> WithMinima {
-        let ranges: Vec<(f32, f32)> = values.chunks(group).map(range).map(|(low, high)| (low.min(0.0), high)).collect();
-        let wide: Vec<f32> = ranges.iter().map(|(low, high)| (high - low).max(0.0) / f32::from(most)).collect();
-        let low: Vec<f32> = ranges.iter().map(|r| -r.0).collect();
+    /// In groups of so many elements, with codes up to `most`, scales and minima up to `steps`. The errors of large values count
+    /// for more.
+    pub fn pack(values: &[f32], group: usize, most: u8, steps: u8, trials: Trials) -> WithMinima {
+        let size = |group: &[f32]| (group.iter().map(|v| v * v).sum::<f32>() / group.len() as f32).sqrt();
+        let fit = |group: &[f32]| {
+            let size = size(group);
+            let weights: Vec<f32> = group.iter().map(|v| size + v.abs()).collect();
+            scale_and_minimum(group, &weights, most, trials)
+        };
+        let (wide, low): (Vec<f32>, Vec<f32>) = values.chunks(group).map(fit).unzip();
         let counted = |all: &[f32]| {
             let d = rounded(largest(all) / f32::from(steps));
             let id = inverse(d);
@@ -68,9 +73,9 @@ pub(super) struct Symmetric {
 }
 
 impl Symmetric {
-    /// In groups of so many elements, with scales from −steps to steps: each group's extreme, with its sign, has the code 0.
+    /// In groups of so many elements, with scales from −steps to steps.
     pub fn pack(values: &[f32], group: usize, zero: u8, steps: u8) -> Symmetric {
-        let wide: Vec<f32> = values.chunks(group).map(|g| -extreme(g) / f32::from(zero)).collect();
+        let wide: Vec<f32> = values.chunks(group).map(|g| symmetric_scale(g, zero)).collect();
         let d = rounded(largest(&wide) / f32::from(steps));
         let (id, most) = (inverse(d), f32::from(steps));
         let scales: Vec<i8> = wide.iter().map(|v| (v * id).round().clamp(-most, most) as i8).collect();

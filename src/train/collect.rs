@@ -203,7 +203,7 @@ impl Repeats<'_> {
 pub fn line_amid_repeats(rig: &Rig<'_>) -> String {
     format!(
         "the state is that of before step {}, since the collecting steps are run for one group of modules after the other; go \
-         on with: rugosa train --resume --out {}",
+         on with: rugosa train ⟨resume⟩ ⟨out⟩ {}",
         rig.agenda.phase_start(Phase::Collect) + 1,
         rig.config.out.display()
     )

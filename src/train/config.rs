@@ -10,15 +10,17 @@ mod paper;
 mod validate;
 
 pub use choices::{
-    AdapterDtype, ByteSize, Checkpointing, DataFormat, EmptyRowsOption, LossNormalisation, MaskMode, Method,
+    AdapterDtype, ByteSize, Checkpointing, DataFormat, EmptyRowsOption, Keep, LossNormalisation, MaskMode, Method,
     PrecisionOption, PromptFormatOption, TooLong, TrainTurns,
 };
 pub use validate::tune_seconds;
 
 use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
-use crate::data::{BatchOptions, DataOptions};
+use crate::data::{BatchOptions, DataOptions, sources};
 use crate::error::{Error, Result};
+use crate::io::hub::{HubName, RepoKind};
 use crate::optim::schedule::LrSchedule;
+use crate::quant::LoadFormat;
 use crate::train::phase::Schedule;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -105,13 +107,14 @@ macro_rules! options {
 
 options! {
     required {
-        /// Model to start from: a Hugging Face folder or a GGUF file
-        #[arg(value_name = "DIR|FILE.gguf", help_heading = "Run")]
+        /// Model to start from: a Hugging Face folder, a GGUF file, or a name on the Hub as hf:org/name
+        #[arg(value_name = "DIR|FILE.gguf|hf:NAME", help_heading = "Run")]
         model: PathBuf,
-        /// Training rows: JSON lines, a JSON array or CSV
-        #[arg(value_name = "FILE", help_heading = "Run")]
+        /// Training rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl; several are listed,
+        /// each with how often an epoch has its rows if not once: a.jsonl,b.csv:0.3
+        #[arg(value_name = "FILE[:WEIGHT]|hf:NAME,…", help_heading = "Run")]
         data: PathBuf,
-        /// Folder to create for the adapter, metrics.jsonl and config.toml
+        /// Folder to create for the adapter, metrics.jsonl and config.toml [default: runs/DATE-NAME, by the day and the name of --data]
         #[arg(value_name = "DIR", help_heading = "Run")]
         out: PathBuf,
     }
@@ -242,7 +245,17 @@ options! {
         #[arg(value_enum, help_heading = "Data")]
         train_on: TrainTurns = TrainTurns::All,
 
-        /// Seed of initial values, shuffles and dropout
+        /// Rows of the evaluation set whose answers are generated and compared too, from the first; 0: the loss alone
+        #[arg(value_name = "ROWS", help_heading = "Evaluation")]
+        eval_answers: usize = 0,
+        /// Tokens of such an answer, and of a sample, at most
+        #[arg(value_name = "TOKENS", help_heading = "Evaluation")]
+        eval_tokens: usize = 128,
+        /// What the run ends with: the values behind its last step, or those with the lowest evaluation loss
+        #[arg(value_enum, help_heading = "Evaluation")]
+        keep: Keep = Keep::Last,
+
+        /// Seed of initial values, shuffles, dropout and the split of the rows
         #[arg(value_name = "SEED", help_heading = "Run")]
         seed: u64 = 42,
         /// What the operands of products are rounded to: f32, or f16 on the device's matrix units, with dynamic loss scaling
@@ -258,6 +271,9 @@ options! {
         /// Keep the last N of those states
         #[arg(value_name = "N", help_heading = "Run")]
         keep_states: usize = 2,
+        /// Write a TensorBoard event file into the run folder too: tensorboard --logdir DIR
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Run")]
+        tensorboard: bool = false,
         /// Print a line every N steps where there is no terminal
         #[arg(value_name = "STEPS", help_heading = "Run")]
         log_steps: u64 = 10,
@@ -282,6 +298,25 @@ options! {
         /// steps; 1 where --schedule is given]
         #[arg(value_name = "STEPS", help_heading = "Masks")]
         mask_grads: u32,
+        /// Evaluate on the rows of this file during the run; they are read as those of --data
+        #[arg(value_name = "FILE", help_heading = "Evaluation", conflicts_with = "eval_split")]
+        eval_data: PathBuf,
+        /// Hold this share of the rows of --data out and evaluate on them, 0 to 1; which rows depends on --seed and on the rows
+        /// alone, and rows that are alike stay together
+        #[arg(value_name = "SHARE", help_heading = "Evaluation")]
+        eval_split: f64,
+        /// Evaluate every N steps, besides before the first and after the last [default: a tenth of the steps]
+        #[arg(value_name = "STEPS", help_heading = "Evaluation")]
+        eval_steps: u64,
+        /// End the run once so many evaluations of the training phase in a row have not lowered the loss
+        #[arg(value_name = "PATIENCE", help_heading = "Evaluation")]
+        early_stopping: u64,
+        /// Answer the prompts of this file at each evaluation, into samples.jsonl: one a line, those that begin with \" as JSON
+        #[arg(value_name = "FILE", help_heading = "Evaluation")]
+        sample_prompts: PathBuf,
+        /// Take only the first N rows of each file
+        #[arg(value_name = "N", help_heading = "Data")]
+        limit: usize,
         /// Micro-batches in an optimiser step [default: 8, or fewer where the run has less than 100 steps with them, unless --steps
         /// is given]
         #[arg(value_name = "N", help_heading = "Batches")]
@@ -289,6 +324,10 @@ options! {
         /// Steps over which the rates rise from 0 [default: 20, at most a tenth of the steps]
         #[arg(value_name = "STEPS", help_heading = "Optimiser")]
         warmup_steps: u64,
+        /// Quantise the matrices of the layers on their way to the device, one at a time; embedding, head and norms stay as they are,
+        /// and what the file has quantised already. Give it to eval, generate and plan too
+        #[arg(value_enum, value_name = "FORMAT", help_heading = "Run")]
+        quantize: LoadFormat,
         /// Passes over the data [default: 1, or more where they make less than 100 steps, at most 10, unless --steps is given]
         #[arg(value_name = "N", help_heading = "Run", conflicts_with = "steps")]
         epochs: f64,
@@ -367,14 +406,19 @@ impl TrainConfig {
     /// [`Error::Io`] where the process has no working folder.
     pub fn located(&self) -> Result<TrainConfig> {
         let at = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
+        // a name on the Hub stays one
+        let named =
+            |path: &PathBuf, kind| Ok(if HubName::of(path, kind)?.is_some() { path.clone() } else { at(path)? });
         let maybe = |path: &Option<PathBuf>| path.as_ref().map(at).transpose();
         Ok(TrainConfig {
-            model: at(&self.model)?,
-            data: at(&self.data)?,
+            model: named(&self.model, RepoKind::Model)?,
+            data: sources::located(&self.data)?,
             out: at(&self.out)?,
             mask: maybe(&self.mask)?,
             save_mask: maybe(&self.save_mask)?,
             init_adapter: maybe(&self.init_adapter)?,
+            eval_data: maybe(&self.eval_data)?,
+            sample_prompts: maybe(&self.sample_prompts)?,
             ..self.clone()
         })
     }
@@ -395,8 +439,24 @@ impl TrainConfig {
             train_on: self.train_on.into(),
             shuffle: self.shuffle,
             seed: self.seed,
+            limit: self.limit,
             now: None,
         }
+    }
+
+    /// Whether there is anything to evaluate: rows, or prompts to answer.
+    pub fn evaluates(&self) -> bool {
+        self.has_eval_rows() || self.sample_prompts.is_some()
+    }
+
+    /// Whether there are rows to evaluate on.
+    pub fn has_eval_rows(&self) -> bool {
+        self.eval_data.is_some() || self.eval_split.is_some()
+    }
+
+    /// Whether evaluations generate text.
+    pub fn generates(&self) -> bool {
+        self.eval_answers > 0 || self.sample_prompts.is_some()
     }
 
     /// How sequences are dealt out.

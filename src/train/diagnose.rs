@@ -20,10 +20,10 @@ pub fn diagnose(broken: &Broken, stepper: &Stepper, model: &Decoder, trainable: 
     }
     let way_out = match (broken.after_sound, stepper.precision()) {
         // the weights themselves are finite: loading them has looked
-        (true, Precision::F32) => "lower --lr and --lora-lr",
-        (true, Precision::F16) => "lower --lr and --lora-lr, or use --precision f32",
-        (false, Precision::F32) => "look at the rows in --data, and at the device with rugosa selftest",
-        (false, Precision::F16) => "f16 may be too small for this model: use --precision f32",
+        (true, Precision::F32) => "lower ⟨lr⟩ and ⟨lora_lr⟩",
+        (true, Precision::F16) => "lower ⟨lr⟩ and ⟨lora_lr⟩, or use ⟨precision⟩ f32",
+        (false, Precision::F32) => "look at the rows in ⟨data⟩, and at the device with rugosa selftest",
+        (false, Precision::F16) => "f16 may be too small for this model: use ⟨precision⟩ f32",
     };
     Err(Error::NonFinite {
         what: format!("step {}", step.turn.step),
@@ -43,8 +43,8 @@ pub fn explained(
         Error::NonFinite { what, reason } => match cause(step, stepper, model, trainable) {
             Ok(cause) => {
                 let way_out = match stepper.precision() {
-                    Precision::F16 => "f16 may be too small for this model: use --precision f32",
-                    Precision::F32 => "look at the rows in --data",
+                    Precision::F16 => "f16 may be too small for this model: use ⟨precision⟩ f32",
+                    Precision::F32 => "look at the rows in ⟨data⟩",
                 };
                 Error::NonFinite { what, reason: format!("{reason}; {cause}; {way_out}") }
             }

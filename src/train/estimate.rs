@@ -1,16 +1,16 @@
 //! The memory that a run would take, without a run: with or without its rows, with or without a device.
 
 use super::config::{PrecisionOption, TrainConfig};
+use super::evaluation::Evaluation;
 use super::phase::Agenda;
 use super::plan::{MemoryPlan, Run, fit, plan};
 use super::start::Start;
-use super::trainable::load_options;
+use super::trainable::{load_options, open_model};
 use crate::adapters::module_shapes;
-use crate::data::{Dataset, Tokenizer};
+use crate::data::{Dataset, Tokenizer, now};
 use crate::device::dry::DryBackend;
 use crate::device::{Caps, Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
-use crate::io::checkpoint::Checkpoint;
 use crate::kernels::precision;
 use crate::nn::loader::load_shapes;
 
@@ -46,19 +46,21 @@ impl Estimate {
 /// # Errors
 /// Those of what is read, and of a device that is asked for and not there.
 pub fn estimate(config: TrainConfig, has_rows: bool) -> Result<Estimate> {
-    let checkpoint = Checkpoint::open(&config.model)?;
+    let checkpoint = open_model(&config)?;
     let mut notes = Vec::new();
     let (device, precision) = device(&config, &mut notes)?;
+    let tokenizer = if has_rows || config.evaluates() { Tokenizer::of_model(&checkpoint)? } else { None };
     let dataset = match has_rows {
         true => {
-            let tokenizer = Tokenizer::of_model(&checkpoint)?;
             let vocab = checkpoint.config.vocab_size;
             Some(Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab)?)
         }
         false => None,
     };
+    let (dataset, evaluation) = Evaluation::open(&config, &checkpoint, tokenizer, dataset, now())?;
     let mut config = config.for_data(dataset.as_ref().map_or(SEQUENCES, |d| d.report().sequences))?;
-    let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, load_options(&config))?);
+    let most = checkpoint.config.max_position_embeddings;
+    let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, load_options(&config, most))?);
     let (Start { masks, .. }, _) = Start::read(&mut config, &shapes)?;
     let an_epoch = match &dataset {
         Some(dataset) => dataset.batches(&config.batch_options())?.steps_per_epoch(),
@@ -69,6 +71,7 @@ pub fn estimate(config: TrainConfig, has_rows: bool) -> Result<Estimate> {
         config: &config,
         checkpoint: &checkpoint,
         dataset: dataset.as_ref(),
+        evaluation: evaluation.as_ref(),
         agenda: &agenda,
         masks: masks.as_ref(),
         caps: device.caps(),

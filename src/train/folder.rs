@@ -1,10 +1,12 @@
 //! Whose the run folder is: one process's at a time, and a new run's only where nothing of worth is in it.
 
 use super::config::{PartialConfig, TrainConfig};
-use super::output::{CONFIG_FILE, METRICS_FILE};
-use super::{full, resume, state};
+use super::output::{CONFIG_FILE, INIT_ADAPTER, METRICS_FILE, REPORT_FILE, SAMPLES_FILE, SUMMARY_FILE};
+use super::summary::Summary;
+use super::{events, full, resume, state};
+use crate::data::{now, strftime};
 use crate::error::{Error, Result};
-use crate::io::adapter;
+use crate::io::adapter::{self, AdapterFolder};
 use crate::io::atomic::{is_unfinished, write_atomic};
 use crate::io::disk;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -74,8 +76,8 @@ fn taken(out: &Path, file: &mut File) -> Error {
         Ok(number) => format!("process {number}"),
         Err(_) => "another process".to_owned(),
     };
-    let reason = format!("{process} is training in this folder; wait for its end or stop it, or choose another --out");
-    Error::file(out, "--out", reason)
+    let reason = format!("{process} is training in this folder; wait for its end or stop it, or choose another ⟨out⟩");
+    Error::file(out, "⟨out⟩", reason)
 }
 
 /// Whether the open file is still the one at `path`.
@@ -93,11 +95,12 @@ fn is_at(_: &File, path: &Path) -> bool {
 }
 
 /// Makes the folder of a new run and locks it, with its configuration in it: whether it can be written to is found out now, not
-/// after hours. `lock` is its lock, if it was there before and was found to be free.
+/// after hours. `lock` is its lock, if it was there before and was found to be free; `init` an adapter that it keeps in
+/// [`INIT_ADAPTER`].
 ///
 /// # Errors
 /// As [`check_free`]; those of [`RunLock::take`]; [`Error::Io`].
-pub fn create(config: &TrainConfig, lock: Option<RunLock>) -> Result<RunLock> {
+pub fn create(config: &TrainConfig, init: Option<&AdapterFolder>, lock: Option<RunLock>) -> Result<RunLock> {
     let (out, text) = (&config.out, config.located()?.to_toml()?);
     disk::create_folder(out)?;
     let lock = match lock {
@@ -109,6 +112,18 @@ pub fn create(config: &TrainConfig, lock: Option<RunLock>) -> Result<RunLock> {
         }
     };
     sweep(out)?;
+    let kept = out.join(INIT_ADAPTER);
+    match init {
+        Some(adapter) => {
+            disk::create_folder(&kept)?;
+            adapter.write(&kept)?;
+        }
+        // of a run that stopped before its first state
+        None if kept.exists() && !config.init_adapter.as_ref().is_some_and(|own| is_same(own, &kept)) => {
+            disk::remove_folder(&kept)?;
+        }
+        None => {}
+    }
     write_atomic(&out.join(CONFIG_FILE), |w| w.write_all(text.as_bytes()))?;
     Ok(lock)
 }
@@ -124,8 +139,10 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
     let names = entries(out)?;
     let is_run = names.iter().any(|name| name == CONFIG_FILE);
     // the tensors of a run that stopped before it said what they are
-    let of_run = [CONFIG_FILE, METRICS_FILE, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
-    let known = |name: &str| name == LOCK_FILE || is_unfinished(name) || (is_run && of_run.contains(&name));
+    let watched = [METRICS_FILE, SAMPLES_FILE, SUMMARY_FILE, REPORT_FILE];
+    let of_run = [CONFIG_FILE, INIT_ADAPTER, state::FOLDER, adapter::TENSORS_FILE, full::TENSORS_FILE];
+    let is_of_run = |name: &str| watched.contains(&name) || of_run.contains(&name) || name.starts_with(events::PREFIX);
+    let known = |name: &str| name == LOCK_FILE || is_unfinished(name) || (is_run && is_of_run(name));
     if !names.iter().all(|name| known(name)) || state::is_there(out) {
         return Err(in_use(out));
     }
@@ -144,18 +161,18 @@ pub fn check_free(config: &TrainConfig) -> Result<usize> {
     match resume::same_run(config.clone(), &then, false) {
         Err(e) if steps > 0 => {
             let reason = format!(
-                "it holds {steps} steps of another run, which stopped before its first state ({e}); choose another --out, or \
+                "it holds {steps} steps of another run, which stopped before its first state ({e}); choose another ⟨out⟩, or \
                  remove the folder"
             );
-            Err(Error::file(out, "--out", reason))
+            Err(Error::file(out, "⟨out⟩", reason))
         }
         _ => Ok(steps),
     }
 }
 
 fn in_use(out: &Path) -> Error {
-    let reason = "the run folder exists already and is not empty; choose another --out, or continue it with --resume";
-    Error::file(out, "--out", reason)
+    let reason = "the run folder exists already and is not empty; choose another ⟨out⟩, or continue it with ⟨resume⟩";
+    Error::file(out, "⟨out⟩", reason)
 }
 
 /// The line about a run that begins again, after so many steps.
@@ -175,7 +192,48 @@ pub fn configuration(out: &Path) -> Result<String> {
 
 /// Steps that the metrics in a run folder have.
 pub fn steps_noted(out: &Path) -> usize {
-    std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.iter().filter(|b| **b == b'\n').count())
+    let is_step = |line: &&[u8]| line.ends_with(b"}") && line.starts_with(b"{\"step\":");
+    std::fs::read(out.join(METRICS_FILE)).map_or(0, |text| text.split(|b| *b == b'\n').filter(is_step).count())
+}
+
+/// A folder in `runs` for a run on `data`, by the day and the file's name; one that is not there yet.
+pub fn new_name(data: &Path) -> PathBuf {
+    let stem = data.file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
+    let name: String = stem.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let first = format!("{}-{name}", strftime(now(), "%F"));
+    let numbered = (2..).map(|n| format!("{first}-{n}"));
+    let mut paths = std::iter::once(first.clone()).chain(numbered).map(|name| Path::new("runs").join(name));
+    paths.find(|path| !path.exists()).unwrap_or_else(|| Path::new("runs").join(&first))
+}
+
+/// How a run stands, by what is in its folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// A process has the folder.
+    Running,
+    Finished,
+    /// There is a state to go on from.
+    Stopped,
+    /// There is none.
+    Lost,
+}
+
+/// How the run in `out` stands.
+pub fn state_of(out: &Path) -> RunState {
+    let has = |name: &str| out.join(name).exists();
+    let has_ended = || Summary::read(out).is_ok_and(|summary| summary.ended.is_some());
+    match () {
+        () if is_taken(out) => RunState::Running,
+        () if state::is_there(out) => RunState::Stopped,
+        () if has(adapter::CONFIG_FILE) || has("config.json") || has_ended() => RunState::Finished,
+        () => RunState::Lost,
+    }
+}
+
+/// Whether a process trains in the folder `out` now.
+fn is_taken(out: &Path) -> bool {
+    let lock = File::open(out.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Removes the files that a process left behind that died while it wrote them.
@@ -185,6 +243,12 @@ pub fn steps_noted(out: &Path) -> usize {
 pub fn sweep(out: &Path) -> Result<()> {
     let unfinished = entries(out)?.into_iter().filter(|name| is_unfinished(name));
     unfinished.map(|name| out.join(name)).try_for_each(|path| disk::remove_file(&path))
+}
+
+/// Whether two paths lead to one folder.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// Names in a folder; none where there is no folder.
@@ -207,7 +271,7 @@ mod tests {
         std::fs::write(out.join(LOCK_FILE), "4294967295 and more than a number\n").unwrap();
         let lock = RunLock::take_existing(out).unwrap().unwrap();
         let error = RunLock::take(out).unwrap_err().to_string();
-        let named = format!("--out: process {} is training in this folder", std::process::id());
+        let named = format!("⟨out⟩: process {} is training in this folder", std::process::id());
         assert!(cfg!(windows) || error.contains(&named), "{error}");
         drop(lock);
         assert!(!out.join(LOCK_FILE).exists());

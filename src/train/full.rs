@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::safetensors::{OutTensor, write_safetensors};
+use crate::io::write::copy_companions;
 use crate::kernels::optimizer::StepCount;
 use crate::nn::Decoder;
 use crate::optim::{Block, Group};
@@ -13,25 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Files beside a model's weights that go along with it as they are.
-const COMPANIONS: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-];
-
 /// The weights.
 pub const TENSORS_FILE: &str = "model.safetensors";
-
-/// A folder of such files.
-const MORE_TEMPLATES: &str = "additional_chat_templates";
 
 /// Makes every weight of `model`, loaded as f32, train.
 ///
@@ -51,9 +35,8 @@ pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
     let head = if model.config.tie_word_embeddings { table.clone() } else { block(whole(&model.head.shards)?)? };
     (model.embedding.grad, model.head.grad) = (Some(table), Some(head));
     for linear in model.linears() {
-        let weight = linear.weight();
-        let grad = block(weight.as_tensor()?)?;
-        linear.train_weight(weight, Some(grad));
+        let value = whole(&linear.shards())?;
+        linear.train_weight(Weight::from_tensor(&value)?, Some(block(value)?));
         if let Some(bias) = linear.bias() {
             linear.train_bias(block(bias)?);
         }
@@ -84,7 +67,7 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
     }
     for linear in model.linears() {
         let [module] = linear.modules() else { return Err(Error::shape("full", "a stacked linear does not train")) };
-        all.push((format!("{}.weight", module.name), linear.weight().as_tensor()?));
+        all.push((format!("{}.weight", module.name), whole(&linear.shards())?));
         all.extend(linear.bias().map(|bias| (format!("{}.bias", module.name), bias)));
     }
     all.push((format!("{root}.norm.weight"), model.norm.weight.value.clone()));
@@ -99,7 +82,7 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
 fn whole(shards: &[(usize, Weight)]) -> Result<Tensor> {
     match shards {
         [(_, weight)] => weight.as_tensor(),
-        _ => Err(Error::invalid("--method full", "the embedding is too large for one binding of this device")),
+        _ => Err(Error::invalid("⟨method⟩ full", "a matrix is too large for one binding of this device")),
     }
 }
 
@@ -126,22 +109,5 @@ fn write_companions(folder: &Path, source: &Path) -> Result<()> {
     if let Some(metadata) = checkpoint.gguf_metadata() {
         return crate::data::Tokenizer::from_gguf(source, metadata)?.save(folder);
     }
-    for name in COMPANIONS {
-        let from = source.join(name);
-        if from.is_file() {
-            let bytes = std::fs::read(&from).map_err(Error::io(&from))?;
-            write_atomic(&folder.join(name), |w| w.write_all(&bytes))?;
-        }
-    }
-    let more = source.join(MORE_TEMPLATES);
-    if more.is_dir() {
-        let to = folder.join(MORE_TEMPLATES);
-        std::fs::create_dir_all(&to).map_err(Error::io(&to))?;
-        for entry in std::fs::read_dir(&more).map_err(Error::io(&more))? {
-            let entry = entry.map_err(Error::io(&more))?;
-            let bytes = std::fs::read(entry.path()).map_err(Error::io(entry.path()))?;
-            write_atomic(&to.join(entry.file_name()), |w| w.write_all(&bytes))?;
-        }
-    }
-    Ok(())
+    copy_companions(source, folder)
 }

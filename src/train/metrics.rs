@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object an optimiser step, appended and flushed as the run goes.
+//! `metrics.jsonl`: one JSON object an optimiser step, and one an evaluation, appended and flushed as the run goes.
 
 use crate::error::{Error, Result};
 use crate::io::disk::OutFile;
@@ -42,6 +42,47 @@ pub struct StepMetrics {
     pub skipped: bool,
 }
 
+/// What an evaluation found. Its line begins with `"after"`, that of a step with `"step"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalMetrics {
+    /// Optimiser steps before it since the start of the run, over all phases.
+    pub after: u64,
+    /// Of the last of these steps.
+    pub phase: Phase,
+    /// Mean negative log-likelihood of the supervised tokens of the evaluation rows, in nats; null where it is not finite, or
+    /// where there are no rows.
+    pub eval_loss: Option<f64>,
+    pub eval_tokens: u64,
+    /// Share of the answers that are given word for word, where some are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_match: Option<f64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers: u64,
+    /// The lowest loss of the training phase so far.
+    pub best: bool,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    Step(StepMetrics),
+    Eval(EvalMetrics),
+}
+
+impl Line {
+    /// The line in `text`; none where it is torn, or something else.
+    pub fn parse(text: &[u8]) -> Option<Line> {
+        match serde_json::from_slice(text) {
+            Ok(step) => Some(Line::Step(step)),
+            Err(_) => serde_json::from_slice(text).ok().map(Line::Eval),
+        }
+    }
+}
+
 fn or_nan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
@@ -62,26 +103,29 @@ impl MetricsLog {
         Ok(MetricsLog { path: path.to_path_buf(), file: OutFile::create(path)? })
     }
 
-    /// The log at `path` as it was before step `step`: later lines, and a line that a crash cut short, are removed.
+    /// The log at `path` as it was before step `step`, when the last evaluation was that behind `evaluated` steps: later lines, and a
+    /// line that a crash cut short, are removed.
     ///
     /// # Errors
-    /// [`Error::Io`], also where there is no such file.
-    pub fn resume(path: &Path, step: u64) -> Result<Self> {
-        let mut file = OutFile::append(path)?;
-        let mut reader = BufReader::new(file.file());
-        let (mut keep, mut line) = (0u64, Vec::new());
-        loop {
-            line.clear();
-            let length = reader.read_until(b'\n', &mut line).map_err(Error::io(path))?;
-            let whole = line.ends_with(b"\n");
-            let earlier = serde_json::from_slice::<StepMetrics>(&line).is_ok_and(|m| m.step < step);
-            if !(whole && earlier) {
-                break;
+    /// [`Error::Io`], also where there is no such file; [`Error::File`] where not every step before is in it.
+    pub fn resume(path: &Path, step: u64, evaluated: Option<u64>) -> Result<Self> {
+        let mut next = 0;
+        let file = cut_behind(path, |line| match Line::parse(line) {
+            Some(Line::Step(m)) if m.step == next && next < step => {
+                next += 1;
+                true
             }
-            keep += length as u64;
+            Some(Line::Eval(m)) => m.after == next && Some(m.after) <= evaluated,
+            _ => false,
+        });
+        if next < step && file.is_ok() {
+            let reason = format!(
+                "the line of step {next} is missing, and the state to go on from is that of before step {step}: the file was \
+                 changed; put it back, or start another run in another ⟨out⟩"
+            );
+            return Err(Error::file(path, "lines", reason));
         }
-        file.truncate(keep)?;
-        Ok(MetricsLog { path: path.to_path_buf(), file })
+        Ok(MetricsLog { path: path.to_path_buf(), file: file? })
     }
 
     /// Waits until the disk has every line.
@@ -96,11 +140,31 @@ impl MetricsLog {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
+    pub fn append(&mut self, metrics: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(metrics).map_err(|e| Error::io(&self.path)(e.into()))?;
         line.push(b'\n');
         self.file.write_all(&line).map_err(Error::io(&self.path))
     }
+}
+
+/// The lines of the file at `path` up to the first that is torn or that `keep` refuses, open to be written on.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn cut_behind(path: &Path, mut keep: impl FnMut(&[u8]) -> bool) -> Result<OutFile> {
+    let mut file = OutFile::append(path)?;
+    let mut reader = BufReader::new(file.file());
+    let (mut kept, mut line) = (0u64, Vec::new());
+    loop {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line).map_err(Error::io(path))?;
+        if !(line.ends_with(b"\n") && keep(&line)) {
+            break;
+        }
+        kept += length as u64;
+    }
+    file.truncate(kept)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -161,18 +225,77 @@ mod tests {
         (0..5).for_each(|step| log.append(&metrics(step)).unwrap());
         let whole = text(&path);
         std::fs::write(&path, format!("{whole}{{\"step\":5,\"lo")).unwrap();
-        drop(MetricsLog::resume(&path, 9).unwrap());
+        drop(MetricsLog::resume(&path, 5, None).unwrap());
         assert_eq!(text(&path), whole);
-        let mut log = MetricsLog::resume(&path, 2).unwrap();
+        let mut log = MetricsLog::resume(&path, 2, None).unwrap();
         assert_eq!(text(&path).lines().count(), 2);
         (2..5).for_each(|step| log.append(&metrics(step)).unwrap());
         assert_eq!(text(&path), whole);
     }
 
     #[test]
+    fn a_step_that_is_missing_is_named_and_the_file_is_cut_no_further_than_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut log = MetricsLog::create(&path).unwrap();
+        [0, 1, 3, 4].into_iter().for_each(|step| log.append(&metrics(step)).unwrap());
+        let error = MetricsLog::resume(&path, 5, None).unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl: lines: the line of step 2 is missing"), "{error}");
+        assert!(MetricsLog::resume(&path, 2, None).is_ok());
+        assert!(MetricsLog::resume(&path, 3, None).unwrap_err().to_string().contains("step 2 is missing"));
+    }
+
+    #[test]
+    fn an_evaluation_stays_with_the_steps_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let eval = |after: u64| EvalMetrics {
+            after,
+            phase: Phase::Train,
+            eval_loss: Some(2.5),
+            eval_tokens: 7,
+            exact_match: None,
+            answers: 0,
+            best: after > 0,
+        };
+        let mut log = MetricsLog::create(&path).unwrap();
+        log.append(&eval(0)).unwrap();
+        for step in 0..4 {
+            log.append(&metrics(step)).unwrap();
+            if step % 2 == 1 {
+                log.append(&eval(step + 1)).unwrap();
+            }
+        }
+        let read: Vec<Line> = text(&path).lines().map(|l| Line::parse(l.as_bytes()).unwrap()).collect();
+        assert!(matches!((&read[0], &read[1]), (Line::Eval(e), Line::Step(_)) if *e == eval(0)));
+        let kept = |(step, evaluated): (u64, Option<u64>)| {
+            let whole = text(&path);
+            drop(MetricsLog::resume(&path, step, evaluated).unwrap());
+            let kept = text(&path).lines().count();
+            std::fs::write(&path, whole).unwrap();
+            kept
+        };
+        let states = [
+            (4, Some(4)),
+            (4, Some(2)),
+            (3, Some(2)),
+            (2, Some(2)),
+            (2, Some(0)),
+            (1, Some(0)),
+            (0, Some(0)),
+            (0, None),
+        ];
+        assert_eq!(
+            states.map(kept),
+            [7, 6, 5, 4, 3, 2, 1, 0],
+            "an evaluation that the state does not know comes again"
+        );
+    }
+
+    #[test]
     fn a_missing_log_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let err = MetricsLog::resume(&dir.path().join("none.jsonl"), 1).unwrap_err();
+        let err = MetricsLog::resume(&dir.path().join("none.jsonl"), 1, None).unwrap_err();
         assert!(matches!(&err, Error::Io { path, .. } if path.ends_with("none.jsonl")), "{err}");
     }
 }

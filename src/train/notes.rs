@@ -23,8 +23,8 @@ pub fn before(asked: &TrainConfig, config: &TrainConfig, agenda: &Agenda, steps:
     if derived {
         let count = |n: f64, one: &str, more: &str| format!("{n} {}", if n == 1.0 { one } else { more });
         lines.push(format!(
-            "length: {} of {} in {}, since there are few rows (--steps, --epochs and \
-             --gradient-accumulation-steps say otherwise)",
+            "length: {} of {} in {}, since there are few rows (⟨steps⟩, ⟨epochs⟩ and \
+             ⟨gradient_accumulation_steps⟩ say otherwise)",
             count(steps as f64, "step", "steps"),
             count(config.micro_batches() as f64, "micro-batch", "micro-batches"),
             count(config.epochs.unwrap_or(1.0), "epoch", "epochs")
@@ -33,8 +33,8 @@ pub fn before(asked: &TrainConfig, config: &TrainConfig, agenda: &Agenda, steps:
     lines.extend(agenda.line());
     if let Some(rise) = config.warmup_steps.filter(|w| *w >= steps) {
         lines.push(format!(
-            "the rates rise over {rise} steps and the run has {steps}: they never reach --lr and --lora-lr; give fewer \
-             --warmup-steps or train longer"
+            "the rates rise over {rise} steps and the run has {steps}: they never reach ⟨lr⟩ and ⟨lora_lr⟩; give fewer \
+             ⟨warmup_steps⟩ or train longer"
         ));
     }
     lines
@@ -67,7 +67,7 @@ fn compare(before: &[f64], after: &[f64]) -> Option<String> {
     let span =
         if steps == 1 { "in the last step".to_owned() } else { format!("in the mean of the last {steps} steps") };
     let advice = match is > was {
-        true => "; train longer (--epochs or --steps), or go on from there with --no-restart",
+        true => "; train longer (⟨epochs⟩ or ⟨steps⟩), or go on from there with ⟨no_restart⟩",
         false => "",
     };
     Some(format!(
@@ -140,13 +140,13 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("mean of the last 3 steps it is 5.3533 here and was 2.9667 there"), "{line}");
-        assert!(line.contains("--no-restart"), "{line}");
+        assert!(line.contains("⟨no_restart⟩"), "{line}");
         assert!(compare(&[2.0], &[3.0]).unwrap().contains("in the last step it is 3.0000"), "one step");
     }
 
     #[test]
     fn one_bad_batch_at_the_end_is_told_from_a_bad_run() {
         let line = compare(&[3.0, 1.0, 2.0], &[1.0, 0.5, 1.1]).unwrap();
-        assert!(line.contains("it is 0.8667 here and was 2.0000 there") && !line.contains("--no-restart"), "{line}");
+        assert!(line.contains("it is 0.8667 here and was 2.0000 there") && !line.contains("⟨no_restart⟩"), "{line}");
     }
 }

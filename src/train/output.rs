@@ -6,12 +6,22 @@ use crate::adapters::AdapterSet;
 use crate::adapters::targets::{LinearShape, Target, TargetModules};
 use crate::error::{Error, Result};
 use crate::io::adapter::{self, AdapterConfig, AdapterFolder, AdapterKind, Targets};
+use crate::io::hub::{HubName, RepoKind};
 use std::path::{Path, PathBuf};
 
 /// The configuration of a run, as resolved.
 pub const CONFIG_FILE: &str = "config.toml";
 /// What each step did.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// What the model said to the prompts of `--sample-prompts`, evaluation by evaluation.
+pub const SAMPLES_FILE: &str = "samples.jsonl";
+/// What a reader of the run should know beside its configuration and its steps; see [`super::summary`].
+pub const SUMMARY_FILE: &str = "summary.json";
+/// The page that shows the run.
+pub const REPORT_FILE: &str = "report.html";
+
+/// What a run keeps of the adapter that it starts from, where that is the state of a run which goes on: it would be gone later.
+pub const INIT_ADAPTER: &str = "init_adapter";
 
 /// Where the adapter of a folder is.
 #[derive(Debug)]
@@ -34,7 +44,7 @@ pub fn adapter_in(folder: &Path) -> Result<AdapterPlace> {
     }
     let shown = folder.display();
     let (field, reason) = if has("config.json") {
-        ("config.json", format!("this folder holds a model, no adapter; give it as the model: --model {shown}"))
+        ("config.json", format!("this folder holds a model, no adapter; give it as the model: ⟨model⟩ {shown}"))
     } else if !has(CONFIG_FILE) {
         return Ok(own);
     } else if let Some(saved) = state::find(folder)? {
@@ -43,12 +53,12 @@ pub fn adapter_in(folder: &Path) -> Result<AdapterPlace> {
             let note = format!("the run in {shown} has not finished: its adapter after {steps} steps is taken");
             return Ok(AdapterPlace { folder: saved.folder, note: Some(note) });
         }
-        let way_out = format!("finish it with rugosa train --resume --out {shown}");
+        let way_out = format!("finish it with rugosa train ⟨resume⟩ ⟨out⟩ {shown}");
         (CONFIG_FILE, format!("the run in this folder has not finished, and it makes no adapter; {way_out}"))
     } else if has(MASKS_FILE) {
-        (MASKS_FILE, format!("the run made masks and no adapter; use them with --mask {shown}/{MASKS_FILE}"))
+        (MASKS_FILE, format!("the run made masks and no adapter; use them with ⟨mask⟩ {shown}/{MASKS_FILE}"))
     } else {
-        let way_out = format!("rugosa train --resume --out {shown} begins it again, --save-steps keeps its state");
+        let way_out = format!("rugosa train ⟨resume⟩ ⟨out⟩ {shown} begins it again, ⟨save_steps⟩ keeps its state");
         (CONFIG_FILE, format!("the run in this folder has not finished and saved no state; {way_out}"))
     };
     Err(Error::file(folder, field, reason))
@@ -96,6 +106,9 @@ fn adapter_config(
     let densities = (targets.iter())
         .filter_map(|t| Some((pattern(&t.module.name), config.density_pattern.get(&t.module.name)?)))
         .collect();
+    let (base, revision) = base_of(&config.model);
+    let mut all = AdapterConfig::new(kind);
+    all.extra.extend(revision.map(|r| ("revision".to_owned(), r.into())));
     AdapterConfig {
         r: rank,
         lora_alpha: config.alpha,
@@ -106,13 +119,32 @@ fn adapter_config(
         rank_pattern: ranks,
         alpha_pattern: alphas,
         density_pattern: densities,
-        base_model_name_or_path: Some(config.model.display().to_string()),
+        base_model_name_or_path: Some(base),
         schedule: config.schedule.map(|s| s.to_string()),
         spa_num_grads: config.mask_grads.unwrap_or(1) as usize,
         grad_acc_mode: match config.mask_mode {
             MaskMode::MeanSquared => "mean_squared".into(),
             MaskMode::Mean => "mean".into(),
         },
-        ..AdapterConfig::new(kind)
+        ..all
+    }
+}
+
+/// The base model as PEFT names it, and its revision: a name on the Hub is written without what marks it here.
+fn base_of(model: &Path) -> (String, Option<String>) {
+    match HubName::of(model, RepoKind::Model) {
+        Ok(Some(name)) => (name.repo.clone(), name.revision),
+        _ => (model.display().to_string(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peft_finds_a_base_model_of_the_hub_by_its_name_there() {
+        assert_eq!(base_of(Path::new("hf:org/name@v1/a.gguf")), ("org/name".into(), Some("v1".into())));
+        assert_eq!(base_of(Path::new("/models/a")), ("/models/a".into(), None));
     }
 }

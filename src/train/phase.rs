@@ -153,23 +153,23 @@ impl Agenda {
         let collect = if collects { u64::from(config.mask_grads_of(steps)) } else { 0 };
         let before = warmup + collect;
         if steps == 0 {
-            return Err(Error::invalid("--steps", "the run has no steps; give --steps, or more --epochs or rows"));
+            return Err(Error::option("steps", "the run has no steps; give ⟨steps⟩, or more ⟨epochs⟩ or rows"));
         }
         if config.mask_only && !collects {
-            return Err(Error::invalid("--mask-only", "the masks are given already; drop --mask-only, or give none"));
+            return Err(Error::option("mask_only", "the masks are given already; drop ⟨mask_only⟩, or give none"));
         }
         let restart = config.restart && collects;
         if !restart && !config.mask_only && steps <= before {
-            return Err(Error::invalid(
-                "--schedule",
+            return Err(Error::option(
+                "schedule",
                 match warmup {
                     0 => format!(
-                        "masks take {before} steps before the sparse values train and the run has {steps}; use more --steps or \
-                         --epochs, or leave --no-restart out"
+                        "masks take {before} steps before the sparse values train and the run has {steps}; use more ⟨steps⟩ or \
+                         ⟨epochs⟩, or leave ⟨no_restart⟩ out"
                     ),
                     _ => format!(
                         "{schedule} takes {before} steps before the sparse values train and the run has {steps}; use a shorter \
-                         one (--schedule wl{}), or a longer run",
+                         one (⟨schedule⟩ wl{}), or a longer run",
                         warmup.min(steps / 4)
                     ),
                 },
@@ -209,10 +209,10 @@ impl Agenda {
         };
         let fate = match self.restarts() {
             true if before > train => {
-                ", thrown away at the restart, which is more than is kept (--no-restart goes on from it, --schedule wlN \
+                ", thrown away at the restart, which is more than is kept (⟨no_restart⟩ goes on from it, ⟨schedule⟩ wlN \
                  makes it shorter)"
             }
-            true => ", thrown away at the restart (--no-restart goes on from it)",
+            true => ", thrown away at the restart (⟨no_restart⟩ goes on from it)",
             false => "",
         };
         Some(format!("schedule: {first}{fate}, then {} of training", steps(train)))

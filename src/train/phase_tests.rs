@@ -102,7 +102,7 @@ fn runs_without_a_step_for_the_sparse_values_are_errors() {
     let message = |a: Result<Agenda>| a.unwrap_err().to_string();
     let go_on = |c: &mut TrainConfig| c.restart = false;
     let m = message(agenda(Method::Rosa, "wl64", 65, false, go_on));
-    assert!(m.contains("takes 65 steps") && m.contains("--schedule wl16"), "{m}");
+    assert!(m.contains("takes 65 steps") && m.contains("⟨schedule⟩ wl16"), "{m}");
     assert!(agenda(Method::Rosa, "wl64", 66, false, go_on).is_ok());
     assert!(message(agenda(Method::Rosa, "wl3", 3, true, |_| ())).contains("the run has 3"));
     assert!(message(agenda(Method::Lora, "lora_only", 0, false, |_| ())).contains("no steps"));
@@ -128,13 +128,13 @@ fn what_is_thrown_away_is_said() {
     let go_on = |c: &mut TrainConfig| c.restart = false;
     let as_is = |_: &mut TrainConfig| ();
     let all = line("wl16", 64, false, as_is).unwrap();
-    let expected = "schedule: 16 steps of low-rank warm-up and 1 to choose the masks, thrown away at the restart (--no-restart \
+    let expected = "schedule: 16 steps of low-rank warm-up and 1 to choose the masks, thrown away at the restart (⟨no_restart⟩ \
                     goes on from it), then 64 steps of training";
     assert_eq!(all, expected);
     let short = line("wl64", 3, false, as_is).unwrap();
     assert!(
         short.contains("more than is kept")
-            && short.contains("--schedule wlN")
+            && short.contains("⟨schedule⟩ wlN")
             && short.ends_with("3 steps of training"),
         "{short}"
     );

@@ -7,6 +7,7 @@ mod samples;
 
 use super::collect;
 use super::config::TrainConfig;
+use super::evaluation::Evaluation;
 use super::phase::{Agenda, PHASES, Phase};
 use super::step::{Collect, Stepper, Turn};
 use super::trainable::{Trainable, load_options, rates};
@@ -30,6 +31,8 @@ pub struct Run<'a> {
     pub checkpoint: &'a Checkpoint,
     /// None: any rows that the configuration allows.
     pub dataset: Option<&'a Dataset>,
+    /// Between the steps.
+    pub evaluation: Option<&'a Evaluation>,
     pub agenda: &'a Agenda,
     /// Masks that are given.
     pub masks: Option<&'a BTreeMap<String, CsrPattern>>,
@@ -130,7 +133,7 @@ fn record(run: &Run<'_>, samples: &[Samples; 3]) -> Result<RunPlan> {
     device.set_tiles(run.tiles.clone());
     device.note_launches(true);
     device.note_products(true);
-    let options = load_options(config);
+    let options = load_options(config, run.checkpoint.config.max_position_embeddings);
     let mut model = load_shapes(&device, run.checkpoint, options)?;
     let shapes = module_shapes(&model);
     let mut trainable = Trainable::new(&device, config, &mut model, &shapes, run.masks)?;
@@ -144,10 +147,15 @@ fn record(run: &Run<'_>, samples: &[Samples; 3]) -> Result<RunPlan> {
         let turn = Turn { step: 0, rates: rates(config, &plan), loss_scale: 1.0 };
         let steps = |trainable: &mut Trainable, collector: Option<&MaskCollector>, batches: &[&Batch]| {
             trainable.attach(&model, &plan, collector)?;
-            batches.iter().try_for_each(|batch| {
-                let window = vec![(*batch).clone(); if accumulates { 2 } else { 1 }];
+            let mut step = |batch: &Batch| -> Result<()> {
+                let window = vec![batch.clone(); if accumulates { 2 } else { 1 }];
                 stepper.run(&model, &window, trainable.blocks(), turn, collector.map(Collect::from)).map(drop)
-            })?;
+            };
+            batches.iter().try_for_each(|batch| step(batch))?;
+            if let Some(evaluation) = run.evaluation {
+                evaluation.rehearse(config, &device, &model)?;
+                worst.iter().try_for_each(step)?;
+            }
             collector.map_or(Ok(()), |c| c.masks().map(drop))?;
             trainable.attach(&model, &plan, None)
         };

@@ -47,7 +47,7 @@ pub fn check_precision(then: &Platform, device: &Device) -> Result<()> {
          RUGOSA_DISABLE if that is set",
         device.caps().name
     );
-    Err(Error::invalid("--device", reason))
+    Err(Error::option("device", reason))
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
         let device = Device::new(Box::new(DryBackend::new(DryBackend::caps_for_tests())));
         let then = |precision| Platform { precision, ..Platform::default() };
         let error = check_precision(&then(Precision::F16), &device).unwrap_err().to_string();
-        assert!(error.starts_with("--device: the run computes in f16 on matrix units, and "), "{error}");
+        assert!(error.starts_with("⟨device⟩: the run computes in f16 on matrix units, and "), "{error}");
         assert!(check_precision(&then(Precision::F32), &device).is_ok());
     }
 }

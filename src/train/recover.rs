@@ -3,10 +3,11 @@
 //! was never disturbed. Each time submissions are shorter, for it may be the watchdog that found them too long.
 
 use super::config::TrainConfig;
+use super::metrics::{EvalMetrics, StepMetrics};
+use super::resume;
 use super::session::{Observer, Session};
 use super::state::{self, SavedTiles};
 use super::warm::Compiled;
-use super::{metrics::StepMetrics, resume};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub(super) fn reopen(
         if !losses.note(from) {
             let out = config.out.display();
             let kept = match is_saved {
-                Some(_) => format!("; its state of before step {} stays: rugosa train --resume --out {out}", from + 1),
+                Some(_) => format!("; its state of before step {} stays: rugosa train ⟨resume⟩ ⟨out⟩ {out}", from + 1),
                 None => String::new(),
             };
             let reason = format!("{reason} ({MOST} times, though submissions were shorter each time{kept})");
@@ -86,7 +87,7 @@ pub(super) fn reopen(
         ));
         std::thread::sleep(PAUSE * (losses.in_a_row - 1));
         if observer.interrupted() {
-            observer.note(&format!("go on with: rugosa train --resume --out {}", config.out.display()));
+            observer.note(&format!("go on with: rugosa train ⟨resume⟩ ⟨out⟩ {}", config.out.display()));
             return Err(Error::Interrupted);
         }
         let (config, saved) = match is_saved {
@@ -112,6 +113,14 @@ impl Observer for Silent<'_> {
 
     fn step(&mut self, metrics: &StepMetrics) {
         self.0.step(metrics);
+    }
+
+    fn evaluating(&mut self, done: usize, of: usize) {
+        self.0.evaluating(done, of);
+    }
+
+    fn evaluated(&mut self, metrics: &EvalMetrics) {
+        self.0.evaluated(metrics);
     }
 
     fn compiled(&mut self, at: Compiled) {

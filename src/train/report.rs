@@ -1,6 +1,8 @@
-//! Metrics on their way from the device to `metrics.jsonl` and whoever watches.
+//! Metrics on their way from the device to the run's files and whoever watches.
 
-use super::metrics::{MetricsLog, StepMetrics};
+use super::evaluation::Sample;
+use super::logs::Logs;
+use super::metrics::{EvalMetrics, StepMetrics};
 use super::phase::StepPlan;
 use super::session::Observer;
 use super::step::{StepOutcome, StepResult, Turn};
@@ -41,7 +43,7 @@ pub struct Skipped {
 
 /// Metrics trail the device by one step, so that it never waits for the host.
 pub struct Reports<'a> {
-    log: &'a mut MetricsLog,
+    logs: &'a mut Logs,
     pending: Option<(StepResult, StepMetrics, Recorded)>,
     last_recorded: Instant,
     /// Of the last step that was reported; NaN before the first.
@@ -59,9 +61,9 @@ pub struct Reports<'a> {
 
 impl<'a> Reports<'a> {
     /// For a run that stands where `last_loss` and `skipped` say.
-    pub fn new(log: &'a mut MetricsLog, last_loss: f64, skipped: Skipped, scale: LossScale) -> Self {
+    pub fn new(logs: &'a mut Logs, last_loss: f64, skipped: Skipped, scale: LossScale) -> Self {
         Reports {
-            log,
+            logs,
             pending: None,
             last_recorded: Instant::now(),
             last_loss,
@@ -96,7 +98,15 @@ impl<'a> Reports<'a> {
         if let Some(last) = self.pending.take() {
             self.report(last, observer)?;
         }
-        self.log.sync()
+        self.logs.sync()
+    }
+
+    /// Reports an evaluation. Everything up to here is reported already. The time that it took is no step's.
+    pub fn evaluated(&mut self, metrics: &EvalMetrics, samples: &[Sample], observer: &mut dyn Observer) -> Result<()> {
+        self.logs.evaluation(metrics, samples)?;
+        observer.evaluated(metrics);
+        self.last_recorded = Instant::now();
+        Ok(())
     }
 
     /// A step whose cause is to be looked for now. One that a smaller loss scale may mend is none, until such steps are
@@ -117,7 +127,7 @@ impl<'a> Reports<'a> {
         let repeated = (factor < step.turn.loss_scale).then_some(2.0 * factor);
         self.scale.note(metrics.step, if skipped { Some(factor) } else { repeated });
         self.last_loss = loss;
-        self.log.append(&metrics)?;
+        self.logs.step(&metrics)?;
         observer.step(&metrics);
         if !skipped {
             (self.skipped.in_a_row, self.sound) = (0, true);

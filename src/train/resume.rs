@@ -1,6 +1,7 @@
 //! Whether a run may go on: its configuration, its model and its data must be what they were.
 
 use super::config::{Checkpointing, Method, PartialConfig, TrainConfig};
+use super::evaluation::Evaluation;
 use super::output::CONFIG_FILE;
 use super::phase::Schedule;
 use super::state::{self, Saved, SavedTiles};
@@ -12,27 +13,36 @@ use crate::env;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::digest::{Digest, digest_file, sample_file};
+use crate::io::hub::{self, RepoKind};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps"];
+const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps", "tensorboard"];
+/// The adapter to start from among the sources.
+pub const ADAPTER_KEY: &str = "init_adapter";
 /// Keys of paths: files may move, their contents may not change.
-const SOURCES: &[&str] = &["model", "data", "mask", "init_adapter"];
+const SOURCES: &[&str] = &["model", "data", "mask", ADAPTER_KEY, "eval_data", "sample_prompts"];
 
 /// The last state of the run in the folder of `config`, if it has saved one, and `config`, which must be the run's: what it leaves
-/// to the data is as the run has it.
+/// to the data is as the run has it, and so is an adapter to start from that the run keeps.
 ///
 /// # Errors
 /// [`Error::File`] if the run is finished or there is none; [`Error::Invalid`] that names a key that has changed; those of
 /// [`state::find`].
-pub fn find(config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
+pub fn find(mut config: TrainConfig) -> Result<(TrainConfig, Option<Saved>)> {
+    let kept = config.out.join(output::INIT_ADAPTER);
+    if config.init_adapter.is_some() && kept.join(adapter::CONFIG_FILE).exists() {
+        config.init_adapter = Some(kept);
+    }
     let out = &config.out;
     let saved = state::find(out)?;
     if saved.is_none() && is_finished(&config) {
-        state::remove_all(out)?; // what is left of them, where the process ended in the middle of that
-        let reason = "the run is finished; to train further start another one from it, with --init-adapter or --model";
-        return Err(Error::file(out, "--resume", reason));
+        // what is left of them, and of a file that was being written, where the process ended in the middle of that
+        state::remove_all(out)?;
+        folder::sweep(out)?;
+        let reason = "the run is finished; to train further start another one from it, with ⟨init_adapter⟩ or ⟨model⟩";
+        return Err(Error::file(out, "⟨resume⟩", reason));
     }
     let then = match &saved {
         Some(saved) => saved.header.config.clone(),
@@ -53,6 +63,9 @@ pub fn same_run(mut config: TrainConfig, then: &str, has_scores: bool) -> Result
     config.mask_grads = config.mask_grads.or(run.mask_grads);
     config.gradient_accumulation_steps = config.gradient_accumulation_steps.or(run.gradient_accumulation_steps);
     config.warmup_steps = config.warmup_steps.or(run.warmup_steps);
+    if config.evaluates() {
+        config.eval_steps = config.eval_steps.or(run.eval_steps);
+    }
     if config.steps.is_none() {
         config.epochs = config.epochs.or(run.epochs);
     }
@@ -102,7 +115,7 @@ fn check_config(config: &TrainConfig, then: &str, has_scores: bool) -> Result<()
         let grouped = key == "mask_workspace" && !has_scores;
         if a != b && !moved && !settled && !grouped && !FREE.contains(&key.as_str()) {
             let reason = format!(
-                "is {}, but {} in the run to resume; change it back, or start another run in another --out",
+                "is {}, but {} in the run to resume; change it back, or start another run in another ⟨out⟩",
                 shown(a),
                 shown(b)
             );
@@ -116,7 +129,11 @@ fn check_config(config: &TrainConfig, then: &str, has_scores: bool) -> Result<()
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<String, String>> {
+pub fn sources(
+    config: &TrainConfig,
+    dataset: &Dataset,
+    evaluation: Option<&Evaluation>,
+) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::from([
         ("model".to_owned(), digest_of(&model_files(&config.model)?)?),
         ("data".to_owned(), dataset.digest()),
@@ -125,11 +142,23 @@ pub fn sources(config: &TrainConfig, dataset: &Dataset) -> Result<BTreeMap<Strin
         all.insert("mask".into(), digest_file(mask)?.0);
     }
     if let Some(folder) = &config.init_adapter {
-        let folder = output::adapter_in(folder)?.folder;
-        let digest = digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))?;
-        all.insert("init_adapter".into(), digest);
+        all.insert(ADAPTER_KEY.into(), digest_of_adapter(&output::adapter_in(folder)?.folder)?);
+    }
+    if let Some(rows) = evaluation.and_then(Evaluation::rows) {
+        all.insert("eval_data".into(), rows.digest());
+    }
+    if let Some(prompts) = &config.sample_prompts {
+        all.insert("sample_prompts".into(), digest_file(prompts)?.0);
     }
     Ok(all)
+}
+
+/// Digest of the adapter in `folder`.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn digest_of_adapter(folder: &Path) -> Result<String> {
+    digest_of(&[adapter::CONFIG_FILE, adapter::TENSORS_FILE].map(|f| folder.join(f)))
 }
 
 /// Checks that what the run reads is what it read before.
@@ -145,7 +174,9 @@ pub fn check_sources(
     let path = |key: &str| match key {
         "data" => Some(&config.data),
         "mask" => config.mask.as_ref(),
-        "init_adapter" => config.init_adapter.as_ref(),
+        "eval_data" => config.eval_data.as_ref().or(Some(&config.data)),
+        "sample_prompts" => config.sample_prompts.as_ref(),
+        ADAPTER_KEY => config.init_adapter.as_ref(),
         _ => Some(&config.model),
     };
     for (key, digest) in &saved.header.sources {
@@ -153,7 +184,7 @@ pub fn check_sources(
             let date =
                 if key == "data" && dataset.report().asks_in_chat() { date_hint(saved.header.clock) } else { None };
             let reason = format!(
-                "is not what the run to resume began with; put it back{}, or start another run in another --out",
+                "is not what the run to resume began with; put it back{}, or start another run in another ⟨out⟩",
                 date.unwrap_or_default()
             );
             return Err(Error::file(path(key).unwrap_or(&config.out), key, reason));
@@ -183,6 +214,7 @@ pub fn tiles(began: &SavedTiles, caps: &Caps, measured: TileTable) -> (TileTable
 
 /// What makes a model: its weights and its configuration. The tokenizer shows in the data.
 fn model_files(model: &Path) -> Result<Vec<PathBuf>> {
+    let model = &*hub::local(model, RepoKind::Model)?;
     if !model.is_dir() {
         return Ok(vec![model.to_path_buf()]);
     }
@@ -240,7 +272,7 @@ mod tests {
         let run = TrainConfig { out: dir.path().into(), save_mask: Some(masks.clone()), ..config(text) };
         std::fs::write(dir.path().join(CONFIG_FILE), written(&run)).unwrap();
         let finished = |steps: usize| {
-            std::fs::write(dir.path().join("metrics.jsonl"), "{}\n".repeat(steps)).unwrap();
+            std::fs::write(dir.path().join("metrics.jsonl"), "{\"step\":0}\n".repeat(steps)).unwrap();
             is_finished(&run)
         };
         assert!(!finished(5), "there are no masks");
@@ -267,7 +299,7 @@ mod tests {
         assert!(other.starts_with("warmup_steps: is 1, but"), "{other}");
         state::remove_all(dir.path()).unwrap();
         std::fs::write(dir.path().join(adapter::CONFIG_FILE), "{}").unwrap();
-        assert!(message(&asked).contains("--resume: the run is finished"), "{}", message(&asked));
+        assert!(message(&asked).contains("⟨resume⟩: the run is finished"), "{}", message(&asked));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A run from start to end: what it reads, decides and prepares before its steps, and what it writes behind them.
 
 use super::config::{PrecisionOption, TrainConfig};
+use super::evaluation::Evaluation;
 use super::folder::{self, RunLock};
-use super::metrics::{MetricsLog, StepMetrics};
+use super::logs::{Logs, Wanted};
+use super::metrics::{EvalMetrics, StepMetrics};
 use super::phase::Agenda;
 use super::plan::{self, MemoryPlan, fit};
 use super::recover::{self, Again, Losses};
@@ -10,19 +12,21 @@ use super::start::Start;
 use super::state::{self, Platform, Saved, SavedTiles};
 use super::step::Stepper;
 use super::steps::{Ended, Fixed, Steps};
-use super::trainable::{Trainable, load_options};
+use super::summary::Summary;
+use super::trainable::{Trainable, load_options, open_model};
 use super::warm::Compiled;
 use super::{full, notes, output, platform, resume, tune, warm};
 use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
 use crate::cases::startup;
-use crate::data::{Ahead, DataOptions, Dataset, Tokenizer, now};
+use crate::data::{Ahead, DataOptions, Dataset, Tokenizer, now, sources};
 use crate::device::tiles::TileTable;
 use crate::device::{Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::io::cache_folder;
 use crate::io::checkpoint::Checkpoint;
+use crate::io::hub::{self, RepoKind};
 use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{load, load_shapes};
@@ -36,18 +40,28 @@ pub trait Observer {
     /// The number of steps, and how many of them lie behind the run already, before the first.
     fn begin(&mut self, steps: u64, done: u64);
     fn step(&mut self, metrics: &StepMetrics);
+    /// How far an evaluation is: rows, answers and prompts together.
+    fn evaluating(&mut self, _done: usize, _of: usize) {}
+    fn evaluated(&mut self, _: &EvalMetrics) {}
     /// The run computes on `device` from now on; more than once where a device is lost.
     fn opened(&mut self, _: &Device) {}
+    /// What of the preparation begins now, in a few words; the last of it ends with [`Observer::begin`].
+    fn preparing(&mut self, _: &str) {}
     /// Kernels are being compiled, before the first step.
     fn compiled(&mut self, _: Compiled) {}
-    /// Asked before each step.
+    /// Asked before each step, and during evaluations.
     fn interrupted(&self) -> bool;
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
+    /// All that were done, over all phases.
     pub steps: u64,
+    /// Evaluations did not get better any more, so that later steps were left out.
+    pub stopped_early: bool,
+    /// The steps before the best evaluation of the training phase and its loss, where there was one.
+    pub best: Option<(u64, f64)>,
     /// Of the last step.
     pub loss: f64,
     /// Of the steps those that changed nothing, because their loss or gradient was not finite.
@@ -69,10 +83,13 @@ pub struct Session {
     device: Device,
     model: Decoder,
     dataset: Dataset,
+    evaluation: Option<Evaluation>,
     agenda: Agenda,
     stepper: Stepper,
     trainable: Trainable,
     init: Option<AdapterFolder>,
+    /// `init` is the state of a run that has not finished: the folder of this one keeps it.
+    init_passes: bool,
     /// All linears of the model.
     shapes: Vec<LinearShape>,
     plan: MemoryPlan,
@@ -133,23 +150,34 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Session> {
         check_folder_of(config.save_mask.as_deref())?;
-        let checkpoint = Checkpoint::open(&config.model)?;
+        // what a run goes on with is what it began with, whatever becomes of a name on the Hub
+        let model = hub::pinned(&config.model, RepoKind::Model)?;
+        let data = sources::pinned(&config.data)?;
+        let eval_data = config.eval_data.as_deref().map(sources::pinned).transpose()?;
+        let config = TrainConfig { model, data, eval_data, ..config };
+        observer.preparing("opening the model");
+        let checkpoint = open_model(&config)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
         let began = saved.as_ref().map(|saved| saved.header.clock).or(again.as_ref().and_then(|a| a.clock));
         let clock = began.unwrap_or_else(now);
-        let dataset = open_data(&config, &checkpoint, began, observer)?;
+        observer.preparing("reading the rows");
+        let (dataset, evaluation) = open_data(&config, &checkpoint, began, observer)?;
+        observer.preparing("opening the device");
         let asked = config;
         let mut config = asked.clone().for_data(dataset.report().sequences)?;
         let device = open_device(&config, saved.as_ref(), again.as_ref(), observer)?;
-        let options = load_options(&config);
+        let options = load_options(&config, checkpoint.config.max_position_embeddings);
         let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, options.clone())?);
         let Decided { start, sources, agenda } =
-            decide(&asked, &mut config, &dataset, &shapes, saved.as_ref(), observer)?;
+            decide(&asked, &mut config, (&dataset, evaluation.as_ref()), &shapes, saved.as_ref(), observer)?;
+        evaluation.iter().for_each(|evaluation| observer.note(&evaluation.line(&config)));
         keep_platform(&device, saved.as_ref(), again.as_ref(), observer)?;
+        observer.preparing("planning the memory");
         let run = plan::Run {
             config: &config,
             checkpoint: &checkpoint,
             dataset: Some(&dataset),
+            evaluation: evaluation.as_ref(),
             agenda: &agenda,
             masks: start.masks.as_ref(),
             caps: device.caps(),
@@ -170,12 +198,15 @@ impl Session {
         // what the self-test held is not the run's
         device.trim()?;
         device.restart_peaks();
+        observer.preparing("reading the weights and compiling kernels");
         let loading = || load(&device, &checkpoint, options);
         let (mut model, compiled) =
             warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
         observer.note(&compiled.line());
+        observer.preparing("checking the kernels");
         // these kernels, and no others, are what the run launches
         startup::prove(&device, &plan.kernels)?.line().iter().for_each(|line| observer.note(line));
+        observer.preparing("making the adapters");
         let masks = match &saved {
             Some(saved) => saved.masks(shape_in(&shapes))?,
             None => start.masks,
@@ -185,16 +216,18 @@ impl Session {
             set.initialise(config.seed, start.adapter.as_ref())?;
         }
         let stepper = Stepper::of(&device, &config)?;
-        let (init, plan) = (start.adapter, plan.memory);
+        let (init, init_passes, plan) = (start.adapter, start.passing, plan.memory);
         Ok(Session {
             config,
             device,
             model,
             dataset,
+            evaluation,
             agenda,
             stepper,
             trainable,
             init,
+            init_passes,
             shapes,
             plan,
             sources,
@@ -243,21 +276,25 @@ impl Session {
         let folder = self.config.out.clone();
         let done = self.saved.as_ref().map_or(0, |s| s.header.step);
         let metrics = folder.join(output::METRICS_FILE);
-        let mut log = match &self.saved {
-            Some(_) => {
+        let wanted = Wanted { samples: self.config.sample_prompts.is_some(), events: self.config.tensorboard };
+        let mut logs = match &self.saved {
+            Some(saved) => {
                 folder::sweep(&folder)?;
-                MetricsLog::resume(&metrics, done)?
+                Logs::resume(&folder, wanted, done, saved.header.standing.after)?
             }
             None => {
                 if !self.has_folder {
-                    self.lock = Some(folder::create(&self.config, self.lock.take())?);
-                    self.has_folder = true;
+                    self.create_folder()?;
                 }
-                MetricsLog::create(&metrics)?
+                Logs::create(&folder, wanted)?
             }
         };
+        let summary = Summary::of(&self.device, &self.agenda, &self.plan);
+        summary.write(&folder)?;
         observer.begin(self.agenda.steps(), done);
-        let Ended { loss, skipped } = self.steps(&mut log, observer)?;
+        let Ended { steps, loss, skipped, best, stopped_early } = self.steps(&mut logs, observer)?;
+        let seen = MemoryPlan::of(&self.device.ledger());
+        summary.ended(&seen, steps, stopped_early, best).write(&folder)?;
         match &self.trainable {
             Trainable::Adapters(_) if self.config.mask_only => {}
             Trainable::Adapters(set) => output::adapter_of(&self.config, set, &self.shapes)?.write(&folder)?,
@@ -267,7 +304,6 @@ impl Session {
         if self.agenda.restarts() {
             notes::after(&metrics)?.iter().for_each(|line| observer.note(line));
         }
-        let seen = MemoryPlan::of(&self.device.ledger());
         observer.note(&format!(
             "memory on the device: at most {} at once, {} were planned; {} taken with what is kept for reuse",
             plan::size(seen.total),
@@ -278,12 +314,14 @@ impl Session {
             observer.note(&format!(
                 "{skipped} of {} steps were skipped, since their loss or gradient was not finite: they changed nothing, and the \
                  next rows came next; see \"skipped\" in {}",
-                self.agenda.steps(),
+                steps,
                 metrics.display()
             ));
         }
         Ok(Outcome {
-            steps: self.agenda.steps(),
+            steps,
+            stopped_early,
+            best: best.map(|best| (best.after, best.loss)),
             loss,
             skipped,
             peak_bytes: seen.total,
@@ -294,7 +332,21 @@ impl Session {
         })
     }
 
-    fn steps(&mut self, log: &mut MetricsLog, observer: &mut dyn Observer) -> Result<Ended> {
+    fn create_folder(&mut self) -> Result<()> {
+        let kept = self.config.out.join(output::INIT_ADAPTER);
+        let init = self.init.as_ref().filter(|_| self.init_passes);
+        if init.is_some() {
+            self.config.init_adapter = Some(kept.clone());
+        }
+        self.lock = Some(folder::create(&self.config, init, self.lock.take())?);
+        if init.is_some() {
+            self.sources.insert(resume::ADAPTER_KEY.into(), resume::digest_of_adapter(&kept)?);
+        }
+        self.has_folder = true;
+        Ok(())
+    }
+
+    fn steps(&mut self, logs: &mut Logs, observer: &mut dyn Observer) -> Result<Ended> {
         let batches = self.dataset.batches(&self.config.batch_options())?;
         let run = Fixed {
             config: &self.config,
@@ -308,32 +360,36 @@ impl Session {
             clock: self.clock,
             tiles: &self.tiles,
             saved: self.saved.as_ref(),
+            evaluation: self.evaluation.as_ref(),
         };
         let trainable = &mut self.trainable;
-        std::thread::scope(|scope| Steps::new(run, trainable, Ahead::start(scope, batches)?, log)?.take_all(observer))
+        std::thread::scope(|scope| Steps::new(run, trainable, Ahead::start(scope, batches)?, logs)?.take_all(observer))
     }
 }
 
-/// The rows of a run, as they were when it `began`.
+/// The rows of a run, as they were when it `began`, and what it is evaluated on.
 fn open_data(
     config: &TrainConfig,
     checkpoint: &Checkpoint,
     began: Option<i64>,
     observer: &mut dyn Observer,
-) -> Result<Dataset> {
+) -> Result<(Dataset, Option<Evaluation>)> {
     let tokenizer = Tokenizer::of_model(checkpoint)?;
     let vocab_size = checkpoint.config.vocab_size;
     let options = DataOptions { now: began, ..config.data_options() };
     let dataset = Dataset::open(&config.data, &options, tokenizer.as_ref(), vocab_size)?;
+    let now = began.unwrap_or_else(now);
+    let (dataset, evaluation) = Evaluation::open(config, checkpoint, tokenizer, Some(dataset), now)?;
+    let dataset = dataset.ok_or_else(|| Error::file(&config.data, "rows", "there are none to train on"))?;
     observer.note(&data_line(&dataset));
     dataset.notes().iter().for_each(|note| observer.note(note));
     let (asked, sequences) = (config.batch_size, dataset.report().sequences);
     if asked > sequences {
         observer.note(&format!(
-            "--batch-size {asked} is more than the {sequences} sequences of an epoch; a step has those"
+            "⟨batch_size⟩ {asked} is more than the {sequences} sequences of an epoch; a step has those"
         ));
     }
-    Ok(dataset)
+    Ok((dataset, evaluation))
 }
 
 /// The device, with the precision of the run: one that is resumed keeps its own. The same as before where it is opened `again`.
@@ -348,7 +404,7 @@ fn open_device(
     let device = Device::open(&DeviceOptions { quarterings, ..options })?;
     if again.and_then(|a| a.identity.as_ref()).is_some_and(|before| *before != device.caps().identity()) {
         let reason =
-            "it did not come back, this is another one or another driver; --resume may go on here, but not bit for bit";
+            "it did not come back, this is another one or another driver; ⟨resume⟩ may go on here, but not bit for bit";
         return Err(Error::DeviceLost { device: device.caps().name.clone(), reason: reason.into() });
     }
     observer.opened(&device);
@@ -375,7 +431,7 @@ fn open_device(
 fn decide(
     asked: &TrainConfig,
     config: &mut TrainConfig,
-    dataset: &Dataset,
+    (dataset, evaluation): (&Dataset, Option<&Evaluation>),
     shapes: &[LinearShape],
     saved: Option<&Saved>,
     observer: &mut dyn Observer,
@@ -383,7 +439,7 @@ fn decide(
     let (start, lines) = Start::read(config, shapes)?;
     // one that is resumed has said so
     lines.iter().filter(|_| saved.is_none()).for_each(|line| observer.note(line));
-    let sources = resume::sources(config, dataset)?;
+    let sources = resume::sources(config, dataset, evaluation)?;
     saved.map_or(Ok(()), |saved| resume::check_sources(config, &sources, dataset, saved))?;
     let steps = config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64);
     let agenda = Agenda::new(config, start.masks.is_some(), steps)?;

@@ -53,7 +53,7 @@ pub fn options(folder: &Path, given: &PartialConfig) -> Result<PartialConfig> {
         options.rank_pattern = Some(PerModule::of(&ranks, c.r)).filter(|_| given.rank.is_none());
         options.alpha_pattern = Some(PerModule::of(&alphas, c.lora_alpha)).filter(|_| given.alpha.is_none());
     }
-    if c.kind == AdapterKind::Rosa && c.density > 0.0 {
+    if c.kind != AdapterKind::Lora && c.density > 0.0 {
         options.density = Some(c.density);
         options.density_pattern = Some(PerModule::of(&densities, c.density)).filter(|_| given.density.is_none());
     }
@@ -108,6 +108,8 @@ pub struct Start {
     pub adapter: Option<AdapterFolder>,
     /// Those of a file, or of the adapter.
     pub masks: Option<Masks>,
+    /// The adapter is the state of a run that has not finished.
+    pub passing: bool,
 }
 
 impl Start {
@@ -127,6 +129,7 @@ impl Start {
             (None, None) => None,
         };
         let mut lines: Vec<String> = place.and_then(|place| place.note).into_iter().collect();
+        let passing = !lines.is_empty();
         if config.method != Method::Full {
             let targets = targets(config, shapes, masks.as_ref())?;
             if let Some(adapter) = &adapter {
@@ -142,7 +145,7 @@ impl Start {
                 lines.push(line.to_owned());
             }
         }
-        Ok((Start { adapter, masks }, lines))
+        Ok((Start { adapter, masks, passing }, lines))
     }
 }
 
@@ -153,11 +156,11 @@ fn check_ranks(adapter: &AdapterFolder, targets: &[Target]) -> Result<()> {
         let theirs = adapter.modules.get(name).and_then(|m| m.a.as_ref()).map(|a| a.rows);
         if let Some(theirs) = theirs.filter(|r| *r != target.rank) {
             let reason = format!(
-                "{} of {name} is not the {theirs} of the adapter to start from; leave --rank and --rank-pattern out to have \
+                "{} of {name} is not the {theirs} of the adapter to start from; leave ⟨rank⟩ and ⟨rank_pattern⟩ out to have \
                  the adapter's",
                 target.rank
             );
-            return Err(Error::invalid("--rank", reason));
+            return Err(Error::option("rank", reason));
         }
     }
     Ok(())
@@ -178,7 +181,7 @@ fn settle(config: &mut TrainConfig, targets: &[Target], masks: &Masks) -> Vec<St
         config.density
     );
     if asked != config.density {
-        line += &format!(" (--density {asked} is not used)");
+        line += &format!(" (⟨density⟩ {asked} is not used)");
     }
     let unused: Vec<&str> =
         masks.keys().map(String::as_str).filter(|name| !targets.iter().any(|t| t.module.name == *name)).collect();
@@ -229,7 +232,7 @@ fn adapter_lines(adapter: &AdapterFolder, targets: &[Target], masks: Option<&Mas
     }
     if let Some((_, ours, theirs)) = scaled.first() {
         let names: Vec<&str> = scaled.iter().map(|(name, ..)| *name).collect();
-        let lost = "the run does not begin where the adapter ended; leave --alpha, --rank and --rslora out for that";
+        let lost = "the run does not begin where the adapter ended; leave ⟨alpha⟩, ⟨rank⟩ and ⟨rslora⟩ out for that";
         lines.push(format!("B·A is scaled by {ours} instead of the adapter's {theirs} in {}: {lost}", listed(&names)));
     }
     let fresh: Vec<&str> =
@@ -240,7 +243,7 @@ fn adapter_lines(adapter: &AdapterFolder, targets: &[Target], masks: Option<&Mas
     let theirs = adapter.config.lora_dropout;
     if theirs > 0.0 && dropout != theirs {
         lines.push(format!(
-            "the adapter's dropout of {theirs} is not taken over, it is {dropout}: --dropout {theirs} does"
+            "the adapter's dropout of {theirs} is not taken over, it is {dropout}: ⟨dropout⟩ {theirs} does"
         ));
     }
     lines

@@ -129,7 +129,7 @@ fn another_rank_is_refused() {
     let lora = adapter(AdapterKind::Lora, 3, &[Q], true, false);
     for flags in ["rank = 8", "rank_pattern = { q_proj = 8 }"] {
         let err = start(&lora, flags).unwrap_err().to_string();
-        assert!(err.starts_with("--rank: 8 of model.layers.0.self_attn.q_proj is not the 2 of the adapter"), "{err}");
+        assert!(err.starts_with("⟨rank⟩: 8 of model.layers.0.self_attn.q_proj is not the 2 of the adapter"), "{err}");
     }
 }
 
@@ -192,9 +192,9 @@ fn what_is_left_out_is_said() {
         &["B·A is scaled by 8 instead of the adapter's 16 in 6 modules (q_proj, up_proj)", ELSEWHERE],
     );
     said(&rosa, "rslora = true", &["instead of the adapter's 16"]);
-    said(&rosa, "density = 0.5", &["(--density 0.5 is not used)"]);
+    said(&rosa, "density = 0.5", &["(⟨density⟩ 0.5 is not used)"]);
     rosa.config.lora_dropout = 0.05;
-    said(&rosa, "", &["the adapter's dropout of 0.05 is not taken over, it is 0: --dropout 0.05 does"]);
+    said(&rosa, "", &["the adapter's dropout of 0.05 is not taken over, it is 0: ⟨dropout⟩ 0.05 does"]);
     let q = adapter(AdapterKind::Lora, 3, &[Q], true, false);
     said(&q, "target_modules = 'all-linear'", &["not in the adapter, so they begin at zero: 3 modules (up_proj)"]);
 }
@@ -210,7 +210,7 @@ fn other_masks_keep_the_values_that_they_share() {
     let (config, start, lines) = start(&rosa, &format!("mask = {path:?}")).unwrap();
     assert!(lines.contains("of it is not used: 6 of 12 values of S, in 3 modules (q_proj); the run"), "{lines}");
     assert!(lines.contains("masks: 9 entries in 3 of 3 target modules, those of "), "{lines}");
-    assert!(lines.ends_with("density 0.05 (--density 0.07 is not used)"), "{lines}");
+    assert!(lines.ends_with("density 0.05 (⟨density⟩ 0.07 is not used)"), "{lines}");
     assert_eq!((config.density, start.masks.unwrap()), (0.05, masks));
     let none: Masks = BTreeMap::from([(module(0, UP), CsrPattern::from_flat(16, 8, &[5]).unwrap())]);
     crate::io::mask::write_masks(&path, &none).unwrap();
@@ -228,12 +228,12 @@ fn folders_that_hold_no_adapter_are_told_apart() {
     };
     assert!(message().contains("no adapter found, this file is missing"), "{}", message());
     std::fs::write(at("config.toml"), "").unwrap();
-    assert!(message().contains("has not finished and saved no state; rugosa train --resume"), "{}", message());
+    assert!(message().contains("has not finished and saved no state; rugosa train ⟨resume⟩"), "{}", message());
     std::fs::write(at("masks.safetensors"), "").unwrap();
-    assert!(message().contains("the run made masks and no adapter; use them with --mask "), "{}", message());
+    assert!(message().contains("the run made masks and no adapter; use them with ⟨mask⟩ "), "{}", message());
     state::save(dir.path(), state::header_for_tests(3), &state::Parts::none(), 1).unwrap();
-    let finish = "has not finished, and it makes no adapter; finish it with rugosa train --resume";
+    let finish = "has not finished, and it makes no adapter; finish it with rugosa train ⟨resume⟩";
     assert!(message().contains(finish), "{}", message());
     std::fs::write(at("config.json"), "{}").unwrap();
-    assert!(message().contains("this folder holds a model, no adapter; give it as the model: --model "));
+    assert!(message().contains("this folder holds a model, no adapter; give it as the model: ⟨model⟩ "));
 }

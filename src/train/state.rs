@@ -2,10 +2,12 @@
 //!
 //! A state is a folder, `state/step-N` for the one before step N (from 0): `state.json` (where the run stands, and what it was
 //! started with), `tensors.bin` (f32, one tensor behind the other, as `state.json` lists them), `masks.safetensors` where there
-//! are masks, the adapter as it is, in the files that a finished run has, and last `DONE` with the size and digest of each.
+//! are masks, `best.bin` with the values behind the best evaluation where those are to be kept, the adapter as it is, in the files
+//! that a finished run has, and last `DONE` with the size and digest of each.
 //! `DONE` makes the state: it is there only once the disk has all the rest, and it is what is removed first. So whichever way
 //! the process ends, the last state that was written is whole, and those before it are as they were.
 
+use super::evaluator::Standing;
 use super::report::Skipped;
 use crate::adapters::MaskCollector;
 use crate::csr::CsrPattern;
@@ -27,7 +29,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Raised whenever a state of before could not be read any more.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// The folder of the states in that of a run, and what a state's name begins with.
 pub const FOLDER: &str = "state";
@@ -36,6 +38,7 @@ const STEP: &str = "step-";
 const HEADER: &str = "state.json";
 const TENSORS: &str = "tensors.bin";
 const MASKS: &str = "masks.safetensors";
+const BEST: &str = "best.bin";
 const DONE: &str = "DONE";
 
 /// Where a run stands between two optimiser steps, and what it was started with.
@@ -62,6 +65,10 @@ pub struct Header {
     /// While masks are collected: their scores, behind the parameters.
     pub scores: Option<Vec<ScoreHeader>>,
     pub has_masks: bool,
+    /// Of the evaluations.
+    pub standing: Standing,
+    /// Whether there are values behind the best of them.
+    pub has_best: bool,
     /// The measured tiles of its products.
     pub tiles: SavedTiles,
     pub platform: Platform,
@@ -115,6 +122,8 @@ pub struct Parts<'a> {
     pub masks: BTreeMap<String, CsrPattern>,
     /// Where the run is to make one.
     pub adapter: Option<AdapterFolder>,
+    /// The values of each block behind the best evaluation; empty where they are not kept.
+    pub best: &'a [Vec<u8>],
 }
 
 /// The files of a state with their sizes in bytes and digests.
@@ -158,6 +167,7 @@ pub fn save(out: &Path, mut header: Header, parts: &Parts<'_>, keep: usize) -> R
         c.scores().map(score).collect()
     });
     header.has_masks = !parts.masks.is_empty();
+    header.has_best = !parts.best.is_empty();
 
     remove_unfinished(out)?;
     remove(&folder)?; // a damaged one
@@ -180,6 +190,10 @@ fn write(folder: &Path, header: &Header, parts: &Parts<'_>) -> Result<()> {
     if header.has_masks {
         write_masks(&folder.join(MASKS), &parts.masks)?;
         names.push(MASKS);
+    }
+    if header.has_best {
+        write_best(&folder.join(BEST), parts.best)?;
+        names.push(BEST);
     }
     if let Some(adapter) = &parts.adapter {
         adapter.write(folder)?;
@@ -309,6 +323,28 @@ impl Saved {
         self.header.has_masks.then(|| read_masks(&self.folder.join(MASKS), shape_of)).transpose()
     }
 
+    /// The values of each block behind the best evaluation; none where they are not kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::File`] where they are not those of the blocks.
+    pub fn best_values(&self) -> Result<Vec<Vec<u8>>> {
+        if !self.header.has_best {
+            return Ok(Vec::new());
+        }
+        let path = self.folder.join(BEST);
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let mut rest = &bytes[..];
+        let mut values = Vec::with_capacity(self.header.blocks.len());
+        for block in &self.header.blocks {
+            let (value, behind) = rest
+                .split_at_checked(4 * block.elements)
+                .ok_or_else(|| Error::file(&path, "size", "is not that of the run's adapters; start another run"))?;
+            values.push(value.to_vec());
+            rest = behind;
+        }
+        Ok(values)
+    }
+
     /// Puts parameters, moments and scores back. The blocks must be those of the same configuration and masks.
     ///
     /// # Errors
@@ -366,6 +402,13 @@ fn write_tensors(path: &Path, parts: &Parts<'_>) -> Result<(u64, String)> {
     Ok((bytes, digest.finish()))
 }
 
+/// The values of all blocks, one behind the other.
+fn write_best(path: &Path, values: &[Vec<u8>]) -> Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, OutFile::create(path)?);
+    values.iter().try_for_each(|value| out.write_all(value)).map_err(Error::io(path))?;
+    out.into_inner().map_err(|e| Error::io(path)(e.into_error()))?.sync()
+}
+
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(|e| Error::file(path, "JSON", e.to_string()))
@@ -379,7 +422,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 #[cfg(test)]
 impl Parts<'_> {
     pub fn none() -> Self {
-        Parts { blocks: &[], collector: None, masks: BTreeMap::new(), adapter: None }
+        Parts { blocks: &[], collector: None, masks: BTreeMap::new(), adapter: None, best: &[] }
     }
 }
 

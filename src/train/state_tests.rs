@@ -8,6 +8,7 @@ use crate::env::FaultKind;
 use crate::io::disk::{Operation, recorded, with_fault};
 use crate::kernels::optimizer::StepCount;
 use crate::optim::LossScale;
+use crate::train::evaluator::Best;
 
 fn device() -> Device {
     Device::new(Box::new(DryBackend::new(Caps { ..DryBackend::caps_for_tests() })))
@@ -27,6 +28,8 @@ pub fn header(step: u64) -> Header {
         blocks: Vec::new(),
         scores: None,
         has_masks: false,
+        standing: Standing::default(),
+        has_best: false,
         tiles: SavedTiles { device: "a GPU".into(), table: tiles() },
         platform: Platform { precision: Precision::F16, other: BTreeMap::from([("rugosa".into(), "0.1".into())]) },
     }
@@ -99,13 +102,20 @@ fn a_state_comes_back_with_everything_in_it() {
     let mask = CsrPattern::from_flat(3, 4, &[1, 11]).unwrap();
     let masks = BTreeMap::from([("m.q_proj".to_owned(), mask)]);
     let blocks = [block(&device, 64), block(&device, 128)];
-    let parts =
-        Parts { blocks: &blocks, collector: Some(&collector), masks: masks.clone(), adapter: Some(adapter_folder()) };
-    save(dir.path(), header(4), &parts, 1).unwrap();
+    let best = [vec![1u8; 4 * 64], vec![2u8; 4 * 128]];
+    let parts = Parts {
+        blocks: &blocks,
+        collector: Some(&collector),
+        masks: masks.clone(),
+        adapter: Some(adapter_folder()),
+        best: &best,
+    };
+    let standing = Standing { after: Some(4), best: Some(Best { after: 2, loss: 0.1 + 0.2 }), since_best: 1 };
+    save(dir.path(), Header { standing: standing.clone(), ..header(4) }, &parts, 1).unwrap();
     assert_eq!(names(&dir.path().join(FOLDER)), ["step-4"]);
     let folder = dir.path().join("state/step-4");
-    let files =
-        ["DONE", "adapter_config.json", "adapter_model.safetensors", "masks.safetensors", "state.json", "tensors.bin"];
+    let mut files = vec!["DONE", "adapter_config.json", "adapter_model.safetensors", "best.bin"];
+    files.extend(["masks.safetensors", "state.json", "tensors.bin"]);
     assert_eq!(names(&folder), files);
     assert_eq!(AdapterFolder::read(&folder, |_| Some((3, 4))).unwrap().modules, adapter_folder().modules);
 
@@ -114,6 +124,7 @@ fn a_state_comes_back_with_everything_in_it() {
     assert_eq!((&h.tiles, &h.platform), (&header(4).tiles, &header(4).platform));
     assert_eq!((h.step, h.position, h.loss), (4, Position { epoch: 1, index: 2 }, Some(0.1 + 0.2)));
     assert_eq!(h.skipped, Skipped { in_a_row: 3, in_all: 5 });
+    assert_eq!((&h.standing, saved.best_values().unwrap()), (&standing, best.to_vec()));
     assert_eq!(saved.masks(|_| Some((3, 4))).unwrap(), Some(masks));
     let mut again = [block(&device, 64), block(&device, 128)];
     let fresh = self::collector(&device);
@@ -230,7 +241,8 @@ fn a_state_of_another_version_is_refused() {
     put(dir.path(), 1).unwrap();
     put(dir.path(), 2).unwrap();
     let refused = |folder: &Path, version: &str| {
-        let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace("\"version\": 4", version);
+        let ours = format!("\"version\": {VERSION}");
+        let text = std::fs::read_to_string(folder.join(HEADER)).unwrap().replace(&ours, version);
         std::fs::write(folder.join(HEADER), text).unwrap();
         let mut done: Done = read_json(&folder.join(DONE)).unwrap();
         let (digest, bytes) = digest_file(&folder.join(HEADER)).unwrap();

@@ -1,8 +1,11 @@
 //! The steps of a run: what happens in each, and the states between them.
 
 use super::collect::{Collecting, Rig, build_masks, line_amid_repeats};
-use super::config::TrainConfig;
-use super::metrics::{MetricsLog, StepMetrics};
+use super::config::{Keep, TrainConfig};
+use super::evaluation::Evaluation;
+use super::evaluator::{Best, Evaluator, Standing};
+use super::logs::Logs;
+use super::metrics::StepMetrics;
 use super::phase::{Agenda, StepPlan};
 use super::report::{Recorded, Reports, Skipped};
 use super::session::Observer;
@@ -37,6 +40,7 @@ pub struct Fixed<'a> {
     pub tiles: &'a SavedTiles,
     /// The state that the run goes on from.
     pub saved: Option<&'a Saved>,
+    pub evaluation: Option<&'a Evaluation>,
 }
 
 /// What moves on with the steps.
@@ -48,13 +52,19 @@ pub struct Steps<'a> {
     /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
     attached: Option<(bool, bool, bool)>,
     reports: Reports<'a>,
+    evaluator: Option<Evaluator<'a>>,
 }
 
 /// How the steps ended.
 pub struct Ended {
+    /// Steps that were done, over all phases.
+    pub steps: u64,
     /// Of the last step.
     pub loss: f64,
     pub skipped: u64,
+    /// Of the evaluations.
+    pub best: Option<Best>,
+    pub stopped_early: bool,
 }
 
 impl<'a> Steps<'a> {
@@ -62,7 +72,7 @@ impl<'a> Steps<'a> {
     ///
     /// # Errors
     /// Those of [`Saved::restore`].
-    pub fn new(run: Fixed<'a>, trainable: &'a mut Trainable, batches: Ahead, log: &'a mut MetricsLog) -> Result<Self> {
+    pub fn new(run: Fixed<'a>, trainable: &'a mut Trainable, batches: Ahead, logs: &'a mut Logs) -> Result<Self> {
         let header = run.saved.map(|saved| &saved.header);
         let scale = match (header, run.device.precision()) {
             (Some(header), _) => header.loss_scale,
@@ -71,8 +81,11 @@ impl<'a> Steps<'a> {
         };
         let loss = header.and_then(|h| h.loss).unwrap_or(f64::NAN);
         let skipped = header.map_or(Skipped::default(), |h| h.skipped);
-        let reports = Reports::new(log, loss, skipped, scale);
-        let mut steps = Steps { run, trainable, batches, collecting: None, attached: None, reports };
+        let reports = Reports::new(logs, loss, skipped, scale);
+        let standing = header.map_or(Standing::default(), |h| h.standing.clone());
+        let best = run.saved.map_or(Ok(Vec::new()), Saved::best_values)?;
+        let evaluator = run.evaluation.map(|what| Evaluator::new(what, standing, best));
+        let mut steps = Steps { run, trainable, batches, collecting: None, attached: None, reports, evaluator };
         if let Some(saved) = steps.run.saved {
             steps.restore(saved)?;
         }
@@ -94,7 +107,9 @@ impl<'a> Steps<'a> {
     /// [`Error::Interrupted`]; those of the device and of files.
     pub fn take_all(mut self, observer: &mut dyn Observer) -> Result<Ended> {
         let Fixed { config, agenda, saved, .. } = self.run;
-        for step in saved.map_or(0, |s| s.header.step)..agenda.steps() {
+        let mut step = saved.map_or(0, |s| s.header.step);
+        self.evaluate(step, observer)?;
+        while step < agenda.steps() && !self.is_exhausted() {
             if observer.interrupted() {
                 return Err(self.stop_before(step, observer)?);
             }
@@ -107,13 +122,61 @@ impl<'a> Steps<'a> {
             }
             self.attach(&plan)?;
             self.take(step, plan, observer)?;
-            let is_due = config.save_steps > 0 && (step + 1).is_multiple_of(config.save_steps);
+            step += 1;
+            self.evaluate(step, observer)?;
+            let is_due = config.save_steps > 0 && step.is_multiple_of(config.save_steps);
             if is_due && !self.is_amid_repeats() {
-                self.save(step + 1, observer)?;
+                self.save(step, observer)?;
             }
         }
         self.settle(observer)?;
-        Ok(Ended { loss: self.reports.last_loss, skipped: self.reports.skipped.in_all })
+        let stopped_early = step < agenda.steps();
+        if stopped_early {
+            observer.note(&format!("stopped early, after step {step} of {}: ⟨early_stopping⟩", agenda.steps()));
+        }
+        self.keep_best(observer)?;
+        let best = self.evaluator.as_ref().and_then(|e| e.standing.best);
+        let Reports { last_loss: loss, skipped, .. } = self.reports;
+        Ok(Ended { steps: step, loss, skipped: skipped.in_all, best, stopped_early })
+    }
+
+    /// Evaluates behind `after` steps, if that is due. Where the observer interrupts, the state is saved without it.
+    fn evaluate(&mut self, after: u64, observer: &mut dyn Observer) -> Result<()> {
+        let Fixed { config, device, model, agenda, .. } = self.run;
+        if !self.evaluator.as_ref().is_some_and(|e| e.is_due(config, agenda, after)) {
+            return Ok(());
+        }
+        self.settle(observer)?;
+        // what the step before had, but for scores that are not collected yet or no more
+        if let Some(plan) = agenda.plan(after.saturating_sub(1)) {
+            self.attach(&StepPlan { collect: plan.collect && self.collecting.is_some(), ..plan })?;
+        }
+        let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
+        let blocks = self.trainable.blocks();
+        match evaluator.run((config, agenda), (device, model), after, blocks, observer) {
+            Ok((metrics, found)) => self.reports.evaluated(&metrics, &found.samples, observer),
+            Err(Error::Interrupted) => Err(self.stop_before(after, observer)?),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether evaluations say that the run need not go on.
+    fn is_exhausted(&self) -> bool {
+        self.evaluator.as_ref().is_some_and(|e| e.is_exhausted(self.run.config))
+    }
+
+    /// Puts the best values in the place of the last, where they are to be kept.
+    fn keep_best(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let Some(evaluator) = self.evaluator.as_ref().filter(|_| self.run.config.keep == Keep::Best) else {
+            return Ok(());
+        };
+        observer.note(&match evaluator.restore_best(self.run.config, self.trainable.blocks())? {
+            Some(Best { after, loss }) => {
+                format!("kept: the values after step {after}, whose evaluation loss {loss:.4} is the lowest")
+            }
+            None => "kept: the last values, since no evaluation of the training phase had a finite loss".to_owned(),
+        });
+        Ok(())
     }
 
     /// Takes a step. Its numbers are reported while the next one runs.
@@ -219,7 +282,7 @@ impl<'a> Steps<'a> {
         }
         self.save(step, observer)?;
         observer.note(&format!(
-            "state saved before step {}; go on with: rugosa train --resume --out {}",
+            "state saved before step {}; go on with: rugosa train ⟨resume⟩ ⟨out⟩ {}",
             step + 1,
             self.run.config.out.display()
         ));
@@ -243,6 +306,8 @@ impl<'a> Steps<'a> {
             blocks: Vec::new(),
             scores: None,
             has_masks: false,
+            standing: self.evaluator.as_ref().map_or(Standing::default(), |e| e.standing.clone()),
+            has_best: false,
             tiles: tiles.clone(),
             platform: Platform::of(device),
         };
@@ -252,7 +317,8 @@ impl<'a> Steps<'a> {
         };
         let masks = self.trainable.masks();
         let collector = self.collecting.as_ref().filter(|c| !c.is_repeated()).map(|c| &c.collector);
-        let parts = Parts { blocks: self.trainable.blocks(), collector, masks, adapter };
+        let best = self.evaluator.as_ref().map_or(&[][..], |e| &e.best_values);
+        let parts = Parts { blocks: self.trainable.blocks(), collector, masks, adapter, best };
         state::save(&config.out, header, &parts, config.keep_states)
     }
 }

@@ -8,9 +8,11 @@ use crate::adapters::{AdapterSet, MaskCollector, Training};
 use crate::csr::CsrPattern;
 use crate::device::Device;
 use crate::error::Result;
+use crate::io::checkpoint::Checkpoint;
 use crate::nn::Decoder;
 use crate::nn::loader::LoadOptions;
 use crate::optim::{AdamW, Block, Rates};
+use crate::quant::quantise_on_load;
 use std::collections::BTreeMap;
 
 /// What the optimiser steps.
@@ -82,10 +84,23 @@ pub fn targets(
     }
 }
 
-/// How a run's model is put on the device.
-pub fn load_options(config: &TrainConfig) -> LoadOptions {
+/// The model of a run, which quantises its matrices where the run wants that.
+///
+/// # Errors
+/// Those of [`Checkpoint::open`] and [`quantise_on_load`].
+pub fn open_model(config: &TrainConfig) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::open(&config.model)?;
+    config.quantize.map_or(Ok(()), |to| quantise_on_load(&mut checkpoint, to))?;
+    Ok(checkpoint)
+}
+
+/// How a run's model, of which so many positions are the `most`, is put on the device.
+pub fn load_options(config: &TrainConfig, most: usize) -> LoadOptions {
+    // an answer may follow the longest prompt
+    let answer = if config.generates() { config.eval_tokens } else { 0 };
+    let positions = config.seq_len.saturating_add(answer).min(most).max(config.seq_len);
     // dropout is each module's own, so under it modules do not share products
-    LoadOptions { trainable: config.method == Method::Full, stacked: config.dropout == 0.0, positions: config.seq_len }
+    LoadOptions { trainable: config.method == Method::Full, stacked: config.dropout == 0.0, positions }
 }
 
 /// The learning rates of a step.

@@ -56,7 +56,7 @@ impl Tuning {
             line += &format!("; {known} were known");
         }
         if left > 0 {
-            line += &format!("; {left} are left for the next --tune, or a longer one");
+            line += &format!("; {left} are left for the next ⟨tune⟩, or a longer one");
         }
         line
     }

@@ -8,7 +8,8 @@ const LAYERS: &[&str] = &[
     "shown", "error", "near", "env", "dtype", "rng", "csr", // vocabulary
     "io", "quant", "data", // bytes and text, no GPU
     "device", "tensor", "kernels", "cases", // the GPU
-    "autograd", "optim", "nn", "adapters", "generate", "train", "prelude", // training
+    "autograd", "optim", "nn", "adapters", "generate", "evaluate", "train", "merge", "prelude", // training
+    "report",  // pages
     "bench",   // speeds
     "cli",     // the program
 ];

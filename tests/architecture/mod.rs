@@ -2,8 +2,11 @@
 //! variant on every platform, and the size of files. Each rule is a function that returns what breaks it; beside it
 //! stands a test that shows it able to.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod environment;
 mod files;
+mod flags;
 mod layers;
 mod lexer;
 mod shaders;

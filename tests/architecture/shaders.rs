@@ -185,8 +185,8 @@ fn capabilities(feature: Feature) -> Capabilities {
             Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP_BARRIER
         }
         Feature::Int64 => Capabilities::SHADER_INT64,
-        // storage images that are only read are part of WebGPU
-        Feature::Timestamps | Feature::Images => Capabilities::empty(),
+        // storage images that are only read are part of WebGPU, and a library asks nothing of shaders
+        Feature::Timestamps | Feature::Images | Feature::Gemm => Capabilities::empty(),
     }
 }
 

@@ -290,14 +290,16 @@ fn devices_that_are_not_there() {
     b.refuses(&mut train("--device abacus"), 1, &["--device: ", parts[0]]);
     b.refuses(train("").env("RUGOSA_DEVICE", "abacus"), 1, &["RUGOSA_DEVICE: ", parts[0]]);
     b.refuses(&mut train("--device 99"), 1, &["no device matches \"99\""]);
-    b.refuses(
-        &mut train("--device cuda"),
-        1,
-        &["no device matches \"cuda\"; rugosa computes through Vulkan, Metal or DX12"],
-    );
+    let of_cuda: &[&str] = if cfg!(feature = "cuda") {
+        &["CUDA: ", "choose another device (`rugosa devices`)"]
+    } else {
+        &[
+            "no device matches \"cuda\"; this rugosa was built without CUDA (cargo install rugosa --features cuda has it)",
+        ]
+    };
+    b.refuses(train("--device cuda").env("CUDA_VISIBLE_DEVICES", ""), 1, of_cuda);
     if cfg!(target_os = "linux") {
-        let none = "/nonexistent/driver.json";
-        b.refuses(train("").env("VK_DRIVER_FILES", none).env("VK_ICD_FILENAMES", none), 1, &["no GPU found: install"]);
+        b.refuses(super::without_devices(&mut train("")), 1, &["no GPU found: install"]);
     }
 }
 

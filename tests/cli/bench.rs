@@ -123,12 +123,17 @@ fn what_does_not_fit_together_is_refused() {
 
 #[test]
 fn plans_of_kernels_are_printed_without_measuring() {
-    let args = "bench kernels --shape tiny --tokens 32 --weights bf16 --precision f32 --filter rosa_linear,sddmm,attention --plan";
+    let args = "bench kernels --shape tiny --tokens 32 --weights bf16 --precision f32 --filter rosa_linear,sddmm,attention,rmsnorm --plan";
     let (code, out, stderr) = run(&mut rugosa(args));
     assert_eq!(code, Some(0), "{stderr}");
-    for line in
-        ["  rosa_linear Nt 32x", "W in the tile", "  sddmm ", "  attention Forward 32 queries", "low rank fused by 4"]
-    {
+    for line in [
+        "  rosa_linear Nt 32x",
+        "W in the tile",
+        "  sddmm ",
+        "  attention Forward 32 queries",
+        "low rank fused by 4",
+        "  rmsnorm [32, 64]: ",
+    ] {
         assert!(out.contains(line), "{line}: {out}");
     }
     assert!(!out.contains(" ms"), "{out}");

@@ -52,9 +52,7 @@ fn the_table_names_the_same_devices() {
 fn without_a_device_one_line_says_how_to_get_one() {
     for args in ["devices", "devices --json"] {
         let mut command = rugosa(args);
-        for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
-            command.env(name, "/nonexistent");
-        }
+        super::without_devices(&mut command);
         super::fails(&mut command, 1, &["apt install mesa-vulkan-drivers", "dnf", "pacman"]);
     }
 }

@@ -64,7 +64,7 @@ impl Bench {
         let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
         let phase =
             |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["phase"].as_str().unwrap().to_owned();
-        bench.phases = metrics.lines().map(phase).collect();
+        bench.phases = metrics.lines().filter(|line| line.starts_with("{\"step\":")).map(phase).collect();
         bench
     }
 
@@ -195,7 +195,10 @@ fn finished(out: &Path) -> bool {
     ["adapter_config.json", "config.json"].iter().any(|name| out.join(name).exists())
 }
 
-/// Every file below the run folder; of the metrics all but the speeds, and not the configuration, which has the folder's name.
+const NOT_COMPARED: [&str; 3] = ["config.toml", "summary.json", "report.html"];
+
+/// Every file below the run folder; of the metrics all but the speeds, and not the configuration, which has the folder's name, nor
+/// what depends on when the process began: the summary's memory and the page made of it.
 fn files(out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut folders = vec![out.to_path_buf()];
@@ -204,7 +207,7 @@ fn files(out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().is_some_and(|n| n != "config.toml") {
+            } else if !NOT_COMPARED.iter().any(|name| path.ends_with(name)) {
                 let bytes = std::fs::read(&path).unwrap();
                 let is_metrics = path.ends_with("metrics.jsonl");
                 let bytes = if is_metrics { without_speeds(bytes) } else { bytes };
@@ -250,6 +253,16 @@ fn survives(name: &str, flags: &'static str) {
 #[test]
 fn rosa_survives() {
     survives("rosa", "--method rosa --rank 4 --density 0.05 --dropout 0.1 --schedule wl4 --mask-grads 3 --steps 4");
+}
+
+/// Evaluations between the steps, of which the best is kept.
+#[test]
+fn evaluated_survives() {
+    survives(
+        "evaluated",
+        "--method rosa --rank 4 --density 0.05 --schedule wl2 --mask-grads 2 --steps 6 --eval-split 0.2 --eval-steps 2 \
+         --keep best --early-stopping 2 --eval-answers 2 --eval-tokens 4",
+    );
 }
 
 #[test]

@@ -13,8 +13,15 @@ type Row = (&'static str, i32, &'static [&'static str]);
 
 /// Options that clap or the configuration refuses; no file is read.
 const OPTIONS: &[Row] = &[
-    ("train --quantize", 2, &["--quantize: there is no such option", "weights stay as the file has them", "GGUF"]),
-    ("train --load-in-4bit", 2, &["--load-in-4bit: ", "GGUF"]),
+    ("train --quantize nf5", 2, &["--quantize: \"nf5\" is none of nf4, nf4-double, q8_0, q4_k; did you mean nf4?"]),
+    ("train --load-in-4bit", 2, &["--load-in-4bit: there is no such option; here it is --quantize"]),
+    (
+        "train --model M --data D --out O --method full --quantize nf4",
+        2,
+        &["--quantize: method full trains the weights"],
+    ),
+    ("merge --model M --out O", 2, &["--adapter", "not given"]),
+    ("quantize --model M --out O --to q4", 2, &["--to: \"q4\": ", "is none of same, f32"]),
     (
         "train --learning-rate 1e-4",
         2,
@@ -60,8 +67,8 @@ const OPTIONS: &[Row] = &[
     ("train --schedule wl", 2, &["--schedule: "]),
     ("tran", 2, &["tran: is no command; did you mean train? (see rugosa --help)"]),
     ("-v", 2, &["-v: rugosa has no such option"]),
-    ("help nothing", 2, &["nothing: is no command; there are bench, demo"]),
-    ("finetune --model M", 2, &["finetune: is no command; there are bench, demo"]),
+    ("help nothing", 2, &["nothing: is no command; there are bench, chat"]),
+    ("finetune --model M", 2, &["finetune: is no command; there are bench, chat"]),
     ("generate --model M --prompt hello world", 2, &["\"world\": is not expected here", "needs quotes"]),
     ("eval --model M", 2, &["--data <FILE>: not given"]),
     ("generate --model M", 2, &["--prompt <TEXT>", "--chat <TEXT>", "not given"]),
@@ -137,7 +144,7 @@ const FILES: &[Row] = &[
     (
         "train --model M --data D --out O --config @far.toml",
         1,
-        &["far.toml: quantize: unknown key; rugosa train --help lists them"],
+        &["far.toml: frobnicate: unknown key; rugosa train --help lists them"],
     ),
     ("train --model M --data D --out O --config M", 1, &["model: Is a directory", "a file is expected here"]),
     ("train --resume --out @nowhere", 1, &["nowhere: --resume: there is no run here"]),
@@ -201,7 +208,7 @@ impl Bench {
         }
         b.write("type.toml", "rank = \"four\"\n");
         b.write("key.toml", "rnak = 4\n");
-        b.write("far.toml", "quantize = true\n");
+        b.write("far.toml", "frobnicate = true\n");
         // the number of the norm's type lies behind its name, rank and size; 16 is IQ2_XXS
         let mut bytes = std::fs::read(super::model::gguf(b.dir.path())).unwrap();
         let name = b"output_norm.weight";

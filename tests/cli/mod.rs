@@ -2,10 +2,15 @@
 
 mod bad_input;
 mod bench;
+mod chat;
 mod demo;
 mod devices;
 mod eval;
+mod export;
+#[cfg(feature = "hub")]
+mod hub;
 mod kills;
+mod merge;
 mod messages;
 mod model;
 mod plan;
@@ -14,8 +19,10 @@ mod resume;
 mod run_folder;
 mod selftest;
 mod sparse;
+mod tools;
 mod tune;
 mod usage;
+mod watching;
 
 use crate::common::tiny;
 use std::process::{Command, Output};
@@ -30,6 +37,14 @@ fn rugosa(args: &str) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Hides every device from it, on Linux.
+fn without_devices(command: &mut Command) -> &mut Command {
+    for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+        command.env(name, "/nonexistent/driver.json");
+    }
+    command.env("CUDA_VISIBLE_DEVICES", "")
 }
 
 /// Runs it; standard output and standard error as text.

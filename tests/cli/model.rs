@@ -18,17 +18,24 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['
 
 /// Writes the model into `folder`, as one GGUF file.
 pub fn gguf(folder: &Path) -> PathBuf {
-    write(folder, weights())
+    write(folder, weights(), &metadata())
+}
+
+/// The same without a chat template.
+pub fn gguf_without_template(folder: &Path) -> PathBuf {
+    let mut metadata = metadata();
+    metadata.remove("tokenizer.chat_template");
+    write(folder, weights(), &metadata)
 }
 
 /// The same with NaN in its last matrix, at row 0 and column 17.
 pub fn broken_gguf(folder: &Path) -> PathBuf {
     let mut weights = weights();
     weights.last_mut().unwrap().values[17] = f32::NAN;
-    write(folder, weights)
+    write(folder, weights, &metadata())
 }
 
-fn write(folder: &Path, weights: Vec<Weight>) -> PathBuf {
+fn write(folder: &Path, weights: Vec<Weight>, metadata: &Metadata) -> PathBuf {
     let path = folder.join("tiny.gguf");
     let tensors: Vec<_> = (weights.into_iter())
         .map(|w| GgufTensor {
@@ -38,7 +45,7 @@ fn write(folder: &Path, weights: Vec<Weight>) -> PathBuf {
             data: w.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
         })
         .collect();
-    write_gguf(&path, &metadata(), &tensors).unwrap();
+    write_gguf(&path, metadata, &tensors).unwrap();
     path
 }
 

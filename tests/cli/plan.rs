@@ -54,6 +54,9 @@ fn what_does_not_fit_has_a_change_that_does_and_is_not_begun() {
         let plan = planned(dir.path(), &format!("{rows} --vram {vram}"));
         assert_eq!((plan["fits"].as_bool(), plan["limit_bytes"].as_u64()), (Some(false), Some(vram)), "{plan}");
         let Some(change) = plan["change"].as_str() else { continue };
+        if change.contains("--quantize ") {
+            continue; // another format is what `training::plan` plans with
+        }
         // later flags win
         let sizes =
             SIZES.split(" --").filter(|f| !change.contains(f.split(' ').next().unwrap().trim_start_matches('-')));
@@ -95,9 +98,8 @@ fn a_plan_needs_no_device() {
     let dir = tempfile::tempdir().unwrap();
     tiny::write_model(dir.path());
     if cfg!(target_os = "linux") {
-        let none = "/nonexistent/driver.json";
         let mut command = rugosa(&format!("plan --model {} {SIZES} --vram 8GiB", dir.path().join("model").display()));
-        let (code, stdout, stderr) = run(command.env("VK_DRIVER_FILES", none).env("VK_ICD_FILENAMES", none));
+        let (code, stdout, stderr) = run(super::without_devices(&mut command));
         assert_eq!(code, Some(0), "{stderr}");
         assert!(stderr.contains("there is no device here") && stdout.contains("fits into 8GiB"), "{stdout}{stderr}");
     }

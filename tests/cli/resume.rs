@@ -25,7 +25,9 @@ pub fn resume(out: &Path) -> Command {
 }
 
 pub fn lines(out: &Path) -> usize {
-    std::fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |text| text.matches('\n').count())
+    std::fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |text| {
+        text.split_inclusive('\n').filter(|line| line.starts_with("{\"step\":") && line.ends_with('\n')).count()
+    })
 }
 
 /// Starts `command` and waits until the run in `out` has reported `count` steps, or is over.

@@ -1,5 +1,7 @@
 //! What the device tests share: a device, random data, f64 references with error bounds, guard words.
 
+#[cfg(feature = "hub")]
+pub mod hub_server;
 pub mod readers;
 pub mod tiny;
 

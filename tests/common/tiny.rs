@@ -1,6 +1,9 @@
 //! A tiny Llama with random weights, and rows for it, written to a folder: what runs of a few steps start from.
 
+use rugosa::dtype::DType;
+use rugosa::io::gguf::{GgufTensor, Metadata, Value};
 use rugosa::io::safetensors::{OutTensor, write_safetensors};
+use rugosa::quant::quantise;
 use rugosa::rng::Rng;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,26 +48,82 @@ pub fn shapes() -> Vec<(String, Vec<usize>)> {
     all
 }
 
+/// Every tensor with its shape and its values.
+fn values() -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut rng = Rng::named(7, "tiny");
+    let mut of = |shape: &[usize]| -> Vec<f32> {
+        let n = shape.iter().product();
+        match shape.len() {
+            1 => vec![1.0; n],
+            _ => (0..n).map(|_| 0.1 * rng.normal() as f32).collect(),
+        }
+    };
+    shapes().into_iter().map(|(name, shape)| (name, shape.clone(), of(&shape))).collect()
+}
+
 /// Writes the model to `folder/model`.
 pub fn write_model(folder: &Path) -> PathBuf {
     let model = folder.join("model");
     std::fs::create_dir_all(&model).unwrap();
-    let mut rng = Rng::named(7, "tiny");
-    let values: Vec<(String, Vec<usize>, Vec<f32>)> = shapes()
-        .into_iter()
-        .map(|(name, shape)| {
-            let n = shape.iter().product();
-            let data = match shape.len() {
-                1 => vec![1.0; n],
-                _ => (0..n).map(|_| 0.1 * rng.normal() as f32).collect(),
-            };
-            (name, shape, data)
-        })
-        .collect();
+    let values = values();
     let tensors: Vec<_> = values.iter().map(|(n, s, d)| OutTensor::f32(n.clone(), s, d)).collect();
     write_safetensors(&model.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     std::fs::write(model.join("config.json"), config().to_string()).unwrap();
     model
+}
+
+/// Writes the model to `folder/model.gguf`, its matrices in `format` where their rows are whole blocks of it.
+pub fn write_gguf(folder: &Path, format: DType) -> PathBuf {
+    let number = |n: usize| Value::U32(n as u32);
+    let metadata: Metadata = [
+        ("general.architecture", Value::String("llama".into())),
+        ("llama.embedding_length", number(HIDDEN)),
+        ("llama.feed_forward_length", number(INTERMEDIATE)),
+        ("llama.block_count", number(LAYERS)),
+        ("llama.attention.head_count", number(4)),
+        ("llama.attention.head_count_kv", number(2)),
+        ("llama.attention.key_length", number(16)),
+        ("llama.attention.value_length", number(16)),
+        ("llama.context_length", number(POSITIONS)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ("llama.rope.freq_base", Value::F32(10000.0)),
+        ("tokenizer.ggml.bos_token_id", number(1)),
+        ("tokenizer.ggml.eos_token_id", number(2)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    let tensors: Vec<GgufTensor<'_>> = values()
+        .into_iter()
+        .map(|(name, shape, values)| {
+            let whole = shape.len() == 2 && shape[1].is_multiple_of(format.block_elements());
+            let dtype = if whole { format } else { DType::F32 };
+            GgufTensor { name: gguf_name(&name), dtype, shape, data: quantise(dtype, &values).unwrap().into() }
+        })
+        .collect();
+    let path = folder.join("model.gguf");
+    rugosa::io::gguf::write_gguf(&path, &metadata, &tensors).unwrap();
+    path
+}
+
+/// What a tensor is called in GGUF files.
+fn gguf_name(name: &str) -> String {
+    const NAMES: [(&str, &str); 13] = [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("model.layers", "blk"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    NAMES.iter().fold(name.to_owned(), |name, (hf, gguf)| name.replace(hf, gguf))
 }
 
 /// Writes `rows` rows of `shortest` to `longest` random tokens, the second half of each supervised, to

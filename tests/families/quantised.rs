@@ -75,7 +75,7 @@ fn nf4_gives_the_logits_of_its_values() {
     let run = |path: &Path, stacked| {
         let checkpoint = Checkpoint::open(path).unwrap();
         let model = load(device(), &checkpoint, LoadOptions { trainable: false, stacked, positions: 64 }).unwrap();
-        let formats: Vec<_> = model.linears().map(|l| l.weight().format()).collect();
+        let formats: Vec<_> = model.linears().map(|l| l.shards()[0].1.format()).collect();
         (logits(&model, &batch), formats)
     };
     let (want, _) = run(dense.path(), true);

@@ -203,7 +203,7 @@ fn check_of(element: Element, case: &Case, c: Combination, y: &[f64], reference:
     };
     let weight_grad = c.weight.then(|| started(&[n, k]));
     let op = Linear {
-        weight,
+        shards: vec![(0, weight)],
         weight_grad: weight_grad.clone(),
         bias: c.bias.then(|| up(&[n], &case.bias)),
         attached: Arc::new(attached),
@@ -279,7 +279,7 @@ pub fn check_blocks(tokens: usize, out: usize, inn: usize, blocks: &[(usize, usi
         RowSink { first_row, rows, to: sink.clone() }
     };
     let op = Linear {
-        weight: Weight::from_tensor(&up(&[out, inn], &w)).unwrap(),
+        shards: vec![(0, Weight::from_tensor(&up(&[out, inn], &w)).unwrap())],
         weight_grad: None,
         bias: None,
         attached: Arc::new(Attachment {

@@ -4,6 +4,7 @@
 mod attention;
 mod difference;
 mod head;
+mod kept;
 mod linear;
 mod pointwise;
 mod stacked;

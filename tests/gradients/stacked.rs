@@ -90,7 +90,11 @@ fn head_norms_that_train_are_refused() {
 
 pub fn check_both(rows: usize, cols: usize, activation: Activation, element: Element) {
     let rng = &mut Rng::named(2, "both");
-    let (x, dy) = (random(rng, rows * 2 * cols), random(rng, rows * cols));
+    let (mut x, dy) = (random(rng, rows * 2 * cols), random(rng, rows * cols));
+    if element == Element::F16 {
+        // gate and up are rounded first, and a rounding has no slope
+        x.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+    }
     let f = move |z: f64| match activation {
         Activation::Silu => z / (1.0 + (-z).exp()),
         Activation::GeluTanh => {

@@ -20,7 +20,7 @@ fn layer(seed: u64) -> (Linear, [Param; 2]) {
     let b = param(&[WIDTH, 2], &random(rng, 2 * WIDTH), true);
     let low_rank = LowRank { dropout: 0.25, stream: seed as u32, ..LowRank::whole(a.clone(), b.clone(), 0.5) };
     let linear = Linear {
-        weight: Weight::from_tensor(&up(&[WIDTH, WIDTH], &random(rng, WIDTH * WIDTH))).unwrap(),
+        shards: vec![(0, Weight::from_tensor(&up(&[WIDTH, WIDTH], &random(rng, WIDTH * WIDTH))).unwrap())],
         weight_grad: None,
         bias: None,
         attached: Arc::new(Attachment { low_rank: Some(low_rank), ..Attachment::default() }),

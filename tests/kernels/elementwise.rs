@@ -7,7 +7,7 @@ use rugosa::tensor::Tensor;
 
 #[test]
 fn sums_scaling_and_gates() {
-    run_rows(&["add", "add_into", "scale", "glu", "glu_backward", "glu_both", "glu_both_backward"]);
+    run_rows(&["add", "add_into", "scale", "glu", "glu_backward", "glu_both", "glu_both_kept", "glu_both_backward"]);
 }
 
 #[test]

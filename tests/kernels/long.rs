@@ -77,7 +77,7 @@ fn what_a_software_renderer_cannot_do_is_refused() {
         attention_forward(&x, &x, &x, Ranges { start: &none, end: &none }, &shape, To::default(), To::default());
     if dev.caps().class == DeviceClass::Software {
         let error = result.unwrap_err().to_string();
-        assert!(error.contains("20000 tokens at once") && error.contains("--seq-len"), "{error}");
+        assert!(error.contains("20000 tokens at once") && error.contains("⟨seq_len⟩"), "{error}");
     } else {
         assert!(result.is_ok());
     }

@@ -85,8 +85,12 @@ fn the_operation_agrees() {
         sparse: Some(Sparse { index: c.index.clone(), values: s.clone(), in_weight: None }),
         sinks: Vec::new(),
     };
-    let op =
-        Linear { weight: c.weight.clone(), weight_grad: None, bias: Some(c.bias.clone()), attached: attached.into() };
+    let op = Linear {
+        shards: vec![(0, c.weight.clone())],
+        weight_grad: None,
+        bias: Some(c.bias.clone()),
+        attached: attached.into(),
+    };
     let mut tape = Tape::new(None);
     let x = tape.leaf(c.x());
     let y = linear(&mut tape, &x, op).unwrap();

@@ -61,8 +61,13 @@ fn set_values(set: &mut AdapterSet, seed: u64) {
     }
 }
 
+/// The one shard of W.
+fn whole(l: &Linear) -> Weight {
+    l.shards().swap_remove(0).1
+}
+
 fn read(l: &Linear) -> Vec<f32> {
-    let weight = l.weight();
+    let weight = whole(l);
     bytemuck::pod_collect_to_vec(&weight.device().download(&weight.slice()).unwrap())
 }
 
@@ -156,9 +161,9 @@ fn a_weight_that_others_read_is_left_alone() {
     let weight = Weight::empty(&device, WeightFormat::F32, rows, cols, "test").unwrap();
     let shared = Linear::new("shared", weight.clone(), None);
     let trains = Linear::new("trains", Weight::empty(&device, WeightFormat::F32, rows, cols, "test").unwrap(), None);
-    trains.train_weight(trains.weight(), None);
+    trains.train_weight(whole(&trains), None);
     for l in [&shared, &trains] {
-        device.clear(&l.weight().slice()).unwrap();
+        device.clear(&whole(l).slice()).unwrap();
         l.attach(Attachment { sparse: Some(sparse.clone()), ..Attachment::default() }).unwrap();
         assert_eq!(attached(l), Some(false));
         assert!(read(l).iter().all(|w| w.to_bits() == 0));
@@ -194,13 +199,13 @@ fn bf16_is_loaded_as_f16_where_products_round_to_it() {
     device.set_precision(Precision::F16);
     let halves = decoder(&device, &folder);
     device.set_precision(Precision::F32);
-    let formats = |m: &Decoder| m.linears().map(|l| l.weight().format()).collect::<Vec<_>>();
+    let formats = |m: &Decoder| m.linears().map(|l| whole(l).format()).collect::<Vec<_>>();
     assert!(formats(&as_stored).iter().all(|f| *f == WeightFormat::BF16));
     // q, k and v of the second layer lie in one matrix, which has a value that f16 has not
     let linears = halves.linears().zip(as_stored.linears());
     for ((i, (h, s)), format) in linears.enumerate().zip(formats(&halves)) {
         assert_eq!((h.modules(), i == 4), (s.modules(), format == WeightFormat::BF16), "{}", h.name());
-        let [h, s] = [h, s].map(|l| device.download(&l.weight().slice()).unwrap());
+        let [h, s] = [h, s].map(|l| device.download(&whole(l).slice()).unwrap());
         let pairs = h.chunks(2).zip(s.chunks(2)).map(|(h, s)| {
             let h = [h[0], h[1]];
             let s = half::bf16::from_le_bytes([s[0], s[1]]);

@@ -7,13 +7,14 @@ use rugosa::autograd::ops::head_nll;
 use rugosa::csr::{Csr, CsrPattern};
 use rugosa::data::{Batch, DataOptions, Dataset};
 use rugosa::device::{Device, DeviceOptions};
+use rugosa::error::Error;
 use rugosa::io::adapter::{AdapterConfig, AdapterFolder, AdapterKind, Matrix, ModuleTensors, Targets};
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::nn::DeviceBatch;
 use rugosa::nn::loader::{LoadOptions, load};
 use rugosa::rng::Rng;
 use rugosa::train::Session;
-use rugosa::train::config::{Method, TrainConfig};
+use rugosa::train::config::{Method, PartialConfig, TrainConfig};
 use rugosa::train::metrics::StepMetrics;
 use std::path::Path;
 
@@ -94,6 +95,7 @@ fn the_first_loss_is_the_adapters() {
         ("patterns", Method::Lora, patterns),
         ("rosa", Method::Rosa, adapter(AdapterKind::Rosa, &all, 2, true)),
         ("spa", Method::Spa, adapter(AdapterKind::Rosa, &["down_proj"], 0, true)),
+        ("supertuning", Method::Rosa, adapter(AdapterKind::Rosa, &qv, 4, true).to_peft().unwrap().adapter),
     ];
     for (name, method, adapter) in cases {
         let folder = dir.path().join(format!("{name}-adapter"));
@@ -163,4 +165,34 @@ fn a_run_says_the_density_of_its_masks() {
         assert_eq!(kept, if module.ends_with("1.mlp.up_proj") { all.div_ceil(2) } else { all }, "{module}");
         assert_eq!(new.modules[module].a, tensors.a, "{module}");
     }
+}
+
+/// The adapter of a run that has not finished is that of its last state, which the run removes when it goes on.
+#[test]
+fn a_run_from_an_unfinished_one_resumes_after_that_one_went_on() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_model(dir.path());
+    tiny::write_rows(dir.path(), 10, 6, 20);
+    let text = "method = 'lora'\nbatch_size = 1\ngradient_accumulation_steps = 2\nseq_len = 24\nsteps = 6\n";
+    let stopped = |session: rugosa::error::Result<Session>, at: u64| {
+        let mut watcher = Watcher { stop_at: Some(at), ..Watcher::default() };
+        let ended = session.unwrap().run(&mut watcher);
+        assert!(matches!(ended, Err(Error::Interrupted)), "{ended:?}");
+    };
+    let first = config(dir.path(), "first", text);
+    stopped(Session::prepare(first.clone(), &mut Watcher::default()), 3);
+    let from_first = format!("{text}init_adapter = {:?}\n", first.out);
+    let (whole, parts) = (config(dir.path(), "whole", &from_first), config(dir.path(), "parts", &from_first));
+    finish(Session::prepare(whole.clone(), &mut Watcher::default()));
+    stopped(Session::prepare(parts.clone(), &mut Watcher::default()), 2);
+    finish(Session::resume(first.clone(), &mut Watcher::default()));
+    assert!(!first.out.join("state").exists());
+    // with the options of the start, and with what the run's folder says
+    stopped(Session::resume(parts.clone(), &mut Watcher::default()), 4);
+    let own = PartialConfig::from_toml(&parts.out.join("config.toml")).unwrap();
+    let own = TrainConfig::resolve(own, PartialConfig::default()).unwrap();
+    assert_eq!(own.init_adapter, Some(parts.out.join("init_adapter")));
+    finish(Session::resume(own, &mut Watcher::default()));
+    let adapter = |config: &TrainConfig| std::fs::read(config.out.join("adapter_model.safetensors")).unwrap();
+    assert!(adapter(&whole) == adapter(&parts), "it is not the run that was never stopped");
 }

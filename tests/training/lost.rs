@@ -88,7 +88,7 @@ fn a_device_that_is_lost_again_and_again_ends_the_run_and_leaves_its_state() {
     let error = Session::prepare(run.clone(), &mut losing).unwrap().run(&mut losing).unwrap_err();
     assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
     let text = error.to_string();
-    for part in ["4 times", "--resume --out", "device lost"] {
+    for part in ["4 times", "⟨resume⟩ ⟨out⟩", "device lost"] {
         assert!(text.contains(part) && !text.contains('\n'), "{text}");
     }
     let shorter: Vec<bool> = ["a 4th", "a 16th", "a 64th"].map(|s| losing.notes.iter().any(|n| n.contains(s))).into();

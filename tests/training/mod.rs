@@ -2,6 +2,7 @@
 
 mod bf16;
 mod collect;
+mod evaluation;
 mod examples;
 mod groups;
 mod halves;
@@ -13,6 +14,8 @@ mod non_finite;
 mod plan;
 mod proof;
 mod resume;
+mod session;
+mod sharded;
 mod tune;
 mod warm;
 

@@ -107,7 +107,7 @@ fn steps_without_a_finite_loss_are_explained_and_end_the_run() {
         let text = format!("method = '{method}'\ncheckpointing = '{checkpointing}'\nsteps = 30\n");
         let cause =
             "step 9: no finite loss and gradient in 10 steps in a row: model.layers.2.post_attention_layernorm: ";
-        let notes = ends(&text, &format!("{GAIN}.weight"), 3, f32::MAX, &[cause, "(forward) gave ", "--data"]);
+        let notes = ends(&text, &format!("{GAIN}.weight"), 3, f32::MAX, &[cause, "(forward) gave ", "⟨data⟩"]);
         // the first of them was explained at once, the others were not
         let told: Vec<_> = notes.iter().filter(|n| n.contains("is skipped")).collect();
         assert!(told.len() == 1 && told[0].starts_with("step 0 is skipped, "), "{notes:?}");

@@ -7,7 +7,7 @@ use rugosa::dtype::DType;
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::train::Session;
 use rugosa::train::phase::{Agenda, Phase};
-use rugosa::train::plan::{Run, plan, size};
+use rugosa::train::plan::{Run, fit, plan, size};
 
 /// Share of the ledger's peak by which the plan may miss it.
 const TOLERANCE: f64 = 0.05;
@@ -53,6 +53,64 @@ fn the_plan_is_what_the_run_takes() {
     }
 }
 
+/// Weights in fewer bits, and products on matrix units where there are some.
+#[test]
+fn the_plan_is_what_a_run_of_other_formats_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_rows(dir.path(), 24, 12, 48);
+    let common = "steps = 2\nbatch_size = 2\ngradient_accumulation_steps = 2\nseq_len = 64\nrank = 4\ndensity = 0.05\n";
+    for (format, precision) in
+        [(DType::F16, "f32"), (DType::F16, "f16"), (DType::BF16, "f16"), (DType::Q8_0, "f32"), (DType::Q4_1, "f16")]
+    {
+        tiny::write_gguf(dir.path(), format);
+        for checkpointing in ["'off'", "'layer'"] {
+            let name = format!("{format}-{precision}-{}", checkpointing.trim_matches('\''));
+            let text = format!("{common}schedule = 'wl1'\nprecision = '{precision}'\ncheckpointing = {checkpointing}");
+            let mut run = config(dir.path(), &name, &text);
+            run.model = dir.path().join("model.gguf");
+            let mut watcher = Watcher::default();
+            let outcome = Session::prepare(run, &mut watcher).unwrap().run(&mut watcher).unwrap();
+            let (plan, seen) = (outcome.plan.total, outcome.seen.total);
+            assert!(seen <= plan && seen as f64 >= (1.0 - TOLERANCE) * plan as f64, "{name}: {seen} of {plan} planned");
+        }
+    }
+}
+
+#[test]
+fn the_smallest_change_is_a_format_where_no_other_would_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let shape = Shape::named("llama2-7b").unwrap();
+    let advice = |weights: DType, method: &str, gib: u64| {
+        let checkpoint = Checkpoint::of_shapes(shape.config(), shape.name, |n| format_of(weights, n)).unwrap();
+        let text = format!("method = '{method}'\nseq_len = 512\nrank = 8\nbatch_size = 4\nsteps = 100\n");
+        let config = config(dir.path(), "out", &text);
+        let agenda = Agenda::new(&config, false, 100).unwrap();
+        let run = Run {
+            config: &config,
+            checkpoint: &checkpoint,
+            dataset: None,
+            agenda: &agenda,
+            masks: None,
+            caps: &Caps::of_a_gpu(),
+            precision: Precision::F16,
+            tiles: Default::default(),
+            evaluation: None,
+        };
+        let memory = plan(&run).unwrap().memory;
+        fit::smallest_change(&run, &memory, gib << 30).unwrap()
+    };
+    assert!(advice(DType::F16, "lora", 16).unwrap().starts_with("⟨batch_size⟩ "), "what changes nothing comes first");
+    let q8 = advice(DType::F16, "lora", 12).unwrap();
+    assert!(q8.contains("⟨checkpointing⟩ layer") && q8.ends_with(" ⟨quantize⟩ q8_0"), "{q8}");
+    let four = advice(DType::BF16, "lora", 6).unwrap();
+    assert!(four.ends_with(" ⟨quantize⟩ q4_k") || four.ends_with(" ⟨quantize⟩ nf4"), "{four}");
+    // weights that are quantised stay as they are, and so do weights that train
+    for (weights, method) in [(DType::Q8_0, "lora"), (DType::F32, "full")] {
+        let change = advice(weights, method, 4);
+        assert!(change.as_ref().is_none_or(|change| !change.contains("⟨quantize⟩")), "{change:?}");
+    }
+}
+
 #[test]
 fn rows_of_many_lengths_take_little_more_than_was_planned() {
     let dir = tempfile::tempdir().unwrap();
@@ -91,6 +149,7 @@ fn a_model_of_7b_takes_8_gb_from_the_warm_up_to_the_end() {
             config: &config,
             checkpoint: &checkpoint,
             dataset: None,
+            evaluation: None,
             agenda: &agenda,
             masks: None,
             caps: &Caps::of_a_gpu(),

@@ -18,7 +18,9 @@ fn devices() -> Vec<Device> {
     let own = crate::common::device().caps();
     let with = |class, lanes, fragment: Option<u32>| {
         let features = Feature::ALL.into_iter().filter(|f| *f != Feature::CoopMatrix || fragment.is_some());
-        let features = features.filter(|f| *f != Feature::Images || class == DeviceClass::Software).collect();
+        let features = features
+            .filter(|f| *f != Feature::Gemm && (*f != Feature::Images || class == DeviceClass::Software))
+            .collect();
         let (subgroup_min, subgroup_max, max_workgroup_memory) = (lanes, lanes, 48 << 10);
         let caps = Caps { class, subgroup_min, subgroup_max, max_workgroup_memory, fragment, features, ..own.clone() };
         let device = Device::new(Box::new(DryBackend::new(caps)));
@@ -38,6 +40,7 @@ fn planned(device: &Device, config: &TrainConfig) -> Vec<KernelSpec> {
         config,
         checkpoint: &checkpoint,
         dataset: Some(&dataset),
+        evaluation: None,
         agenda: &agenda,
         masks: None,
         caps,

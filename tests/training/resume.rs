@@ -7,7 +7,8 @@ use rugosa::train::Session;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Every file of a run folder; of the metrics all but the times, of the configuration all but the folder's own name.
+/// Every file of a run folder but the summary, which has the memory of the last process alone; of the metrics all but the times,
+/// of the configuration all but the folder's own name.
 pub(super) fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(out).unwrap() {
@@ -23,7 +24,7 @@ pub(super) fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
             };
             bytes = text.lines().map(line).collect::<Vec<_>>().join("\n").into_bytes();
         }
-        if name != "config.toml" {
+        if !["config.toml", "summary.json"].contains(&name.as_str()) {
             all.insert(name, bytes);
         }
     }
@@ -63,7 +64,7 @@ fn interrupted_in(dir: tempfile::TempDir, text: &str, stops: &[u64]) {
         assert!(matches!(ended, Err(Error::Interrupted)), "{ended:?}");
         let before = if i == 0 { 0 } else { stops[i - 1] };
         assert_eq!(watcher.seen, (before..stop).collect::<Vec<_>>(), "no step is lost or done twice");
-        assert!(watcher.notes.iter().any(|n| n.contains("--resume --out")), "{:?}", watcher.notes);
+        assert!(watcher.notes.iter().any(|n| n.contains("⟨resume⟩ ⟨out⟩")), "{:?}", watcher.notes);
         assert!(parts.out.join(format!("state/step-{stop}/DONE")).exists());
     }
     let mut watcher = Watcher::default();
@@ -71,7 +72,7 @@ fn interrupted_in(dir: tempfile::TempDir, text: &str, stops: &[u64]) {
     assert_same(&contents(&whole.out), &contents(&parts.out));
     // and then it is over
     let again = Session::resume(parts, &mut Watcher::default()).map(drop).unwrap_err().to_string();
-    assert!(again.contains("--resume: the run is finished"), "{again}");
+    assert!(again.contains("⟨resume⟩: the run is finished"), "{again}");
 }
 
 pub(super) const COMMON: &str = "batch_size = 1\ngradient_accumulation_steps = 2\nseq_len = 24\nrank = 4\ndensity = 0.05\n\
@@ -129,7 +130,7 @@ fn what_has_changed_is_named() {
 
     // a new run does not step on it, and files may move
     let taken = Session::prepare(run.clone(), &mut Watcher::default()).map(drop).unwrap_err().to_string();
-    assert!(taken.contains("--out: the run folder exists already"), "{taken}");
+    assert!(taken.contains("⟨out⟩: the run folder exists already"), "{taken}");
     let moved = dir.path().join("moved.jsonl");
     std::fs::rename(&rows, &moved).unwrap();
     let elsewhere = rugosa::train::config::TrainConfig { data: moved, ..run.clone() };

@@ -17,7 +17,7 @@ const PRODUCTS: usize = 3 + 3;
 
 /// A device whose products have tiles to choose from: not made in registers.
 fn device() -> Device {
-    let options = DeviceOptions { disable: vec![Feature::Int64], ..DeviceOptions::from_env(None) };
+    let options = DeviceOptions { disable: vec![Feature::Int64, Feature::Gemm], ..DeviceOptions::from_env(None) };
     Device::open(&options).unwrap()
 }
 

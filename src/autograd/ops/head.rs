@@ -3,11 +3,12 @@
 
 use crate::autograd::{Tape, Var};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::To;
-use crate::kernels::embedding::{columns, gather_rows, scatter_rows_add};
+use crate::kernels::embedding::{gather_rows, scatter_rows_add};
 use crate::kernels::loss::{Logits, cross_entropy, cross_entropy_grad};
-use crate::kernels::product::{Fused, Layout, Out, matmul, operands, rosa_linear};
+use crate::kernels::product::{Fused, Layout, Out, matmul, operands};
+use crate::kernels::sharded::sharded_linear;
 use crate::kernels::{elementwise, reduce};
 use crate::tensor::{Element, Tensor, Weight};
 
@@ -103,25 +104,12 @@ impl Head {
         let (n, _) = hidden.dims2("head")?;
         let hidden = &self.operand(hidden)?;
         let logits = Tensor::empty(hidden.device(), &[n, self.vocab], "logits")?;
-        for (first, shard) in &self.shards {
-            let out = Out { stride_column: Some((self.vocab, *first)), ..Out::into(&logits) };
-            rosa_linear(Layout::Nt, hidden, shard, Fused::default(), out)?;
-        }
-        Ok(logits)
+        sharded_linear(Layout::Nt, hidden, &self.shards, Fused::default(), Out::into(&logits))
     }
 
     /// d logits `[n, vocab]` to d hidden `[n, hidden]`.
     fn hidden_gradient(&self, dlogits: &Tensor) -> Result<Tensor> {
-        if let [(_, shard)] = self.shards.as_slice() {
-            return rosa_linear(Layout::Nn, dlogits, shard, Fused::default(), Out::default());
-        }
-        let mut sum: Option<Tensor> = None;
-        for (first, shard) in &self.shards {
-            let part = columns(dlogits, *first, shard.rows(), To::default())?;
-            let out = sum.as_ref().map_or(Out::default(), Out::add_to);
-            sum = Some(rosa_linear(Layout::Nn, &part, shard, Fused::default(), out)?);
-        }
-        sum.ok_or_else(|| Error::shape("head", "no matrix"))
+        sharded_linear(Layout::Nn, dlogits, &self.shards, Fused::default(), Out::default())
     }
 }
 
@@ -164,6 +152,22 @@ pub fn head_nll(hidden: &Tensor, head: &Head, targets: &Targets) -> Result<Vec<f
         all.extend(cross_entropy(&logits, &ids, head.meaning(), To::default())?.read::<f32>()?);
     }
     Ok(all)
+}
+
+/// The logits of each supervised token `[supervised, vocab]`, as they count, in chunks.
+pub fn head_logits<'a>(
+    hidden: &'a Tensor,
+    head: &'a Head,
+    targets: &'a Targets,
+) -> impl Iterator<Item = Result<Vec<f32>>> + 'a {
+    targets.chunks(head.chunk(hidden.device())).map(move |part| {
+        let (rows, _) = part?;
+        let mut logits: Vec<f32> = head.logits(&gather_rows(hidden, &rows, To::default())?)?.read()?;
+        if let Some(cap) = head.softcap {
+            logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());
+        }
+        Ok(logits)
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //!
 //! While W holds S already ([`InWeight`]), both products take W for W+S; dS is the same.
 
-use crate::autograd::{Dropout, Param, Tape, Var};
+use crate::autograd::{Dropout, Kept, Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::To;
 
@@ -22,7 +22,8 @@ pub use crate::kernels::low_rank::Block;
 use crate::kernels::low_rank::{Gradients, gradient_blocks, gradient_rows, gradients};
 use crate::kernels::low_rank::{project_blocks, project_rows, spread};
 use crate::kernels::parts::Sums;
-use crate::kernels::product::{Fused, Layout, Out, matmul, operands, rosa_linear};
+use crate::kernels::product::{Fused, Layout, Out, matmul, operands};
+use crate::kernels::sharded::sharded_linear;
 use crate::kernels::sparse::{SparseIndex, sddmm};
 use crate::tensor::{Element, Tensor, Weight};
 use std::sync::Arc;
@@ -128,8 +129,8 @@ impl Attachment {
 /// One linear as the operation sees it.
 #[derive(Clone)]
 pub struct Linear {
-    /// W `[out, in]`
-    pub weight: Weight,
+    /// W `[out, in]` in shards of whole rows, each with its first row: one, unless a binding does not hold it all.
+    pub shards: Vec<(usize, Weight)>,
     /// dW, where W itself trains.
     pub weight_grad: Option<Tensor>,
     /// `[out]`
@@ -138,6 +139,16 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// out
+    pub fn rows(&self) -> usize {
+        self.shards.last().map_or(0, |(first, shard)| first + shard.rows())
+    }
+
+    /// in
+    pub fn cols(&self) -> usize {
+        self.shards.first().map_or(0, |(_, shard)| shard.cols())
+    }
+
     /// What X `[tokens, in]` and the gradient of Y `[tokens, out]` are best made of: what makes them asks here.
     pub fn operands(&self, tape: &Tape, tokens: usize) -> Element {
         // dropout makes an f32 copy of X for the low-rank part: then little is gained, and its kernel reads f32; the thin
@@ -146,10 +157,10 @@ impl Linear {
             let fours = lr.blocks.iter().all(|b| b.first_row % 4 == 0 && b.rows % 4 == 0);
             !fours || active(tape.dropout(), lr)
         };
-        let (w, device) = (&self.weight, self.weight.device());
-        match &self.attached.low_rank {
-            Some(lr) if reads_floats(lr) => Element::F32,
-            _ => operands(device, tokens, w.rows(), w.cols()),
+        match (&*self.shards, &self.attached.low_rank) {
+            (_, Some(lr)) if reads_floats(lr) => Element::F32,
+            ([(_, whole)], _) => operands(whole.device(), tokens, whole.rows(), whole.cols()),
+            _ => Element::F32,
         }
     }
 }
@@ -157,7 +168,7 @@ impl Linear {
 /// X `[tokens, in]` to Y `[tokens, out]`.
 pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
     let low_rank = l.attached.low_rank.clone();
-    let out_features = l.weight.rows();
+    let out_features = l.rows();
     let (mut u, mut b) = (None, None);
     if let Some(lr) = &low_rank {
         let dropped = dropped(tape.dropout(), &x.value, lr)?; // made again in the backward pass from its counter
@@ -171,16 +182,17 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
         low_rank: u.as_ref().zip(b.as_ref()).map(|(u, b)| (u, 0, b)),
         bias: l.bias.as_ref(),
     };
-    let y = rosa_linear(Layout::Nt, &x.value, &l.weight, fused, Out::default())?;
+    let y = sharded_linear(Layout::Nt, &x.value, &l.shards, fused, Out::default())?;
     drop(b);
 
     let needed = x.is_tracked() || l.weight_grad.is_some() || l.attached.trains();
     // a frozen linear's input is not kept for it
     let reads = l.weight_grad.is_some() || l.attached.reads_input();
-    let (to, kept, drops) = (x.id(), reads.then(|| x.value.clone()), tape.dropout().cloned());
+    let (to, kept, drops) = (x.id(), reads.then(|| x.kept()), tape.dropout().cloned());
     let is_tracked = x.is_tracked();
     Ok(tape.record(y, needed, move |grads, dy| {
-        let x = kept.as_ref();
+        let x = kept.as_ref().map(Kept::value).transpose()?;
+        let x = x.as_ref();
         if let Some((dw, x)) = l.weight_grad.as_ref().zip(x) {
             matmul(Layout::Tn, &dy, x, Out::add_to(dw))?;
         }
@@ -226,7 +238,7 @@ pub fn linear(tape: &mut Tape, x: &Var, l: Linear) -> Result<Var> {
                 },
                 bias: None,
             };
-            let dx = rosa_linear(Layout::Nn, &dy, &l.weight, fused, sum.map_or(Out::default(), Out::add_to))?;
+            let dx = sharded_linear(Layout::Nn, &dy, &l.shards, fused, sum.map_or(Out::default(), Out::add_to))?;
             if let (Some((lr, v)), Some(d)) = (masked, &drops) {
                 let va = matmul(Layout::Nn, v, &lr.a.value, Out::default())?;
                 dropout(&va, &d.keys, mask_of(d, lr), To::AddTo(&dx))?;

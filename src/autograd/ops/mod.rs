@@ -16,7 +16,7 @@ pub use attention::{AttentionInputs, attention, made_of};
 pub use bias::bias_gradient;
 pub use center::center;
 pub use embedding::{EmbeddingTable, embed};
-pub use head::{Head, HeadLoss, Targets, head_loss, head_nll};
+pub use head::{Head, HeadLoss, Targets, head_logits, head_loss, head_nll};
 pub use linear::{Attachment, Block, GradientSink, Linear, LowRank, RowSink, Sparse, linear};
 pub use mlp::{Activation, Stored, gated, gated_both};
 pub use norm::{HeadNorms, Norm, add_rmsnorm, rmsnorm};

@@ -58,49 +58,61 @@ impl HeadNorms {
     }
 }
 
-/// X `[rows, n · width]` normalised over each `width`: the whole row, or each head of it. `y`: the result's elements.
-pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm, y: Element) -> Result<Var> {
+/// X `[rows, n · width]` normalised over each `width`: the whole row, or each head of it. `element`: what the result is made of. A backward
+/// pass that reads the result makes it again from x.
+pub fn rmsnorm(tape: &mut Tape, x: &Var, norm: &Norm, element: Element) -> Result<Var> {
     if norm.centred {
         let x = center(tape, x)?;
-        return rmsnorm(tape, &x, &Norm { centred: false, ..norm.clone() }, y);
+        return rmsnorm(tape, &x, &Norm { centred: false, ..norm.clone() }, element);
     }
     let width = norm.weight.value.len();
     let shape = x.value.shape().to_vec();
     let flat = x.value.reshape(&[x.value.len() / width.max(1), width])?;
     let kernel = RmsNorm { eps: norm.eps, unit_offset: norm.unit_offset };
-    let (y, rstd) = rmsnorm_forward(&flat, &norm.weight.value, kernel, To::activation(y), To::default())?;
+    let (y, rstd) = rmsnorm_forward(&flat, &norm.weight.value, kernel, To::activation(element), To::default())?;
     let y = y.reshape(&shape)?;
     let needed = x.is_tracked() || norm.weight.grad.is_some();
-    let (x, w) = (x.clone(), norm.weight.clone());
-    Ok(tape.record(y, needed, move |grads, dy| {
+    let again = again(&flat, norm, shape.clone(), element);
+    let (id, is_tracked, w) = (x.id(), x.is_tracked(), norm.weight.clone());
+    let y = tape.record(y, needed, move |grads, dy| {
         let dy = dy.reshape(flat.shape())?;
         let backward =
             |dx: To<'_>| rmsnorm_backward([&dy, &flat, &w.value, &rstd], kernel, dx, w.grad.as_ref())?.reshape(&shape);
-        if !x.is_tracked() {
+        if !is_tracked {
             return backward(To::default()).map(|_| ());
         }
-        grads.accumulate(&x, |sum| match sum.map(|s| s.reshape(flat.shape())).transpose()? {
+        grads.accumulate(id, |sum| match sum.map(|s| s.reshape(flat.shape())).transpose()? {
             None => backward(To::default()),
             Some(sum) => backward(To::AddTo(&sum)),
         })
-    }))
+    });
+    Ok(y.remade_by(again))
 }
 
-/// `[x, y]` of a and b `[rows, width]`: x = a + b, and y is x normalised. `y`: the elements of y; `db`: what the gradient of b
-/// is best made of. x has one gradient, in which what comes for x itself and by way of y is added up once for a and b.
-pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, y: Element, db: Element) -> Result<[Var; 2]> {
+/// Makes x `[rows, width]` normalised again, as a tensor of `shape`.
+fn again(x: &Tensor, norm: &Norm, shape: Vec<usize>, element: Element) -> impl Fn() -> Result<Tensor> + 'static {
+    let (x, w) = (x.clone(), norm.weight.value.clone());
+    let kernel = RmsNorm { eps: norm.eps, unit_offset: norm.unit_offset };
+    move || rmsnorm_forward(&x, &w, kernel, To::activation(element), To::default())?.0.reshape(&shape)
+}
+
+/// `[x, y]` of a and b `[rows, width]`: x = a + b, and y is x normalised. `element`: what y is made of; `db`: what the gradient of b
+/// is best made of. x has one gradient, in which what comes for x itself and by way of y is added up once for a and b. A backward
+/// pass that reads y makes it again from x.
+pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, element: Element, db: Element) -> Result<[Var; 2]> {
     if norm.centred {
         let x = add(tape, a, b)?;
-        let y = rmsnorm(tape, &x, norm, y)?;
+        let y = rmsnorm(tape, &x, norm, element)?;
         return Ok([x, y]);
     }
     let kernel = RmsNorm { eps: norm.eps, unit_offset: norm.unit_offset };
-    let to = [To::default(), To::activation(y), To::default()];
+    let to = [To::default(), To::activation(element), To::default()];
     let [x, y, rstd] = add_rmsnorm_forward([&a.value, &b.value], &norm.weight.value, kernel, to)?;
     let needed = a.is_tracked() || b.is_tracked() || norm.weight.grad.is_some();
     let halves = db == Element::F16 && b.is_tracked();
+    let again = again(&x, norm, y.shape().to_vec(), element);
     let (a, b, w, sum) = (a.id(), b.id(), norm.weight.clone(), x.clone());
-    Ok(tape.record_many([x, y], needed, move |grads, [dx, dy]| {
+    let [x, y] = tape.record_many([x, y], needed, move |grads, [dx, dy]| {
         let (dx, rounded) = match (dx, dy) {
             (None, None) => return Ok(()),
             (Some(dx), None) if halves => (dx.clone(), Some(round(&dx, To::Half("activations"))?)),
@@ -119,5 +131,6 @@ pub fn add_rmsnorm(tape: &mut Tape, [a, b]: [&Var; 2], norm: &Norm, y: Element, 
         };
         grads.add(b, rounded.unwrap_or_else(|| dx.clone()))?;
         grads.add(a, dx)
-    }))
+    });
+    Ok([x, y.remade_by(again)])
 }

@@ -12,7 +12,7 @@ use crate::kernels::attention::{
 use crate::kernels::center::center;
 use crate::kernels::dropout::{Dropout, dropout as drop_some};
 use crate::kernels::elementwise::{
-    Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_forward, round, scale,
+    Activation, add, add_into, glu_backward, glu_both, glu_both_backward, glu_both_kept, glu_forward, round, scale,
 };
 use crate::kernels::embedding::{
     TokenOrder, columns, embedding_backward, embedding_forward, gather_rows, scatter_rows_add,
@@ -22,8 +22,8 @@ use crate::kernels::loss::{Logits, argmax_rows, cross_entropy, cross_entropy_gra
 use crate::kernels::norm::{RmsNorm, add_rmsnorm_forward, rmsnorm_backward, rmsnorm_backward_round, rmsnorm_forward};
 use crate::kernels::optimizer::{AdamW, StepCount, adamw_step, count_step};
 use crate::kernels::reduce::{sum, sum_of_squares};
+use crate::kernels::rope::rope as turn;
 use crate::kernels::rope::{RopeTable, Turn};
-use crate::kernels::rope::{rope as turn, rope_in_place};
 use crate::kernels::topk::{score_accumulate, topk_mask};
 use crate::tensor::Element;
 
@@ -45,9 +45,11 @@ pub(super) fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
             }
         }
         rows.extend(decode_rows(model, c, sizes.tokens));
-        rows.extend(pointwise(model, c, sizes.tokens, sizes.activation(c.intermediate_size)));
+        rows.extend(gates(model, c, sizes.tokens, sizes.activation(c.intermediate_size)));
+        rows.extend(pointwise(model, c, sizes.tokens));
         let dtype = sizes.weights.first().copied().unwrap_or(DType::BF16);
-        rows.extend(rows_by_token(model, c, sizes.tokens, dtype, sizes.activation(c.hidden_size)));
+        rows.extend(norms(model, c, sizes.tokens, sizes.activation(c.hidden_size)));
+        rows.extend(rows_by_token(model, c, sizes.tokens, dtype));
         rows.extend(turned(model, c, sizes.tokens, sizes.activation(c.hidden_size)));
         rows.extend(vocabulary(model, c, sizes.tokens.min(CHUNK)));
         rows.extend(parameters(model, c, sizes.density));
@@ -139,15 +141,46 @@ fn decode_rows(model: &str, c: &ModelConfig, tokens: usize) -> [Speed; 2] {
     [decode, store]
 }
 
-/// What works on elements, wherever they lie; gates make `element`s.
-fn pointwise(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> Vec<Speed> {
-    let cols = c.intermediate_size;
-    let (hidden, inner) = (tokens * c.hidden_size, tokens * cols);
-    let (narrow, wide) =
-        (format!("{model} [{tokens}, {}]", c.hidden_size), format!("{model} [{tokens}, {}]", c.intermediate_size));
-    let three = move |f: &mut Filler, n: usize| Ok((f.tensor(&[n])?, f.tensor(&[n])?, f.tensor(&[n])?));
+/// Gated activations, which make `element`s.
+fn gates(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> Vec<Speed> {
+    let (cols, inner) = (c.intermediate_size, tokens * c.intermediate_size);
+    let wide = format!("{model} [{tokens}, {cols}]");
     // of reads in f32, and of what is made
-    let gates = |read: usize, made: usize| Cost { flops: 0.0, bytes: words(read) + (element.bytes() * made) as f64 };
+    let cost = |read: usize, made: usize| Cost { flops: 0.0, bytes: words(read) + (element.bytes() * made) as f64 };
+    vec![
+        speed("glu", &wide, cost(2 * inner, inner), move |f| {
+            let (gate, up, h) = (f.tensor(&[inner])?, f.tensor(&[inner])?, f.tensor_of(element, &[inner])?);
+            Ok(Box::new(move || glu_forward(Activation::Silu, &gate, &up, To::Into(&h)).map(drop)))
+        }),
+        speed("glu_backward", &wide, cost(3 * inner, 2 * inner), move |f| {
+            let (gate, up, dh) = (f.tensor(&[inner])?, f.tensor(&[inner])?, f.tensor(&[inner])?);
+            let (dgate, dup) = (f.tensor_of(element, &[inner])?, f.tensor_of(element, &[inner])?);
+            Ok(Box::new(move || {
+                glu_backward(Activation::Silu, &dh, &gate, &up, To::Into(&dgate), To::Into(&dup)).map(drop)
+            }))
+        }),
+        speed("glu_both", &wide, cost(2 * inner, inner), move |f| {
+            let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, cols])?);
+            Ok(Box::new(move || glu_both(Activation::Silu, &both, To::Into(&h)).map(drop)))
+        }),
+        speed("glu_both_kept", &wide, Cost { flops: 0.0, bytes: words(2 * inner) + 6.0 * inner as f64 }, move |f| {
+            let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(Element::F16, &[tokens, cols])?);
+            let kept = f.tensor_of(Element::F16, &[tokens, 2 * cols])?;
+            Ok(Box::new(move || glu_both_kept(Activation::Silu, &both, [&h, &kept].map(To::Into)).map(drop)))
+        }),
+        speed("glu_both_backward", &wide, cost(3 * inner, 2 * inner), move |f| {
+            let (both, dboth) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, 2 * cols])?);
+            let dh = f.tensor(&[tokens, cols])?;
+            Ok(Box::new(move || glu_both_backward(Activation::Silu, &dh, &both, To::Into(&dboth)).map(drop)))
+        }),
+    ]
+}
+
+/// What works on elements, wherever they lie.
+fn pointwise(model: &str, c: &ModelConfig, tokens: usize) -> Vec<Speed> {
+    let hidden = tokens * c.hidden_size;
+    let narrow = format!("{model} [{tokens}, {}]", c.hidden_size);
+    let three = move |f: &mut Filler, n: usize| Ok((f.tensor(&[n])?, f.tensor(&[n])?, f.tensor(&[n])?));
     vec![
         speed("add", &narrow, moved(3 * hidden), move |f| {
             let (a, b, c) = three(f, hidden)?;
@@ -165,26 +198,6 @@ fn pointwise(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> V
             let (a, h) = (f.tensor(&[hidden])?, f.tensor_of(Element::F16, &[hidden])?);
             Ok(Box::new(move || round(&a, To::Into(&h)).map(drop)))
         }),
-        speed("glu", &wide, gates(2 * inner, inner), move |f| {
-            let (gate, up, h) = (f.tensor(&[inner])?, f.tensor(&[inner])?, f.tensor_of(element, &[inner])?);
-            Ok(Box::new(move || glu_forward(Activation::Silu, &gate, &up, To::Into(&h)).map(drop)))
-        }),
-        speed("glu_backward", &wide, gates(3 * inner, 2 * inner), move |f| {
-            let (gate, up, dh) = three(f, inner)?;
-            let (dgate, dup) = (f.tensor_of(element, &[inner])?, f.tensor_of(element, &[inner])?);
-            Ok(Box::new(move || {
-                glu_backward(Activation::Silu, &dh, &gate, &up, To::Into(&dgate), To::Into(&dup)).map(drop)
-            }))
-        }),
-        speed("glu_both", &wide, gates(2 * inner, inner), move |f| {
-            let (both, h) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, cols])?);
-            Ok(Box::new(move || glu_both(Activation::Silu, &both, To::Into(&h)).map(drop)))
-        }),
-        speed("glu_both_backward", &wide, gates(3 * inner, 2 * inner), move |f| {
-            let (both, dboth) = (f.tensor(&[tokens, 2 * cols])?, f.tensor_of(element, &[tokens, 2 * cols])?);
-            let dh = f.tensor(&[tokens, cols])?;
-            Ok(Box::new(move || glu_both_backward(Activation::Silu, &dh, &both, To::Into(&dboth)).map(drop)))
-        }),
         speed("sum", &narrow, moved(hidden), move |f| {
             let (x, out) = (f.tensor(&[hidden])?, f.tensor(&[1])?);
             Ok(Box::new(move || sum(&x, &out, 0, false)))
@@ -192,13 +205,11 @@ fn pointwise(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> V
     ]
 }
 
-/// What works on rows, one a token; norms make `element`s.
-fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, element: Element) -> Vec<Speed> {
-    let (hidden, vocab, eps) = (c.hidden_size, c.vocab_size, c.rms_norm_eps);
-    let (heads, head_dim, theta) = (c.num_attention_heads, c.head_dim, c.rope_theta);
-    let (n, q) = (tokens * hidden, heads * head_dim);
+/// Norms of rows, one a token; they make `element`s.
+fn norms(model: &str, c: &ModelConfig, tokens: usize, element: Element) -> Vec<Speed> {
+    let (hidden, n) = (c.hidden_size, tokens * c.hidden_size);
     let what = format!("{model} [{tokens}, {hidden}]");
-    let constants = RmsNorm { eps, unit_offset: false };
+    let constants = RmsNorm { eps: c.rms_norm_eps, unit_offset: false };
     let pair = move |f: &mut Filler| Ok((f.tensor(&[tokens, hidden])?, f.tensor(&[tokens, hidden])?));
     let backward = move |f: &mut Filler, weight: bool| -> Result<Job> {
         let ((dy, x), dx) = (pair(f)?, f.tensor(&[tokens, hidden])?);
@@ -207,12 +218,7 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             rmsnorm_backward([&dy, &x, &w, &rstd], constants, To::Into(&dx), weight.then_some(&dw)).map(drop)
         }))
     };
-    let table = move |f: &Filler| {
-        RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim, false), tokens, 1.0)
-    };
-    // tokens spread over the vocabulary, some of them twice
-    let token = move |t: usize| t.wrapping_mul(7919) % vocab;
-    let mut rows = vec![
+    vec![
         speed("rmsnorm", &what, Cost { flops: 0.0, bytes: words(n) + (element.bytes() * n) as f64 }, move |f| {
             let (x, y) = (f.tensor(&[tokens, hidden])?, f.tensor_of(element, &[tokens, hidden])?);
             let (w, rstd) = (f.tensor(&[hidden])?, f.tensor(&[tokens])?);
@@ -243,14 +249,26 @@ fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType, elem
             }))
         }),
         speed("rmsnorm_weight", format!("{what} and dx"), moved(3 * n), move |f| backward(f, true)),
+    ]
+}
+
+/// What works on rows, one a token.
+fn rows_by_token(model: &str, c: &ModelConfig, tokens: usize, dtype: DType) -> Vec<Speed> {
+    let (hidden, vocab) = (c.hidden_size, c.vocab_size);
+    let (heads, head_dim, theta) = (c.num_attention_heads, c.head_dim, c.rope_theta);
+    let (n, q) = (tokens * hidden, heads * head_dim);
+    let what = format!("{model} [{tokens}, {hidden}]");
+    let pair = move |f: &mut Filler| Ok((f.tensor(&[tokens, hidden])?, f.tensor(&[tokens, hidden])?));
+    let table = move |f: &Filler| {
+        RopeTable::new(f.device(), &RopeScaling::None.frequencies(theta, head_dim, false), tokens, 1.0)
+    };
+    // tokens spread over the vocabulary, some of them twice
+    let token = move |t: usize| t.wrapping_mul(7919) % vocab;
+    let mut rows = vec![
         speed("rope", format!("{model} [{tokens}, {q}]"), moved(2 * tokens * q), move |f| {
             let (x, y, positions) = (f.tensor(&[tokens, q])?, f.tensor(&[tokens, q])?, f.indices(tokens, |t| t)?);
             let table = table(f)?;
             Ok(Box::new(move || turn(&x, &table, &positions, Turn::Forward, To::Into(&y)).map(drop)))
-        }),
-        speed("rope_in_place", format!("{model} [{tokens}, {q}]"), moved(2 * tokens * q), move |f| {
-            let (x, positions, table) = (f.tensor(&[tokens, q])?, f.indices(tokens, |t| t)?, table(f)?);
-            Ok(Box::new(move || rope_in_place(&x, &table, &positions, Turn::Back)))
         }),
         speed("gather_rows", &what, moved(2 * n), move |f| {
             let ((x, y), places) = (pair(f)?, f.indices(tokens, |t| tokens - 1 - t)?);

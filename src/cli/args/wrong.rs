@@ -31,12 +31,12 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("precision", &["dtype", "fp16", "bf16", "mixed-precision", "torch-dtype"]),
     ("max-new-tokens", &["max-tokens", "n-predict", "n"]),
     ("temperature", &["temp"]),
+    ("quantize", &["quantise", "quantization", "quant", "load-in-4bit", "load-in-8bit", "bits", "qlora"]),
     ("limit", &["max-samples", "max-examples"]),
+    ("eval-data", &["eval-file", "val-data", "validation-file", "eval-dataset"]),
+    ("early-stopping", &["early-stopping-patience", "patience"]),
+    ("keep", &["load-best-model-at-end"]),
 ];
-/// What other programs call "keep the weights in few bits".
-const QUANTISE: [&str; 8] =
-    ["quantize", "quantise", "quantization", "quant", "load-in-4bit", "load-in-8bit", "bits", "qlora"];
-
 /// `error`, which `words` (the process's, the program first) gave, as one line. `root` is the program's command.
 pub(super) fn explain(error: &clap::Error, root: &Command, words: &[OsString]) -> Error {
     let (command, path) = chosen(root, words);
@@ -107,10 +107,7 @@ fn unknown(root: &Command, command: &Command, path: &str, option: &str, words: &
     let elsewhere = || ELSEWHERE.iter().find(|(ours, theirs)| theirs.contains(&name) && longs().any(|l| l == *ours));
     let others = root.get_subcommands().filter(|c| c.get_arguments().any(|a| a.get_long() == Some(name)));
     let others: Vec<_> = others.map(Command::get_name).collect();
-    let reason = if QUANTISE.contains(&name) {
-        "there is no such option: weights stay as the file has them; for few bits give a GGUF file, such as one in Q4_K_M, or a folder in bitsandbytes' nf4 as --model"
-            .to_owned()
-    } else if let Some((ours, _)) = elsewhere() {
+    let reason = if let Some((ours, _)) = elsewhere() {
         format!("there is no such option; here it is --{ours}")
     } else if !others.is_empty() {
         format!("{path} has no such option; it is one of rugosa {}", others.join(", "))

@@ -91,7 +91,13 @@ fn run_in(folder: &Path, args: &DemoArgs) -> Result<()> {
     }
 
     let config = config(args, &model, &data, &adapter)?;
-    let model_args = ModelArgs { model, adapter: None, precision: PrecisionOption::F32, device: args.device.clone() };
+    let model_args = ModelArgs {
+        model,
+        adapter: None,
+        quantize: None,
+        precision: PrecisionOption::F32,
+        device: args.device.clone(),
+    };
     let source = Source::open(&model_args)?;
     let prompts = prompts(source.tokenizer()?, &held_out)?;
     let ready = source.ready(SEQ_LEN, |ready| {
@@ -285,6 +291,10 @@ struct Recorder {
 impl Observer for Recorder {
     fn note(&mut self, line: &str) {
         self.watch.note(line);
+    }
+
+    fn preparing(&mut self, phase: &str) {
+        self.watch.preparing(phase);
     }
 
     fn begin(&mut self, steps: u64, done: u64) {

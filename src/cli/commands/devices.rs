@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::cli::args::DevicesArgs;
-use crate::device::wgpu::{AdapterRow, check_choice, list_adapters};
+use crate::device::choose::{AdapterRow, check_choice, list_devices};
 use crate::device::{DeviceClass, DeviceOptions, Feature};
 use crate::error::Result;
 use serde_json::json;
@@ -10,22 +10,22 @@ use std::fmt::Write;
 
 pub fn run(args: &DevicesArgs) -> Result<()> {
     let options = DeviceOptions::from_env(None);
-    let rows = list_adapters(&options)?;
+    let rows = list_devices(&options)?;
     print(&if args.json { json(&rows, &options) } else { table(&rows, &options) })?;
     // the list is what helps; that no row of it is chosen is an error all the same
     check_choice(&options, &rows)
 }
 
 /// What of the optional features `row` offers would be used: those with code that asks for them, unless switched off.
-fn used(row: &AdapterRow, options: &DeviceOptions) -> Vec<Feature> {
+pub(super) fn used(row: &AdapterRow, options: &DeviceOptions) -> Vec<Feature> {
     let has = |f: &Feature| row.features.contains(f) && !options.disable.contains(f);
     // with `--precision f16`, see kernels/coop.rs
     let units = [Feature::F16, Feature::CoopMatrix].iter().all(has);
     // products in registers, see kernels/simd.rs
     let is_software = row.class == DeviceClass::Software;
     let asked_for = |f: &Feature| match f {
-        // the profile of kernels
-        Feature::Timestamps => true,
+        // the profile of kernels; products by a library, see kernels/plan.rs
+        Feature::Timestamps | Feature::Gemm => true,
         Feature::F16 | Feature::CoopMatrix => units,
         Feature::Subgroup => units || is_software,
         Feature::Int64 | Feature::Images => is_software,

@@ -1,19 +1,21 @@
 //! `rugosa eval`: loss and exact match on a file of rows.
 
 use super::model::{REHEARSED, Ready, Source};
-use crate::autograd::Tape;
-use crate::autograd::ops::head_nll;
 use crate::cli::args::{EvalArgs, Metric};
+use crate::cli::counting::Counting;
 use crate::cli::signal;
-use crate::data::{Answer, Batch, Dataset, ExampleRef, PrepReport, RowForm, Tokenizer, answers};
-use crate::device::Precision;
+use crate::data::{Dataset, ExampleRef, PrepReport, RowForm, Tokenizer};
 use crate::error::{Error, Result};
-use crate::generate::{Request, Sampling, generate};
-use crate::nn::DeviceBatch;
+use crate::evaluate::{
+    Answerer, Asked, Comparable, Judge, Verdict, batches_of_rows, check_finite, comparable, give_answers, token_nll,
+    total,
+};
+use crate::io::disk::OutFile;
 use crate::train::config::{PartialConfig, PromptFormatOption};
 use crate::train::output::CONFIG_FILE;
 use serde::Serialize;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// What is printed; metrics that were not asked for are left out.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -46,6 +48,9 @@ pub struct Exact {
     /// Answers that are not compared: those of which --seq-len cut a part or all, and those longer than --max-new-tokens.
     pub answers_cut: usize,
     pub answers_too_long: usize,
+    /// Answers that are not compared since --answer-regex finds nothing in them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub answers_unmatched: usize,
     /// Tokens of the longest of the latter, with what ends it.
     #[serde(skip)]
     pub longest: usize,
@@ -65,6 +70,23 @@ pub struct FileScores {
     pub longest_row: usize,
 }
 
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+impl Exact {
+    fn of(all: &Comparable<'_>) -> Exact {
+        Exact {
+            exact_match: None,
+            answers: all.asked.len(),
+            answers_cut: all.cut,
+            answers_too_long: all.too_long,
+            answers_unmatched: all.unmatched,
+            longest: all.longest,
+        }
+    }
+}
+
 impl FileScores {
     fn of(report: &PrepReport) -> FileScores {
         FileScores {
@@ -81,6 +103,7 @@ impl FileScores {
 pub fn run(args: EvalArgs) -> Result<()> {
     signal::install(None)?;
     let wants = |m| args.metric.contains(&m);
+    let judge = judge(&args)?;
     let room = if wants(Metric::ExactMatch) { args.max_new_tokens } else { 0 };
     let source = Source::open(&args.model)?;
     let options = args.rows.data_options();
@@ -92,19 +115,16 @@ pub fn run(args: EvalArgs) -> Result<()> {
     dataset.notes().iter().for_each(|note| super::tell(note));
     asked_otherwise(&args, dataset.report()).iter().for_each(|note| super::tell(note));
     let examples: Vec<ExampleRef<'_>> = dataset.examples().take(args.limit.unwrap_or(usize::MAX)).collect();
-    let (mut exact, compared) = comparable(&dataset, examples.len(), &stop?, args.max_new_tokens);
-    let ready = source.ready(args.rows.seq_len.saturating_add(room), |ready| {
-        // the smallest and the largest of what comes: kernels go by sizes
-        if wants(Metric::Loss) {
-            let ends = smallest_and_largest(&examples, args.batch_size, |e| e.ids.len());
-            ends.iter().try_for_each(|rows| token_nll(ready, rows, args.batch_size).map(drop))?;
-        }
-        if wants(Metric::ExactMatch) {
-            let ends = smallest_and_largest(&compared, args.batch_size, |a| a.prompt.len());
-            ends.iter().try_for_each(|some| exact_match(ready, None, some, args.batch_size, REHEARSED).map(drop))?;
-        }
-        Ok(())
-    })?;
+    let stop = stop?;
+    let mut all = comparable(&dataset, examples.len(), &stop, args.max_new_tokens);
+    if judge.needs_text() {
+        all.keep_judged(&judge, source.tokenizer()?)?;
+    }
+    // prompts of like length together: a batch takes as long as its longest
+    all.asked.sort_by_key(|a| a.answer.prompt.len());
+    let mut output = args.output.as_deref().map(AnswersFile::create).transpose()?;
+    let ready =
+        source.ready(args.rows.seq_len.saturating_add(room), |ready| rehearse(ready, &args, &examples, &all.asked))?;
     let positions = ready.model.rope.positions();
     if let Some(long) = examples.iter().find(|e| e.ids.len() > positions) {
         let reason =
@@ -113,7 +133,14 @@ pub fn run(args: EvalArgs) -> Result<()> {
     }
     let mut scores = Scores { examples: examples.len(), file: FileScores::of(dataset.report()), ..Scores::default() };
     if wants(Metric::Loss) {
-        let rows = token_nll(&ready, &examples, args.batch_size)?;
+        let mut counting = Counting::new("loss");
+        let batches = batches_of_rows(&examples, args.batch_size);
+        let rows = token_nll(&ready.device, &ready.model, &batches, &mut |done| {
+            counting.show(done, examples.len());
+            !signal::interrupted()
+        });
+        counting.finish();
+        let rows = rows?;
         check_finite(&rows, &examples, dataset.path(), ready.device.precision())?;
         let (nll, tokens) = total(&rows);
         scores.nll = Some(nll / tokens.max(1) as f64);
@@ -122,9 +149,10 @@ pub fn run(args: EvalArgs) -> Result<()> {
         scores.token_nll = args.per_token.then_some(rows);
     }
     if wants(Metric::ExactMatch) {
+        let mut exact = Exact::of(&all);
         exact_notes(&exact, args.max_new_tokens).iter().for_each(|note| super::tell(note));
-        let matched = exact_match(&ready, ready.tokenizer.as_ref(), &compared, args.batch_size, args.max_new_tokens)?;
-        exact.exact_match = (!compared.is_empty()).then(|| matched as f64 / compared.len() as f64);
+        let right = exact_match(&ready, &args, &judge, &stop, &all.asked, output.as_mut())?;
+        exact.exact_match = (!all.asked.is_empty()).then(|| right as f64 / all.asked.len() as f64);
         scores.exact = Some(exact);
     }
     if args.json {
@@ -132,6 +160,95 @@ pub fn run(args: EvalArgs) -> Result<()> {
         super::print(&format!("{line}\n"))
     } else {
         super::print(&table(&scores))
+    }
+}
+
+/// How answers are judged.
+fn judge(args: &EvalArgs) -> Result<Judge> {
+    let only = [
+        ("--answer-regex", args.answer_regex.is_some()),
+        ("--stop", !args.stop.is_empty()),
+        ("--output", args.output.is_some()),
+    ];
+    if let Some((option, _)) = only.iter().find(|o| o.1).filter(|_| !args.metric.contains(&Metric::ExactMatch)) {
+        return Err(Error::invalid(*option, "is about answers; add --metric exact-match").as_usage());
+    }
+    Judge::new(args.answer_regex.as_deref(), args.stop.clone())
+}
+
+/// Does the smallest and the largest of what comes: kernels go by sizes.
+fn rehearse(ready: &Ready, args: &EvalArgs, examples: &[ExampleRef<'_>], asked: &[Asked<'_>]) -> Result<()> {
+    if args.metric.contains(&Metric::Loss) {
+        for rows in smallest_and_largest(examples, args.batch_size, |e| e.ids.len()) {
+            token_nll(&ready.device, &ready.model, &batches_of_rows(&rows, args.batch_size), &mut |_| true)?;
+        }
+    }
+    if args.metric.contains(&Metric::ExactMatch) {
+        let with = answerer(ready, None, &[], REHEARSED);
+        for some in smallest_and_largest(asked, args.batch_size, |a| a.answer.prompt.len()) {
+            give_answers(&with, &Judge::default(), &[&some], &mut |_, _| Ok(()), &mut |_| true)?;
+        }
+    }
+    Ok(())
+}
+
+fn answerer<'a>(
+    ready: &'a Ready,
+    tokenizer: Option<&'a Tokenizer>,
+    stop: &'a [u32],
+    max_new_tokens: usize,
+) -> Answerer<'a> {
+    Answerer { device: &ready.device, model: &ready.model, tokenizer, stop, max_new_tokens }
+}
+
+/// How many of `asked` are answered rightly.
+fn exact_match(
+    ready: &Ready,
+    args: &EvalArgs,
+    judge: &Judge,
+    stop: &[u32],
+    asked: &[Asked<'_>],
+    mut output: Option<&mut AnswersFile>,
+) -> Result<usize> {
+    let tokenizer = ready.tokenizer.as_ref();
+    let with = answerer(ready, tokenizer, stop, args.max_new_tokens);
+    let mut counting = Counting::new("exact match");
+    let mut each = |asked: &Asked<'_>, verdict: &Verdict| match &mut output {
+        Some(output) => output.put(asked, verdict, tokenizer),
+        None => Ok(()),
+    };
+    let batches: Vec<_> = asked.chunks(args.batch_size).collect();
+    let right = give_answers(&with, judge, &batches, &mut each, &mut |done| {
+        counting.show(done, asked.len());
+        !signal::interrupted()
+    });
+    counting.finish();
+    right
+}
+
+/// The file of `--output`: a line an answer, there as soon as the answer is.
+struct AnswersFile {
+    path: PathBuf,
+    file: OutFile,
+}
+
+impl AnswersFile {
+    fn create(path: &Path) -> Result<AnswersFile> {
+        if path.exists() {
+            return Err(
+                Error::file(path, "--output", "is there already; give a new file, or remove this one").as_usage()
+            );
+        }
+        Ok(AnswersFile { path: path.to_path_buf(), file: OutFile::create(path)? })
+    }
+
+    fn put(&mut self, asked: &Asked<'_>, verdict: &Verdict, tokenizer: Option<&Tokenizer>) -> Result<()> {
+        let prompt = tokenizer.map(|t| t.decode(asked.answer.prompt, false)).transpose()?;
+        let line = serde_json::json!({
+            "line": asked.line, "answer": asked.turn, "prompt": prompt, "expected": verdict.expected,
+            "generated": verdict.given, "wanted": verdict.wanted, "found": verdict.found, "match": verdict.is_right,
+        });
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&self.path))
     }
 }
 
@@ -151,36 +268,6 @@ fn asked_otherwise(args: &EvalArgs, report: &PrepReport) -> Option<String> {
     }
 }
 
-/// The answers of the first `examples` examples that can be compared, and how many cannot: those that were cut, in part or
-/// wholly, and those that do not end within `max_new_tokens`. A model that is asked for `n` tokens has not shown that it ends
-/// behind them.
-fn comparable<'a>(
-    dataset: &'a Dataset,
-    examples: usize,
-    stop: &[u32],
-    max_new_tokens: usize,
-) -> (Exact, Vec<Answer<'a>>) {
-    let (mut exact, mut compared) = (Exact::default(), Vec::new());
-    for (i, example) in dataset.examples().take(examples).enumerate() {
-        exact.answers_cut += dataset.answers_lost(i);
-        for answer in answers(example, dataset.answer_cut_at(i), stop) {
-            let Some(answer) = answer else {
-                exact.answers_cut += 1;
-                continue;
-            };
-            let needs = answer.said.len() + usize::from(answer.ended);
-            if needs > max_new_tokens {
-                exact.answers_too_long += 1;
-                exact.longest = exact.longest.max(needs);
-            } else {
-                compared.push(answer);
-            }
-        }
-    }
-    exact.answers = compared.len();
-    (exact, compared)
-}
-
 /// What is not compared, a line each.
 fn exact_notes(exact: &Exact, max_new_tokens: usize) -> Vec<String> {
     let mut notes = Vec::new();
@@ -188,6 +275,10 @@ fn exact_notes(exact: &Exact, max_new_tokens: usize) -> Vec<String> {
     if exact.answers_cut > 0 {
         notes
             .push(format!("warning: {} cut by --seq-len and not compared for exact match", answers(exact.answers_cut)));
+    }
+    if exact.answers_unmatched > 0 {
+        let n = answers(exact.answers_unmatched);
+        notes.push(format!("warning: {n} without what --answer-regex looks for, and not compared for exact match"));
     }
     if exact.answers_too_long > 0 {
         let (n, longest) = (answers(exact.answers_too_long), exact.longest);
@@ -220,10 +311,11 @@ fn table(s: &Scores) -> String {
         text += &format!("supervised tokens  {tokens}\nnll                {nll:.6}\nperplexity         {ppl:.4}\n");
     }
     if let Some(exact) = &s.exact {
-        let not = exact.answers_cut + exact.answers_too_long;
+        let not = exact.answers_cut + exact.answers_too_long + exact.answers_unmatched;
         let turns =
             if exact.answers + not > s.examples { ", every turn behind the row's own earlier ones" } else { "" };
-        let left_out = if not > 0 { format!("; {not} cut or too long, not compared") } else { String::new() };
+        let left_out =
+            if not > 0 { format!("; {not} cut, too long or without a match, not compared") } else { String::new() };
         text += &format!("answers compared   {}{turns}{left_out}\n", exact.answers);
         text += &match exact.exact_match {
             Some(share) => format!("exact match        {:.2} %\n", 100.0 * share),
@@ -231,79 +323,6 @@ fn table(s: &Scores) -> String {
         };
     }
     text
-}
-
-/// The sum, and the number of tokens.
-fn total(rows: &[Vec<f32>]) -> (f64, usize) {
-    let sum = rows.iter().flatten().map(|n| f64::from(*n)).sum();
-    (sum, rows.iter().map(Vec::len).sum())
-}
-
-/// Refuses a loss that is no number: it is none of the model's.
-fn check_finite(rows: &[Vec<f32>], examples: &[ExampleRef<'_>], path: &Path, precision: Precision) -> Result<()> {
-    let Some(i) = rows.iter().position(|row| row.iter().any(|nll| !nll.is_finite())) else { return Ok(()) };
-    let way_out = match precision {
-        Precision::F16 => "f16 may be too small for this model: use --precision f32",
-        Precision::F32 => "check the device with rugosa selftest, or use another model or adapter",
-    };
-    let reason = format!("the row's loss is not finite: numbers overflow on the way to it; {way_out}");
-    Err(Error::row(path, examples[i].line, reason))
-}
-
-/// The negative log-likelihood of each row's supervised tokens, in nats.
-fn token_nll(ready: &Ready, examples: &[ExampleRef<'_>], batch_size: usize) -> Result<Vec<Vec<f32>>> {
-    let mut all = Vec::with_capacity(examples.len());
-    for rows in examples.chunks(batch_size) {
-        if signal::interrupted() {
-            return Err(Error::Interrupted);
-        }
-        let batch = Batch::new(rows.iter().copied(), 0);
-        let on_device = DeviceBatch::upload(&ready.device, &batch, ready.model.config.sliding_window)?;
-        let hidden = ready.model.hidden(&mut Tape::inference(), &on_device.input, 0)?;
-        let nll = head_nll(&hidden.value, &ready.model.head, &on_device.targets)?;
-        let mut rest = nll.into_iter();
-        // what a row's first token should have been is never asked
-        let asked = |e: &ExampleRef<'_>| e.labels.iter().skip(1).filter(|l| **l >= 0).count();
-        all.extend(rows.iter().map(|e| rest.by_ref().take(asked(e)).collect::<Vec<_>>()));
-    }
-    Ok(all)
-}
-
-/// How many of `answers` the model gives word for word behind what stands before them. One that nothing ends is compared as
-/// far as it goes.
-pub fn exact_match(
-    ready: &Ready,
-    tokenizer: Option<&Tokenizer>,
-    answers: &[Answer<'_>],
-    batch_size: usize,
-    max_new_tokens: usize,
-) -> Result<usize> {
-    let stop = ready.stop_tokens()?;
-    let request = Request { max_new_tokens, stop: &stop, sampling: Sampling::GREEDY };
-    // prompts of like length together: a batch takes as long as its longest
-    let mut order: Vec<&Answer<'_>> = answers.iter().collect();
-    order.sort_by_key(|a| a.prompt.len());
-    let mut matched = 0;
-    for some in order.chunks(batch_size) {
-        let prompts: Vec<Vec<u32>> = some.iter().map(|a| a.prompt.to_vec()).collect();
-        let generated = generate(&ready.device, &ready.model, &prompts, &request, |_, _| !signal::interrupted())?;
-        if signal::interrupted() {
-            return Err(Error::Interrupted);
-        }
-        for (answer, generated) in some.iter().zip(&generated) {
-            let length = if answer.ended { generated.len() } else { generated.len().min(answer.said.len()) };
-            matched += usize::from(same(tokenizer, &generated[..length], answer.said)?);
-        }
-    }
-    Ok(matched)
-}
-
-fn same(tokenizer: Option<&Tokenizer>, answer: &[u32], expected: &[u32]) -> Result<bool> {
-    match tokenizer {
-        // as text: one string may be cut into tokens in several ways
-        Some(t) => Ok(t.decode(answer, true)?.trim() == t.decode(expected, true)?.trim()),
-        None => Ok(answer == expected),
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! `rugosa generate`.
 
-use super::model::{REHEARSED, Source};
+use super::model::{LONGEST_CONTEXT, REHEARSED, Source};
 use crate::cli::args::GenerateArgs;
 use crate::cli::signal;
 use crate::data::{ChatTemplate, Message};
 use crate::error::{Error, Result};
-use crate::generate::{Request, Sampling, generate};
+use crate::generate::{Request, generate};
 use crate::shown;
 use std::io::IsTerminal;
 
@@ -23,10 +23,9 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     };
     let option = if args.input.chat.is_some() { "--chat" } else { "--prompt" };
     tokenizer.check_ids(&prompt, source.config().vocab_size).map_err(|reason| Error::invalid(option, reason))?;
-    // the rotary tables are small beside the model: as long as it takes, up to 32,768 positions
-    let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
+    let (sampling, max_new_tokens) = (args.sampling.sampling(), args.sampling.max_new_tokens);
     let prompts = [prompt];
-    let ready = source.ready(32_768.max(args.max_new_tokens), |ready| {
+    let ready = source.ready(LONGEST_CONTEXT.max(max_new_tokens), |ready| {
         let request = Request { max_new_tokens: REHEARSED, stop: &[], sampling };
         generate(&ready.device, &ready.model, &prompts, &request, |_, _| true).map(drop)
     })?;
@@ -35,7 +34,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     if args.input.prompt.is_some() && !tokenizer.chat_templates().is_empty() {
         super::tell("continuing the text as it is; --chat asks through the model's chat template");
     }
-    let request = Request { max_new_tokens: args.max_new_tokens, stop: &stop, sampling };
+    let request = Request { max_new_tokens, stop: &stop, sampling };
     let mut stream = tokenizer.stream(true);
     let mut failed = None;
     let to_terminal = std::io::stdout().is_terminal();

@@ -1,12 +1,19 @@
 //! The commands, one a file. Each takes its arguments and prints its result.
 mod bench;
+mod chat;
+mod completions;
 mod demo;
 mod devices;
+mod doctor;
 mod eval;
+mod export;
 mod generate;
+mod merge;
 mod model;
 mod plan;
 mod preview;
+mod report;
+mod runs;
 mod selftest;
 mod train;
 
@@ -20,18 +27,27 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Plan(args) => plan::run(*args),
         Command::Eval(args) => eval::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Runs(args) => runs::run(&args),
         Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Merge(args) => merge::merge(*args),
+        Command::Quantize(args) => merge::quantize(&args),
+        Command::Export(args) => export::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man => completions::man(),
     }
 }
 
-/// Writes a line to standard error. A closed one ends nothing; `eprintln!` would panic there.
+/// Writes a line to standard error, unless the user wants none. A closed one ends nothing; `eprintln!` would panic there.
 fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", shown::one_line(line));
+    let _ = writeln!(super::chatter(), "{}", crate::cli::line(line));
 }
 
 /// Writes a result as one line of JSON.

@@ -1,24 +1,32 @@
-//! What `eval` and `generate` start from: a model on a device, with an adapter on it.
+//! What `eval`, `generate` and `chat` start from: a model on a device, with an adapter on it.
 
 use crate::adapters::{AdapterSet, Training, module_shapes};
+use crate::autograd::ops::Attachment;
 use crate::cases::startup;
 use crate::cli::args::ModelArgs;
 use crate::data::Tokenizer;
-use crate::device::{Device, DeviceOptions, Precision};
+use crate::device::{Device, DeviceOptions, KernelSpec, Precision};
 use crate::error::{Error, Result};
+use crate::evaluate::stop_tokens;
 use crate::io::adapter::AdapterFolder;
 use crate::io::checkpoint::Checkpoint;
 use crate::io::config::ModelConfig;
 use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
-use crate::train::config::PrecisionOption;
+use crate::quant::{LoadFormat, quantise_on_load};
+use crate::train::config::{PartialConfig, PrecisionOption};
 use crate::train::output;
 use crate::train::warm::compile_while;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Tokens that a rehearsal generates: the first comes out of the prompt's pass, later ones one by one.
 pub const REHEARSED: usize = 2;
+
+/// Positions of a text that grows, at most: the rotary tables for so many are small beside the model.
+pub const LONGEST_CONTEXT: usize = 32_768;
 
 /// A model's files, read as far as their headers.
 pub struct Source<'a> {
@@ -32,11 +40,14 @@ pub struct Ready {
     pub device: Device,
     pub model: Decoder,
     pub tokenizer: Option<Tokenizer>,
+    /// Kernels that are compiled and were looked at.
+    kernels: RefCell<HashSet<KernelSpec>>,
 }
 
 impl<'a> Source<'a> {
     pub fn open(args: &'a ModelArgs) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&args.model)?;
+        let checkpoint = open_checkpoint(args)?;
+        trained_otherwise(args).iter().for_each(|note| super::tell(note));
         checkpoint.notes.iter().for_each(|note| super::tell(note));
         Ok(Source { args, tokenizer: Tokenizer::of_model(&checkpoint)?, checkpoint })
     }
@@ -73,15 +84,7 @@ impl<'a> Source<'a> {
         let positions = positions.min(checkpoint.config.max_position_embeddings);
         let options = LoadOptions { trainable: false, stacked: true, positions };
 
-        let counting = device.counting();
-        let model = load_shapes(&counting, &checkpoint, options.clone())?;
-        let adapter = args.adapter.as_ref().map(|folder| read_adapter(folder, &model)).transpose()?;
-        adapter.as_ref().map_or(Ok(()), |adapter| attach(&counting, &model, adapter))?;
-        counting.note_launches(true);
-        // what goes wrong in a rehearsal goes wrong again where it counts
-        let _ = rehearse(&Ready { device: counting.clone(), model, tokenizer: None });
-        let kernels = counting.launched_kernels();
-
+        let (adapter, kernels) = rehearsed(&device, &checkpoint, &options, args.adapter.as_deref(), rehearse)?;
         let loading = || {
             let model = load(&device, &checkpoint, options)?;
             adapter.as_ref().map_or(Ok(()), |adapter| attach(&device, &model, adapter))?;
@@ -89,8 +92,63 @@ impl<'a> Source<'a> {
         };
         let (model, _) = compile_while(&device, &kernels, loading, &mut |_| {})?;
         startup::prove(&device, &kernels)?;
-        Ok(Ready { device, model, tokenizer })
+        Ok(Ready { device, model, tokenizer, kernels: RefCell::new(kernels.into_iter().collect()) })
     }
+}
+
+/// The adapter in a folder, and the kernels that `rehearse` launches with it, on a device that only counts.
+fn rehearsed(
+    device: &Device,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    folder: Option<&Path>,
+    rehearse: impl FnOnce(&Ready) -> Result<()>,
+) -> Result<(Option<AdapterFolder>, Vec<KernelSpec>)> {
+    let counting = device.counting();
+    let model = load_shapes(&counting, checkpoint, options.clone())?;
+    let adapter = folder.map(|folder| read_adapter(folder, &model)).transpose()?;
+    adapter.as_ref().map_or(Ok(()), |adapter| attach(&counting, &model, adapter))?;
+    counting.note_launches(true);
+    // what goes wrong in a rehearsal goes wrong again where it counts
+    let _ = rehearse(&Ready { device: counting.clone(), model, tokenizer: None, kernels: RefCell::default() });
+    Ok((adapter, counting.launched_kernels()))
+}
+
+/// Puts another adapter on a model that is ready, or none: its weights stay where they are. What it launches is compiled and
+/// proved as at the start. Where the adapter cannot be read, nothing changes.
+pub fn swap_adapter(
+    ready: &Ready,
+    args: &ModelArgs,
+    folder: Option<&Path>,
+    rehearse: impl FnOnce(&Ready) -> Result<()>,
+) -> Result<()> {
+    let checkpoint = open_checkpoint(args)?;
+    let options = LoadOptions { trainable: false, stacked: true, positions: ready.model.rope.positions() };
+    let (adapter, mut kernels) = rehearsed(&ready.device, &checkpoint, &options, folder, rehearse)?;
+    kernels.retain(|kernel| !ready.kernels.borrow().contains(kernel));
+    ready.device.prepare(&kernels, &|| true)?;
+    startup::prove(&ready.device, &kernels)?;
+    ready.kernels.borrow_mut().extend(kernels);
+    ready.model.linears().try_for_each(|linear| linear.attach(Attachment::default()))?;
+    adapter.map_or(Ok(()), |adapter| attach(&ready.device, &ready.model, &adapter))
+}
+
+/// The model's files, in the format that was asked for.
+fn open_checkpoint(args: &ModelArgs) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::open(&args.model)?;
+    args.quantize.map_or(Ok(()), |to| quantise_on_load(&mut checkpoint, to))?;
+    Ok(checkpoint)
+}
+
+/// A warning where the adapter was trained over weights of another format than it is used with.
+fn trained_otherwise(args: &ModelArgs) -> Option<String> {
+    let run = PartialConfig::from_toml(&args.adapter.as_ref()?.join(output::CONFIG_FILE)).ok()?;
+    let of =
+        |format: Option<LoadFormat>| format.map_or("without --quantize".to_owned(), |f| format!("with --quantize {f}"));
+    (run.quantize != args.quantize).then(|| {
+        let (trained, used) = (of(run.quantize), of(args.quantize));
+        format!("warning: the adapter was trained {trained}, and is used {used}")
+    })
 }
 
 fn required<'t>(tokenizer: Option<&'t Tokenizer>, args: &ModelArgs) -> Result<&'t Tokenizer> {
@@ -128,21 +186,4 @@ impl Ready {
     pub fn stop_tokens(&self) -> Result<Vec<u32>> {
         stop_tokens(&self.model.config, self.tokenizer.as_ref())
     }
-}
-
-/// Tokens of the model's configuration and of its tokenizer that end an answer and that the model can give.
-fn stop_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
-    let rows = config.vocab_size;
-    let mut stop = config.eos_token_ids.clone();
-    if let Some(t) = tokenizer {
-        stop.extend(t.end_of_turn());
-        if stop.iter().all(|&id| id as usize >= rows) {
-            t.check_ids(&stop, rows)
-                .map_err(|reason| Error::file(t.source(), "tokenizer", format!("no answer would end: {reason}")))?;
-        }
-    }
-    stop.retain(|&id| (id as usize) < rows);
-    stop.sort_unstable();
-    stop.dedup();
-    Ok(stop)
 }

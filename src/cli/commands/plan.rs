@@ -2,6 +2,7 @@
 
 use super::{print, tell};
 use crate::cli::args::PlanArgs;
+use crate::cli::with_flags;
 use crate::error::Result;
 use crate::train::config::ByteSize;
 use crate::train::estimate::{Estimate, estimate};
@@ -23,7 +24,10 @@ fn text(e: &Estimate) -> String {
     let mut lines = vec![format!("device: {}", e.device)];
     lines.extend(e.memory.table());
     lines.push(match (e.limit, e.fits(), &e.change) {
-        (Some(limit), Some(false), Some(change)) => format!("does not fit into {}: {change} would", ByteSize(limit)),
+        (Some(limit), Some(false), Some(change)) => {
+            let change = with_flags(change);
+            format!("does not fit into {}: {change} would", ByteSize(limit))
+        }
         (Some(limit), Some(false), None) => {
             format!("does not fit into {}: {}", ByteSize(limit), fit::nothing_helps(&e.memory))
         }
@@ -48,6 +52,6 @@ fn json(e: &Estimate) -> Value {
         "checkpointing": e.config.checkpointing.to_string(),
         "limit_bytes": e.limit,
         "fits": e.fits(),
-        "change": e.change,
+        "change": e.change.as_deref().map(with_flags),
     })
 }

@@ -15,11 +15,17 @@ pub fn run(args: &SelftestArgs) -> Result<()> {
     signal::install(None)?;
     let device = Device::open(&DeviceOptions::from_env(args.device.device.clone()))?;
     let level = if args.quick { Level::Quick } else { Level::Full };
+    let report = check(&device, level, args.limit.map(Duration::from_secs))?;
+    print(&if args.json { report.json() } else { report.text() })?;
+    report.verdict()
+}
+
+/// Runs the rows of `level`, and those below it, for as long as `limit` lets it.
+pub(super) fn check(device: &Device, level: Level, limit: Option<Duration>) -> Result<Report<'_>> {
     let start = Instant::now();
-    let limit = args.limit.map(Duration::from_secs);
     let (mut done, mut not_run) = (Vec::new(), 0);
     let mut run_all = |rows: Vec<Row>| {
-        compile_ahead(&device, &rows);
+        compile_ahead(device, &rows);
         for row in rows {
             if signal::interrupted() {
                 return Err(Error::Interrupted);
@@ -28,20 +34,18 @@ pub fn run(args: &SelftestArgs) -> Result<()> {
                 not_run += 1;
                 continue;
             }
-            let outcome = row.run(&device)?;
+            let outcome = row.run(device)?;
             done.push((row, outcome));
         }
         Ok(())
     };
     run_all(table().into_iter().filter(|r| r.level <= level).collect())?;
     // products once more on matrix units, where there are some
-    if precision::enable(&device)? == Precision::F16 {
+    if precision::enable(device)? == Precision::F16 {
         let on_units = |r: &Row| r.kernels.iter().any(|k| k.needs.contains(&Feature::CoopMatrix));
         run_all(table().into_iter().filter(|r| r.level <= level && on_units(r)).collect())?;
     }
-    let report = Report { caps: device.caps(), done, not_run, seconds: start.elapsed().as_secs_f64() };
-    print(&if args.json { report.json() } else { report.text() })?;
-    report.verdict()
+    Ok(Report { caps: device.caps(), done, not_run, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// Compiles what `rows` launch on all cores, where drivers take long for it. Software renderers compile at the first launch
@@ -54,7 +58,7 @@ fn compile_ahead(device: &Device, rows: &[Row]) {
 }
 
 /// What came out of the rows.
-struct Report<'a> {
+pub(super) struct Report<'a> {
     caps: &'a Caps,
     done: Vec<(Row, Outcome)>,
     /// Cases for which there was no time.
@@ -74,6 +78,11 @@ struct Line {
 impl Report<'_> {
     fn failed(&self) -> impl Iterator<Item = (&Row, &Outcome, &str)> {
         self.done.iter().filter_map(|(row, outcome)| Some((row, outcome, outcome.fault.as_deref()?)))
+    }
+
+    /// Cases that were run, those of them that failed, and seconds.
+    pub(super) fn counts(&self) -> (usize, usize, f64) {
+        (self.done.len(), self.failed().count(), self.seconds)
     }
 
     /// Kernel by kernel; a case counts for each kernel that it launched.
@@ -144,7 +153,7 @@ impl Report<'_> {
     }
 
     /// The first failure as an error.
-    fn verdict(&self) -> Result<()> {
+    pub(super) fn verdict(&self) -> Result<()> {
         let Some((row, outcome, fault)) = self.failed().next() else { return Ok(()) };
         let more = match self.failed().count() {
             1 => String::new(),

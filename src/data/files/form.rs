@@ -42,7 +42,7 @@ const OTHERS: &[(&[u8], &str, &str)] = &[
     (b"\x80\x05", "is a Python pickle", "write its rows as JSON lines"),
     (b"\x89HDF", "is an HDF5 file", "write its rows as JSON lines"),
     (b"%PDF", "is a PDF document", WANTED),
-    (b"GGUF", "is a model in GGUF, not rows", "give it with --model"),
+    (b"GGUF", "is a model in GGUF, not rows", "give it with ⟨model⟩"),
     (b"<", "is HTML or XML, perhaps the page of a failed download", WANTED),
 ];
 

@@ -101,7 +101,7 @@ fn tables() {
     refuses(
         "a.csv",
         "prompt,response\nHi,\n",
-        &["a.csv:2: no token to learn: field response is empty", "--empty-rows skip"],
+        &["a.csv:2: no token to learn: field response is empty", "⟨empty_rows⟩ skip"],
     );
     refuses("a.csv", "prompt,response\n", &["there are none"]);
     refuses("a.csv", b"prompt,response\nHi,caf\xe9\n", &["a.csv:2: is not UTF-8", "Latin-1"]);
@@ -120,7 +120,7 @@ fn files_that_hold_no_rows_say_what_they_are() {
         (b"\x80\x04\x95", "pickle", "JSON lines"),
         (b"\n <!DOCTYPE html>", "HTML", "download"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
-        (b"GGUF\x03\0\0\0", "is a model", "--model"),
+        (b"GGUF\x03\0\0\0", "is a model", "⟨model⟩"),
         (b"\xff\xfe\0\0{\0\0\0", "UTF-32", "UTF-8"),
         (b"once upon a time", "begins with plain text", "one JSON object a line is wanted"),
         (b"\"a\"\n", "begins with a string", "one JSON object a line is wanted"),
@@ -274,7 +274,7 @@ fn rows_without_an_answer_end_the_run_or_are_left_out() {
     ];
     let skip = DataOptions { empty_rows: EmptyRows::Skip, ..DataOptions::default() };
     for row in &rows {
-        refuses("a.jsonl", row, &["a.jsonl:1: no token to learn: ", "--empty-rows skip"]);
+        refuses("a.jsonl", row, &["a.jsonl:1: no token to learn: ", "⟨empty_rows⟩ skip"]);
         let e = read_with("a.jsonl", row, &skip).unwrap_err();
         assert!(e.contains("none of the 1 is left: none has an answer"), "{e}");
     }

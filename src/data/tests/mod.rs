@@ -5,6 +5,8 @@ mod files;
 mod hostile;
 mod pairs;
 mod rows;
+mod sources;
+mod split;
 mod support;
 mod tokenizer;
 mod turns;

@@ -41,7 +41,7 @@ fn a_chat_model_is_asked_as_generate_chat_asks() {
     let base = tokenizer(None, false);
     assert_eq!(both(row, &DataOptions::default(), &base), ("Hi?".into(), " Yo</s>".into()));
     let set = open(row, &DataOptions::default(), &base);
-    assert!(set.report().notes(512)[0].contains("raw: 1 row as they are, as generate --prompt asks, \" \" between"));
+    assert!(set.report().notes(512)[0].contains("raw: 1 row as they are, as generate ⟨prompt⟩ asks, \" \" between"));
     let (_dir, path) = file(row);
     let e = Dataset::open(&path, &format(PromptFormat::Chat), Some(&base), VOCAB).err().unwrap().to_string();
     assert!(e.contains("data.jsonl:1: ") && e.contains("chat_template: there is none"), "{e}");
@@ -177,7 +177,7 @@ fn answers_that_are_cut_are_counted_with_what_would_keep_them() {
     assert_eq!((set.answer_cut_at(0), set.answer_cut_at(1)), (Some(7), None));
     assert_eq!(
         r.notes(7)[1],
-        "warning: --seq-len 7 cuts the answers of 1 of 3 rows and leaves 1 out; --seq-len 15 keeps all"
+        "warning: ⟨seq_len⟩ 7 cuts the answers of 1 of 3 rows and leaves 1 out; ⟨seq_len⟩ 15 keeps all"
     );
     let whole = open(rows, &DataOptions { seq_len: 15, ..DataOptions::default() }, &t);
     assert_eq!((whole.report().truncated, whole.report().notes(15).len()), (0, 1));

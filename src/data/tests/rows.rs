@@ -145,7 +145,7 @@ fn whole_sets_can_be_wrong() {
     assert!(e(messages, &o, Some(&plain)).contains("data.jsonl:1: bytes.gguf: chat_template: there is none"));
     let short = DataOptions { seq_len: 4, ..o.clone() };
     let lost = e(r#"{"prompt": "abcdef", "response": "g"}"#, &short, Some(&t));
-    assert!(lost.contains("none of the 1 is left") && lost.contains("--seq-len"), "{lost}");
+    assert!(lost.contains("none of the 1 is left") && lost.contains("⟨seq_len⟩"), "{lost}");
     assert!(e("", &DataOptions { seq_len: 1, ..o.clone() }, Some(&t)).starts_with("seq_len: must be at least 2"));
     let same = DataOptions { prompt_field: "response".into(), ..o.clone() };
     assert!(e("", &same, Some(&t)).contains("same as response_field"));

@@ -331,3 +331,41 @@ fn what_is_saved_comes_back_with_its_surroundings() {
     let post = &json["post_processor"];
     assert_eq!((&post["type"], post["single"].as_array().map(Vec::len)), (&json!("TemplateProcessing"), Some(2)));
 }
+
+/// Through `tokenizer.json` and back into metadata.
+fn again(t: &Tokenizer) -> Tokenizer {
+    let dir = tempfile::tempdir().unwrap();
+    t.save(dir.path()).unwrap();
+    let saved = Tokenizer::from_folder(dir.path()).unwrap();
+    let metadata = saved.to_gguf(t.vocab_size() + 3, &[]).unwrap();
+    assert_eq!(
+        metadata["tokenizer.ggml.tokens"].as_array().unwrap().last().unwrap().as_str().unwrap().find("[PAD"),
+        Some(0)
+    );
+    Tokenizer::from_gguf(Path::new("again.gguf"), &metadata).unwrap()
+}
+
+#[test]
+fn what_is_written_as_metadata_is_the_same_tokenizer() {
+    let bpe: Json = serde_json::from_str(BPE).unwrap();
+    for pre in ["smollm", "gpt-2", "llama-bpe", "dbrx", "qwen2", "stablelm2"] {
+        let t = gguf(&bpe, "gpt2", pre);
+        let other = again(&t);
+        for case in bpe["cases"].as_object().unwrap().values().flat_map(|c| c.as_array().unwrap()) {
+            let text = case[0].as_str().unwrap();
+            assert_eq!(other.encode(text, true).unwrap(), t.encode(text, true).unwrap(), "{pre}: {text:?}");
+        }
+    }
+    let spm: Json = serde_json::from_str(SPM).unwrap();
+    let t = again(&gguf(&spm, "llama", "default"));
+    for case in spm["cases"].as_array().unwrap() {
+        assert_eq!(t.encode(case[0].as_str().unwrap(), false).unwrap(), ids(&case[1]), "{case}");
+    }
+    // special tokens and the chat template go along
+    let t = tokenizer(Some(support::CHATML), true);
+    let other = again(&t);
+    assert_eq!((other.bos(), other.eos(), other.prefix_ids()), (t.bos(), t.eos(), t.prefix_ids()));
+    assert_eq!(other.chat_templates(), t.chat_templates());
+    let text = format!("{}a</s>", SPECIAL[3]);
+    assert_eq!(other.encode(&text, true).unwrap(), t.encode(&text, true).unwrap());
+}

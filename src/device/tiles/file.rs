@@ -48,7 +48,7 @@ pub fn read(folder: &Path, caps: &Caps) -> TileTable {
     match parse(file, &caps.identity()) {
         Ok(table) => table,
         Err(reason) => {
-            tracing::warn!("{}: {reason}; its tiles are not used, and --tune writes it anew", path.display());
+            tracing::warn!("{}: {reason}; its tiles are not used, and ⟨tune⟩ writes it anew", path.display());
             TileTable::default()
         }
     }

@@ -1,52 +1,20 @@
 //! Finding and choosing an adapter.
 
+use crate::device::choose::{AdapterRow, select};
 use crate::device::{DeviceClass, DeviceOptions, Feature};
 use crate::env;
 use crate::error::{Error, Result};
 
-/// One adapter as `rugosa devices` shows it. Sizes in bytes.
-#[derive(Clone, Debug)]
-pub struct AdapterRow {
-    pub index: usize,
-    pub name: String,
-    pub driver: String,
-    pub api: String,
-    pub class: DeviceClass,
-    pub subgroup_min: u32,
-    pub subgroup_max: u32,
-    pub max_binding: u64,
-    pub max_buffer: u64,
-    pub max_workgroup_memory: u32,
-    /// Optional features that it offers.
-    pub features: Vec<Feature>,
-    /// Whether the options choose it.
-    pub chosen: bool,
-}
-
-/// All adapters that can compute, in the order of their indices; the one that `options` choose is marked, if they
-/// choose any.
+/// All adapters that can compute, in the order of their indices, and the place of the one that is chosen if nobody chooses.
 ///
 /// # Errors
-/// [`Error::NoDevice`] if there is none, with the way to get one; those of [`env::check`].
-pub fn list_adapters(options: &DeviceOptions) -> Result<Vec<AdapterRow>> {
-    env::check()?;
+/// [`Error::NoDevice`] if there is none, with the way to get one.
+pub fn list_adapters() -> Result<(Vec<AdapterRow>, usize)> {
     let adapters = enumerate()?;
-    let chosen = chosen(options, &adapters).ok();
-    Ok(adapters.iter().enumerate().map(|(i, a)| row(i, a, chosen == Some(i))).collect())
+    Ok((adapters.iter().enumerate().map(|(i, a)| row(i, a)).collect(), best(&adapters)))
 }
 
-/// That `options` choose one of `rows`, where they ask for one.
-///
-/// # Errors
-/// [`Error::Invalid`] with the names that there are.
-pub fn check_choice(options: &DeviceOptions, rows: &[AdapterRow]) -> Result<()> {
-    match &options.selector {
-        None => Ok(()),
-        Some(s) => select(options.selector_from, s, &rows.iter().map(|r| r.name.clone()).collect::<Vec<_>>()).map(drop),
-    }
-}
-
-fn row(index: usize, adapter: &wgpu::Adapter, chosen: bool) -> AdapterRow {
+fn row(index: usize, adapter: &wgpu::Adapter) -> AdapterRow {
     let (info, limits) = (adapter.get_info(), adapter.limits());
     AdapterRow {
         index,
@@ -60,7 +28,7 @@ fn row(index: usize, adapter: &wgpu::Adapter, chosen: bool) -> AdapterRow {
         max_buffer: limits.max_buffer_size,
         max_workgroup_memory: limits.max_compute_workgroup_storage_size,
         features: features(offered(adapter), class(&info)),
-        chosen,
+        chosen: false,
     }
 }
 
@@ -160,14 +128,6 @@ fn best(adapters: &[wgpu::Adapter]) -> usize {
     (0..adapters.len()).min_by_key(|&i| (rank(&adapters[i]), i)).unwrap_or(0)
 }
 
-/// The index of the adapter that `options` ask for.
-fn chosen(options: &DeviceOptions, adapters: &[wgpu::Adapter]) -> Result<usize> {
-    match options.selector.as_deref() {
-        None => Ok(best(adapters)),
-        Some(s) => select(options.selector_from, s, &adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>()),
-    }
-}
-
 /// The adapter that `options` ask for.
 ///
 /// # Errors
@@ -175,38 +135,11 @@ fn chosen(options: &DeviceOptions, adapters: &[wgpu::Adapter]) -> Result<usize> 
 pub(super) fn choose(options: &DeviceOptions) -> Result<wgpu::Adapter> {
     env::check()?;
     let mut adapters = enumerate()?;
-    let index = chosen(options, &adapters)?;
-    Ok(adapters.swap_remove(index))
-}
-
-/// What other programs call a device by: its API, or its kind.
-const NO_NAMES: [&str; 14] = [
-    "cuda", "rocm", "hip", "mps", "xpu", "opencl", "directml", "vulkan", "metal", "dx12", "gpu", "cpu", "auto", "wgpu",
-];
-
-/// The index among `names` of the one that `selector`, given by the flag or variable `from`, means.
-fn select(from: &str, selector: &str, names: &[String]) -> Result<usize> {
-    let lower = selector.trim().to_lowercase();
-    let found = match lower.parse::<usize>() {
-        Ok(i) => (i < names.len()).then_some(i),
-        Err(_) if lower.is_empty() => None,
-        Err(_) => names.iter().position(|n| n.to_lowercase().contains(&lower)),
+    let index = match options.selector.as_deref() {
+        None => best(&adapters),
+        Some(s) => select(options.selector_from, s, &adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>())?,
     };
-    found.ok_or_else(|| {
-        let list: Vec<_> = names.iter().enumerate().map(|(i, n)| format!("{i} = \"{n}\"")).collect();
-        let word = lower.split(':').next().unwrap_or_default();
-        let why = if NO_NAMES.contains(&word) {
-            "; rugosa computes through Vulkan, Metal or DX12 (it has no CUDA, ROCm or MPS) and names devices, not APIs"
-        } else {
-            ""
-        };
-        let from = if from.is_empty() { "--device" } else { from };
-        let reason = format!(
-            "no device matches \"{selector}\"{why}; give the index or a part of the name of a device here: {}",
-            list.join(", ")
-        );
-        Error::invalid(from, reason)
-    })
+    Ok(adapters.swap_remove(index))
 }
 
 fn no_device_hint() -> &'static str {
@@ -216,29 +149,5 @@ fn no_device_hint() -> &'static str {
         "no GPU found: install your GPU's driver (DX12 or Vulkan)"
     } else {
         "no GPU found: rugosa needs Metal on macOS, DX12 or Vulkan elsewhere"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_is_chosen_by_index_or_part_of_its_name() {
-        let names = ["NVIDIA H100".to_string(), "llvmpipe (LLVM)".to_string()];
-        let chosen = |selector| select("--device", selector, &names);
-        assert_eq!((chosen("1").unwrap(), chosen("LLVMpipe").unwrap(), chosen(" h100").unwrap()), (1, 1, 0));
-        let err = chosen("radeon").unwrap_err().to_string();
-        assert!(err.starts_with("--device: ") && err.contains("\"radeon\"; give the index"), "{err}");
-        assert!(err.ends_with("a device here: 0 = \"NVIDIA H100\", 1 = \"llvmpipe (LLVM)\""), "{err}");
-        for other in ["2", "-1", "", " "] {
-            assert!(chosen(other).is_err(), "{other}");
-        }
-        let err = select("RUGOSA_DEVICE", "foo", &names).unwrap_err().to_string();
-        assert!(err.starts_with("RUGOSA_DEVICE: no device matches \"foo\""), "{err}");
-        for other in ["cuda", "CUDA:0", "mps", "cpu"] {
-            let err = chosen(other).unwrap_err().to_string();
-            assert!(err.contains("through Vulkan, Metal or DX12 (it has no CUDA"), "{err}");
-        }
     }
 }

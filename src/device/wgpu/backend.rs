@@ -212,10 +212,10 @@ fn note(slot: &Mutex<Option<Trouble>>, trouble: Trouble) {
 }
 
 fn limits(adapter: &wgpu::Adapter, options: &DeviceOptions) -> wgpu::Limits {
-    if options.default_limits {
-        return wgpu::Limits::default();
+    let mut limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
+    if let Some(most) = options.max_binding {
+        limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(most);
     }
-    let mut limits = adapter.limits();
     if adapter.get_info().backend == wgpu::Backend::Metal {
         // bindings of 4 GiB and over compute wrongly there
         limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(2 << 30);
@@ -499,7 +499,7 @@ mod tests {
             Err(e @ Error::DeviceLost { .. }) => {
                 let text = e.to_string();
                 assert!(
-                    text.contains(&backend.caps.name) && text.contains("--device") && !text.contains('\n'),
+                    text.contains(&backend.caps.name) && text.contains("⟨device⟩") && !text.contains('\n'),
                     "{text}"
                 );
             }

@@ -3,11 +3,10 @@
 mod adapters;
 mod backend;
 mod cache;
-mod hash;
 mod image;
 mod pipelines;
 mod poll;
 mod queue;
 
-pub use adapters::{AdapterRow, check_choice, list_adapters};
+pub use adapters::list_adapters;
 pub use backend::WgpuBackend;

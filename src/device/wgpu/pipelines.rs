@@ -1,7 +1,7 @@
 //! Pipelines by specialisation, and the bind groups that go with them.
 
-use super::hash::FastMap;
 use super::image::Image;
+use crate::device::hash::FastMap;
 use crate::device::{Access, Kernel, KernelSpec, RawBuffer, Slice, shader};
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};

@@ -1,6 +1,7 @@
 //! `adapter_config.json`.
 
 use super::pattern::{self, Pattern};
+use super::supertuning;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomic;
 use serde_json::{Map, Value, json};
@@ -13,6 +14,8 @@ pub enum AdapterKind {
     Rosa,
     /// PEFT's LoRA.
     Lora,
+    /// PEFT's SUPERTUNING: sparse values, and where there is a rank a LoRA, on the same linears.
+    Supertuning,
 }
 
 /// Which linears have an adapter.
@@ -22,6 +25,15 @@ pub enum Targets {
     Names(Vec<String>),
     /// `all-linear`, or a regular expression.
     Pattern(String),
+}
+
+impl Targets {
+    pub(super) fn to_json(&self) -> Value {
+        match self {
+            Targets::Names(names) => json!(names),
+            Targets::Pattern(pattern) => json!(pattern),
+        }
+    }
 }
 
 /// What an adapter is. Defaults of keys that a file leaves out are those of the code that the format comes from.
@@ -54,13 +66,18 @@ pub struct AdapterConfig {
 impl AdapterConfig {
     /// The defaults of `kind`, for all linears.
     pub fn new(kind: AdapterKind) -> Self {
+        let rank = if kind == AdapterKind::Supertuning { 0 } else { 8 };
         AdapterConfig {
             kind,
-            r: 8,
-            lora_alpha: 8.0,
+            r: rank,
+            lora_alpha: rank as f64,
             use_rslora: false,
             lora_dropout: 0.0,
-            density: if kind == AdapterKind::Rosa { 0.003 } else { 0.0 },
+            density: match kind {
+                AdapterKind::Rosa => 0.003,
+                AdapterKind::Lora => 0.0,
+                AdapterKind::Supertuning => 1.0 - supertuning::SPARSITY,
+            },
             target_modules: Targets::Pattern("all-linear".to_string()),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
@@ -105,8 +122,10 @@ impl AdapterConfig {
         let kind = match map.get("peft_type").and_then(Value::as_str) {
             Some("ROSA") => AdapterKind::Rosa,
             Some("LORA") => AdapterKind::Lora,
+            Some("SUPERTUNING") => AdapterKind::Supertuning,
             Some(other) => {
-                let reason = format!("the adapter type \"{other}\" is not supported; supported: LORA, ROSA");
+                let reason =
+                    format!("the adapter type \"{other}\" is not supported; supported: LORA, ROSA, SUPERTUNING");
                 return Err(Error::file(path, "peft_type", reason));
             }
             None => return Err(Error::file(path, "peft_type", "this key is missing, so this is no PEFT adapter")),
@@ -115,10 +134,11 @@ impl AdapterConfig {
         refuse_unsupported(path, &map)?;
         let defaults = AdapterConfig::new(kind);
         let mut take = Taker { path, map: &mut map };
+        let alpha = take.key("lora_alpha", "number", finite)?;
         let mut config = AdapterConfig {
             kind,
             r: take.key("r", "rank from 0 on", size)?.unwrap_or(defaults.r),
-            lora_alpha: take.key("lora_alpha", "number", finite)?.unwrap_or(defaults.lora_alpha),
+            lora_alpha: alpha.unwrap_or(defaults.lora_alpha),
             use_rslora: take.key("use_rslora", "true or false", Value::as_bool)?.unwrap_or(false),
             lora_dropout: take.key("lora_dropout", "share from 0 to 1", share)?.unwrap_or(0.0),
             target_modules: take.key("target_modules", "name or list of names", targets)?.ok_or_else(|| {
@@ -138,12 +158,21 @@ impl AdapterConfig {
                 config.grad_acc_mode = mode;
             }
         }
+        if kind == AdapterKind::Supertuning {
+            if alpha.is_none() {
+                config.lora_alpha = 2.0 * config.r as f64;
+            }
+            config.density = 1.0 - supertuning::sparsity_of(path, &map)?;
+        }
         config.extra = map;
         Ok(config)
     }
 
     /// The whole object, keys sorted.
     pub fn to_json(&self) -> Value {
+        if self.kind == AdapterKind::Supertuning {
+            return supertuning::to_json(self);
+        }
         let mut map = default_keys(self.kind);
         map.extend(self.extra.clone());
         let mut put = |key: &str, value: Value| map.insert(key.to_string(), value);
@@ -154,22 +183,16 @@ impl AdapterConfig {
         put("rank_pattern", object(&self.rank_pattern, |&v| json!(v)));
         put("alpha_pattern", object(&self.alpha_pattern, |&v| number(v)));
         put("base_model_name_or_path", json!(self.base_model_name_or_path));
-        let targets = match &self.target_modules {
-            Targets::Names(names) => json!(names),
-            Targets::Pattern(pattern) => json!(pattern),
-        };
-        put("target_modules", targets);
-        match self.kind {
-            AdapterKind::Lora => put("peft_type", json!("LORA")),
-            AdapterKind::Rosa => {
-                put("d", json!(self.density));
-                put("density_pattern", object(&self.density_pattern, |&v| json!(v)));
-                put("schedule", json!(self.schedule));
-                put("spa_num_grads", json!(self.spa_num_grads));
-                put("grad_acc_mode", json!(self.grad_acc_mode));
-                put("peft_type", json!("ROSA"))
-            }
-        };
+        put("target_modules", self.target_modules.to_json());
+        let kind = if self.kind == AdapterKind::Rosa { "ROSA" } else { "LORA" };
+        put("peft_type", json!(kind));
+        if self.kind == AdapterKind::Rosa {
+            put("d", json!(self.density));
+            put("density_pattern", object(&self.density_pattern, |&v| json!(v)));
+            put("schedule", json!(self.schedule));
+            put("spa_num_grads", json!(self.spa_num_grads));
+            put("grad_acc_mode", json!(self.grad_acc_mode));
+        }
         map.sort_keys();
         Value::Object(map)
     }
@@ -182,7 +205,7 @@ impl AdapterConfig {
 
 /// Keys that both formats' readers expect, with the values that mean "nothing special". Only keys that every release
 /// of PEFT knows: older ones stop at unknown ones.
-fn default_keys(kind: AdapterKind) -> Map<String, Value> {
+pub(super) fn default_keys(kind: AdapterKind) -> Map<String, Value> {
     let common = json!({
         "auto_mapping": null,
         "bias": "none",
@@ -303,7 +326,7 @@ fn targets(v: &Value) -> Option<Targets> {
 }
 
 /// A whole number without a fraction, as PEFT's own files have it.
-fn number(v: f64) -> Value {
+pub(super) fn number(v: f64) -> Value {
     if v.fract() == 0.0 && v.abs() < 1e15 { json!(v as i64) } else { json!(v) }
 }
 

@@ -1,6 +1,6 @@
 //! `adapter_model.safetensors`.
 
-use super::{AdapterConfig, AdapterFolder, AdapterKind, Halves, Matrix, ModuleTensors};
+use super::{AdapterConfig, AdapterFolder, AdapterKind, Halves, Matrix, ModuleTensors, supertuning};
 use crate::csr::{Csr, CsrPattern};
 use crate::error::{Error, Result};
 use crate::io::safetensors::{Dtype, OutTensor, RawTensor, SafetensorsFile};
@@ -21,6 +21,8 @@ enum Part {
     Values,
     RowOffs,
     ColIdx,
+    /// Flat positions, row · columns + column, in any order.
+    Indices,
     /// Derived from the others: an order of rows, and the transpose.
     Derived,
 }
@@ -30,8 +32,14 @@ fn split(kind: AdapterKind, name: &str) -> Option<(&str, Part)> {
     let (module, part) = match kind {
         AdapterKind::Lora => name.strip_prefix(PREFIX)?.rsplit_once(".lora_")?,
         AdapterKind::Rosa => name.strip_prefix(PREFIX)?.rsplit_once(".rosa_")?,
+        AdapterKind::Supertuning => name.strip_prefix(PREFIX)?.rsplit_once(".supertuning_")?,
     };
     let part = match (kind, part) {
+        (AdapterKind::Supertuning, "lora_A.weight") => Part::A,
+        (AdapterKind::Supertuning, "lora_B.weight") => Part::B,
+        (AdapterKind::Supertuning, "values") => Part::Values,
+        (AdapterKind::Supertuning, "indices") => Part::Indices,
+        (AdapterKind::Supertuning, _) => return None,
         (_, "A.weight" | "A.default.weight") => Part::A,
         (_, "B.weight" | "B.default.weight") => Part::B,
         (AdapterKind::Rosa, "spa.values") => Part::Values,
@@ -91,10 +99,15 @@ pub(super) fn read(
             }
             _ => return Err(bad("of the matrices A and B only one is in the file")),
         };
-        let sparse = match (parts.remove(&Part::Values), parts.remove(&Part::RowOffs), parts.remove(&Part::ColIdx)) {
-            (None, None, None) => None,
-            (Some(values), Some(row_offs), Some(col_idx)) => Some(csr(&values, &row_offs, &col_idx, rows, cols)?),
-            _ => return Err(bad("of values, row_offs and col_idx only some are in the file")),
+        let mut take = |part| parts.remove(&part);
+        let sparse = match (take(Part::Values), take(Part::RowOffs), take(Part::ColIdx), take(Part::Indices)) {
+            (None, None, None, None) => None,
+            (Some(values), Some(row_offs), Some(col_idx), None) => Some(csr(&values, &row_offs, &col_idx, rows, cols)?),
+            (Some(values), None, None, Some(indices)) => Some(supertuning::sparse(&values, &indices, rows, cols)?),
+            (Some(_), None, None, None) if config.kind == AdapterKind::Supertuning => {
+                return Err(bad(supertuning::NO_INDICES));
+            }
+            _ => return Err(bad("of the values of S and their positions only some are in the file")),
         };
         modules.insert(module.to_string(), ModuleTensors { a, b, sparse });
     }
@@ -126,6 +139,14 @@ fn check_model(
     );
     Err(Error::file(file.path(), "modules", reason))
 }
+
+/// Rows and columns of the linear of each module, as far as the tensors tell.
+pub(super) fn own_shapes(file: &SafetensorsFile, kind: AdapterKind) -> Result<Shapes> {
+    Ok(parts(file, kind)?.iter().map(|(module, parts)| ((*module).to_owned(), own_shape(parts))).collect())
+}
+
+/// `(rows, columns)` by module.
+pub(super) type Shapes = BTreeMap<String, (Option<usize>, Option<usize>)>;
 
 /// Rows and columns of the linear that `parts` are for, as far as they tell.
 fn own_shape(parts: &Parts<'_>) -> (Option<usize>, Option<usize>) {
@@ -189,19 +210,23 @@ pub(super) fn to_write(adapter: &AdapterFolder) -> Result<ToWrite<'_>> {
     let kind = match adapter.config.kind {
         AdapterKind::Rosa => "rosa",
         AdapterKind::Lora => "lora",
+        AdapterKind::Supertuning => "supertuning_lora",
     };
     let mut tensors = Vec::new();
     let mut metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     for (module, m) in &adapter.modules {
         check(adapter.config.kind, module, m)?;
         let name = |part: &str| format!("{PREFIX}{module}.{kind}_{part}");
+        if adapter.config.kind == AdapterKind::Supertuning {
+            tensors.extend(supertuning::to_write(&format!("{PREFIX}{module}"), &adapter.config, m)?);
+        }
         if let Some(a) = &m.a {
             tensors.push(OutTensor::f32(name("A.weight"), &[a.rows, a.cols], &a.data));
         }
         if let Some(b) = &m.b {
             tensors.push(OutTensor::f32(name("B.weight"), &[b.rows, b.cols], &b.data));
         }
-        if let Some(s) = &m.sparse {
+        if let (Some(s), AdapterKind::Rosa) = (&m.sparse, adapter.config.kind) {
             let p = &s.pattern;
             tensors.push(OutTensor::f32(name("spa.values"), &[s.values.len()], &s.values));
             tensors.push(indices(Dtype::I32, name("spa.row_offs"), &p.row_offs));

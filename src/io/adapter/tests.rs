@@ -17,7 +17,7 @@ fn shape_of(module: &str) -> Option<(usize, usize)> {
     }
 }
 
-fn small(kind: AdapterKind) -> AdapterFolder {
+pub(super) fn small(kind: AdapterKind) -> AdapterFolder {
     let mut config = AdapterConfig::new(kind);
     config.r = 2;
     config.target_modules = Targets::Names(vec!["k_proj".into()]);
@@ -248,7 +248,7 @@ fn bad_configs_are_refused() {
         let message = AdapterFolder::read(dir.path(), shape_of).unwrap_err().to_string();
         assert!(message.contains("adapter_config.json: ") && message.contains(expected), "{message}");
     };
-    rejects("peft_type", json!("IA3"), "the adapter type \"IA3\" is not supported; supported: LORA, ROSA");
+    rejects("peft_type", json!("IA3"), "the adapter type \"IA3\" is not supported; supported: LORA, ROSA, SUPERTUNING");
     rejects("peft_type", json!(null), "peft_type: this key is missing");
     rejects("r", json!(-1), "r: -1 is no rank");
     rejects("d", json!(1.5), "d: 1.5 is no share");

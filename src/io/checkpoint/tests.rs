@@ -350,13 +350,13 @@ fn paths_that_hold_no_model() {
     fails(&dir.path().join("snapshot"), "config.json: content: is a Git LFS pointer");
     std::fs::remove_dir_all(dir.path().join("snapshot")).unwrap();
     std::fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
-    fails(dir.path(), "folder of an adapter; give it as --adapter");
+    fails(dir.path(), "folder of an adapter; give it as ⟨adapter⟩");
     std::fs::remove_file(dir.path().join("adapter_config.json")).unwrap();
     std::fs::write(dir.path().join("x.gguf"), "hello").unwrap();
     fails(dir.path(), "give that one");
     fails(&dir.path().join("x.gguf"), "this is not a GGUF file");
     std::fs::write(dir.path().join("rows.jsonl"), "{\"text\": \"a\"}").unwrap();
-    fails(&dir.path().join("rows.jsonl"), "are --model and --data swapped?");
+    fails(&dir.path().join("rows.jsonl"), "are ⟨model⟩ and ⟨data⟩ swapped?");
     std::fs::write(dir.path().join("p.gguf"), "version https://git-lfs.github.com/spec/v1\nsize 7\n").unwrap();
     fails(&dir.path().join("p.gguf"), "Git LFS pointer");
     fails(Path::new("some-owner/Some-Model-1.5B"), "hf download");

@@ -242,6 +242,15 @@ impl Traits {
         families::ALL.iter().copied().find(|f| f.gguf.is_some_and(|g| g.architectures.contains(&architecture)))
     }
 
+    /// GGUF's side of the family, or of the one that its models are written as there.
+    pub fn written_in_gguf(&self) -> Option<&'static Gguf> {
+        self.gguf.or(match self {
+            _ if *self == families::MISTRAL => families::LLAMA.gguf,
+            _ if *self == families::GRANITE4 => families::GRANITE.gguf,
+            _ => None,
+        })
+    }
+
     /// Whether norms multiply by 1 + w.
     pub fn has_unit_offset(&self) -> bool {
         self.norm == NormKind::RmsUnitOffset

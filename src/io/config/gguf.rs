@@ -188,7 +188,7 @@ fn multipliers(f: &Fields<'_>, key: &impl Fn(&str) -> String, family: Family) ->
 
 /// `query_pre_attn_scalar`, which converters leave out: the size of a head but for the largest model of either
 /// generation, which is known by its depth.
-fn query_scalar(family: Family, layers: usize, hidden: usize, heads: usize, head_dim: usize) -> f64 {
+pub(super) fn query_scalar(family: Family, layers: usize, hidden: usize, heads: usize, head_dim: usize) -> f64 {
     let largest = if family == &families::GEMMA2 { 46 } else { 62 };
     if layers == largest { hidden as f64 / heads.max(1) as f64 } else { head_dim as f64 }
 }

@@ -160,7 +160,7 @@ fn without_config(folder: &Path) -> String {
     let below = below.flat_map(|p| [p.join("config.json"), p.join("model/config.json")]).filter(|p| p.exists()).min();
     let general = "is missing; give a folder with config.json and safetensors, or a .gguf file";
     if has("adapter_config.json") {
-        return "is missing: this is the folder of an adapter; give it as --adapter, and its model as --model".into();
+        return "is missing: this is the folder of an adapter; give it as ⟨adapter⟩, and its model as ⟨model⟩".into();
     }
     match below.as_deref().and_then(Path::parent) {
         Some(model) => format!("is missing here, but there is one in {}; give that folder", model.display()),

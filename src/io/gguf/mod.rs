@@ -10,7 +10,7 @@ mod write;
 pub use file::{GgufFile, GgufTensor};
 pub use types::{ggml_type_name, supported_types};
 pub use value::{Metadata, Value};
-pub use write::write_gguf;
+pub use write::{GgufEntry, gguf_bytes, stream_gguf, write_gguf};
 
 /// The first four bytes of every GGUF file.
 pub const MAGIC: &[u8; 4] = b"GGUF";

@@ -229,9 +229,53 @@ fn writer_refuses_what_does_not_fit() {
     assert!(matches!(write_gguf(&path, &Metadata::new(), &[bad]), Err(Error::Shape { .. })));
     let mixed = Metadata::from([("k".to_string(), Value::Array(vec![Value::U8(1), Value::Bool(true)]))]);
     assert!(write_gguf(&path, &mixed, &[]).unwrap_err().to_string().contains("k: an array must hold"));
-    let aligned = Metadata::from([("general.alignment".to_string(), Value::U32(64))]);
+    let aligned = Metadata::from([("general.alignment".to_string(), Value::U32(48))]);
     assert!(write_gguf(&path, &aligned, &[]).unwrap_err().to_string().contains("general.alignment"));
+    let twice = [tensor("a", DType::F32, &[1]), tensor("a", DType::F32, &[2])];
+    assert!(write_gguf(&path, &Metadata::new(), &twice).unwrap_err().to_string().contains("a comes twice"));
     assert!(!path.exists());
+}
+
+fn entry(name: &str, shape: &[usize]) -> GgufEntry {
+    GgufEntry { name: name.to_string(), dtype: DType::F32, shape: shape.to_vec() }
+}
+
+#[test]
+fn tensors_are_asked_for_in_turn_and_lie_where_the_alignment_wants_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.gguf");
+    let metadata = Metadata::from([("general.alignment".to_string(), Value::U32(128))]);
+    let entries = [entry("b", &[3]), entry("a", &[2, 2])];
+    let mut asked = Vec::new();
+    stream_gguf(&path, &metadata, &entries, |i| {
+        asked.push(i);
+        Ok(vec![i as u8 + 1; 4 * entries[i].shape.iter().product::<usize>()].into())
+    })
+    .unwrap();
+    assert_eq!(asked, [0, 1]);
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes.len() as u64, gguf_bytes(&metadata, &entries).unwrap());
+    let file = GgufFile::open(&path).unwrap();
+    assert_eq!(file.tensor("b").unwrap().data[..], [1; 12]);
+    assert_eq!(file.tensor("a").unwrap().data[..], [2; 16]);
+    assert_eq!(bytes[bytes.len() - 128..][..17], [&[2; 16][..], &[0]].concat());
+}
+
+#[test]
+fn a_tensor_that_cannot_be_made_leaves_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.gguf");
+    std::fs::write(&path, "before").unwrap();
+    let entries = [entry("a", &[3]), entry("b", &[3])];
+    let fails = |bad: fn(usize) -> Result<std::borrow::Cow<'static, [u8]>>| {
+        let message = stream_gguf(&path, &Metadata::new(), &entries, bad).unwrap_err().to_string();
+        assert_eq!(std::fs::read(&path).unwrap(), b"before");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        message
+    };
+    let own = fails(|i| if i == 0 { Ok(vec![0; 12].into()) } else { Err(Error::file("m", "b", "is lost")) });
+    assert_eq!(own, "m: b: is lost");
+    assert!(fails(|i| Ok(vec![0; 12 - i].into())).contains("b: [3] of F32 does not fit 11 bytes"));
 }
 
 #[test]

@@ -150,6 +150,12 @@ impl Shard {
     }
 }
 
+/// Whether a file of this name is a shard of a model.
+#[cfg(feature = "hub")]
+pub(in crate::io) fn is_shard(name: &str) -> bool {
+    Shard::of(name).is_some()
+}
+
 /// Refuses a folder in which some of `shards` are not. `which`: what they are, for the message.
 fn refuse_missing(folder: &Path, shards: impl Iterator<Item = String>, which: &str) -> Result<()> {
     let (mut all, mut missing) = (0, Vec::new());
@@ -191,7 +197,7 @@ fn no_weights(folder: &Path, names: &[String]) -> Error {
     } else if has("consolidated.safetensors") {
         format!("{neither}; consolidated.safetensors has Mistral's own names: download the Hugging Face files too")
     } else if has("adapter_model.safetensors") {
-        format!("{neither}; this is the folder of an adapter: give it as --adapter, and its model as --model")
+        format!("{neither}; this is the folder of an adapter: give it as ⟨adapter⟩, and its model as ⟨model⟩")
     } else if let Some(name) = ending(&[".safetensors"]) {
         format!("{neither}, but {name}: call it {SINGLE} if it holds the whole model")
     } else if let Some(name) = ending(&[".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"]) {
@@ -259,7 +265,7 @@ mod tests {
             ("m.gguf", "but a GGUF file: give that one"),
             ("model.safetensors.part", "half a download"),
             ("consolidated.safetensors", "Mistral's own names"),
-            ("adapter_model.safetensors", "give it as --adapter"),
+            ("adapter_model.safetensors", "give it as ⟨adapter⟩"),
             ("weights.safetensors", "call it model.safetensors if"),
             ("model-1-of-2.safetensors", "call it model.safetensors if"),
             ("pytorch_model.bin", "pytorch_model.bin is not read: save the model as safetensors"),

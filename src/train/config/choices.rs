@@ -52,6 +52,16 @@ choice! {
 }
 
 choice! {
+    /// The values that a run ends with.
+    Keep {
+        /// Those behind its last step
+        Last,
+        /// Those with the lowest evaluation loss of the training phase
+        Best,
+    }
+}
+
+choice! {
     /// What a step's loss is divided by.
     LossNormalisation {
         /// All supervised tokens of the step: how rows fall into micro-batches makes no difference

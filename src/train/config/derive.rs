@@ -10,6 +10,8 @@ use crate::train::start;
 const BEFORE_MASKS_PART: u64 = 4;
 /// The rates rise over one of so many parts of the run, and over the paper's steps at most.
 const RATES_RISE_PART: u64 = 10;
+/// A run is evaluated so many times, about, where nothing else is asked for.
+const EVALUATIONS: u64 = 10;
 /// Micro-batches in a step, and in the steps that choose the masks: eight packed sequences of 512 tokens are about the
 /// paper's 32 short rows.
 const MICRO_BATCHES: usize = 8;
@@ -92,6 +94,9 @@ impl TrainConfig {
         self.mask_grads = Some(self.mask_grads_of(steps));
         self.schedule = Some(self.schedule_of(steps));
         self.warmup_steps = Some(self.warmup(steps));
+        if self.evaluates() {
+            self.eval_steps = self.eval_steps.or(Some(steps.div_ceil(EVALUATIONS)));
+        }
         validate::length(&self, steps)?;
         Ok(self)
     }

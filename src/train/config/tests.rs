@@ -106,9 +106,9 @@ fn wrong_types_and_broken_files_are_placed() {
 #[test]
 fn what_is_needed_is_asked_for() {
     for (key, partial) in [
-        ("--model", PartialConfig { model: None, ..paths() }),
-        ("--data", PartialConfig { data: None, ..paths() }),
-        ("--out", PartialConfig { out: None, ..paths() }),
+        ("⟨model⟩", PartialConfig { model: None, ..paths() }),
+        ("⟨data⟩", PartialConfig { data: None, ..paths() }),
+        ("⟨out⟩", PartialConfig { out: None, ..paths() }),
     ] {
         let err = TrainConfig::resolve(PartialConfig::default(), partial).unwrap_err();
         assert!(matches!(&err, Error::Invalid { what, .. } if what == key), "{err}");
@@ -119,44 +119,44 @@ fn what_is_needed_is_asked_for() {
 fn values_and_combinations_without_meaning_are_refused() {
     // configuration, option named, a part of the reason or the way out
     let table = [
-        ("rank = 0", "--rank", "--method spa"),
-        ("density = 0", "--density", "--method lora"),
-        ("method = 'lora'\nrank = 0", "--rank", "--rank 8"),
-        ("method = 'spa'\ndensity = 0", "--density", "--density 0.006"),
-        ("density = 1.5", "--density", "0.006 for 0.6 %"),
-        ("density = nan", "--density", "NaN"),
-        ("density_pattern = { q_proj = -0.1 }", "--density-pattern", "q_proj=-0.1"),
-        ("alpha = 0", "--alpha", "over 0"),
-        ("alpha_pattern = { q_proj = inf }", "--alpha-pattern", "q_proj=inf"),
-        ("dropout = 1", "--dropout", "outside of 0"),
-        ("beta2 = 1.0", "--beta2", "outside of 0"),
-        ("lr = -1e-4", "--lr", "0 or more"),
-        ("lora_lr = inf", "--lora-lr", "0 or more"),
-        ("weight_decay = nan", "--weight-decay", "0 or more"),
-        ("max_grad_norm = -1", "--max-grad-norm", "0 or more"),
-        ("eps = 0", "--eps", "1e-8"),
-        ("batch_size = 0", "--batch-size", "at least 1"),
-        ("gradient_accumulation_steps = 0", "--gradient-accumulation-steps", "at least 1"),
-        ("seq_len = 1", "--seq-len", "at least 2"),
-        ("mask_grads = 0", "--mask-grads", "--mask FILE"),
-        ("log_steps = 0", "--log-steps", "at least 1"),
-        ("steps = 0", "--steps", "at least 1"),
-        ("epochs = 0.0", "--epochs", "over 0"),
-        ("steps = 5\nepochs = 1", "--steps", "one of them"),
-        ("steps = 5\nwarmup_steps = 6", "--warmup-steps", "more --steps"),
-        ("schedule = 'lora_only'", "--schedule", "--method lora"),
-        ("method = 'lora'\nschedule = 'wl64'", "--schedule", "lora_only"),
-        ("method = 'lora'\nschedule = 'spa_only'", "--schedule", "lora_only"),
-        ("method = 'spa'\nschedule = 'wl1'", "--schedule", "spa_only"),
-        ("method = 'spa'\nschedule = 'lora_only'", "--schedule", "spa_only"),
-        ("method = 'full'\nschedule = 'wl1'", "--schedule", "method full"),
-        ("method = 'lora'\nmask = 'm'", "--mask", "no masks"),
-        ("method = 'full'\nsave_mask = 'm'", "--save-mask", "no masks"),
-        ("method = 'lora'\nmask_only = true", "--mask-only", "no masks"),
-        ("mask_only = true\nsave_mask = 'a'\nmask = 'b'", "--mask-only", "--mask already"),
-        ("method = 'full'\ninit_adapter = 'a'", "--init-adapter", "trains no adapter"),
-        ("prompt_field = ''", "--prompt-field", "empty"),
-        ("prompt_field = 'response'", "--response-field", "prompt's field"),
+        ("rank = 0", "⟨rank⟩", "⟨method⟩ spa"),
+        ("density = 0", "⟨density⟩", "⟨method⟩ lora"),
+        ("method = 'lora'\nrank = 0", "⟨rank⟩", "⟨rank⟩ 8"),
+        ("method = 'spa'\ndensity = 0", "⟨density⟩", "⟨density⟩ 0.006"),
+        ("density = 1.5", "⟨density⟩", "0.006 for 0.6 %"),
+        ("density = nan", "⟨density⟩", "NaN"),
+        ("density_pattern = { q_proj = -0.1 }", "⟨density_pattern⟩", "q_proj=-0.1"),
+        ("alpha = 0", "⟨alpha⟩", "over 0"),
+        ("alpha_pattern = { q_proj = inf }", "⟨alpha_pattern⟩", "q_proj=inf"),
+        ("dropout = 1", "⟨dropout⟩", "outside of 0"),
+        ("beta2 = 1.0", "⟨beta2⟩", "outside of 0"),
+        ("lr = -1e-4", "⟨lr⟩", "0 or more"),
+        ("lora_lr = inf", "⟨lora_lr⟩", "0 or more"),
+        ("weight_decay = nan", "⟨weight_decay⟩", "0 or more"),
+        ("max_grad_norm = -1", "⟨max_grad_norm⟩", "0 or more"),
+        ("eps = 0", "⟨eps⟩", "1e-8"),
+        ("batch_size = 0", "⟨batch_size⟩", "at least 1"),
+        ("gradient_accumulation_steps = 0", "⟨gradient_accumulation_steps⟩", "at least 1"),
+        ("seq_len = 1", "⟨seq_len⟩", "at least 2"),
+        ("mask_grads = 0", "⟨mask_grads⟩", "⟨mask⟩ FILE"),
+        ("log_steps = 0", "⟨log_steps⟩", "at least 1"),
+        ("steps = 0", "⟨steps⟩", "at least 1"),
+        ("epochs = 0.0", "⟨epochs⟩", "over 0"),
+        ("steps = 5\nepochs = 1", "⟨steps⟩", "one of them"),
+        ("steps = 5\nwarmup_steps = 6", "⟨warmup_steps⟩", "more ⟨steps⟩"),
+        ("schedule = 'lora_only'", "⟨schedule⟩", "⟨method⟩ lora"),
+        ("method = 'lora'\nschedule = 'wl64'", "⟨schedule⟩", "lora_only"),
+        ("method = 'lora'\nschedule = 'spa_only'", "⟨schedule⟩", "lora_only"),
+        ("method = 'spa'\nschedule = 'wl1'", "⟨schedule⟩", "spa_only"),
+        ("method = 'spa'\nschedule = 'lora_only'", "⟨schedule⟩", "spa_only"),
+        ("method = 'full'\nschedule = 'wl1'", "⟨schedule⟩", "method full"),
+        ("method = 'lora'\nmask = 'm'", "⟨mask⟩", "no masks"),
+        ("method = 'full'\nsave_mask = 'm'", "⟨save_mask⟩", "no masks"),
+        ("method = 'lora'\nmask_only = true", "⟨mask_only⟩", "no masks"),
+        ("mask_only = true\nsave_mask = 'a'\nmask = 'b'", "⟨mask_only⟩", "⟨mask⟩ already"),
+        ("method = 'full'\ninit_adapter = 'a'", "⟨init_adapter⟩", "trains no adapter"),
+        ("prompt_field = ''", "⟨prompt_field⟩", "empty"),
+        ("prompt_field = 'response'", "⟨response_field⟩", "prompt's field"),
     ];
     for (text, option, reason) in table {
         let m = message(text);
@@ -164,7 +164,7 @@ fn values_and_combinations_without_meaning_are_refused() {
     }
     let flags = PartialConfig { seed: Some(u64::MAX), ..paths() };
     let m = TrainConfig::resolve(PartialConfig::default(), flags).unwrap_err().to_string();
-    assert!(m.starts_with("--seed: "), "{m}");
+    assert!(m.starts_with("⟨seed⟩: "), "{m}");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn few_rows_make_smaller_steps_and_then_more_epochs() {
 #[test]
 fn a_warm_up_longer_than_the_run_is_refused() {
     let m = resolve("warmup_steps = 4\nepochs = 1.0").unwrap().for_data(3).unwrap_err().to_string();
-    assert!(m.starts_with("--warmup-steps: 4 is more than the 3 steps of the run") && m.contains("--epochs"), "{m}");
+    assert!(m.starts_with("⟨warmup_steps⟩: 4 is more than the 3 steps of the run") && m.contains("⟨epochs⟩"), "{m}");
     assert!(resolve("warmup_steps = 3\nepochs = 1.0").unwrap().for_data(3).is_ok());
 }
 
@@ -306,7 +306,7 @@ fn like_the_paper_is_one_flag_that_other_flags_win_over() {
     let full = |more: &str| resolve(&format!("method = 'full'\n{more}"));
     assert_eq!(full("like_paper = true").unwrap().adapter_dtype, AdapterDtype::F32);
     let refused = full("adapter_dtype = 'bf16'").unwrap_err().to_string();
-    assert!(refused.starts_with("--adapter-dtype: method full") && refused.contains("--method rosa"), "{refused}");
+    assert!(refused.starts_with("⟨adapter_dtype⟩: method full") && refused.contains("⟨method⟩ rosa"), "{refused}");
     // another method keeps its own schedule
     assert_eq!(resolve("like_paper = true\nmethod = 'lora'").unwrap().schedule, Some(Schedule::LoraOnly));
     assert_eq!(resolve("like_paper = true\nmethod = 'lora'\nlr = 0.5").unwrap().lora_lr, 0.5);

@@ -1,6 +1,6 @@
 //! The checks of a configuration: what no value may be, and which combinations mean nothing.
 
-use super::{AdapterDtype, KEYS, Method, TrainConfig};
+use super::{AdapterDtype, KEYS, Keep, Method, TrainConfig};
 use crate::error::{Error, Result};
 use crate::near::nearest;
 use crate::train::phase::Schedule;
@@ -18,20 +18,15 @@ pub fn tune_seconds(seconds: f64) -> bool {
 
 /// An option that has no default and was not given.
 pub(super) fn missing(key: &str) -> Error {
-    Error::invalid(flag(key), "not given; it is needed here or as a key in the file of --config")
+    Error::option(key, "not given; it is needed here or as a key in the file of ⟨config⟩")
 }
 
 /// Why a key is refused, with the one that it is near to.
 pub(super) fn unknown_key(key: &str) -> String {
     match nearest(key, KEYS.iter().copied()) {
         Some(near) => format!("unknown key; the nearest known one is {near}"),
-        None => "unknown key; rugosa train --help lists them, with - where a file has _".into(),
+        None => "unknown key; rugosa train ⟨help⟩ lists them, with - where a file has _".into(),
     }
-}
-
-/// The flag of a key.
-fn flag(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
 }
 
 /// Checks every value and combination.
@@ -40,11 +35,12 @@ pub(super) fn check(c: &TrainConfig) -> Result<()> {
     counts(c)?;
     sizes(c)?;
     schedule(c)?;
-    masks(c)
+    masks(c)?;
+    evaluation(c)
 }
 
 fn refuse(condition: bool, key: &str, reason: impl FnOnce() -> String) -> Result<()> {
-    if condition { Err(Error::invalid(flag(key), reason())) } else { Ok(()) }
+    if condition { Err(Error::option(key, reason())) } else { Ok(()) }
 }
 
 fn values(c: &TrainConfig) -> Result<()> {
@@ -54,8 +50,9 @@ fn values(c: &TrainConfig) -> Result<()> {
         refuse(value == Some(0), key, || "must be at least 1".into())?;
     }
     refuse(c.seq_len < 2, "seq_len", || format!("{} leaves no next token to learn; use at least 2", c.seq_len))?;
-    refuse(c.mask_grads == Some(0), "mask_grads", || "must be at least 1; to collect nothing give --mask FILE".into())?;
-    refuse(c.keep_states == 0, "keep_states", || "must be at least 1; --save-steps 0 saves none".into())?;
+    refuse(c.mask_grads == Some(0), "mask_grads", || "must be at least 1; to collect nothing give ⟨mask⟩ FILE".into())?;
+    refuse(c.keep_states == 0, "keep_states", || "must be at least 1; ⟨save_steps⟩ 0 saves none".into())?;
+    refuse(c.limit == Some(0), "limit", || "must be at least 1; leave it out for all rows".into())?;
     refuse(c.log_steps == 0, "log_steps", || "must be at least 1".into())?;
 
     // `!(in range)` so that NaN is refused too
@@ -120,7 +117,9 @@ fn counts(c: &TrainConfig) -> Result<()> {
     }
     let integers =
         [("seed", c.seed), ("save_steps", c.save_steps), ("log_steps", c.log_steps), ("steps", c.steps.unwrap_or(0))];
-    for (key, value) in integers.into_iter().chain([("warmup_steps", c.warmup_steps.unwrap_or(0))]) {
+    let optional =
+        [("warmup_steps", c.warmup_steps), ("eval_steps", c.eval_steps), ("early_stopping", c.early_stopping)];
+    for (key, value) in integers.into_iter().chain(optional.map(|(key, value)| (key, value.unwrap_or(0)))) {
         refuse(value > MAX_INTEGER, key, || format!("{value} is over {MAX_INTEGER}, the most that a file can hold"))?;
     }
     c.steps.map_or(Ok(()), |steps| length(c, steps))
@@ -130,7 +129,7 @@ fn counts(c: &TrainConfig) -> Result<()> {
 pub(super) fn length(c: &TrainConfig, steps: u64) -> Result<()> {
     let warmup = c.warmup_steps.filter(|w| *w > steps && !c.like_paper).unwrap_or(0);
     refuse(warmup > 0, "warmup_steps", || {
-        format!("{warmup} is more than the {steps} steps of the run; use fewer, or more --steps or --epochs")
+        format!("{warmup} is more than the {steps} steps of the run; use fewer, or more ⟨steps⟩ or ⟨epochs⟩")
     })
 }
 
@@ -140,12 +139,12 @@ fn sizes(c: &TrainConfig) -> Result<()> {
     let density = c.density > 0.0 || c.density_pattern.0.values().any(|&d| d > 0.0);
     match c.method {
         Method::Rosa => {
-            refuse(!rank, "rank", || "0 with method rosa; for sparse adapters alone use --method spa".into())?;
-            refuse(!density, "density", || "0 with method rosa; for low-rank adapters alone use --method lora".into())
+            refuse(!rank, "rank", || "0 with method rosa; for sparse adapters alone use ⟨method⟩ spa".into())?;
+            refuse(!density, "density", || "0 with method rosa; for low-rank adapters alone use ⟨method⟩ lora".into())
         }
-        Method::Lora => refuse(!rank, "rank", || "0 with method lora leaves nothing to train; use --rank 8".into()),
+        Method::Lora => refuse(!rank, "rank", || "0 with method lora leaves nothing to train; use ⟨rank⟩ 8".into()),
         Method::Spa => {
-            refuse(!density, "density", || "0 with method spa leaves nothing to train; use --density 0.006".into())
+            refuse(!density, "density", || "0 with method spa leaves nothing to train; use ⟨density⟩ 0.006".into())
         }
         Method::Full => Ok(()),
     }
@@ -154,10 +153,10 @@ fn sizes(c: &TrainConfig) -> Result<()> {
 fn schedule(c: &TrainConfig) -> Result<()> {
     let Some(schedule) = c.schedule else { return Ok(()) };
     let way_out = match (c.method, schedule) {
-        (Method::Rosa, Schedule::LoraOnly) => "use --method lora, or --schedule wl64",
-        (Method::Lora, Schedule::WarmLora(_) | Schedule::SpaOnly) => "use --schedule lora_only, or --method rosa",
-        (Method::Spa, Schedule::WarmLora(1..) | Schedule::LoraOnly) => "use --schedule spa_only, or --method rosa",
-        (Method::Full, s) if s != Schedule::WarmLora(0) => "leave --schedule out, or use --method rosa",
+        (Method::Rosa, Schedule::LoraOnly) => "use ⟨method⟩ lora, or ⟨schedule⟩ wl64",
+        (Method::Lora, Schedule::WarmLora(_) | Schedule::SpaOnly) => "use ⟨schedule⟩ lora_only, or ⟨method⟩ rosa",
+        (Method::Spa, Schedule::WarmLora(1..) | Schedule::LoraOnly) => "use ⟨schedule⟩ spa_only, or ⟨method⟩ rosa",
+        (Method::Full, s) if s != Schedule::WarmLora(0) => "leave ⟨schedule⟩ out, or use ⟨method⟩ rosa",
         _ => return Ok(()),
     };
     let method = match c.method {
@@ -173,16 +172,51 @@ fn masks(c: &TrainConfig) -> Result<()> {
     if matches!(c.method, Method::Lora | Method::Full) {
         let asked = [("mask", c.mask.is_some()), ("save_mask", c.save_mask.is_some()), ("mask_only", c.mask_only)];
         for (key, given) in asked {
-            refuse(given, key, || "this method has no masks; leave it out, or use --method rosa or spa".into())?;
+            refuse(given, key, || "this method has no masks; leave it out, or use ⟨method⟩ rosa or spa".into())?;
         }
     }
     refuse(c.method == Method::Full && c.init_adapter.is_some(), "init_adapter", || {
-        "method full trains no adapter; leave it out, or use --method rosa".into()
+        "method full trains no adapter; leave it out, or use ⟨method⟩ rosa".into()
     })?;
     refuse(c.method == Method::Full && c.adapter_dtype != AdapterDtype::F32, "adapter_dtype", || {
-        "method full trains no adapter, and its weights are stepped in f32; leave it out, or use --method rosa".into()
+        "method full trains no adapter, and its weights are stepped in f32; leave it out, or use ⟨method⟩ rosa".into()
+    })?;
+    refuse(c.method == Method::Full && c.quantize.is_some(), "quantize", || {
+        "method full trains the weights themselves, in f32; leave it out, or use ⟨method⟩ rosa".into()
     })?;
     refuse(c.mask_only && c.mask.is_some(), "mask_only", || {
-        "the masks are given with --mask already; leave one of them out".into()
+        "the masks are given with ⟨mask⟩ already; leave one of them out".into()
     })
+}
+
+fn evaluation(c: &TrainConfig) -> Result<()> {
+    refuse(c.eval_data.is_some() && c.eval_split.is_some(), "eval_split", || {
+        "given together with eval_data; give one of them".into()
+    })?;
+    if let Some(share) = c.eval_split {
+        refuse(!(share > 0.0 && share < 1.0), "eval_split", || {
+            format!("{share} is outside of 0 to 1 (both excluded); it is a share, 0.05 for 5 %")
+        })?;
+    }
+    for (key, value) in [("eval_steps", c.eval_steps), ("early_stopping", c.early_stopping)] {
+        refuse(value == Some(0), key, || "must be at least 1; leave it out for none".into())?;
+    }
+    refuse(c.eval_tokens == 0, "eval_tokens", || "must be at least 1".into())?;
+    let without_rows = [
+        ("keep", c.keep == Keep::Best),
+        ("early_stopping", c.early_stopping.is_some()),
+        ("eval_answers", c.eval_answers > 0),
+    ];
+    for (key, asked) in without_rows {
+        refuse(asked && !c.has_eval_rows(), key, || {
+            "needs rows to evaluate on: ⟨eval_data⟩ FILE or ⟨eval_split⟩ 0.05".into()
+        })?;
+    }
+    refuse(c.eval_steps.is_some() && !c.evaluates(), "eval_steps", || {
+        "there is nothing to evaluate; give ⟨eval_data⟩ FILE, ⟨eval_split⟩ 0.05 or ⟨sample_prompts⟩ FILE".into()
+    })?;
+    for (key, asked) in [("keep", c.keep == Keep::Best), ("early_stopping", c.early_stopping.is_some())] {
+        refuse(asked && c.mask_only, key, || "with mask_only no values are kept; leave one of them out".into())?;
+    }
+    Ok(())
 }

