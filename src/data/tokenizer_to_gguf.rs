@@ -60,7 +60,10 @@ pub(super) fn describe(pipeline: &Json, rows: usize, around: &Around<'_>) -> Res
     } else {
         let nfc = normalizers(pipeline).any(|n| n["type"] == "NFC");
         let ignore_merges = model["ignore_merges"] == true;
-        let name = name_of_words(&pipeline["pre_tokenizer"], nfc, ignore_merges)
+        // without merges it does not matter where words end
+        let name = (merges(model).next().is_none() && !nfc)
+            .then_some("gpt-2")
+            .or_else(|| name_of_words(&pipeline["pre_tokenizer"], nfc, ignore_merges))
             .ok_or("it cuts words in a way that GGUF has no name for here (its pre_tokenizer)")?;
         all.insert("tokenizer.ggml.model".into(), Value::String("gpt2".into()));
         all.insert(PRE.into(), Value::String(name.into()));

@@ -385,7 +385,7 @@ impl Checkpoint {
         {
             return Ok(view);
         }
-        let mut view = self.stored(name)?;
+        let mut view = self.own_stored(name)?;
         if let Some(heads) = self.permuted_heads(name) {
             let rows = view.shape.first().copied().unwrap_or(0);
             let data = unpermute_rows(&view.data, rows, heads).ok_or_else(|| self.odd_rows(name, rows, heads))?;

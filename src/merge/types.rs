@@ -87,7 +87,6 @@ impl OutType {
 }
 
 impl FromStr for OutType {
-    /// The reason, to stand behind the text.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -99,7 +98,7 @@ impl FromStr for OutType {
         let asked = ALIASES.iter().find(|(short, _)| *short == asked).map_or(asked.as_str(), |(_, whole)| *whole);
         RECIPES.iter().find(|r| r.name == asked).map(|r| OutType::Recipe(*r)).ok_or_else(|| {
             let tip = nearest(asked, OutType::names()).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
-            format!("is none of {}{tip}", OutType::names().collect::<Vec<_>>().join(", "))
+            format!("\"{text}\" is none of {}{tip}", OutType::names().collect::<Vec<_>>().join(", "))
         })
     }
 }

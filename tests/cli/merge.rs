@@ -30,8 +30,8 @@ fn a_merged_file_has_the_adapters_loss() {
     let nll =
         |more: &[(&str, &Path)]| json("eval --json", &[more, &[("--data", &data)]].concat())["nll"].as_f64().unwrap();
     let (base, want) = (nll(&[("--model", &model)]), nll(&[("--model", &model), ("--adapter", &adapter)]));
-    assert!((base - want).abs() > 1e-2, "the adapter does something: {base} {want}");
-    for (to, name, bound) in [("same", "f32.gguf", 1e-6), ("f16", "f16.gguf", 1e-3), ("bf16", "folder", 1e-2)] {
+    assert!((base - want).abs() > 1e-3, "the adapter does something: {base} {want}");
+    for (to, name, bound) in [("same", "f32.gguf", 1e-6), ("f16", "f16.gguf", 1e-4), ("bf16", "folder", 1e-3)] {
         let out = dir.path().join(name);
         let files: [(&str, &Path); 4] =
             [("--model", &model), ("--adapter", &adapter), ("--out", &out), ("--data", &data)];

@@ -21,7 +21,7 @@ const OPTIONS: &[Row] = &[
         &["--quantize: method full trains the weights"],
     ),
     ("merge --model M --out O", 2, &["--adapter", "not given"]),
-    ("quantize --model M --out O --to q4", 2, &["--to: \"q4\": ", "is none of same, f32"]),
+    ("quantize --model M --out O --to q4", 2, &["--to: \"q4\" is none of same, f32"]),
     (
         "train --learning-rate 1e-4",
         2,

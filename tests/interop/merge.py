@@ -138,7 +138,7 @@ def main():
     for kind, name in made.items():
         if os.path.exists(run.path(name)):
             continue
-        more = ["--shard-size", "100MB"] if kind == "bf16" else []
+        more = ["--shard-size", "100MiB"] if kind == "bf16" else []
         text = run("merge", "--model", base, "--adapter", adapter, "--out", run.path(name), "--type", kind, "--json", *more)
         costs[kind] = json.loads(text)
     print(f"\nMerged and quantised models in other programs: rugosa {run('--version').split()[1]}, transformers "

@@ -90,8 +90,9 @@ fn what_no_type_or_model_can_take_is_refused_and_nothing_is_written() {
     assert!(
         refused("nf4", "out").contains("mlp.down_proj.weight has rows of 176, no whole number of NF4 blocks of 64")
     );
+    assert!(refused("q8_0", "out.gguf").contains("has rows of 176, no whole number of Q8_0 blocks of 32"));
     // a file needs a tokenizer, which this model has not
-    assert!(refused("q8_0", "out.gguf").contains("tokenizer.json: is missing: a GGUF file has the tokenizer in it"));
+    assert!(refused("f16", "out.gguf").contains("tokenizer.json: is missing: a GGUF file has the tokenizer in it"));
     // an adapter of another model, by shapes
     let other = dir.path().join("other");
     let demo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
