@@ -21,7 +21,7 @@ fn named_flags_are_found() {
         broken("src/a.rs", "// --seq-len\nf(\"lower --seq-len\")"),
         ["src/a.rs:2: names --seq-len; write ⟨seq_len⟩"]
     );
-    assert!(broken("src/a.rs", "f(\"lower ⟨seq_len⟩, not --seq-length or llama --merge\")").is_empty());
+    assert!(broken("src/a.rs", "f(\"lower ⟨seq_len⟩, not --seq-length, llama --merge or a--seq-len\")").is_empty());
     assert!(broken("src/cli/a.rs", "f(\"--seq-len\")").is_empty());
 }
 
@@ -46,7 +46,8 @@ fn named(source: &Source, flags: &BTreeSet<String>) -> Vec<String> {
         for (at, _) in line.match_indices("--") {
             let end = line[at..].find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
             let flag = &line[at..end.map_or(line.len(), |end| at + end)];
-            if flags.contains(flag) {
+            let is_word = line[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+            if !is_word && flags.contains(flag) {
                 let key = flag[2..].replace('-', "_");
                 broken.push(format!("{}:{}: names {flag}; write ⟨{key}⟩", source.path, n + 1));
             }

@@ -62,7 +62,8 @@ fn an_input_stays_only_where_an_adapter_reads_it_and_nothing_makes_it_again() {
         let mut tape = Tape::new(None);
         let before = bytes();
         let x = if tracked { tape.leaf(zeros(&[64, 64])) } else { Var::constant(zeros(&[64, 64])) };
-        let h = if normed { rmsnorm(&mut tape, &x, &norm, Element::F32).unwrap() } else { x };
+        let h = if normed { rmsnorm(&mut tape, &x, &norm, Element::F32).unwrap() } else { x.clone() };
+        drop(x);
         let y = linear(&mut tape, &h, layer).unwrap();
         drop((h, y));
         (bytes() - before) / BYTES

@@ -58,7 +58,8 @@ fn what_is_wrong_with_one_file_names_it() {
     assert!(refused(format!("{good}:0")).starts_with("⟨data⟩: "));
     let bad = dir.path().join("bad.jsonl");
     std::fs::write(&bad, "{\"text\": \"a\"}\n{\"prompt\": 1}\n").unwrap();
-    assert!(refused(format!("{good},{}", bad.display())).contains("bad.jsonl:2: "));
+    let message = refused(format!("{good},{}", bad.display()));
+    assert!(message.contains("bad.jsonl:2: "), "{message}");
     // what is behind the limit is not looked at
     let limited = DataOptions { limit: Some(1), ..DataOptions::default() };
     assert_eq!(texts(&bad, &limited).unwrap().0, ["a"]);

@@ -119,9 +119,11 @@ impl ModelConfig {
             let reason = "a Mistral, which the window makes it, has no biases; use the Hugging Face folder";
             return Err(f.error(&key("attention.sliding_window"), reason));
         }
-        let values = key("attention.value_length");
-        if f.size(&values)?.is_some_and(|n| n != head_dim) {
-            return Err(f.error(&values, format!("must be the size of a head, {head_dim}")));
+        let whole = ["attention.value_length", "rope.dimension_count"];
+        for suffix in &whole[..if config.family.partial_rope { 1 } else { 2 }] {
+            if f.size(&key(suffix))?.is_some_and(|n| n != head_dim) {
+                return Err(f.error(&key(suffix), format!("must be the size of a head, {head_dim}")));
+            }
         }
         Ok(config)
     }

@@ -28,12 +28,7 @@ pub(super) fn rotary_dim(
     key: &dyn Fn(&str) -> String,
 ) -> Result<usize> {
     let key = key("rope.dimension_count");
-    match f.size(&key)? {
-        Some(n) if n != head_dim && !family.partial_rope => {
-            Err(f.error(&key, format!("must be the size of a head, {head_dim}")))
-        }
-        n => Ok(n.unwrap_or(head_dim)),
-    }
+    Ok(f.size(&key)?.filter(|_| family.partial_rope).unwrap_or(head_dim))
 }
 
 /// How queries grow, in families in which they do.
