@@ -91,7 +91,7 @@ fn quantising_on_load_is_quantising_once() {
     assert!((nll("", &q8) - plain).abs() < 0.02);
     // a plan counts what will lie there
     let weights = |args: &str| {
-        let plan = json(&format!("plan --json --method lora {args}"), &[("--model", &demo)]);
+        let plan = json(&format!("plan --json --method lora --seq-len 64 {args}"), &[("--model", &demo)]);
         plan["purposes"]["weights"].as_u64().unwrap()
     };
     assert!(weights("--quantize nf4") < weights("") - weights("") / 4, "{} {}", weights("--quantize nf4"), weights(""));
