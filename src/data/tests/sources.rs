@@ -57,7 +57,7 @@ fn what_is_wrong_with_one_file_names_it() {
     assert!(refused(format!("{good},nowhere.csv")).starts_with("nowhere.csv: "));
     assert!(refused(format!("{good}:0")).starts_with("⟨data⟩: "));
     let bad = dir.path().join("bad.jsonl");
-    std::fs::write(&bad, "{\"text\": \"a\"}\n{\"prompt\": 1}\n").unwrap();
+    std::fs::write(&bad, "{\"text\": \"ab\"}\n{\"prompt\": 1}\n").unwrap();
     let message = refused(format!("{good},{}", bad.display()));
     assert!(message.contains("bad.jsonl:2: "), "{message}");
     // what is behind the limit is not looked at
