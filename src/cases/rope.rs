@@ -15,8 +15,9 @@ const COPY: Op = Op {
 };
 
 /// Tokens, heads, elements of a head, largest position.
-const SIZES: &[(usize, usize, usize, u32)] =
-    &[(1, 1, 2, 0), (7, 3, 8, 40), (33, 2, 10, 600), (65, 5, 64, 2047), (5, 1, 16, 131_071)];
+type Size = (usize, usize, usize, u32);
+
+const SIZES: &[Size] = &[(1, 1, 2, 0), (7, 3, 8, 40), (33, 2, 10, 600), (65, 5, 64, 2047), (5, 1, 16, 131_071)];
 const QUICK: &[usize] = &[1, 2, 4];
 
 /// How a head turns, besides whole and by halves: which elements together, and how many of them.
@@ -55,7 +56,7 @@ impl Turned {
 }
 
 /// The same of other layouts: a size, and what turns of it. Both widths of loads of each.
-pub(super) const LAYOUTS: &[((usize, usize, usize, u32), Turned)] = &[
+pub(super) const LAYOUTS: &[(Size, Turned)] = &[
     ((7, 3, 16, 40), Turned { layout: RopeLayout::Halves, elements: 8 }),
     ((33, 2, 24, 600), Turned { layout: RopeLayout::Halves, elements: 12 }),
     ((5, 3, 8, 40), Turned { layout: RopeLayout::Neighbours, elements: 8 }),
@@ -120,7 +121,7 @@ fn reference(
 }
 
 /// `out`: what the copy is made of.
-fn run(t: &mut Trial<'_>, size: (usize, usize, usize, u32), turned: Turned, turn: Turn, out: Element) -> Result<()> {
+fn run(t: &mut Trial<'_>, size: Size, turned: Turned, turn: Turn, out: Element) -> Result<()> {
     let (tokens, heads, head_dim, last) = size;
     let mut positions: Vec<u32> = (0..tokens).map(|_| t.rng.below(u64::from(last) + 1) as u32).collect();
     positions[0] = last;

@@ -98,7 +98,7 @@ mod tests {
         for format in WeightFormat::ALL {
             let plan = ShardPlan::choose(&Target::new(&gpu(128), Precision::F32, false), format, [57_344, 8192]);
             let [bytes, more] = [plan.rows, plan.rows + 64].map(|rows| format.bytes((rows * 8192) as u64));
-            assert!(bytes <= 128 << 20 && more > 128 << 20 && plan.rows % 64 == 0, "{format:?}: {plan:?}");
+            assert!(bytes <= 128 << 20 && more > 128 << 20 && plan.rows.is_multiple_of(64), "{format:?}: {plan:?}");
         }
     }
 }

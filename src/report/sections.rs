@@ -20,7 +20,8 @@ pub fn masks(run: &RunFiles) -> String {
     let entries: u64 = masks.iter().map(Mask::entries).sum();
     let mut out = format!("<p>{} entries in {} matrices.</p><div class=\"maps\">", number(entries as f64), masks.len());
     let fullest = percent(FULLEST);
-    let maps: [(String, fn(&Mask) -> f64); 3] = [
+    type Value = fn(&Mask) -> f64;
+    let maps: [(String, Value); 3] = [
         ("Density".to_owned(), Mask::density),
         (format!("Share of a mask in its fullest {fullest} of rows"), |m| concentration(&m.rows)),
         (format!("Share of a mask in its fullest {fullest} of columns"), |m| concentration(&m.cols)),

@@ -359,7 +359,7 @@ fn a_disk_that_is_full() {
     let last = stderr.lines().last().unwrap_or_default();
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
     assert!(last.starts_with("error: ") && last.contains("adapter_model.safetensors: File too large"), "{stderr}");
-    assert_eq!(names(&b.path("out")), ["config.toml", "metrics.jsonl"], "no half of a file is left");
+    assert_eq!(names(&b.path("out")), ["config.toml", "metrics.jsonl", "summary.json"], "no half of a file is left");
     // no room for anything: seen before the first step
     let (code, _, stderr) = run_with("none", 0);
     let last = stderr.lines().last().unwrap_or_default();

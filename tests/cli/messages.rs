@@ -70,7 +70,7 @@ const OPTIONS: &[Row] = &[
     ("help nothing", 2, &["nothing: is no command; there are bench, chat"]),
     ("finetune --model M", 2, &["finetune: is no command; there are bench, chat"]),
     ("generate --model M --prompt hello world", 2, &["\"world\": is not expected here", "needs quotes"]),
-    ("eval --model M", 2, &["--data <FILE>: not given"]),
+    ("eval --model M", 2, &["--data <FILE|hf:NAME,…>: not given"]),
     ("generate --model M", 2, &["--prompt <TEXT>", "--chat <TEXT>", "not given"]),
     ("generate --model M --prompt a --chat b", 2, &["does not go with"]),
     ("eval --model M --data D --limit 0", 2, &["--limit: \"0\": must be at least 1"]),

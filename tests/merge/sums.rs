@@ -86,7 +86,7 @@ fn what_no_type_or_model_can_take_is_refused_and_nothing_is_written() {
         assert!(!out.exists(), "{message}");
         message
     };
-    assert!(refused("q8_0", "out").contains("is a type of GGUF files: give --out NAME.gguf"));
+    assert!(refused("q8_0", "out").contains("is a type of GGUF files: give ⟨out⟩ NAME.gguf"));
     assert!(
         refused("nf4", "out").contains("mlp.down_proj.weight has rows of 176, no whole number of NF4 blocks of 64")
     );
@@ -109,6 +109,6 @@ fn what_no_type_or_model_can_take_is_refused_and_nothing_is_written() {
     // a value that f16 cannot hold
     let large = Source::open(&model, &[(dir.path().join("adapter"), 1e7)]).unwrap();
     let message = write(&large, &dir.path().join("large"), Some("f16".parse().unwrap()), SHARD_BYTES).unwrap_err();
-    assert!(message.to_string().contains("which F16 cannot hold; choose --type bf16 or f32"), "{message}");
+    assert!(message.to_string().contains("which F16 cannot hold; choose ⟨type⟩ bf16 or f32"), "{message}");
     assert!(!dir.path().join("large").exists());
 }

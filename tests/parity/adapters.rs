@@ -26,7 +26,7 @@ fn adapters_of_peft_give_its_logits_before_and_after_an_export() {
     let golden = SafetensorsFile::open(&fixture("adapters/logits.safetensors")).unwrap();
     let ids: Vec<u32> = golden.get("input_ids").unwrap().to_indices().unwrap();
     let labels: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
-    let batch = Batch::new([ExampleRef { ids: &ids, labels: &labels, line: 1 }].into_iter(), 0);
+    let batch = Batch::new([ExampleRef { ids: &ids, labels: &labels, line: 1 }], 0);
     let read = |folder: &Path| AdapterFolder::read(folder, |name| checkpoint.linear_shape(name)).unwrap();
     let folders = [
         ("supertuning", fixture("adapters/supertuning")),

@@ -45,7 +45,7 @@ fn gradients(device: &Device, folder: &Path) -> (f32, BTreeMap<String, [Vec<f32>
 
     let ids: Vec<u32> = (0..TOKENS as u32).map(|t| 3 + t * 9 % 297).collect();
     let labels: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
-    let batch = Batch::new([ExampleRef { ids: &ids, labels: &labels, line: 0 }].into_iter(), 0);
+    let batch = Batch::new([ExampleRef { ids: &ids, labels: &labels, line: 0 }], 0);
     let on_device = DeviceBatch::upload(device, &batch, None).unwrap();
     let sum = Tensor::zeros(device, &[1], "test").unwrap();
     let mut tape = Tape::new(None);

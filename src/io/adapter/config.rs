@@ -162,7 +162,10 @@ impl AdapterConfig {
             if alpha.is_none() {
                 config.lora_alpha = 2.0 * config.r as f64;
             }
-            config.density = 1.0 - supertuning::sparsity_of(path, &map)?;
+            let sparsity = supertuning::sparsity_of(path, &map)?;
+            // 0.02 where 0.98 is left, not 0.020000000000000018
+            let short = ((1.0 - sparsity) * 1e15).round() / 1e15;
+            config.density = if 1.0 - short == sparsity { short } else { 1.0 - sparsity };
         }
         config.extra = map;
         Ok(config)

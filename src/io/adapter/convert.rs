@@ -47,7 +47,7 @@ impl AdapterFolder {
     fn config_as(&self, kind: AdapterKind) -> AdapterConfig {
         let narrowed = |key: &&str| self.config.extra.get(*key).is_some_and(|v| !v.is_null());
         let target_modules = match &self.config.target_modules {
-            Targets::Names(names) if !["layers_to_transform", "exclude_modules"].iter().any(|key| narrowed(&key)) => {
+            Targets::Names(names) if !["layers_to_transform", "exclude_modules"].iter().any(narrowed) => {
                 Targets::Names(names.clone())
             }
             _ => Targets::Names(self.modules.keys().cloned().collect()),
