@@ -62,5 +62,5 @@ fn what_is_wrong_with_one_file_names_it() {
     assert!(message.contains("bad.jsonl:2: "), "{message}");
     // what is behind the limit is not looked at
     let limited = DataOptions { limit: Some(1), ..DataOptions::default() };
-    assert_eq!(texts(&bad, &limited).unwrap().0, ["a"]);
+    assert_eq!(texts(&bad, &limited).unwrap().0, ["ab"]);
 }
