@@ -2,6 +2,7 @@
 //! every few seconds.
 
 use super::progress::span;
+use super::{chatter, is_quiet};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ pub struct Counting {
 impl Counting {
     /// Of work that is called `what`.
     pub fn new(what: &'static str) -> Self {
-        let err = std::io::stderr();
-        Counting { what, began: Instant::now(), shown: None, terminal: err.is_terminal(), out: Box::new(err) }
+        let terminal = !is_quiet() && std::io::stderr().is_terminal();
+        Counting { what, began: Instant::now(), shown: None, terminal, out: chatter() }
     }
 
     /// `done` of `of` are done.
@@ -64,19 +65,7 @@ impl Counting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::cli::shared::Shared;
 
     #[test]
     fn a_line_comes_every_few_seconds_and_one_on_a_terminal_goes_again() {
@@ -85,7 +74,7 @@ mod tests {
             let began = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
             let mut counting = Counting { what: "loss", began, shown: None, terminal, out: Box::new(out.clone()) };
             [2, 3, 4].into_iter().for_each(|done| counting.show(done, 4));
-            String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+            out.text()
         };
         assert_eq!(shown(false, 10), "loss: 2 of 4 (50 %, 10s left)\n");
         assert_eq!(shown(false, 1), "");

@@ -6,6 +6,8 @@ pub mod demo;
 pub mod downloads;
 mod plot;
 pub mod progress;
+#[cfg(test)]
+mod shared;
 pub mod signal;
 pub mod waiting;
 

@@ -202,19 +202,7 @@ pub(super) fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::cli::shared::Shared;
 
     fn metrics(step: u64, phase: Phase) -> StepMetrics {
         StepMetrics {
@@ -243,7 +231,7 @@ mod tests {
         }
         progress.note("saved");
         progress.finish();
-        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let text = out.text();
         let steps: Vec<_> = text.lines().map(|l| l.split("  ").next().unwrap()).collect();
         assert_eq!(
             steps,
@@ -267,7 +255,7 @@ mod tests {
             let out = Shared::default();
             let mut compiling = Compiling { last, out: Box::new(out.clone()), terminal };
             (1..=4).for_each(|done| compiling.show(Compiled { done, of: 4 }));
-            String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+            out.text()
         };
         let now = Instant::now();
         let text = shown(true, now);

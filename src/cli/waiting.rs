@@ -104,20 +104,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::cli::shared::Shared;
 
     #[test]
     fn a_phase_is_named_once_it_takes_long_and_gone_when_it_ends() {
@@ -128,8 +115,7 @@ mod tests {
             let mut state = State { phase, said: None, ended: false, terminal, out: Box::new(out.clone()) };
             seconds.iter().for_each(|s| state.show(start + Duration::from_secs(*s)));
             state.clear();
-            let bytes = out.0.lock().unwrap().clone();
-            String::from_utf8(bytes).unwrap()
+            out.text()
         };
         assert_eq!(show(false, &[1, 14]), "");
         assert_eq!(show(false, &[15, 16, 30]), "planning: 15 s …\nplanning: 30 s …\n");

@@ -233,5 +233,16 @@ fn windowed(rule: Windowed, layers: usize, from: usize) -> Vec<bool> {
     (0..layers.min(MAX_LAYERS)).map(|i| rule.layer(i, from)).collect()
 }
 
+/// For each layer whether heads turn by their positions, in families where a sliding window decides that; none elsewhere.
+fn rotated_by_window(family: Family, window: Option<usize>, windowed: &[bool]) -> Option<Vec<bool>> {
+    match family.unrotated {
+        Unrotated::WithoutWindow { all_if_no_window } if window.is_none() => {
+            Some(vec![all_if_no_window; windowed.len()])
+        }
+        Unrotated::WithoutWindow { .. } => Some(windowed.to_vec()),
+        Unrotated::None | Unrotated::Listed | Unrotated::ByKey => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,8 @@
 //! for all scores, bit for bit. While such a phase is under way no other state is saved: a run that ends in it begins it again.
 
 use super::config::{MaskMode, TrainConfig};
+use super::observer::Observer;
 use super::phase::{Agenda, Phase, StepPlan};
-use super::session::Observer;
 use super::state;
 use super::step::{Collect, Stepper, Turn};
 use super::trainable::{Trainable, rates};

@@ -3,8 +3,8 @@
 use super::config::{Keep, TrainConfig};
 use super::evaluation::{Evaluated, Evaluation};
 use super::metrics::EvalMetrics;
+use super::observer::Observer;
 use super::phase::{Agenda, Phase};
-use super::session::Observer;
 use crate::device::Device;
 use crate::error::Result;
 use crate::nn::Decoder;

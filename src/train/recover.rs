@@ -4,8 +4,9 @@
 
 use super::config::TrainConfig;
 use super::metrics::{EvalMetrics, StepMetrics};
+use super::observer::Observer;
 use super::resume;
-use super::session::{Observer, Session};
+use super::session::Session;
 use super::state::{self, SavedTiles};
 use super::warm::Compiled;
 use crate::device::Device;

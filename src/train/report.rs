@@ -3,8 +3,8 @@
 use super::evaluation::Sample;
 use super::logs::Logs;
 use super::metrics::{EvalMetrics, StepMetrics};
+use super::observer::Observer;
 use super::phase::StepPlan;
-use super::session::Observer;
 use super::step::{StepOutcome, StepResult, Turn};
 use crate::data::Batch;
 use crate::error::Result;

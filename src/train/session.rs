@@ -1,57 +1,31 @@
-//! A run from start to end: what it reads, decides and prepares before its steps, and what it writes behind them.
+//! A run from start to end: its steps, and what it writes behind them; `prepare` has what comes before.
 
-use super::config::{PrecisionOption, TrainConfig};
+use super::config::TrainConfig;
 use super::evaluation::Evaluation;
 use super::folder::{self, RunLock};
 use super::logs::{Logs, Wanted};
-use super::metrics::{EvalMetrics, StepMetrics};
+use super::observer::Observer;
 use super::phase::Agenda;
-use super::plan::{self, MemoryPlan, fit};
+use super::plan::{self, MemoryPlan};
+use super::prepare::{
+    Decided, check_folder_of, decide, keep_platform, load_model, open_data, open_device, pinned, settled, shape_in,
+};
 use super::recover::{self, Again, Losses};
-use super::start::Start;
-use super::state::{self, Platform, Saved, SavedTiles};
+use super::state::{self, Saved, SavedTiles};
 use super::step::Stepper;
 use super::steps::{Ended, Fixed, Steps};
 use super::summary::Summary;
 use super::trainable::{Trainable, load_options, open_model};
-use super::warm::Compiled;
-use super::{full, notes, output, platform, resume, tune, warm};
+use super::{full, notes, output, resume};
 use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
-use crate::cases::startup;
-use crate::data::{Ahead, DataOptions, Dataset, Tokenizer, now, sources};
-use crate::device::tiles::TileTable;
-use crate::device::{Device, DeviceOptions, Precision};
+use crate::data::{Ahead, Dataset, now};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
-use crate::io::cache_folder;
-use crate::io::checkpoint::Checkpoint;
-use crate::io::hub::{self, RepoKind};
-use crate::kernels::precision;
 use crate::nn::Decoder;
-use crate::nn::loader::{load, load_shapes};
+use crate::nn::loader::load_shapes;
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// What a run tells whoever watches.
-pub trait Observer {
-    /// A line about what happens.
-    fn note(&mut self, line: &str);
-    /// The number of steps, and how many of them lie behind the run already, before the first.
-    fn begin(&mut self, steps: u64, done: u64);
-    fn step(&mut self, metrics: &StepMetrics);
-    /// How far an evaluation is: rows, answers and prompts together.
-    fn evaluating(&mut self, _done: usize, _of: usize) {}
-    fn evaluated(&mut self, _: &EvalMetrics) {}
-    /// The run computes on `device` from now on; more than once where a device is lost.
-    fn opened(&mut self, _: &Device) {}
-    /// What of the preparation begins now, in a few words; the last of it ends with [`Observer::begin`].
-    fn preparing(&mut self, _: &str) {}
-    /// Kernels are being compiled, before the first step.
-    fn compiled(&mut self, _: Compiled) {}
-    /// Asked before each step, and during evaluations.
-    fn interrupted(&self) -> bool;
-}
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,14 +79,6 @@ pub struct Session {
     has_folder: bool,
 }
 
-/// What a run starts from, and its steps.
-struct Decided {
-    start: Start,
-    /// Digests of what the run reads.
-    sources: BTreeMap<String, String>,
-    agenda: Agenda,
-}
-
 impl Session {
     /// Reads everything that the configuration names and prepares the run. Nothing is written but the lock of a folder that has
     /// a run in it.
@@ -150,11 +116,7 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Session> {
         check_folder_of(config.save_mask.as_deref())?;
-        // what a run goes on with is what it began with, whatever becomes of a name on the Hub
-        let model = hub::pinned(&config.model, RepoKind::Model)?;
-        let data = sources::pinned(&config.data)?;
-        let eval_data = config.eval_data.as_deref().map(sources::pinned).transpose()?;
-        let config = TrainConfig { model, data, eval_data, ..config };
+        let config = pinned(config)?;
         observer.preparing("opening the model");
         let checkpoint = open_model(&config)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
@@ -184,28 +146,10 @@ impl Session {
             precision: device.precision(),
             tiles: device.tiles(),
         };
-        let settled = TrainConfig { checkpointing: fit::settled(&run)?, ..config.clone() };
-        if settled.checkpointing != config.checkpointing {
-            observer.note(&format!("checkpointing: {}", settled.checkpointing));
-        }
-        let run = plan::Run { config: &settled, ..run };
         let has_folder = saved.is_some() || again.is_some();
-        let plan = plan_with_tiles(&device, &run, has_folder, observer)?;
-        fit::check(&run, &plan.memory)?;
+        let (config, plan) = settled(&device, run, has_folder, observer)?;
         let tiles = SavedTiles { device: device.caps().identity(), table: device.tiles().of(&plan.products) };
-        let config = settled;
-
-        // what the self-test held is not the run's
-        device.trim()?;
-        device.restart_peaks();
-        observer.preparing("reading the weights and compiling kernels");
-        let loading = || load(&device, &checkpoint, options);
-        let (mut model, compiled) =
-            warm::compile_while(&device, &plan.kernels, loading, &mut |n| observer.compiled(n))?;
-        observer.note(&compiled.line());
-        observer.preparing("checking the kernels");
-        // these kernels, and no others, are what the run launches
-        startup::prove(&device, &plan.kernels)?.line().iter().for_each(|line| observer.note(line));
+        let mut model = load_model(&device, &checkpoint, options, &plan.kernels, observer)?;
         observer.preparing("making the adapters");
         let masks = match &saved {
             Some(saved) => saved.masks(shape_in(&shapes))?,
@@ -365,145 +309,4 @@ impl Session {
         let trainable = &mut self.trainable;
         std::thread::scope(|scope| Steps::new(run, trainable, Ahead::start(scope, batches)?, logs)?.take_all(observer))
     }
-}
-
-/// The rows of a run, as they were when it `began`, and what it is evaluated on.
-fn open_data(
-    config: &TrainConfig,
-    checkpoint: &Checkpoint,
-    began: Option<i64>,
-    observer: &mut dyn Observer,
-) -> Result<(Dataset, Option<Evaluation>)> {
-    let tokenizer = Tokenizer::of_model(checkpoint)?;
-    let vocab_size = checkpoint.config.vocab_size;
-    let options = DataOptions { now: began, ..config.data_options() };
-    let dataset = Dataset::open(&config.data, &options, tokenizer.as_ref(), vocab_size)?;
-    let now = began.unwrap_or_else(now);
-    let (dataset, evaluation) = Evaluation::open(config, checkpoint, tokenizer, Some(dataset), now)?;
-    let dataset = dataset.ok_or_else(|| Error::file(&config.data, "rows", "there are none to train on"))?;
-    observer.note(&data_line(&dataset));
-    dataset.notes().iter().for_each(|note| observer.note(note));
-    let (asked, sequences) = (config.batch_size, dataset.report().sequences);
-    if asked > sequences {
-        observer.note(&format!(
-            "⟨batch_size⟩ {asked} is more than the {sequences} sequences of an epoch; a step has those"
-        ));
-    }
-    Ok((dataset, evaluation))
-}
-
-/// The device, with the precision of the run: one that is resumed keeps its own. The same as before where it is opened `again`.
-fn open_device(
-    config: &TrainConfig,
-    saved: Option<&Saved>,
-    again: Option<&Again>,
-    observer: &mut dyn Observer,
-) -> Result<Device> {
-    let options = DeviceOptions::from_env(config.device.clone());
-    let quarterings = again.map_or(0, |a| a.quarterings);
-    let device = Device::open(&DeviceOptions { quarterings, ..options })?;
-    if again.and_then(|a| a.identity.as_ref()).is_some_and(|before| *before != device.caps().identity()) {
-        let reason =
-            "it did not come back, this is another one or another driver; ⟨resume⟩ may go on here, but not bit for bit";
-        return Err(Error::DeviceLost { device: device.caps().name.clone(), reason: reason.into() });
-    }
-    observer.opened(&device);
-    let then = saved.map(|saved| &saved.header.platform);
-    let wants_f16 = match then {
-        Some(then) => then.precision == Precision::F16,
-        None => config.precision == PrecisionOption::F16,
-    };
-    let precision = if wants_f16 { precision::enable(&device)? } else { Precision::F32 };
-    then.map_or(Ok(()), |then| platform::check_precision(then, &device))?;
-    let units = if precision == Precision::F16 { ", f16 products on matrix units" } else { "" };
-    let tuned = if device.load_tiles() > 0 { ", tiles tuned" } else { "" };
-    observer.note(&format!("device: {} ({}{units}{tuned})", device.caps().name, device.caps().api));
-    if config.precision == PrecisionOption::F16 && precision == Precision::F32 {
-        observer.note(match wants_f16 {
-            true => "this device has no matrix units that can be used; products run in f32",
-            false => "the run began where there were no matrix units; its products go on in f32",
-        });
-    }
-    Ok(device)
-}
-
-/// What the adapter to start from and the data decide: masks and density, whether this is the run that was saved, and its steps.
-fn decide(
-    asked: &TrainConfig,
-    config: &mut TrainConfig,
-    (dataset, evaluation): (&Dataset, Option<&Evaluation>),
-    shapes: &[LinearShape],
-    saved: Option<&Saved>,
-    observer: &mut dyn Observer,
-) -> Result<Decided> {
-    let (start, lines) = Start::read(config, shapes)?;
-    // one that is resumed has said so
-    lines.iter().filter(|_| saved.is_none()).for_each(|line| observer.note(line));
-    let sources = resume::sources(config, dataset, evaluation)?;
-    saved.map_or(Ok(()), |saved| resume::check_sources(config, &sources, dataset, saved))?;
-    let steps = config.total_steps(dataset.batches(&config.batch_options())?.steps_per_epoch() as u64);
-    let agenda = Agenda::new(config, start.masks.is_some(), steps)?;
-    notes::before(asked, config, &agenda, steps).iter().for_each(|line| observer.note(line));
-    Ok(Decided { start, sources, agenda })
-}
-
-/// Puts the tiles of a run that is resumed onto the device, and says where its numbers will not be those of a run that was never
-/// stopped.
-fn keep_platform(
-    device: &Device,
-    saved: Option<&Saved>,
-    again: Option<&Again>,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let Some(saved) = saved else {
-        if let Some(tiles) = again.and_then(|a| a.tiles.as_ref()) {
-            device.set_tiles(tiles.table.clone());
-        }
-        return Ok(());
-    };
-    let (tiles, line) = resume::tiles(&saved.header.tiles, device.caps(), TileTable::clone(&device.tiles()));
-    device.set_tiles(tiles);
-    let changed = Platform::of(device).line(&saved.header.platform);
-    line.iter().chain(&changed).for_each(|line| observer.note(line));
-    Ok(())
-}
-
-/// The plan of a run, with the tiles that it asks to be measured: one that is resumed keeps its own.
-fn plan_with_tiles(
-    device: &Device,
-    run: &plan::Run<'_>,
-    resumed: bool,
-    observer: &mut dyn Observer,
-) -> Result<plan::RunPlan> {
-    let mut planned = plan::plan(run)?;
-    if let Some(seconds) = run.config.tune.filter(|_| !resumed) {
-        observer.note(&format!("tiles: measured for at most {seconds} s"));
-        let limit = Duration::from_secs_f64(seconds);
-        let tuning = tune::tune(device, &planned.products, limit, cache_folder().as_deref())?;
-        observer.note(&tuning.line());
-        planned = plan::plan(&plan::Run { tiles: device.tiles(), ..run.clone() })?;
-    }
-    planned.memory.table().iter().for_each(|line| observer.note(line));
-    Ok(planned)
-}
-
-/// Rows and columns of a linear by its name.
-fn shape_in(shapes: &[LinearShape]) -> impl Fn(&str) -> Option<(usize, usize)> + '_ {
-    |name| shapes.iter().find(|m| m.name == name).map(|m| (m.out_features, m.in_features))
-}
-
-/// A file that is written at the end needs a folder from the start.
-fn check_folder_of(file: Option<&std::path::Path>) -> Result<()> {
-    match file.and_then(|f| f.parent()).filter(|p| !p.as_os_str().is_empty()) {
-        Some(folder) => std::fs::read_dir(folder).map(drop).map_err(Error::io(folder)),
-        None => Ok(()),
-    }
-}
-
-fn data_line(dataset: &Dataset) -> String {
-    let r = dataset.report();
-    format!(
-        "data: {} rows, {} tokens, {} of them supervised, in {} sequences",
-        r.rows, r.tokens, r.supervised, r.sequences
-    )
 }

@@ -5,6 +5,9 @@ use super::{Source, assert_none, sources};
 /// Lines of a source file, at most. One that grows past 500 wants to be two.
 const MOST_LINES: usize = 600;
 
+/// Lines of a function, at most. One that grows past 80 wants to be two.
+const MOST_OF_A_FUNCTION: usize = 90;
+
 /// Folders of people's machines. Written apart, for this file is checked too.
 const MACHINE: &[&str] = &[
     concat!("/", "work/"),
@@ -34,6 +37,43 @@ fn too_long(source: &Source) -> Option<String> {
     let lines = source.text.lines().count();
     let counted = [".rs", ".wgsl"].iter().any(|ext| source.path.ends_with(ext));
     (counted && lines > MOST_LINES).then(|| format!("{}: {lines} lines, more than {MOST_LINES}; split it", source.path))
+}
+
+#[test]
+fn functions_are_short() {
+    assert_none(
+        ["src", "tests", "examples"].iter().flat_map(|f| sources(f)).flat_map(|s| long_functions(&s)).collect(),
+    );
+}
+
+#[test]
+fn long_functions_are_found() {
+    let broken = |lines: usize| {
+        let body = "        x();\n".repeat(lines - 2);
+        let text = format!("impl A {{\n    pub(super) fn f() {{\n{body}    }}\n\n    fn g() {{\n    }}\n}}\n");
+        long_functions(&Source { path: "src/a.rs".into(), text })
+    };
+    assert!(broken(MOST_OF_A_FUNCTION).is_empty());
+    assert_eq!(broken(MOST_OF_A_FUNCTION + 1), ["src/a.rs:2: a function of 91 lines, more than 90; split it"]);
+}
+
+/// By the indentation that rustfmt gives: a function ends with the brace under its first line.
+fn long_functions(source: &Source) -> Vec<String> {
+    let mut begun: Option<(usize, String)> = None;
+    let mut broken = Vec::new();
+    for (n, line) in source.text.lines().enumerate().filter(|_| source.path.ends_with(".rs")) {
+        let code = line.trim_start();
+        let words = code.split(' ').take_while(|w| *w != "fn").collect::<Vec<_>>();
+        let modifier = |w: &&str| w.starts_with("pub") || ["const", "unsafe", "async", "in"].contains(w);
+        if code.contains("fn ") && words.iter().all(modifier) {
+            begun = Some((n, format!("{}}}", " ".repeat(line.len() - code.len()))));
+        } else if let Some((first, _)) = begun.take_if(|(_, end)| line == end) {
+            let lines = n - first + 1;
+            let long = format!("{}:{}: a function of {lines} lines, more than", source.path, first + 1);
+            broken.extend((lines > MOST_OF_A_FUNCTION).then(|| format!("{long} {MOST_OF_A_FUNCTION}; split it")));
+        }
+    }
+    broken
 }
 
 #[test]

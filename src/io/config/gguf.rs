@@ -2,7 +2,7 @@
 
 use super::family::{Bias, Family, LocalRope, MultiplierKeys, NormKind, Traits, Unrotated, Windowed};
 use super::gguf_rope::{self, Around};
-use super::{ModelConfig, Multipliers, families, unknown, windowed};
+use super::{ModelConfig, Multipliers, families, rotated_by_window, unknown, windowed};
 use crate::error::{Error, Result};
 use crate::io::gguf::{GgufFile, Value};
 
@@ -13,16 +13,8 @@ impl ModelConfig {
     /// [`Error::File`] naming the key.
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
         let f = Fields { file };
-        let name = f.text("general.architecture")?.ok_or_else(|| f.missing("general.architecture"))?;
-        let family = Traits::of_gguf(name).ok_or_else(|| {
-            let files = families::ALL.iter().filter_map(|f| f.gguf);
-            let known: Vec<&str> = files.filter_map(|g| g.architectures.first().copied()).collect();
-            f.error("general.architecture", unknown::reason(name, &known, None))
-        })?;
+        let (name, family) = family_of(&f)?;
         let key = |suffix: &str| format!("{name}.{suffix}");
-        if f.size(&key("expert_count"))?.unwrap_or(0) > 0 {
-            return Err(f.error(&key("expert_count"), "mixtures of experts are not supported"));
-        }
 
         let hidden_size = f.required(&key("embedding_length"))?;
         let heads = f.required(&key("attention.head_count"))?;
@@ -31,40 +23,19 @@ impl ModelConfig {
             // where heads is 0 validation says so
             None => hidden_size.checked_div(heads).unwrap_or(8),
         };
-        let tokens = f.get("tokenizer.ggml.tokens", "list", |v| v.as_array().map(<[Value]>::len))?;
-        let vocab_size = match file.shape("token_embd.weight") {
-            Some([vocab, _]) => *vocab,
-            _ => match f.size(&key("vocab_size"))? {
-                Some(n) => n,
-                None => tokens.ok_or_else(|| f.missing("token_embd.weight"))?,
-            },
-        };
         let rope_theta = f.number(&key("rope.freq_base"))?.unwrap_or(family.defaults.rope_theta);
         let max_position_embeddings = f.required(&key("context_length"))?;
         let rotary_dim = gguf_rope::rotary_dim(&f, family, head_dim, &key)?;
         let rope = Around { theta: rope_theta, dim: rotary_dim, positions: max_position_embeddings, key: &key };
-        let mut eos_token_ids = Vec::new();
-        for name in ["eos", "eot", "eom"] {
-            if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))?
-                && !eos_token_ids.contains(&id)
-            {
-                eos_token_ids.push(id);
-            }
-        }
         let layers = f.required(&key("block_count"))?;
         let (sliding_window, windowed) = windows(&f, &key, family, layers)?;
         // OLMo 3's files say olmo2
         let is_olmo3 = family == &families::OLMO2 && sliding_window.is_some();
         let family = if is_olmo3 { &families::OLMO3 } else { family };
-        let rotated = match family.unrotated {
-            Unrotated::WithoutWindow { all_if_no_window } if sliding_window.is_none() => {
-                vec![all_if_no_window; windowed.len()]
-            }
-            Unrotated::WithoutWindow { .. } => windowed.clone(),
-            // which no file says, and llama.cpp takes for granted
-            Unrotated::Listed => (1..=windowed.len()).map(|i| !i.is_multiple_of(4)).collect(),
-            Unrotated::None | Unrotated::ByKey => vec![true; windowed.len()],
-        };
+        // each fourth is not where a family lists them, which no file says and llama.cpp takes for granted
+        let listed = |i: usize| family.unrotated != Unrotated::Listed || !i.is_multiple_of(4);
+        let rotated = rotated_by_window(family, sliding_window, &windowed)
+            .unwrap_or_else(|| (1..=windowed.len()).map(listed).collect());
         let eps = if family.norm == NormKind::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
         let eps = key(&format!("attention.{eps}"));
         let cap =
@@ -76,7 +47,7 @@ impl ModelConfig {
             num_attention_heads: heads,
             num_key_value_heads: f.size(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head_dim,
-            vocab_size,
+            vocab_size: vocab_size(&f, &key("vocab_size"))?,
             max_position_embeddings,
             rms_norm_eps: f.number(&eps)?.ok_or_else(|| f.missing(&eps))? as f32,
             rope_theta,
@@ -110,23 +81,66 @@ impl ModelConfig {
             attn_logit_softcapping: cap("attn_logit_softcapping")?,
             final_logit_softcapping: cap("final_logit_softcapping")?,
             bos_token_id: f.token("tokenizer.ggml.bos_token_id")?,
-            eos_token_ids,
+            eos_token_ids: eos_tokens(&f)?,
             pad_token_id: f.token("tokenizer.ggml.padding_token_id")?,
             family,
         }
         .validate(file.path())?;
-        if family == &families::LLAMA && config.sliding_window.is_some() && (config.attention_bias || config.mlp_bias) {
-            let reason = "a Mistral, which the window makes it, has no biases; use the Hugging Face folder";
-            return Err(f.error(&key("attention.sliding_window"), reason));
-        }
-        let whole = ["attention.value_length", "rope.dimension_count"];
-        for suffix in &whole[..if config.family.partial_rope { 1 } else { 2 }] {
-            if f.size(&key(suffix))?.is_some_and(|n| n != head_dim) {
-                return Err(f.error(&key(suffix), format!("must be the size of a head, {head_dim}")));
-            }
-        }
+        check(&f, &key, &config)?;
         Ok(config)
     }
+}
+
+/// The name of the architecture, and its family.
+fn family_of<'f>(f: &Fields<'f>) -> Result<(&'f str, Family)> {
+    let name = f.text("general.architecture")?.ok_or_else(|| f.missing("general.architecture"))?;
+    let family = Traits::of_gguf(name).ok_or_else(|| {
+        let files = families::ALL.iter().filter_map(|f| f.gguf);
+        let known: Vec<&str> = files.filter_map(|g| g.architectures.first().copied()).collect();
+        f.error("general.architecture", unknown::reason(name, &known, None))
+    })?;
+    let experts = format!("{name}.expert_count");
+    if f.size(&experts)?.unwrap_or(0) > 0 {
+        return Err(f.error(&experts, "mixtures of experts are not supported"));
+    }
+    Ok((name, family))
+}
+
+/// The rows of the embedding; without one what `key` says, or the number of tokens.
+fn vocab_size(f: &Fields<'_>, key: &str) -> Result<usize> {
+    let tokens = f.get("tokenizer.ggml.tokens", "list", |v| v.as_array().map(<[Value]>::len))?;
+    if let Some([vocab, _]) = f.file.shape("token_embd.weight") {
+        return Ok(*vocab);
+    }
+    f.size(key)?.or(tokens).ok_or_else(|| f.missing("token_embd.weight"))
+}
+
+fn eos_tokens(f: &Fields<'_>) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for name in ["eos", "eot", "eom"] {
+        if let Some(id) = f.token(&format!("tokenizer.ggml.{name}_token_id"))?
+            && !ids.contains(&id)
+        {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+/// That nothing else in the file contradicts the configuration.
+fn check(f: &Fields<'_>, key: &impl Fn(&str) -> String, config: &ModelConfig) -> Result<()> {
+    let has_bias = config.attention_bias || config.mlp_bias;
+    if config.family == &families::LLAMA && config.sliding_window.is_some() && has_bias {
+        let reason = "a Mistral, which the window makes it, has no biases; use the Hugging Face folder";
+        return Err(f.error(&key("attention.sliding_window"), reason));
+    }
+    let turned = (!config.family.partial_rope).then_some("rope.dimension_count");
+    for suffix in ["attention.value_length"].into_iter().chain(turned) {
+        if f.size(&key(suffix))?.is_some_and(|n| n != config.head_dim) {
+            return Err(f.error(&key(suffix), format!("must be the size of a head, {}", config.head_dim)));
+        }
+    }
+    Ok(())
 }
 
 /// The sliding window, and which layers have it. The files say the window alone, zero for none.

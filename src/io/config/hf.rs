@@ -2,7 +2,7 @@
 
 use super::family::{Bias, Family, MultiplierKeys, Traits, Unrotated, Windowed};
 use super::hf_rope::Rope;
-use super::{MAX_LAYERS, ModelConfig, Multipliers, families, unknown, windowed};
+use super::{MAX_LAYERS, ModelConfig, Multipliers, families, rotated_by_window, unknown, windowed};
 use crate::error::{Error, Result};
 use crate::io::kind;
 use serde_json::{Map, Value};
@@ -34,28 +34,33 @@ impl ModelConfig {
     }
 }
 
-/// The configuration of a language model, by itself or wrapped in `outer`.
-fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
+/// What says what a language model is: the fields of `outer`, or those that it wraps, with the family.
+fn language_model<'f>(outer: &Fields<'f>) -> Result<(Fields<'f>, Family, bool)> {
     let model_type = outer.string("model_type")?.ok_or_else(|| outer.missing("model_type"))?;
     let wrapper = families::WRAPPERS.iter().find(|(name, _)| *name == model_type);
-    let inner = match wrapper {
-        Some(_) => Some(outer.object("text_config")?.ok_or_else(|| outer.missing("text_config"))?),
-        None => None,
+    let (map, model_type) = match wrapper {
+        None => (outer.map, model_type),
+        Some((_, usual)) => {
+            let map = outer.object("text_config")?.ok_or_else(|| outer.missing("text_config"))?;
+            let inner = Fields { path: outer.path, map };
+            (map, inner.string("model_type")?.unwrap_or_else(|| (*usual).to_owned()))
+        }
     };
-    let f = &Fields { path: outer.path, map: inner.unwrap_or(outer.map) };
-    let model_type = match wrapper {
-        Some((_, usual)) => f.string("model_type")?.unwrap_or_else(|| (*usual).to_owned()),
-        None => model_type,
-    };
+    let f = Fields { path: outer.path, map };
     let family = Traits::of_hf(&model_type).ok_or_else(|| {
         let known: Vec<&str> = families::ALL.iter().map(|f| f.model_type).collect();
-        let reason = unknown::reason(&model_type, &known, Some(f.map));
-        outer.error("model_type", reason)
+        outer.error("model_type", unknown::reason(&model_type, &known, Some(f.map)))
     })?;
-    for fields in [outer, f] {
+    for fields in [outer, &f] {
         refuse_unsupported(fields)?;
     }
+    Ok((f, family, wrapper.is_some()))
+}
 
+/// The configuration of a language model, by itself or wrapped in `outer`.
+fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
+    let (f, family, wrapped) = language_model(outer)?;
+    let f = &f;
     let hidden_size = f.required("hidden_size")?;
     let heads = f.required("num_attention_heads")?;
     let layers = f.required("num_hidden_layers")?;
@@ -69,13 +74,8 @@ fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
     let rope = Rope::read(f, family, max_position_embeddings)?;
     let unrotated = unrotated(f, family, layers)?;
     let (sliding_window, windowed) = windows(f, family, layers, unrotated.as_deref())?;
-    let rotated = match family.unrotated {
-        Unrotated::WithoutWindow { all_if_no_window } if sliding_window.is_none() => {
-            vec![all_if_no_window; windowed.len()]
-        }
-        Unrotated::WithoutWindow { .. } => windowed.clone(),
-        _ => unrotated.map_or_else(|| vec![true; windowed.len()], |u| u.iter().map(|u| !u).collect()),
-    };
+    let listed = || unrotated.map_or_else(|| vec![true; windowed.len()], |u| u.iter().map(|u| !u).collect());
+    let rotated = rotated_by_window(family, sliding_window, &windowed).unwrap_or_else(listed);
     let cap = |key: &str, default: Option<f64>| -> Result<Option<f32>> {
         let value = if f.map.contains_key(key) { f.number(key)? } else { default };
         Ok(value.map(|v| v as f32).filter(|_| family.keys.softcaps))
@@ -131,7 +131,7 @@ fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
         bos_token_id: token("bos_token_id", default.bos.as_slice())?.first().copied(),
         eos_token_ids: token("eos_token_id", default.eos)?,
         pad_token_id: token("pad_token_id", default.pad.as_slice())?.first().copied(),
-        wrapped: wrapper.is_some(),
+        wrapped,
         family,
     })
 }
@@ -293,7 +293,7 @@ pub(super) struct Fields<'a> {
     pub map: &'a Map<String, Value>,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     pub fn error(&self, key: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::file(self.path, key, reason)
     }
@@ -302,7 +302,7 @@ impl Fields<'_> {
         self.error(key, "this key is missing")
     }
 
-    pub fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>> {
+    pub fn object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
