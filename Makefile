@@ -44,7 +44,7 @@ test-full: setup
 # What only shows in long runs; what was seen is in docs/notes/reliability.md.
 soak: soak-kills soak-memory soak-fuzz
 
-# A quarter of them in runs of each method.
+# A quarter of them in runs of each of four methods, and as many in three other kinds of runs.
 KILLS ?= 200
 soak-kills: setup
 	RUGOSA_TEST_KILLS=$$(($(KILLS) / 4)) cargo test --test suite cli::kills

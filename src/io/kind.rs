@@ -13,12 +13,26 @@ const LONGEST_POINTER: usize = 1024;
 /// Bytes of a configuration, an index or a template at most. The index of the largest models has ten million.
 pub const LONGEST_SMALL: u64 = 64 << 20;
 
+/// Bytes of what people write by hand at most: options, prompts.
+const LONGEST_TEXT: u64 = 4 << 20;
+
 /// Reads all of a small file: [`LONGEST_SMALL`] bytes at most.
 ///
 /// # Errors
 /// Those of [`read_up_to`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     read_up_to(path, LONGEST_SMALL)
+}
+
+/// Reads all of a small text: [`LONGEST_TEXT`] bytes at most.
+///
+/// # Errors
+/// Those of [`read_up_to`]; [`Error::File`] for what is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read_up_to(path, LONGEST_TEXT)?).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::file(path, "content", format!("is no text in UTF-8 from byte {at} on; save it as UTF-8"))
+    })
 }
 
 /// Reads all of a file that has `most` bytes at most, whatever its size is said to be.
@@ -35,7 +49,7 @@ pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(Error::io(path))?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > most {
-        let reason = format!("has more than {most} bytes, which no such file needs; download it again");
+        let reason = format!("has more than {most} bytes, which no such file needs; take another one");
         return Err(Error::file(path, "content", reason));
     }
     refuse_stand_in(path, &bytes)?;

@@ -19,6 +19,7 @@ use crate::adapters::targets::{PerModule, TargetModules, TargetRules};
 use crate::data::{BatchOptions, DataOptions, sources};
 use crate::error::{Error, Result};
 use crate::io::hub::{HubName, RepoKind};
+use crate::io::kind;
 use crate::optim::schedule::LrSchedule;
 use crate::quant::LoadFormat;
 use crate::train::phase::Schedule;
@@ -355,7 +356,7 @@ impl PartialConfig {
     /// [`Error::Io`]; [`Error::Row`] where it is no TOML; [`Error::File`] with the key where a key is unknown (and the
     /// nearest known one) or a value of the wrong type.
     pub fn from_toml(path: &Path) -> Result<PartialConfig> {
-        PartialConfig::parse(path, &std::fs::read_to_string(path).map_err(Error::io(path))?)
+        PartialConfig::parse(path, &kind::read_text(path)?)
     }
 
     /// The options in `text`, which is that of `path`.

@@ -12,6 +12,7 @@ use crate::evaluate::{
 };
 use crate::generate::{Flow, Request, Sampling, generate};
 use crate::io::checkpoint::Checkpoint;
+use crate::io::kind;
 use crate::nn::Decoder;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -323,7 +324,7 @@ fn unless_not_finite<T>(outcome: Result<T>) -> Result<Option<T>> {
 
 /// The prompts of a file: one a line, as it is or as a JSON string.
 fn read_prompts(path: &Path, tokenizer: &Tokenizer, chat: bool, now: i64, most: usize) -> Result<Vec<Prompt>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = kind::read_text(path)?;
     let template = if chat { Some(ChatTemplate::new(tokenizer)?.at(now)) } else { None };
     let mut prompts = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

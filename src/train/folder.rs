@@ -8,7 +8,7 @@ use crate::data::{now, strftime};
 use crate::error::{Error, Result};
 use crate::io::adapter::{self, AdapterFolder};
 use crate::io::atomic::{is_unfinished, write_atomic};
-use crate::io::disk;
+use crate::io::{disk, kind};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -186,8 +186,7 @@ pub fn again(steps: usize) -> Option<String> {
 /// # Errors
 /// [`Error::Io`]; those of [`PartialConfig::parse`].
 pub fn configuration(out: &Path) -> Result<String> {
-    let path = out.join(CONFIG_FILE);
-    std::fs::read_to_string(&path).map_err(Error::io(&path))
+    kind::read_text(&out.join(CONFIG_FILE))
 }
 
 /// Steps that the metrics in a run folder have.

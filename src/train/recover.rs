@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What a run that is opened again must find as it was.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Again {
+    /// It had begun, and its folder is there.
+    pub under_way: bool,
     /// [`Caps::identity`](crate::device::Caps::identity) of the device; any where there is none.
     pub identity: Option<String>,
     pub tiles: Option<SavedTiles>,
@@ -50,6 +52,45 @@ impl Losses {
         self.in_a_row += 1;
         self.quarterings = (self.quarterings + 1).min(MOST - 1);
         self.in_a_row < MOST
+    }
+}
+
+/// Opens a run of this process for the first time with `open`, and again where its device is lost meanwhile.
+///
+/// # Errors
+/// [`Error::DeviceLost`] where that has failed too often; [`Error::Interrupted`]; those of `open`.
+pub(super) fn first(
+    observer: &mut dyn Observer,
+    mut open: impl FnMut(Option<Again>, &mut dyn Observer) -> Result<Session>,
+) -> Result<Session> {
+    let mut losses = Losses::default();
+    let mut opened = open(None, observer);
+    let mut device = String::new();
+    loop {
+        let reason = match opened {
+            Err(Error::DeviceLost { device: name, reason }) => {
+                device = name;
+                reason
+            }
+            Err(Error::NoDevice { reason }) if losses.in_a_row > 0 => reason,
+            other => return other,
+        };
+        if !losses.note(0) {
+            let reason =
+                format!("{reason} ({MOST} times before the first step, though submissions were shorter each time)");
+            return Err(Error::DeviceLost { device, reason });
+        }
+        let quarterings = losses.quarterings;
+        observer.note(&format!(
+            "{device}: the device was lost before the first step ({reason}); it is opened again, with submissions of a {}th of the \
+             usual time",
+            4u64.pow(quarterings)
+        ));
+        std::thread::sleep(PAUSE * (losses.in_a_row - 1));
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        opened = open(Some(Again { quarterings, ..Again::default() }), &mut Silent(observer));
     }
 }
 
@@ -95,7 +136,7 @@ pub(super) fn reopen(
             Some(_) => resume::find(config.clone())?,
             None => (config.clone(), None),
         };
-        match Session::open(config, saved, Some(again.clone()), None, &mut Silent(observer)) {
+        match Session::open(config, saved, Some(again.clone()), &mut Silent(observer)) {
             Err(Error::DeviceLost { reason: next, .. } | Error::NoDevice { reason: next }) => reason = next,
             opened => return opened,
         }

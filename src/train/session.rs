@@ -88,7 +88,8 @@ impl Session {
     pub fn prepare(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
         let lock = RunLock::take_existing(&config.out)?;
         folder::again(folder::check_free(&config)?).iter().for_each(|line| observer.note(line));
-        Session::open(config, None, None, lock, observer)
+        let opened = recover::first(observer, |again, observer| Session::open(config.clone(), None, again, observer))?;
+        Ok(Session { lock, ..opened })
     }
 
     /// Prepares to go on with the run in the folder of `config` from its last state, or from the start if it stopped before the
@@ -99,20 +100,22 @@ impl Session {
     /// [`Error::Invalid`] if its configuration has.
     pub fn resume(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
         let lock = RunLock::take_existing(&config.out)?;
-        let (config, saved) = resume::find(config)?;
-        match &saved {
-            Some(saved) => saved.damaged.iter().for_each(|line| observer.note(line)),
-            None => observer.note("the run stopped before its first state was saved: it begins again"),
-        }
-        Session::open(config, saved, None, lock, observer)
+        let opened = recover::first(observer, |again, observer| {
+            let (config, saved) = resume::find(config.clone())?;
+            match &saved {
+                Some(saved) => saved.damaged.iter().for_each(|line| observer.note(line)),
+                None => observer.note("the run stopped before its first state was saved: it begins again"),
+            }
+            Session::open(config, saved, again, observer)
+        })?;
+        Ok(Session { lock, ..opened })
     }
 
-    /// `again`: the run was under way when its device was lost.
+    /// `again`: its device was lost before. The lock of the folder comes from outside.
     pub(super) fn open(
         config: TrainConfig,
         saved: Option<Saved>,
         again: Option<Again>,
-        lock: Option<RunLock>,
         observer: &mut dyn Observer,
     ) -> Result<Session> {
         check_folder_of(config.save_mask.as_deref())?;
@@ -146,7 +149,7 @@ impl Session {
             precision: device.precision(),
             tiles: device.tiles(),
         };
-        let has_folder = saved.is_some() || again.is_some();
+        let has_folder = saved.is_some() || again.as_ref().is_some_and(|a| a.under_way);
         let (config, plan) = settled(&device, run, has_folder, observer)?;
         let tiles = SavedTiles { device: device.caps().identity(), table: device.tiles().of(&plan.products) };
         let mut model = load_model(&device, &checkpoint, options, &plan.kernels, observer)?;
@@ -178,7 +181,7 @@ impl Session {
             clock,
             saved,
             tiles,
-            lock,
+            lock: None,
             has_folder,
         })
     }
@@ -201,6 +204,7 @@ impl Session {
                 Err(Error::DeviceLost { reason, .. }) => {
                     let (config, caps) = (self.config.clone(), self.device.caps().clone());
                     let again = Again {
+                        under_way: true,
                         identity: Some(caps.identity()),
                         tiles: Some(self.tiles.clone()),
                         clock: Some(self.clock),

@@ -17,6 +17,8 @@ struct Losing {
     /// Where it is asked this often whether to go on, once.
     at_question: u64,
     asked: Cell<u64>,
+    /// It is destroyed as soon as it is opened, so many times.
+    unborn: usize,
     opened: usize,
     notes: Vec<String>,
 }
@@ -31,6 +33,9 @@ impl Observer for Losing {
     fn opened(&mut self, device: &Device) {
         self.device = Some(device.clone());
         self.opened += 1;
+        if self.opened <= self.unborn {
+            device.destroy();
+        }
     }
 
     fn step(&mut self, metrics: &StepMetrics) {
@@ -75,6 +80,29 @@ fn a_device_that_is_lost_in_every_phase_changes_nothing() {
     let steps: Vec<&str> = losing.notes.iter().filter_map(|n| n.split("goes on from step ").nth(1)).collect();
     assert_eq!(steps, ["1", "3", "7"], "{:?}", losing.notes);
     assert_same(&contents(&whole.out), &contents(&broken.out));
+}
+
+#[test]
+fn a_device_that_is_lost_while_a_run_is_loading_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_model(dir.path());
+    tiny::write_rows(dir.path(), 10, 6, 20);
+    let text = format!("{COMMON}method = 'lora'\nsteps = 2\nsave_steps = 1");
+    let [whole, broken, never] = ["whole", "broken", "never"].map(|out| config(dir.path(), out, &text));
+    Session::prepare(whole.clone(), &mut Watcher::default()).unwrap().run(&mut Watcher::default()).unwrap();
+    let mut losing = Losing { unborn: 2, ..Losing::default() };
+    Session::prepare(broken.clone(), &mut losing).unwrap().run(&mut losing).unwrap();
+    let said = losing.notes.iter().filter(|n| n.contains("lost before the first step")).count();
+    assert_eq!((losing.opened, said), (3, 2), "{:?}", losing.notes);
+    assert_same(&contents(&whole.out), &contents(&broken.out));
+
+    let mut losing = Losing { unborn: usize::MAX, ..Losing::default() };
+    let error = Session::prepare(never.clone(), &mut losing).err().unwrap();
+    assert!(
+        matches!(error, Error::DeviceLost { .. }) && error.to_string().contains("4 times before the first step"),
+        "{error}"
+    );
+    assert!(losing.opened == 4 && !never.out.exists());
 }
 
 #[test]
