@@ -226,7 +226,7 @@ pub struct DeviceArgs {
 /// Rows and how to read them; as in training.
 #[derive(Clone, Debug, Args)]
 pub struct RowArgs {
-    /// Rows: JSON lines, a JSON array or CSV; a file, one on the Hub as hf:org/name/file.jsonl, or several: a.jsonl,b.csv
+    /// Rows: JSON lines, a JSON array, CSV or Parquet; a file, one on the Hub as hf:org/name/file.jsonl, or several: a.jsonl,b.csv
     #[arg(long, value_name = "FILE|hf:NAME,…")]
     pub data: PathBuf,
     /// What the rows look like

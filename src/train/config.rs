@@ -111,7 +111,7 @@ options! {
         /// Model to start from: a Hugging Face folder, a GGUF file, or a name on the Hub as hf:org/name
         #[arg(value_name = "DIR|FILE.gguf|hf:NAME", help_heading = "Run")]
         model: PathBuf,
-        /// Training rows: JSON lines, a JSON array or CSV; a file, or one on the Hub as hf:org/name/file.jsonl; several are listed,
+        /// Training rows: JSON lines, a JSON array, CSV or Parquet; a file, or one on the Hub as hf:org/name/file.jsonl; several are listed,
         /// each with how often an epoch has its rows if not once: a.jsonl,b.csv:0.3
         #[arg(value_name = "FILE[:WEIGHT]|hf:NAME,…", help_heading = "Run")]
         data: PathBuf,

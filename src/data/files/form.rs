@@ -16,7 +16,7 @@ pub(super) enum Form {
     Table(u8),
 }
 
-const WANTED: &str = "one JSON object a line is wanted, a JSON array of objects, or CSV";
+const WANTED: &str = "one JSON object a line is wanted, a JSON array of objects, CSV or Parquet";
 
 /// Kinds of files that hold no rows as text: their first bytes, what they are and what to do.
 const OTHERS: &[(&[u8], &str, &str)] = &[
@@ -28,8 +28,8 @@ const OTHERS: &[(&[u8], &str, &str)] = &[
     (b"PK\x03\x04", "is a ZIP archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
     (
         b"PAR1",
-        "is a Parquet file",
-        "write its rows as JSON lines, with pandas: to_json(FILE, orient=\"records\", lines=True)",
+        "is a Parquet file, which this rugosa was built without",
+        "build it with the feature parquet, or write the rows as JSON lines, with pandas: to_json(FILE, orient=\"records\", lines=True)",
     ),
     (b"ARROW1", "is an Arrow file", "write its rows as JSON lines, with datasets: to_json(FILE)"),
     (b"\xff\xff\xff\xff", "is an Arrow stream", "write its rows as JSON lines, with datasets: to_json(FILE)"),

@@ -1,8 +1,12 @@
-//! The rows of a data file, whatever it is: JSON lines, a JSON array, objects over several lines, CSV or TSV; in UTF-8 or
-//! UTF-16. Anything else is refused with what it is and what is wanted.
+//! The rows of a data file, whatever it is: JSON lines, a JSON array, objects over several lines, CSV or TSV, in UTF-8 or
+//! UTF-16; Parquet. Anything else is refused with what it is and what is wanted.
 
 mod form;
 mod lines;
+#[cfg(feature = "parquet")]
+mod nesting;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod table;
 mod values;
 
@@ -22,7 +26,7 @@ const LONGEST_WHOLE: u64 = 1 << 30;
 /// One row, as the text of a JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RowText {
-    /// Line of the file where it begins, from 1.
+    /// Line of the file where it begins, from 1; of a file without lines its place.
     pub line: usize,
     /// Its place in an array, from 1.
     pub entry: Option<usize>,
@@ -33,6 +37,9 @@ pub(super) struct RowText {
 pub(super) enum RowFile<'a> {
     /// Lines are streamed.
     Lines(Lines<'a>),
+    /// And so is Parquet.
+    #[cfg(feature = "parquet")]
+    Parquet(Box<parquet::Parquet<'a>>),
     /// Other forms are read as a whole.
     Whole(std::vec::IntoIter<RowText>),
 }
@@ -50,6 +57,10 @@ impl<'a> RowFile<'a> {
         let mut reader = BufReader::with_capacity(HEAD, File::open(path).map_err(Error::io(path))?);
         let head = reader.fill_buf().map_err(Error::io(path))?;
         refuse_stand_in(path, head)?;
+        #[cfg(feature = "parquet")]
+        if head.starts_with(&parquet::MAGIC) {
+            return Ok(RowFile::Parquet(Box::new(parquet::Parquet::open(path, reader.into_inner())?)));
+        }
         if let Some(reason) = form::other(head) {
             return Err(not_rows(reason));
         }
@@ -81,12 +92,14 @@ impl<'a> RowFile<'a> {
     /// At least one row unless the file is at its end; more until `bytes` are reached.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Row`] for a line that is not UTF-8.
+    /// [`Error::Io`], or [`Error::Row`] for a line that is not UTF-8; for Parquet those of its pages.
     pub fn take(&mut self, bytes: usize) -> Result<Vec<RowText>> {
         let (mut taken, mut size) = (Vec::new(), 0);
         while size < bytes {
             let next = match self {
                 RowFile::Lines(lines) => lines.next_row()?,
+                #[cfg(feature = "parquet")]
+                RowFile::Parquet(rows) => rows.next_row()?,
                 RowFile::Whole(rows) => rows.next(),
             };
             let Some(row) = next else { break };

@@ -111,6 +111,9 @@ fn tables() {
 fn files_that_hold_no_rows_say_what_they_are() {
     let cases: &[(&[u8], &str, &str)] = &[
         (b"\x1f\x8b\x08\0", "is compressed with gzip", "gunzip"),
+        #[cfg(feature = "parquet")]
+        (b"PAR1\x15\x04", "this Parquet file is damaged", "download or write it again"),
+        #[cfg(not(feature = "parquet"))]
         (b"PAR1\x15\x04", "is a Parquet file", "JSON lines"),
         (b"\x28\xb5\x2f\xfd\0", "zstd", "unpack"),
         (b"PK\x03\x04\x14", "ZIP archive or an Excel workbook", "CSV"),

@@ -4,6 +4,8 @@ mod chat;
 mod files;
 mod hostile;
 mod pairs;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod rows;
 mod sources;
 mod split;
