@@ -93,7 +93,7 @@ impl Downloads {
     fn line(&mut self, text: &str) {
         self.last = Instant::now();
         // a closed standard error ends nothing
-        let text = shown::one_line(text).into_owned();
+        let text = super::line(text);
         let _ = match &self.bar {
             Some(bar) => bar.suspend(|| writeln!(std::io::stderr(), "{text}")),
             None => writeln!(self.out, "{text}"),

@@ -19,7 +19,7 @@ pub fn install(answer: Option<&'static str>) -> Result<()> {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(EXIT_INTERRUPTED.into());
         }
-        if let Some(answer) = answer {
+        if let Some(answer) = answer.filter(|_| !super::is_quiet()) {
             let mut err = std::io::stderr();
             // behind the "^C" of a terminal, or its progress bar
             let start = if err.is_terminal() { "\n" } else { "" };

@@ -16,7 +16,7 @@ pub struct DataSource {
     pub weight: f64,
 }
 
-/// The files that `data` names. A file that exists under the whole name is that file, whatever commas and colons are in it.
+/// The files that `data` names. A file that exists under a name is that file, whatever commas and colons are in it.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a weight that is none, and for a name that is missing.
@@ -24,12 +24,7 @@ pub fn sources(data: &Path) -> Result<Vec<DataSource>> {
     let whole = || vec![DataSource { path: data.to_path_buf(), weight: 1.0 }];
     let Some(text) = data.to_str().filter(|_| !data.exists()) else { return Ok(whole()) };
     let source = |part: &str| {
-        if Path::new(part).exists() {
-            return Ok(DataSource { path: part.into(), weight: 1.0 });
-        }
-        let weighted =
-            part.rsplit_once(':').and_then(|(path, weight)| Some((path, weight.trim().parse::<f64>().ok()?)));
-        let (path, weight) = weighted.unwrap_or((part, 1.0));
+        let (path, weight) = if Path::new(part).exists() { (part, 1.0) } else { weighted(part) };
         if !(weight > 0.0 && weight <= MOST_TIMES) {
             let reason = format!("{part}: the weight of a file must be over 0, at most {MOST_TIMES}");
             return Err(Error::option("data", reason).as_usage());
@@ -40,7 +35,27 @@ pub fn sources(data: &Path) -> Result<Vec<DataSource>> {
         }
         Ok(DataSource { path: path.into(), weight })
     };
-    text.split(',').map(source).collect()
+    named(text).into_iter().map(source).collect()
+}
+
+/// A name and its weight.
+fn weighted(part: &str) -> (&str, f64) {
+    let split = part.rsplit_once(':').and_then(|(path, weight)| Some((path, weight.trim().parse::<f64>().ok()?)));
+    split.unwrap_or((part, 1.0))
+}
+
+/// The parts of a list between commas; those that only together are the name of a file stay together.
+fn named(text: &str) -> Vec<&str> {
+    let is_file = |part: &str| Path::new(part).is_file() || Path::new(weighted(part).0).is_file();
+    let mut parts = Vec::new();
+    let mut rest = Some(text);
+    while let Some(list) = rest {
+        let ends = || list.match_indices(',').map(|(at, _)| at).chain([list.len()]);
+        let end = ends().find(|end| is_file(&list[..*end])).or_else(|| ends().next()).unwrap_or(list.len());
+        parts.push(&list[..end]);
+        rest = list.get(end + 1..);
+    }
+    parts
 }
 
 /// The same with absolute paths; a name on the Hub stays one.
@@ -118,6 +133,14 @@ mod tests {
         let odd = dir.path().join("a,b:0.5");
         std::fs::write(&odd, "").unwrap();
         assert_eq!(of(odd.to_str().unwrap()), named(&[(odd.to_str().unwrap(), 1.0)]));
+        // in a list too, and in a folder that has a comma in its name beside one that has the part before
+        std::fs::create_dir_all(dir.path().join("x,y")).unwrap();
+        std::fs::create_dir(dir.path().join("x")).unwrap();
+        let file = dir.path().join("x,y/one.jsonl");
+        std::fs::write(&file, "").unwrap();
+        let (odd, file) = (odd.to_str().unwrap(), file.to_str().unwrap());
+        let want = named(&[(file, 0.5), ("none.jsonl", 2.0), (odd, 1.0), (file, 1.0)]);
+        assert_eq!(of(&format!("{file}:0.5,none.jsonl:2,{odd},{file}")), want);
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub const COMPANIONS: &[&str] = &[
     "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
+    // of models that see
+    "preprocessor_config.json",
+    "processor_config.json",
 ];
 
 /// A folder of more chat templates.

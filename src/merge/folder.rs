@@ -2,7 +2,7 @@
 
 use super::source::{MERGED_KEY, Source};
 use super::types::OutType;
-use super::{Written, no_blocks};
+use super::{Written, asked, no_blocks};
 use crate::data::Tokenizer;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::io::kind;
 use crate::io::nf4::{LEVELS, dynamic_map};
 use crate::io::safetensors::Dtype;
 use crate::io::write::{OutEntry, copy_companions, write_folder};
-use crate::quant::nf4::{self, Absmax, BLOCK, BLOCK2};
+use crate::quant::nf4::{self, Absmax, BLOCK, BLOCK2, Nf4};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ const CONFIG: &str = "config.json";
 enum Part {
     /// All of a tensor.
     Whole(DType),
+    /// A tensor that is no part of the language model, as it lies.
+    Other,
     /// One of the tensors that make an NF4 weight.
     Nf4 { double: bool, part: Nf4Part },
 }
@@ -38,11 +40,18 @@ enum Nf4Part {
     State,
 }
 
-pub(super) fn write(source: &Source, out: &Path, to: Option<OutType>, shard_bytes: u64) -> Result<Written> {
+pub(super) fn write(
+    source: &Source,
+    out: &Path,
+    to: Option<OutType>,
+    shard_bytes: u64,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Written> {
     let mut written = Written { matrices: BTreeMap::new(), bytes: 0, notes: Vec::new() };
     let (mut entries, mut from): (Vec<OutEntry>, Vec<(String, Part)>) = (Vec::new(), Vec::new());
     let mut decoded = None;
     for (name, shape) in source.checkpoint.required() {
+        asked(go_on)?;
         let stored = source.stored(&name)?;
         let dtype = format(&name, &shape, stored, to)?;
         if shape.len() == 2 {
@@ -66,16 +75,26 @@ pub(super) fn write(source: &Source, out: &Path, to: Option<OutType>, shard_byte
             "{stored} lies in GGUF files alone; those matrices are written in {dtype} (⟨type⟩ says another)"
         ));
     }
+    for tensor in source.checkpoint.others()? {
+        let entry = OutEntry { name: tensor.name.to_owned(), dtype: tensor.dtype, shape: tensor.shape.to_vec() };
+        written.bytes += entry.bytes();
+        entries.push(entry);
+        from.push((tensor.name.to_owned(), Part::Other));
+    }
+    // the parts of a weight follow each other
+    let mut last = None;
     let data = |i: usize| {
+        asked(go_on)?;
         let (name, part) = &from[i];
         match *part {
             Part::Whole(dtype) => source.blocks(name, dtype),
-            Part::Nf4 { double, part } => nf4_bytes(source, name, double, part).map(Cow::Owned),
+            Part::Other => source.checkpoint.other(name).map(|tensor| Cow::Borrowed(tensor.data)),
+            Part::Nf4 { double, part } => nf4_bytes(source, name, double, part, &mut last).map(Cow::Owned),
         }
     };
     let quantised = from.iter().find_map(|(_, part)| match part {
         Part::Nf4 { double, .. } => Some(*double),
-        Part::Whole(_) => None,
+        Part::Whole(_) | Part::Other => None,
     });
     let config = config(source, &written.matrices, quantised)?;
     let text = format!("{config:#}\n");
@@ -149,8 +168,14 @@ fn nf4_entries(source: &Source, name: &str, shape: &[usize], double: bool) -> Re
     Ok(all)
 }
 
-/// The bytes of one of them.
-fn nf4_bytes(source: &Source, name: &str, double: bool, part: Nf4Part) -> Result<Vec<u8>> {
+/// The bytes of one of them. `last`: the weight that was quantised last.
+fn nf4_bytes(
+    source: &Source,
+    name: &str,
+    double: bool,
+    part: Nf4Part,
+    last: &mut Option<(String, Nf4)>,
+) -> Result<Vec<u8>> {
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     match part {
         Nf4Part::Levels => return Ok(bytes(&LEVELS)),
@@ -161,12 +186,16 @@ fn nf4_bytes(source: &Source, name: &str, double: bool, part: Nf4Part) -> Result
         }
         _ => {}
     }
-    let q = nf4::quantise(&source.values(name)?, double)?;
-    Ok(match (part, q.absmax) {
-        (Nf4Part::Codes, _) => q.codes,
-        (_, Absmax::Plain(absmax)) => bytes(&absmax),
+    let kept = last.take().filter(|(of, _)| of == name);
+    let (_, q) = match kept {
+        Some(kept) => last.insert(kept),
+        None => last.insert((name.to_owned(), nf4::quantise(&source.values(name)?, double)?)),
+    };
+    Ok(match (part, &q.absmax) {
+        (Nf4Part::Codes, _) => q.codes.clone(),
+        (_, Absmax::Plain(absmax)) => bytes(absmax),
         (Nf4Part::NestedAbsmax, Absmax::Double(d)) => bytes(&d.absmax),
-        (_, Absmax::Double(d)) => d.codes,
+        (_, Absmax::Double(d)) => d.codes.clone(),
     })
 }
 
@@ -211,6 +240,9 @@ fn config(source: &Source, matrices: &BTreeMap<DType, usize>, quantised: Option<
     json.insert(key.into(), dtype.into());
     json.insert("tie_word_embeddings".into(), source.checkpoint.config.tie_word_embeddings.into());
     if let Some(double) = quantised {
+        // what is no part of the language model lies as it did
+        let mut skipped = vec!["lm_head".to_owned()];
+        skipped.extend(source.checkpoint.other_parts());
         let quantisation = json!({
             "quant_method": "bitsandbytes",
             "load_in_4bit": true,
@@ -219,7 +251,7 @@ fn config(source: &Source, matrices: &BTreeMap<DType, usize>, quantised: Option<
             "bnb_4bit_use_double_quant": double,
             "bnb_4bit_compute_dtype": dtype,
             "bnb_4bit_quant_storage": "uint8",
-            "llm_int8_skip_modules": ["lm_head"],
+            "llm_int8_skip_modules": skipped,
         });
         json.insert("quantization_config".into(), quantisation);
     }

@@ -2,7 +2,7 @@
 
 use super::source::{MERGED_KEY, Source};
 use super::types::OutType;
-use super::{Written, no_blocks};
+use super::{Written, asked, no_blocks};
 use crate::data::Tokenizer;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ enum From {
     Made(Vec<u8>),
 }
 
-pub(super) fn write(source: &Source, out: &Path, to: OutType) -> Result<Written> {
+pub(super) fn write(source: &Source, out: &Path, to: OutType, go_on: &dyn Fn() -> bool) -> Result<Written> {
     let mut written = Written { matrices: BTreeMap::new(), bytes: 0, notes: Vec::new() };
     let (mut entries, mut from) = (Vec::new(), Vec::new());
     let mut fallen = 0;
@@ -61,13 +61,16 @@ pub(super) fn write(source: &Source, out: &Path, to: OutType) -> Result<Written>
     let metadata = metadata(source, out, to, &written.matrices)?;
     disk::create_folder(disk::parent(out))?;
     written.bytes = entries.iter().filter_map(|e| e.dtype.file_bytes(e.shape.iter().product::<usize>() as u64)).sum();
-    stream_gguf(out, &metadata, &entries, |i| match &from[i] {
-        From::Model(name) => tensor(source, name, &entries[i]),
-        From::File => Ok(source
-            .checkpoint
-            .gguf()
-            .map_or(Ok(Cow::Borrowed(&[][..])), |f| f.tensor(&entries[i].name).map(|t| t.data))?),
-        From::Made(bytes) => Ok(Cow::Borrowed(bytes)),
+    stream_gguf(out, &metadata, &entries, |i| {
+        asked(go_on)?;
+        match &from[i] {
+            From::Model(name) => tensor(source, name, &entries[i]),
+            From::File => Ok(source
+                .checkpoint
+                .gguf()
+                .map_or(Ok(Cow::Borrowed(&[][..])), |f| f.tensor(&entries[i].name).map(|t| t.data))?),
+            From::Made(bytes) => Ok(Cow::Borrowed(bytes)),
+        }
     })?;
     Ok(written)
 }

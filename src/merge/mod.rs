@@ -44,24 +44,35 @@ impl Written {
 }
 
 /// Writes `source` to `out`, which must not be there: a GGUF file where its name ends in .gguf, else a folder, whose files have at
-/// most `shard_bytes` bytes. Without a type what is stored stays as it is, where `out` can hold it.
+/// most `shard_bytes` bytes. Without a type what is stored stays as it is, where `out` can hold it. `go_on` is asked before each tensor.
 ///
 /// # Errors
-/// [`Error::File`] where `out` is there or the disk has no room, [`Error::Invalid`] where a tensor cannot be of the type; those of
+/// [`Error::Interrupted`] where it says no, and nothing is left behind; [`Error::File`] where `out` is there or the disk has no room, [`Error::Invalid`] where a tensor cannot be of the type; those of
 /// reading and writing.
-pub fn write(source: &Source, out: &Path, to: Option<OutType>, shard_bytes: u64) -> Result<Written> {
+pub fn write(
+    source: &Source,
+    out: &Path,
+    to: Option<OutType>,
+    shard_bytes: u64,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Written> {
     crate::io::write::refuse_existing(out)?;
     source.refuse_repeated()?;
     if is_gguf(out) {
-        gguf::write(source, out, to.unwrap_or(OutType::Same))
+        gguf::write(source, out, to.unwrap_or(OutType::Same), go_on)
     } else {
-        folder::write(source, out, to, shard_bytes)
+        folder::write(source, out, to, shard_bytes, go_on)
     }
 }
 
 /// Whether a path is that of a GGUF file.
 pub fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+}
+
+/// Nothing, unless the user asked to stop.
+fn asked(go_on: &dyn Fn() -> bool) -> Result<()> {
+    if go_on() { Ok(()) } else { Err(Error::Interrupted) }
 }
 
 /// The error of a tensor that cannot be of a format.

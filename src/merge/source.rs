@@ -46,7 +46,8 @@ impl Source {
         let mut notes = checkpoint.notes.clone();
         let shapes = checkpoint.required();
         let shape_of = |module: &str| {
-            let is_it = |name: &str| name.strip_suffix(".weight") == Some(module) && name.contains(".layers.");
+            let is_linear = |name: &str| name.contains(".layers.") || name.starts_with("lm_head.");
+            let is_it = |name: &str| name.strip_suffix(".weight") == Some(module) && is_linear(name);
             let (_, shape) = shapes.iter().find(|(name, _)| is_it(name))?;
             <[usize; 2]>::try_from(shape.as_slice()).ok().map(|[rows, cols]| (rows, cols))
         };

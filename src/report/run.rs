@@ -1,6 +1,7 @@
 //! What a run folder holds, as far as it does.
 
 use super::masks::{self, Mask};
+use crate::data::sources::sources;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::train::folder::{self, RunState};
@@ -87,10 +88,15 @@ impl RunFiles {
         self.config.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 
-    /// The last part of a path in the configuration.
+    /// The last part of a path in the configuration, of each where there are several.
     pub fn file_name(&self, key: &str) -> Option<String> {
-        let path = self.option(key)?;
-        Some(Path::new(&path).file_name().map_or(path.clone(), |name| name.to_string_lossy().into_owned()))
+        let text = self.option(key)?;
+        let name =
+            |path: &Path| path.file_name().map_or(path.to_string_lossy(), |name| name.to_string_lossy()).into_owned();
+        match sources(Path::new(&text)).ok().filter(|all| all.len() > 1) {
+            Some(all) => Some(all.iter().map(|source| name(&source.path)).collect::<Vec<_>>().join(", ")),
+            None => Some(name(Path::new(&text))),
+        }
     }
 
     /// Of the last evaluation that has one.

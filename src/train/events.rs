@@ -96,8 +96,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// A new one in `folder`, of a run that begins or goes on before step `step`: what earlier ones say of that step and later ones
-    /// does not hold any more.
+    /// A new one in `folder`, of a run that begins or goes on behind `step` steps: what earlier ones say of later ones does not hold
+    /// any more. Steps are counted from 1 here, so that 0 is before the first.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -109,7 +109,7 @@ impl EventFile {
         events.put(event(now(), 0).bytes(3, b"brain.Event:2"))?;
         if last > 0.0 {
             const START: u64 = 1;
-            events.put(event(now(), step).bytes(7, &Message::default().number(1, START).0))?;
+            events.put(event(now(), step + 1).bytes(7, &Message::default().number(1, START).0))?;
         }
         Ok(events)
     }
@@ -127,7 +127,7 @@ impl EventFile {
             ("train/tokens_per_second", Some(m.tokens_per_second)),
             ("train/epoch", Some(m.epoch)),
         ];
-        self.scalars(m.step, &all)
+        self.scalars(m.step + 1, &all)
     }
 
     /// An evaluation is done.
@@ -135,9 +135,7 @@ impl EventFile {
     /// # Errors
     /// [`Error::Io`].
     pub fn evaluation(&mut self, m: &EvalMetrics) -> Result<()> {
-        // an event behind the last step belongs to it: a start at the next one leaves it
-        let step = m.after.saturating_sub(1);
-        self.scalars(step, &[("eval/loss", m.eval_loss), ("eval/exact_match", m.exact_match)])
+        self.scalars(m.after, &[("eval/loss", m.eval_loss), ("eval/exact_match", m.exact_match)])
     }
 
     fn scalars(&mut self, step: u64, values: &[(&str, Option<f64>)]) -> Result<()> {
@@ -212,6 +210,6 @@ mod tests {
         assert!(holds(&first, b"brain.Event:2") && holds(&second, b"brain.Event:2"));
         // a summary of one value: its tag, and 0.5
         let scalar = [&[42, 18, 10, 16, 10, 9][..], b"eval/loss", &[21, 0, 0, 0, 0x3f]].concat();
-        assert!(holds(&first, &scalar) && holds(&second, &[16, 3, 58, 2, 8, 1]));
+        assert!(holds(&first, &scalar) && holds(&second, &[16, 4, 58, 2, 8, 1]));
     }
 }

@@ -42,6 +42,9 @@ fn turns_are_answered_and_a_reset_begins_again() {
     }
     let (_, quiet, stderr) = chat(&model, "--quiet", "Hi\n");
     assert_eq!((quiet, stderr.as_str()), (once, ""));
+    // what went wrong is said all the same
+    let (_, _, stderr) = chat(&model, "--quiet", "/adapter nowhere\n/nothing\n");
+    assert!(stderr.contains("nowhere: ") && stderr.contains("/nothing: is no command"), "{stderr}");
 }
 
 #[test]

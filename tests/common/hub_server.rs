@@ -34,6 +34,8 @@ struct State {
     log: Vec<String>,
     /// Without it a repository of this name gives no files.
     gated: Option<(String, String)>,
+    /// A repository that has the second name now.
+    moved: Option<(&'static str, &'static str)>,
     /// The listing has no sizes and digests.
     bare: bool,
     commit: Option<String>,
@@ -80,6 +82,10 @@ impl Server {
 
     pub fn gate(&self, repo: &str, token: &str) {
         self.with(|s| s.gated = Some((repo.to_owned(), token.to_owned())));
+    }
+
+    pub fn rename(&self, old: &'static str, new: &'static str) {
+        self.with(|s| s.moved = Some((old, new)));
     }
 
     pub fn without_digests(&self) {
@@ -139,6 +145,10 @@ fn answer(head: &[String], state: &Mutex<State>) -> Answer {
     let fault = fault.and_then(|(_, left)| left.pop_front());
     if let Some(Fault::Status(status, headers)) = &fault {
         return plain(*status, headers, b"", method);
+    }
+    if let Some((old, new)) = s.moved.filter(|(old, _)| path.contains(old)) {
+        let location = format!("Location: {}\r\n", target.replacen(old, new, 1));
+        return plain(307, &location, b"", method);
     }
     let commit = s.commit.clone().unwrap_or_else(|| COMMIT.to_owned());
     if let Some(rest) = path.strip_prefix("/api/") {

@@ -68,13 +68,13 @@ def check(program, folder, killed_at):
     assert files == 2 and 0 < before < len(steps)
     assert loaded.file_version == 2.0, loaded.file_version
     for tag, key in TAGS.items():
-        want = [(line["step"], as_f32(line[key])) for line in steps if line.get(key) is not None]
+        want = [(line["step"] + 1, as_f32(line[key])) for line in steps if line.get(key) is not None]
         got = [(event.step, event.value) for event in loaded.Scalars(tag)]
         if key == "tokens_per_second":  # the killed process took its own time
             want, got = [step for step, _ in want], [step for step, _ in got]
         assert got == want, (tag, got, want)
         print(f"  {tag}: {len(got)} values, each step once")
-    want = [(max(line["after"] - 1, 0), as_f32(line["eval_loss"])) for line in evaluations]
+    want = [(line["after"], as_f32(line["eval_loss"])) for line in evaluations]
     got = [(event.step, event.value) for event in loaded.Scalars("eval/loss")]
     assert got == want, (got, want)
     print(f"  eval/loss: {len(got)} values, as in metrics.jsonl")

@@ -19,7 +19,7 @@ fn weights_are_sums_that_are_rounded_once() {
     let given: Vec<_> = paths.iter().cloned().zip(weights).collect();
     let source = Source::open(&model, &given).unwrap();
     for (to, name) in [(DType::F32, "a"), (DType::F16, "b"), (DType::BF16, "c")] {
-        write(&source, &dir.path().join(name), Some(OutType::Plain(to)), SHARD_BYTES).unwrap();
+        write(&source, &dir.path().join(name), Some(OutType::Plain(to)), SHARD_BYTES, &|| true).unwrap();
     }
     let [exact, half, brain] = ["a", "b", "c"].map(|name| Checkpoint::open(&dir.path().join(name)).unwrap());
     let combined = combine(&source.adapters).unwrap();
@@ -82,7 +82,7 @@ fn what_no_type_or_model_can_take_is_refused_and_nothing_is_written() {
     let out = dir.path().join("out");
     let refused = |to: &str, name: &str| {
         let out = dir.path().join(name);
-        let message = write(&source, &out, Some(to.parse().unwrap()), SHARD_BYTES).unwrap_err().to_string();
+        let message = write(&source, &out, Some(to.parse().unwrap()), SHARD_BYTES, &|| true).unwrap_err().to_string();
         assert!(!out.exists(), "{message}");
         message
     };
@@ -100,15 +100,16 @@ fn what_no_type_or_model_can_take_is_refused_and_nothing_is_written() {
     let message = Source::open(&model, &[(other, 1.0)]).unwrap_err().to_string();
     assert!(message.contains("the adapter is for another model (\"tiny\")"), "{message}");
     // twice the same adapter, and a place that is taken
-    write(&source, &out, None, SHARD_BYTES).unwrap();
-    let message = write(&source, &out, None, SHARD_BYTES).unwrap_err().to_string();
+    write(&source, &out, None, SHARD_BYTES, &|| true).unwrap();
+    let message = write(&source, &out, None, SHARD_BYTES, &|| true).unwrap_err().to_string();
     assert!(message.contains("is there already, and stays as it is"), "{message}");
     let again = Source::open(&out, &[(adapter, 1.0)]).unwrap();
-    let message = write(&again, &dir.path().join("twice"), None, SHARD_BYTES).unwrap_err().to_string();
+    let message = write(&again, &dir.path().join("twice"), None, SHARD_BYTES, &|| true).unwrap_err().to_string();
     assert!(message.contains("is merged into this model already"), "{message}");
     // a value that f16 cannot hold
     let large = Source::open(&model, &[(dir.path().join("adapter"), 1e7)]).unwrap();
-    let message = write(&large, &dir.path().join("large"), Some("f16".parse().unwrap()), SHARD_BYTES).unwrap_err();
+    let message =
+        write(&large, &dir.path().join("large"), Some("f16".parse().unwrap()), SHARD_BYTES, &|| true).unwrap_err();
     assert!(message.to_string().contains("which F16 cannot hold; choose ⟨type⟩ bf16 or f32"), "{message}");
     assert!(!dir.path().join("large").exists());
 }

@@ -1,9 +1,9 @@
 //! `rugosa chat`: turns with a model, from a terminal or a pipe.
 
 use super::model::{LONGEST_CONTEXT, Ready, Source, swap_adapter};
-use super::{print, tell};
+use super::{complain, print, tell};
 use crate::cli::args::ChatArgs;
-use crate::cli::signal;
+use crate::cli::{chatter, signal};
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 use crate::generate::{Answer, Conversation, Ended, Request, Sampling, Session};
@@ -81,7 +81,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let mut input = std::io::stdin().lock();
     loop {
         if terminal {
-            let mut err = std::io::stderr();
+            let mut err = chatter();
             let _ = write!(err, "> ").and_then(|()| err.flush());
         }
         let Some(line) = read_line(&mut input)? else { break };
@@ -91,7 +91,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
             Line::Quit => break,
             line => match chat.obey(&ready, line) {
                 Err(e @ (Error::Invalid { .. } | Error::File { .. } | Error::Io { .. })) if !is_output(&e) => {
-                    tell(&e.to_string());
+                    complain(&e.to_string());
                 }
                 other => other?,
             },
@@ -152,8 +152,8 @@ impl Chat<'_> {
                     None => "adapter: none".to_owned(),
                 });
             }
-            Line::Help => HELP.lines().for_each(tell),
-            Line::Unknown(line) => tell(&format!("{line}: is no command here; /help shows them")),
+            Line::Help => HELP.lines().for_each(complain),
+            Line::Unknown(line) => complain(&format!("{line}: is no command here; /help shows them")),
             Line::Quit | Line::Nothing => {}
         }
         Ok(())
@@ -164,7 +164,7 @@ impl Chat<'_> {
         let prompt = self.conversation.ask(self.tokenizer, text)?;
         let positions = ready.model.rope.positions();
         if prompt.len() >= positions {
-            tell(&format!(
+            complain(&format!(
                 "this is not asked: with what was said so far it takes {} tokens, and the model has {positions} positions; /reset \
                  begins again",
                 prompt.len()

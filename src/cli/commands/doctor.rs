@@ -201,7 +201,8 @@ fn as_text(found: &[Finding]) -> String {
 
 fn as_json(found: &[Finding]) -> String {
     let weight = |f: &Finding| mark(f.weight).to_lowercase();
-    let all: Vec<_> = found.iter().map(|f| json!({"topic": f.topic, "is": weight(f), "text": f.text})).collect();
+    let all: Vec<_> =
+        found.iter().map(|f| json!({"topic": f.topic, "is": weight(f), "text": crate::cli::line(&f.text)})).collect();
     shown::json(&format!("{:#}\n", json!({ "findings": all })))
 }
 

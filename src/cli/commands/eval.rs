@@ -122,7 +122,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     }
     // prompts of like length together: a batch takes as long as its longest
     all.asked.sort_by_key(|a| a.answer.prompt.len());
-    let mut output = args.output.as_deref().map(AnswersFile::create).transpose()?;
+    args.output.as_deref().map_or(Ok(()), AnswersFile::check)?;
     let ready =
         source.ready(args.rows.seq_len.saturating_add(room), |ready| rehearse(ready, &args, &examples, &all.asked))?;
     let positions = ready.model.rope.positions();
@@ -131,6 +131,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
             format!("the row has {} tokens, over the model's {positions} positions; lower --seq-len", long.ids.len());
         return Err(Error::row(dataset.path(), long.line, reason));
     }
+    // nothing that can be told beforehand goes wrong from here on
+    let mut output = args.output.as_deref().map(AnswersFile::create).transpose()?;
     let mut scores = Scores { examples: examples.len(), file: FileScores::of(dataset.report()), ..Scores::default() };
     if wants(Metric::Loss) {
         let mut counting = Counting::new("loss");
@@ -233,12 +235,18 @@ struct AnswersFile {
 }
 
 impl AnswersFile {
-    fn create(path: &Path) -> Result<AnswersFile> {
-        if path.exists() {
-            return Err(
-                Error::file(path, "--output", "is there already; give a new file, or remove this one").as_usage()
-            );
+    /// Refuses a name that is taken, also by a link that leads nowhere.
+    fn check(path: &Path) -> Result<()> {
+        match path.symlink_metadata() {
+            Ok(_) => {
+                Err(Error::file(path, "--output", "is there already; give a new file, or remove this one").as_usage())
+            }
+            Err(_) => Ok(()),
         }
+    }
+
+    fn create(path: &Path) -> Result<AnswersFile> {
+        AnswersFile::check(path)?;
         Ok(AnswersFile { path: path.to_path_buf(), file: OutFile::create(path)? })
     }
 

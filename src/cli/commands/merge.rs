@@ -30,14 +30,23 @@ pub fn merge(args: MergeArgs) -> Result<()> {
 pub fn quantize(args: &QuantizeArgs) -> Result<()> {
     signal::install(None)?;
     let source = Source::open(&args.model, &[])?;
-    let result = write_and_tell(&source, &args.out, Some(args.to), args.shard_size.0)?;
+    let result = write_and_tell(&source, &args.out, Some(args.to), args.shard_size.0).map_err(named_to)?;
     if args.json { print_json(&Value::Object(result)) } else { Ok(()) }
+}
+
+/// What `merge` calls type is `to` here.
+fn named_to(error: Error) -> Error {
+    let renamed = |text: String| text.replace("⟨type⟩", "⟨to⟩");
+    match error {
+        Error::Invalid { what, reason } => Error::Invalid { what: renamed(what), reason: renamed(reason) },
+        other => other,
+    }
 }
 
 /// Writes the model, and a Modelfile beside a GGUF file; what was written as JSON.
 fn write_and_tell(source: &Source, out: &Path, to: Option<OutType>, shard_bytes: u64) -> Result<Map<String, Value>> {
     source.notes.iter().for_each(|note| tell(note));
-    let written = write(source, out, to, shard_bytes)?;
+    let written = write(source, out, to, shard_bytes, &|| !signal::interrupted())?;
     written.notes.iter().for_each(|note| tell(note));
     tell(&format!("written: {}: {}", out.display(), written.summary()));
     let mut modelfile = None;

@@ -50,6 +50,11 @@ fn tell(line: &str) {
     let _ = writeln!(super::chatter(), "{}", crate::cli::line(line));
 }
 
+/// The same for what must be known whatever the user wants to hear: an error that does not end the command.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", crate::cli::line(line));
+}
+
 /// Writes a result as one line of JSON.
 fn print_json(value: &serde_json::Value) -> Result<()> {
     print(&(shown::json(&value.to_string()) + "\n"))

@@ -1,6 +1,6 @@
 //! `rugosa runs`: the runs in a folder.
 
-use super::{print, tell};
+use super::{complain, print, tell};
 use crate::cli::args::RunsArgs;
 use crate::error::{Error, Result};
 use crate::report::{list, table};
@@ -8,7 +8,8 @@ use crate::shown;
 
 pub fn run(args: &RunsArgs) -> Result<()> {
     let (runs, notes) = list(&args.folder)?;
-    notes.iter().for_each(|note| tell(note));
+    // of what cannot be read, whoever wants quiet must know too
+    notes.iter().for_each(|note| complain(note));
     if args.json {
         let text = serde_json::to_string(&runs).map_err(|e| Error::invalid("--json", e.to_string()))?;
         return print(&(shown::json(&text) + "\n"));

@@ -3,6 +3,8 @@
 use super::{AdapterFolder, Comparison, Converted, compare};
 use crate::error::{Error, Result};
 use crate::io::config::ModelConfig;
+use crate::io::disk;
+use crate::io::write::new_folder;
 use std::path::Path;
 
 /// What an adapter is written as.
@@ -26,7 +28,7 @@ pub struct Exported {
 }
 
 /// Writes `adapter` to `out`, a new folder, or with [`ExportFormat::Gguf`] a new file, which needs the base's configuration,
-/// `model`. `verify`: the result is read again and compared number by number.
+/// `model`. `verify`: the result is read again and compared number by number. It gets its name at the end: what fails leaves nothing.
 ///
 /// # Errors
 /// [`Error::File`] where something is at `out` already; those of the formats, of files, and of [`compare()`].
@@ -39,24 +41,35 @@ pub fn export(
 ) -> Result<Exported> {
     check_free(out, format)?;
     let shape_of = |name: &str| adapter.modules.get(name)?.shape();
-    let (notes, read): (_, Box<dyn Fn() -> Result<AdapterFolder>>) = match format {
-        ExportFormat::Gguf => {
-            let model = model.ok_or_else(|| {
-                Error::option("model", "is needed for GGUF, whose names and order of rows are the model's").as_usage()
-            })?;
-            let notes = adapter.write_gguf(out, model)?;
-            (notes, Box::new(move || AdapterFolder::read_gguf(out, model)))
+    let needed =
+        || Error::option("model", "is needed for GGUF, whose names and order of rows are the model's").as_usage();
+    let model = if format == ExportFormat::Gguf { Some(model.ok_or_else(needed)?) } else { None };
+    let parent = disk::parent(out);
+    disk::create_folder(parent)?;
+    let unfinished = new_folder(parent)?;
+    let at = &unfinished.path().join("adapter");
+    let (notes, read): (_, Box<dyn Fn() -> Result<AdapterFolder>>) = match (format, model) {
+        (ExportFormat::Gguf, Some(model)) => {
+            let notes = adapter.write_gguf(at, model)?;
+            (notes, Box::new(move || AdapterFolder::read_gguf(at, model)))
         }
-        ExportFormat::Peft | ExportFormat::PeftRosa => {
+        _ => {
             let Converted { adapter: converted, notes } = match format {
                 ExportFormat::PeftRosa => adapter.to_peft_rosa()?,
                 _ => adapter.to_peft()?,
             };
-            converted.write(out)?;
-            (notes, Box::new(move || AdapterFolder::read(out, shape_of)))
+            disk::create_folder(at)?;
+            converted.write(at)?;
+            (notes, Box::new(move || AdapterFolder::read(at, shape_of)))
         }
     };
     let verified = if verify { Some(compare(adapter, &read()?)?) } else { None };
+    drop(read); // Windows moves no file that is mapped
+    if out.exists() {
+        disk::remove_folder(out)?; // an empty one
+    }
+    disk::rename(at, out)?;
+    disk::sync_folder(parent)?;
     Ok(Exported { notes, verified })
 }
 

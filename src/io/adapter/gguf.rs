@@ -4,7 +4,7 @@
 use super::{AdapterConfig, AdapterFolder, AdapterKind, Matrix, ModuleTensors};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::io::checkpoint::hf_name;
+use crate::io::checkpoint::{gguf_name, hf_name, permute_rows, unpermute_rows};
 use crate::io::config::{Family, ModelConfig};
 use crate::io::gguf::{GgufFile, GgufTensor, Metadata, Value, write_gguf};
 use std::collections::BTreeMap;
@@ -12,8 +12,6 @@ use std::path::Path;
 
 const ARCHITECTURE: &str = "general.architecture";
 const ALPHA: &str = "adapter.lora.alpha";
-/// GGUF's names of the linears of a layer.
-const LINEARS: [&str; 8] = ["attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 /// What the rounding of alpha to f32 moves a scale by, relatively, at most.
 const ALPHA_ROUNDING: f64 = 6e-8;
 
@@ -38,7 +36,7 @@ impl AdapterFolder {
             scaled += usize::from(factor != 1.0);
             let mut b = permuted(b, heads(model, name), Order::Gguf);
             b.data.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
-            let tensor = gguf_name(model.family, name).ok_or_else(|| no_tensor(name))?;
+            let tensor = tensor_of(model.family, name).ok_or_else(|| no_tensor(name))?;
             tensors.push(matrix(format!("{tensor}.lora_a"), a));
             tensors.push(matrix(format!("{tensor}.lora_b"), &b));
         }
@@ -78,7 +76,11 @@ impl AdapterFolder {
             let unknown = || bad(name, "is no tensor of a LoRA for this model".into());
             let (base, part) = name.rsplit_once('.').ok_or_else(unknown)?;
             let module = hf_name(model.family, base).ok_or_else(unknown)?;
-            let module = module.strip_suffix(".weight").ok_or_else(unknown)?;
+            // inside of a wrapper the names say so; GGUF's do not
+            let module = match module.strip_suffix(".weight").ok_or_else(unknown)?.split_once('.') {
+                Some(("model", rest)) => &format!("{}.{rest}", model.root()),
+                _ => &module[..module.len() - ".weight".len()],
+            };
             let t = file.tensor(name)?;
             let &[rows, cols] = t.shape.as_slice() else { return Err(unknown()) };
             if t.dtype != DType::F32 {
@@ -105,11 +107,11 @@ impl AdapterFolder {
         }
         for name in self.modules.keys() {
             if name == "lm_head" && model.tie_word_embeddings {
-                let reason = "the model's head is its embedding, so GGUF has no tensor that the adapter of lm_head could be for; \
-                              rugosa merge, or train without lm_head";
+                let reason = "the model's head is its embedding, so there is no tensor that the adapter of lm_head could be for; \
+                              train without lm_head";
                 return Err(Error::option("adapter", reason));
             }
-            gguf_name(model.family, name).ok_or_else(|| no_tensor(name))?;
+            tensor_of(model.family, name).ok_or_else(|| no_tensor(name))?;
         }
         Ok(())
     }
@@ -123,15 +125,8 @@ fn no_tensor(module: &str) -> Error {
 }
 
 /// GGUF's name of the weight of a linear.
-fn gguf_name(family: Family, module: &str) -> Option<String> {
-    // inside of a wrapper the names say so; GGUF's do not
-    let wanted = format!("{}.weight", module.replacen("model.language_model.", "model.", 1));
-    if module == "lm_head" {
-        return Some("output.weight".to_owned());
-    }
-    let layer: usize = module.split_once(".layers.")?.1.split_once('.')?.0.parse().ok()?;
-    let names = LINEARS.iter().map(|linear| format!("blk.{layer}.{linear}.weight"));
-    names.into_iter().find(|name| hf_name(family, name).as_deref() == Some(wanted.as_str()))
+fn tensor_of(family: Family, module: &str) -> Option<String> {
+    gguf_name(family, &format!("{module}.weight"))
 }
 
 /// llama.cpp's name of a family.
@@ -159,18 +154,14 @@ enum Order {
     HuggingFace,
 }
 
-/// B with the rows of each head in the order `to`: row t · half + j of a head at Hugging Face is row 2j + t in GGUF.
+/// B with the rows of each head in the order `to`.
 fn permuted(b: &Matrix, heads: Option<usize>, to: Order) -> Matrix {
-    let Some(heads) = heads else { return b.clone() };
-    let half = b.rows / (2 * heads);
-    let mut out = b.clone();
-    for row in 0..2 * half * heads {
-        let (head, t, j) = (row / (2 * half), row % (2 * half) / half, row % half);
-        let gguf = head * 2 * half + 2 * j + t;
-        let (from, to) = if to == Order::Gguf { (row, gguf) } else { (gguf, row) };
-        out.data[to * b.cols..(to + 1) * b.cols].copy_from_slice(&b.data[from * b.cols..(from + 1) * b.cols]);
+    let reorder = if to == Order::Gguf { permute_rows } else { unpermute_rows };
+    let moved = heads.and_then(|heads| reorder(bytemuck::cast_slice(&b.data), b.rows, heads));
+    match moved {
+        Some(bytes) => Matrix { data: bytemuck::pod_collect_to_vec(&bytes), ..*b },
+        None => b.clone(),
     }
-    out
 }
 
 fn matrix(name: String, m: &Matrix) -> GgufTensor<'static> {
@@ -239,8 +230,22 @@ mod tests {
     }
 
     #[test]
+    fn names_inside_of_a_wrapper_go_there_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lora.gguf");
+        let model = model("gemma3vision");
+        let mut adapter = lora(&[("mlp.down_proj", 64, 176, 4)]);
+        adapter.modules =
+            (adapter.modules.into_iter()).map(|(name, m)| (name.replacen("model", model.root(), 1), m)).collect();
+        adapter.write_gguf(&path, &model).unwrap();
+        let read = AdapterFolder::read_gguf(&path, &model).unwrap();
+        assert_eq!(read.modules, adapter.modules);
+        assert_eq!(compare(&adapter, &read).unwrap().worst, 0.0);
+    }
+
+    #[test]
     fn families_have_their_own_names() {
-        let name = |family: &str, module: &str| gguf_name(model(family).family, &format!("model.layers.0.{module}"));
+        let name = |family: &str, module: &str| tensor_of(model(family).family, &format!("model.layers.0.{module}"));
         assert_eq!(name("phi3", "self_attn.qkv_proj").as_deref(), Some("blk.0.attn_qkv.weight"));
         assert_eq!(name("phi3", "mlp.gate_up_proj").as_deref(), Some("blk.0.ffn_up.weight"));
         assert_eq!(name("gemma3", "mlp.up_proj").as_deref(), Some("blk.0.ffn_up.weight"));

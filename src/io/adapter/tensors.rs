@@ -114,6 +114,9 @@ pub(super) fn read(
     Ok(modules)
 }
 
+/// The model's head, which no adapter is trained on here.
+const HEAD: &str = "lm_head";
+
 /// Refuses an adapter whose linears are not those of the model.
 fn check_model(
     file: &SafetensorsFile,
@@ -130,6 +133,11 @@ fn check_model(
     };
     let misfits: Vec<String> = parts.iter().filter_map(misfit).collect();
     let Some(first) = misfits.first() else { return Ok(()) };
+    if misfits.len() == 1 && parts.contains_key(HEAD) && first.starts_with(HEAD) {
+        let reason = "an adapter of the model's head is not computed with here; rugosa merge adds it to the weights, where the head is a \
+                      matrix of its own";
+        return Err(Error::file(file.path(), HEAD, reason));
+    }
     let base = config.base_model_name_or_path.as_ref().map(|base| format!(" (\"{base}\")")).unwrap_or_default();
     let reason = format!(
         "the adapter is for another model{base}: {} of its {} modules do not fit: {first}; give the model that it was \

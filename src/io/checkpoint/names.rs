@@ -1,7 +1,9 @@
 //! What the tensors of a folder are called: by the modules of the whole model, of its base without a head, or of a language model
 //! inside of one that sees.
 
-use crate::io::safetensors::SafetensorsFolder;
+use super::{Checkpoint, Source};
+use crate::error::{Error, Result};
+use crate::io::safetensors::{RawTensor, SafetensorsFolder};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the names of a language model's tensors may begin with. Of two that fit the first holds.
@@ -41,15 +43,52 @@ impl Names {
         names
     }
 
-    /// One line about tensors that are no part of the language model, if there are any.
-    pub fn note(&self) -> Option<String> {
-        let parts: BTreeSet<&str> = (self.others.iter())
+    /// The parts of the model that those tensors are of which are no part of the language model.
+    pub fn parts(&self) -> BTreeSet<&str> {
+        (self.others.iter())
             .map(|name| name.strip_prefix("model.").unwrap_or(name))
             .filter_map(|name| name.split('.').next())
-            .collect();
-        let parts: Vec<&str> = parts.into_iter().collect();
+            .collect()
+    }
+
+    /// One line about tensors that are no part of the language model, if there are any.
+    pub fn note(&self) -> Option<String> {
+        let parts: Vec<&str> = self.parts().into_iter().collect();
         let count = self.others.len();
         (count > 0)
             .then(|| format!("the language model is used; {count} tensors of {} are left alone", parts.join(", ")))
+    }
+}
+
+impl Checkpoint {
+    /// The tensors of a folder that are no part of the language model, as they lie.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn others(&self) -> Result<Vec<RawTensor<'_>>> {
+        match &self.source {
+            Source::Folder { names, .. } => names.others.iter().map(|name| self.other(name)).collect(),
+            Source::Gguf { .. } | Source::Shapes(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// One of [`Checkpoint::others`], by its name in the file.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn other(&self, name: &str) -> Result<RawTensor<'_>> {
+        let found = match &self.source {
+            Source::Folder { folder, .. } => folder.get(name),
+            Source::Gguf { .. } | Source::Shapes(_) => None,
+        };
+        found.unwrap_or_else(|| Err(Error::file(&self.path, name, "this tensor is missing")))
+    }
+
+    /// The parts of the model, such as `vision_tower`, that they are of.
+    pub fn other_parts(&self) -> Vec<String> {
+        match &self.source {
+            Source::Folder { names, .. } => names.parts().into_iter().map(str::to_owned).collect(),
+            Source::Gguf { .. } | Source::Shapes(_) => Vec::new(),
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(in crate::io) fn hf_name(family: Family, name: &str) -> Option<String> {
 }
 
 /// The way back: GGUF's name of Hugging Face's tensor `name`.
-pub(super) fn gguf_name(family: Family, name: &str) -> Option<String> {
+pub(in crate::io) fn gguf_name(family: Family, name: &str) -> Option<String> {
     // inside of a wrapper the names say so; GGUF's do not
     let name = name.replacen("model.language_model.", "model.", 1);
     match name.as_str() {
@@ -72,12 +72,12 @@ pub(super) fn with_one(values: &mut [f32]) {
 /// llama.cpp rotates neighbouring rows, Hugging Face rows half a head apart, so its converter interleaves the two
 /// halves of each head's rows in `q` and `k`. This puts them back: row `2j + t` of a head becomes row `t * half + j`.
 /// Rows are whole blocks in every format, so nothing is rounded. `None` if the rows are no two halves for each head.
-pub(super) fn unpermute_rows(data: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
+pub(in crate::io) fn unpermute_rows(data: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
     reordered(data, rows, heads, |half, t, j| (2 * j + t, t * half + j))
 }
 
 /// The way back, to llama.cpp's order: row `t * half + j` of a head becomes row `2j + t`.
-pub(super) fn permute_rows(data: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
+pub(in crate::io) fn permute_rows(data: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
     reordered(data, rows, heads, |half, t, j| (t * half + j, 2 * j + t))
 }
 

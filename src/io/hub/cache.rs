@@ -113,8 +113,12 @@ impl RepoCache {
         let snapshot = self.snapshot(&commit);
         let mut files = Vec::new();
         collect(&snapshot, "", DEPTH, &mut files);
+        // one that is named may lie deeper
+        files.extend(name.file.iter().filter(|file| snapshot.join(file).is_file()).cloned());
         files.sort();
+        files.dedup();
         let (path, indexed) = match wanted(name, &files).ok()? {
+            Wanted::Files(picked) if !is_whole(&picked) => return None,
             Wanted::Files(picked) if name.file.is_some() => (snapshot.join(&picked[0]), false),
             Wanted::Files(_) => (snapshot, false),
             Wanted::Indexed(_) => (snapshot, true),
@@ -122,6 +126,18 @@ impl RepoCache {
         let complete = || shards(&path.join(INDEX)).is_ok_and(|all| all.iter().all(|s| path.join(s).exists()));
         (!indexed || complete()).then(|| Found { path: path.clone(), commit })
     }
+}
+
+/// Whether files that say of how many they are one, as in `x-00001-of-00003.gguf`, are all there.
+fn is_whole(files: &[String]) -> bool {
+    let of = |file: &str| -> Option<usize> {
+        let (stem, _) = file.rsplit_once('.')?;
+        let (rest, count) = stem.rsplit_once("-of-")?;
+        rest.rsplit_once('-').filter(|(_, part)| part.bytes().all(|b| b.is_ascii_digit()))?;
+        count.parse().ok()
+    };
+    let counts: Vec<usize> = files.iter().filter_map(|file| of(file)).collect();
+    counts.first().is_none_or(|first| *first == counts.len())
 }
 
 /// The shards that an index names.

@@ -1,5 +1,5 @@
-//! Requests to the Hub: what a repository has, and the bytes of its files. Redirects are followed, without the token where they
-//! lead to another host; what is refused for the moment is asked for again.
+//! Requests to the Hub: what a repository has, and the bytes of its files. Redirects are followed, with the token only where they
+//! stay on the same host; what is refused for the moment is asked for again.
 
 use super::name::{HubName, RepoKind, is_path};
 use super::part::{Part, RemoteFile};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
+use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
@@ -27,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(15);
 /// Without a byte for so long, a connection is given up and the rest asked for again.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Redirects on the Hub itself that are followed, at most.
+const MOST_MOVES: u32 = 5;
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 18;
 
@@ -65,6 +68,21 @@ enum Turn {
     Never(Failure),
 }
 
+/// Where a redirect without the file's digest leads, if that is on the same host as `url`: the repository has another name now.
+fn within(url: &str, headers: &HeaderMap) -> Option<String> {
+    if headers.contains_key("x-linked-etag") {
+        return None;
+    }
+    let location = headers.get("location")?.to_str().ok()?;
+    let (scheme, rest) = url.split_once("://")?;
+    let host = format!("{scheme}://{}", rest.split('/').next()?);
+    match location.strip_prefix(&host) {
+        Some(path) if path.starts_with('/') => Some(location.to_owned()),
+        _ if location.starts_with('/') && !location.starts_with("//") => Some(host + location),
+        _ => None,
+    }
+}
+
 impl Client {
     pub fn new(settings: Settings) -> Client {
         Client::with_pause(settings, PAUSE)
@@ -78,6 +96,7 @@ impl Client {
             .build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost) // a repository that was renamed is elsewhere on the Hub
             .user_agent(concat!("rugosa/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls)
             .timeout_resolve(Some(CONNECT))
@@ -118,12 +137,21 @@ impl Client {
     /// # Errors
     /// [`Failure`].
     pub fn identify(&self, name: &HubName, commit: &str, file: &str, watch: Watch<'_>) -> Result<RemoteFile, Failure> {
-        let url = self.url(name, commit, file);
+        let mut url = self.url(name, commit, file);
+        let mut moves = 0;
         let head = self.patiently(watch, || {
-            // the digest is in the Hub's own answer, before it leads elsewhere
-            let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
-            let response = self.with_token(request).call().map_err(|e| Turn::Silence(spoken(&e)))?;
-            if response.status().is_redirection() { Ok(response) } else { self.accepted(name, Some(file), response) }
+            loop {
+                // the digest is in the Hub's own answer, before it leads elsewhere
+                let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
+                let response = self.with_token(request).call().map_err(|e| Turn::Silence(spoken(&e)))?;
+                if !response.status().is_redirection() {
+                    return self.accepted(name, Some(file), response);
+                }
+                match within(&url, response.headers()).filter(|_| moves < MOST_MOVES) {
+                    Some(next) => (url, moves) = (next, moves + 1),
+                    None => return Ok(response),
+                }
+            }
         })?;
         let text = |key: &str| head.headers().get(key).and_then(|v| v.to_str().ok());
         let etag = text("x-linked-etag").or_else(|| text("etag"));

@@ -191,6 +191,23 @@ fn what_is_not_there_or_not_for_everybody_is_said_in_a_line() {
 }
 
 #[test]
+fn a_repository_that_was_renamed_gets_the_token_still() {
+    for bare in [false, true] {
+        let mut bench = Bench::new();
+        if bare {
+            bench.server.without_digests();
+        }
+        bench.server.rename("org/old", "org/name");
+        bench.server.gate("org/name", "hf_right");
+        bench.settings.token = Some("hf_right".into());
+        let found = bench.fetch("hf:org/old").unwrap();
+        assert_eq!(std::fs::read(found.path.join("model-00001-of-00002.safetensors")).unwrap(), shard(1));
+        let log = bench.server.log();
+        assert!(log.iter().all(|l| l.ends_with("Bearer hf_right") != l.contains("/cdn/")), "{log:#?}");
+    }
+}
+
+#[test]
 fn without_a_network_the_cache_is_used_or_the_way_out_said() {
     let mut bench = Bench::new();
     bench.settings.offline = true;

@@ -71,7 +71,7 @@ pub fn write_folder<'d>(
 }
 
 /// A folder that is removed again unless it gets another name.
-fn new_folder(parent: &Path) -> Result<tempfile::TempDir> {
+pub(in crate::io) fn new_folder(parent: &Path) -> Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".rugosa-").suffix(".part");
     #[cfg(unix)]

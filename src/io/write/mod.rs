@@ -9,4 +9,5 @@ mod folder;
 pub use super::gguf::{GgufEntry, gguf_bytes, stream_gguf};
 pub use super::safetensors::{OutEntry, stream_safetensors};
 pub use companions::copy_companions;
+pub(in crate::io) use folder::new_folder;
 pub use folder::{SHARD_BYTES, refuse_existing, write_folder};
