@@ -41,7 +41,7 @@ impl GemmOperand {
     fn fits(&self, [rows, cols]: [usize; 2]) -> bool {
         let [rows, cols] = if self.transposed { [cols, rows] } else { [rows, cols] };
         let last = (rows.max(1) - 1) * self.stride + self.column + cols;
-        cols <= self.stride && (last * self.element()) as u64 <= self.slice.len
+        self.column + cols <= self.stride && (last * self.element()) as u64 <= self.slice.len
     }
 }
 
@@ -96,6 +96,8 @@ mod tests {
             Gemm { a: half(&good.a), ..good.clone() },
             Gemm { c: half(&good.c), ..good.clone() },
             Gemm { c: GemmOperand { column: 4, ..good.c.clone() }, ..good.clone() },
+            // room behind the last row is not the rows' own
+            Gemm { c: GemmOperand { column: 64, ..operand(65, 128) }, ..good.clone() },
             Gemm { bias: Some(good.a.slice.clone()), shape: [64, 128, 32], a: operand(63, 32), ..good.clone() },
         ] {
             assert!(matches!(device.gemm(&bad), Err(Error::Shape { .. })), "{:?}", bad.shape);

@@ -3,7 +3,7 @@
 
 use super::{add, center};
 use crate::autograd::{Param, Tape, Var};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::To;
 use crate::kernels::elementwise::round;
 use crate::kernels::heads::HeadNorm;
@@ -35,8 +35,11 @@ impl HeadNorms {
     /// Of norms with the same constants, whose weights move into one piece of memory.
     ///
     /// # Errors
-    /// Those of an allocation and of a copy.
+    /// Those of an allocation and of a copy; [`Error::Shape`] where the constants are not the same, or means are taken off.
     pub fn new(mut q: Norm, mut k: Norm) -> Result<HeadNorms> {
+        if q.centred || k.centred || q.eps != k.eps || q.unit_offset != k.unit_offset {
+            return Err(Error::shape("head norms", "two that one kernel does not make"));
+        }
         // each where a binding of f32 may start on any device
         let stride = q.weight.value.len().next_multiple_of(64);
         let both = Tensor::zeros(q.weight.value.device(), &[2, stride], "weights")?;

@@ -89,6 +89,8 @@ impl CudaBackend {
         let context = Arc::new(Context::open(card)?);
         let kernels = Kernels::new(&context, card, compiler);
         let mut caps = caps(card, options);
+        // code and numbers are the compiler's too
+        caps.driver = format!("{}, NVRTC {}.{}", caps.driver, compiler.version.0, compiler.version.1);
         let blas = if caps.has(Feature::Gemm) { Blas::open(&context)? } else { None };
         if caps.has(Feature::Gemm) && blas.is_none() {
             tracing::warn!("cuBLASLt is not found: products run on kernels of our own; RUGOSA_CUDA names its folder");
@@ -130,7 +132,7 @@ pub(super) fn caps(card: &Card, options: &DeviceOptions) -> Caps {
         subgroup_min: 32,
         subgroup_max: 32,
         // shaders count words in 32 bits; Vulkan's bound on the same cards
-        max_binding: if default { 128 << 20 } else { (4 << 30) - 4 },
+        max_binding: options.max_binding.unwrap_or(u64::MAX).min(if default { 128 << 20 } else { (4 << 30) - 4 }),
         max_buffer: if default { 256 << 20 } else { card.memory },
         max_workgroup_memory: if default { 16 << 10 } else { 48 << 10 },
         max_workgroup_size: if default { 256 } else { 1024 },
@@ -280,11 +282,11 @@ impl Backend for CudaBackend {
     }
 
     fn profile(&self, on: bool) -> Result<Vec<KernelTime>> {
-        self.wait()?;
-        let before = std::mem::replace(&mut self.state().timer, on.then(Vec::new));
         if on && !self.caps.has(Feature::Timestamps) {
             return Err(Error::invalid("profile", format!("{} has no timestamps", self.caps.name)));
         }
+        self.wait()?;
+        let before = std::mem::replace(&mut self.state().timer, on.then(Vec::new));
         let time = |t: &Timed| -> Result<KernelTime> {
             let time = Duration::from_secs_f64(f64::from(t.to.since(&t.from)?.max(0.0)) / 1e3);
             Ok(KernelTime { name: t.name, time, flops: t.cost.flops, bytes: t.cost.bytes })

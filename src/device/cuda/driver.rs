@@ -57,7 +57,7 @@ functions! {
 pub(super) const OUT_OF_MEMORY: i32 = 2;
 const NO_BINARY: i32 = 209;
 /// Codes that say that a call was wrong, not that the context is lost.
-const REFUSALS: [i32; 6] = [1, NO_BINARY, 218, 400, 500, 701];
+const REFUSALS: [i32; 9] = [1, 200, NO_BINARY, 218, 221, 222, 400, 500, 701];
 /// cuDeviceGetAttribute's numbers.
 const MAJOR: c_int = 75;
 const MINOR: c_int = 76;
