@@ -8,12 +8,9 @@ use std::path::Path;
 const STEPS: u64 = 12;
 
 fn main() -> Result<()> {
-    let paths: Vec<_> = std::env::args_os().skip(1).collect();
-    let [model, rows, out] = paths.as_slice() else {
-        return Err(Error::invalid("custom_loop", "give a model, a file of rows and a folder to write"));
-    };
-    let losses = train(model.as_ref(), rows.as_ref(), out.as_ref())?;
-    println!("loss {losses:.3?}");
+    let mut args = std::env::args_os().skip(1);
+    let [model, rows, out] = [(); 3].map(|()| args.next().unwrap_or_default());
+    println!("loss {:.3?}", train(model.as_ref(), rows.as_ref(), out.as_ref())?);
     Ok(())
 }
 
@@ -37,10 +34,8 @@ pub fn train(model: &Path, rows: &Path, out: &Path) -> Result<Vec<f64>> {
     for step in 0..STEPS {
         let rates = Rates { low_rank: Some(1e-2 * LrSchedule::Cosine.factor(step, 2, STEPS)), ..Rates::default() };
         let turn = Turn { step, rates, loss_scale: 1.0 };
-        let window = batches.next_window()?;
-        let outcome = stepper.run(&model, &window, adapters.blocks(), turn, None)?.wait()?;
-        losses.push(outcome.loss);
-        if outcome.loss < losses[0] / 2.0 {
+        losses.push(stepper.run(&model, &batches.next_window()?, adapters.blocks(), turn, None)?.wait()?.loss);
+        if losses[step as usize] < losses[0] / 2.0 {
             break;
         }
     }

@@ -10,12 +10,9 @@ use std::path::Path;
 const DENSITY: f64 = 0.02;
 
 fn main() -> Result<()> {
-    let paths: Vec<_> = std::env::args_os().skip(1).collect();
-    let [model, rows, out] = paths.as_slice() else {
-        return Err(Error::invalid("own_adapter", "give a model, a file of rows and a folder to write"));
-    };
-    let losses = train(model.as_ref(), rows.as_ref(), out.as_ref())?;
-    println!("loss {losses:.3?}");
+    let mut args = std::env::args_os().skip(1);
+    let [model, rows, out] = [(); 3].map(|()| args.next().unwrap_or_default());
+    println!("loss {:.3?}", train(model.as_ref(), rows.as_ref(), out.as_ref())?);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! `rugosa` fine-tunes language models with RoSA (a low-rank and a sparse adapter over frozen, possibly quantised weights) on any
 //! GPU that wgpu reaches: Vulkan, Metal, DX12, or a software renderer.
 //!
-//! - [`train::Session`] is a whole run, as `rugosa train` does it: a [`train::config::TrainConfig`] in, an adapter folder out.
+//! - [`train::Session`] is a whole run, as `rugosa train` does it: a [`train::config::TrainConfig`] in, an adapter folder out,
+//!   and the [`train::Trained`] model, which generates and is evaluated as it lies on the device.
 //! - [`train::step::Stepper`] is one optimiser step, for a loop of one's own; [`adapters::AdapterSet`] holds what trains and is
 //!   attached to a [`nn::Decoder`].
 //! - [`generate::generate`] continues prompts; [`io`] reads and writes files; [`kernels`] are the products below all that.

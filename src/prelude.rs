@@ -16,4 +16,4 @@ pub use crate::optim::{AdamW, Rates};
 pub use crate::rng::Rng;
 pub use crate::train::config::{LossNormalisation, Method, PartialConfig, TrainConfig};
 pub use crate::train::step::{StepOutcome, Stepper, Turn};
-pub use crate::train::{Observer, Outcome, Session};
+pub use crate::train::{Lines, Observer, Outcome, Session, Trained};
