@@ -27,12 +27,12 @@ pub fn train(model: &Path, rows: &Path, out: &Path) -> Result<Vec<f64>> {
     let rules = TargetRules { rank: 4, alpha: 8.0, ..TargetRules::default() };
     let mut adapters = AdapterSet::new(&device, select(&module_shapes(&model), &rules)?, 0.0)?;
     adapters.initialise(0, None)?;
-    adapters.attach(&model, Training { low_rank: true, sparse: false }, None)?;
+    adapters.attach(&model, Training::only([Group::LowRank]), None)?;
 
     let stepper = Stepper::new(&device, AdamW::default(), LossNormalisation::Tokens, 0, 0, false)?;
     let mut losses = Vec::new();
     for step in 0..STEPS {
-        let rates = Rates { low_rank: Some(1e-2 * LrSchedule::Cosine.factor(step, 2, STEPS)), ..Rates::default() };
+        let rates = Rates::default().with(Group::LowRank, 1e-2 * LrSchedule::Cosine.factor(step, 2, STEPS));
         let turn = Turn { step, rates, loss_scale: 1.0 };
         losses.push(stepper.run(&model, &batches.next_window()?, adapters.blocks(), turn, None)?.wait()?.loss);
         if losses[step as usize] < losses[0] / 2.0 {

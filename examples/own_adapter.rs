@@ -39,9 +39,9 @@ pub fn train(model: &Path, rows: &Path, out: &Path) -> Result<Vec<f64>> {
     let mut adapters = AdapterSet::new(&device, targets, 0.0)?;
     adapters.set_masks(&masks)?;
     adapters.initialise(0, None)?;
-    adapters.attach(&model, Training { low_rank: false, sparse: true }, None)?;
+    adapters.attach(&model, Training::only([Group::Sparse]), None)?;
     let stepper = Stepper::new(&device, AdamW::default(), LossNormalisation::Tokens, 0, 0, false)?;
-    let rates = Rates { sparse: Some(5e-3), ..Rates::default() };
+    let rates = Rates::default().with(Group::Sparse, 5e-3);
     let mut losses = Vec::new();
     for step in 0..12 {
         let window = batches.next_window()?;

@@ -17,7 +17,7 @@
 //! let rules = TargetRules { rank: 8, alpha: 16.0, ..TargetRules::default() };
 //! let mut adapters = AdapterSet::new(&device, select(&module_shapes(&model), &rules)?, 0.0)?;
 //! adapters.initialise(0, None)?;
-//! adapters.attach(&model, Training { low_rank: true, sparse: false }, None)?;
+//! adapters.attach(&model, Training::only([Group::LowRank]), None)?;
 //! # Ok(())
 //! # }
 //! ```

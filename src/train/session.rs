@@ -19,14 +19,15 @@ use super::summary::Summary;
 use super::trainable::{Trainable, load_options, open_model};
 use super::trained::Trained;
 use super::{full, notes, output, resume};
+use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
-use crate::adapters::{Training, module_shapes};
 use crate::data::{Ahead, Dataset, Tokenizer, now};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::nn::Decoder;
 use crate::nn::loader::load_shapes;
+use crate::optim::Training;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -271,7 +272,7 @@ impl Session {
         let folder = &self.config.out;
         match &self.trainable {
             Trainable::Adapters(set) => {
-                set.attach(&self.model, Training { low_rank: false, sparse: false }, None)?;
+                set.attach(&self.model, Training::default(), None)?;
                 if self.config.mask_only {
                     return Ok(()); // the masks were written when they were made
                 }

@@ -19,7 +19,7 @@ use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::nn::Decoder;
-use crate::optim::LossScale;
+use crate::optim::{Group, LossScale, Training};
 use std::collections::BTreeMap;
 
 /// What does not change from step to step.
@@ -51,8 +51,8 @@ pub struct Steps<'a> {
     trainable: &'a mut Trainable,
     batches: Ahead,
     collecting: Option<Collecting>,
-    /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
-    attached: Option<(bool, bool, bool)>,
+    /// What of what is attached to the model trains, and whether gradients are collected.
+    attached: Option<(Training, bool)>,
     reports: Reports<'a>,
     evaluator: Option<Evaluator<'a>>,
 }
@@ -220,8 +220,8 @@ impl<'a> Steps<'a> {
             phase: plan.phase,
             schedule_step: plan.schedule_step,
             loss: f64::NAN,
-            lr: rates.weights.or(rates.sparse).or(rates.low_rank).unwrap_or(0.0),
-            lora_lr: rates.low_rank,
+            lr: [Group::Weights, Group::Sparse, Group::LowRank].into_iter().find_map(|g| rates.get(g)).unwrap_or(0.0),
+            lora_lr: rates.get(Group::LowRank),
             grad_norm: f64::NAN,
             supervised_tokens: window.iter().map(|b| b.supervised() as u64).sum(),
             tokens: window.iter().map(|b| b.len() as u64).sum(),
@@ -253,7 +253,7 @@ impl<'a> Steps<'a> {
 
     /// Puts onto the model what this step needs, if that is not there already.
     fn attach(&mut self, plan: &StepPlan) -> Result<()> {
-        let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
+        let wanted = (plan.trains, plan.collect);
         if self.attached != Some(wanted) {
             self.trainable.attach(self.run.model, plan, self.collecting.as_ref().map(|c| &c.collector))?;
             self.attached = Some(wanted);

@@ -89,7 +89,7 @@ fn what_a_run_gives_back_is_what_its_folder_holds() {
     assert!(folder.modules.values().all(|m| m.a.is_some() && m.sparse.is_some()));
     assert!(trained.adapter().unwrap().unwrap().modules == folder.modules);
     let set = AdapterSet::from_folder(&trained.device, &again, &folder).unwrap();
-    set.attach(&again, Training { low_rank: false, sparse: false }, None).unwrap();
+    set.attach(&again, Training::default(), None).unwrap();
     let losses = losses_of(&trained.device, &trained.model);
     assert!(losses == losses_of(&trained.device, &again) && losses != base);
 }
