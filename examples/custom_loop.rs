@@ -8,12 +8,9 @@ use std::path::Path;
 const STEPS: u64 = 12;
 
 fn main() -> Result<()> {
-    let paths: Vec<_> = std::env::args_os().skip(1).collect();
-    let [model, rows, out] = paths.as_slice() else {
-        return Err(Error::invalid("custom_loop", "give a model, a file of rows and a folder to write"));
-    };
-    let losses = train(model.as_ref(), rows.as_ref(), out.as_ref())?;
-    println!("loss {losses:.3?}");
+    let mut args = std::env::args_os().skip(1);
+    let [model, rows, out] = [(); 3].map(|()| args.next().unwrap_or_default());
+    println!("loss {:.3?}", train(model.as_ref(), rows.as_ref(), out.as_ref())?);
     Ok(())
 }
 
@@ -30,17 +27,15 @@ pub fn train(model: &Path, rows: &Path, out: &Path) -> Result<Vec<f64>> {
     let rules = TargetRules { rank: 4, alpha: 8.0, ..TargetRules::default() };
     let mut adapters = AdapterSet::new(&device, select(&module_shapes(&model), &rules)?, 0.0)?;
     adapters.initialise(0, None)?;
-    adapters.attach(&model, Training { low_rank: true, sparse: false }, None)?;
+    adapters.attach(&model, Training::only([Group::LowRank]), None)?;
 
     let stepper = Stepper::new(&device, AdamW::default(), LossNormalisation::Tokens, 0, 0, false)?;
     let mut losses = Vec::new();
     for step in 0..STEPS {
-        let rates = Rates { low_rank: Some(1e-2 * LrSchedule::Cosine.factor(step, 2, STEPS)), ..Rates::default() };
+        let rates = Rates::default().with(Group::LowRank, 1e-2 * LrSchedule::Cosine.factor(step, 2, STEPS));
         let turn = Turn { step, rates, loss_scale: 1.0 };
-        let window = batches.next_window()?;
-        let outcome = stepper.run(&model, &window, adapters.blocks(), turn, None)?.wait()?;
-        losses.push(outcome.loss);
-        if outcome.loss < losses[0] / 2.0 {
+        losses.push(stepper.run(&model, &batches.next_window()?, adapters.blocks(), turn, None)?.wait()?.loss);
+        if losses[step as usize] < losses[0] / 2.0 {
             break;
         }
     }

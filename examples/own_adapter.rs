@@ -10,12 +10,9 @@ use std::path::Path;
 const DENSITY: f64 = 0.02;
 
 fn main() -> Result<()> {
-    let paths: Vec<_> = std::env::args_os().skip(1).collect();
-    let [model, rows, out] = paths.as_slice() else {
-        return Err(Error::invalid("own_adapter", "give a model, a file of rows and a folder to write"));
-    };
-    let losses = train(model.as_ref(), rows.as_ref(), out.as_ref())?;
-    println!("loss {losses:.3?}");
+    let mut args = std::env::args_os().skip(1);
+    let [model, rows, out] = [(); 3].map(|()| args.next().unwrap_or_default());
+    println!("loss {:.3?}", train(model.as_ref(), rows.as_ref(), out.as_ref())?);
     Ok(())
 }
 
@@ -42,9 +39,9 @@ pub fn train(model: &Path, rows: &Path, out: &Path) -> Result<Vec<f64>> {
     let mut adapters = AdapterSet::new(&device, targets, 0.0)?;
     adapters.set_masks(&masks)?;
     adapters.initialise(0, None)?;
-    adapters.attach(&model, Training { low_rank: false, sparse: true }, None)?;
+    adapters.attach(&model, Training::only([Group::Sparse]), None)?;
     let stepper = Stepper::new(&device, AdamW::default(), LossNormalisation::Tokens, 0, 0, false)?;
-    let rates = Rates { sparse: Some(5e-3), ..Rates::default() };
+    let rates = Rates::default().with(Group::Sparse, 5e-3);
     let mut losses = Vec::new();
     for step in 0..12 {
         let window = batches.next_window()?;

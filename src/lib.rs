@@ -1,7 +1,8 @@
 //! `rugosa` fine-tunes language models with RoSA (a low-rank and a sparse adapter over frozen, possibly quantised weights) on any
 //! GPU that wgpu reaches: Vulkan, Metal, DX12, or a software renderer.
 //!
-//! - [`train::Session`] is a whole run, as `rugosa train` does it: a [`train::config::TrainConfig`] in, an adapter folder out.
+//! - [`train::Session`] is a whole run, as `rugosa train` does it: a [`train::config::TrainConfig`] in, an adapter folder out,
+//!   and the [`train::Trained`] model, which generates and is evaluated as it lies on the device.
 //! - [`train::step::Stepper`] is one optimiser step, for a loop of one's own; [`adapters::AdapterSet`] holds what trains and is
 //!   attached to a [`nn::Decoder`].
 //! - [`generate::generate`] continues prompts; [`io`] reads and writes files; [`kernels`] are the products below all that.
@@ -16,7 +17,7 @@
 //! let rules = TargetRules { rank: 8, alpha: 16.0, ..TargetRules::default() };
 //! let mut adapters = AdapterSet::new(&device, select(&module_shapes(&model), &rules)?, 0.0)?;
 //! adapters.initialise(0, None)?;
-//! adapters.attach(&model, Training { low_rank: true, sparse: false }, None)?;
+//! adapters.attach(&model, Training::only([Group::LowRank]), None)?;
 //! # Ok(())
 //! # }
 //! ```

@@ -7,4 +7,4 @@ pub mod targets;
 
 pub use density::densities;
 pub use mask::{Lost, MaskCollector, Scope, score_groups};
-pub use set::{AdapterSet, Training, module_shapes};
+pub use set::{AdapterSet, module_shapes};

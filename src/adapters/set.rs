@@ -3,14 +3,14 @@
 use super::mask::MaskCollector;
 use super::targets::{LinearShape, Place, Target};
 use crate::autograd::Param;
-use crate::autograd::ops::{Attachment, Block as Part, LowRank, RowSink, Sparse};
+use crate::autograd::ops::{Attachment, Block as RankBlock, LowRank, RowSink, Sparse};
 use crate::csr::{Csr, CsrPattern};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::adapter::{AdapterFolder, Matrix, ModuleTensors};
 use crate::kernels::sparse::SparseIndex;
 use crate::nn::Decoder;
-use crate::optim::{Block, Group, arena};
+use crate::optim::{Block, Group, Training, arena};
 use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,13 +27,6 @@ pub fn module_shapes(model: &Decoder) -> Vec<LinearShape> {
         }));
     }
     all
-}
-
-/// What trains in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Training {
-    pub low_rank: bool,
-    pub sparse: bool,
 }
 
 /// Low-rank and sparse adapters for some of a model's linears.
@@ -57,9 +50,21 @@ struct Adapted {
     /// Rows and columns of the linear's weight.
     rows: usize,
     cols: usize,
+    /// What there is of them, by the group that trains it.
+    parts: BTreeMap<Group, Part>,
+}
+
+/// One part of a linear's adapters.
+enum Part {
     /// A `[rank, in]` of the members one below the other, and their B one behind the other.
-    low_rank: Option<(Param, Param)>,
-    sparse: Option<(SparseIndex, Param)>,
+    LowRank {
+        a: Param,
+        b: Param,
+    },
+    Sparse {
+        index: SparseIndex,
+        values: Param,
+    },
 }
 
 /// Where a module's share of its linear's parameters begins and ends.
@@ -96,9 +101,9 @@ impl Adapted {
     }
 
     /// The members with a low-rank half, as the linear sees them.
-    fn parts(&self, all: &[Target]) -> Vec<Part> {
+    fn rank_blocks(&self, all: &[Target]) -> Vec<RankBlock> {
         (self.targets(all).iter().filter(|t| t.rank > 0))
-            .map(|t| Part {
+            .map(|t| RankBlock {
                 first_row: t.module.place.first_row,
                 rows: t.module.out_features,
                 rank: t.rank,
@@ -120,8 +125,7 @@ fn linears_of(targets: &[Target]) -> Vec<Adapted> {
                 members: i..i + 1,
                 rows,
                 cols: t.module.in_features,
-                low_rank: None,
-                sparse: None,
+                parts: BTreeMap::new(),
             }),
         }
     }
@@ -133,7 +137,7 @@ impl AdapterSet {
     /// come with [`AdapterSet::set_masks`].
     pub fn new(device: &Device, targets: Vec<Target>, dropout: f64) -> Result<AdapterSet> {
         let mut linears = linears_of(&targets);
-        let parts: Vec<Vec<Part>> = linears.iter().map(|l| l.parts(&targets)).collect();
+        let parts: Vec<Vec<RankBlock>> = linears.iter().map(|l| l.rank_blocks(&targets)).collect();
         let shapes: Vec<Vec<usize>> = (linears.iter().zip(&parts).filter(|(_, parts)| !parts.is_empty()))
             .flat_map(|(l, parts)| {
                 let rank = parts.iter().map(|p| p.rank).sum();
@@ -147,7 +151,8 @@ impl AdapterSet {
         let (blocks, params) = arena(device, Group::LowRank, &shapes)?;
         let mut pairs = params.chunks_exact(2);
         for (l, _) in linears.iter_mut().zip(&parts).filter(|(_, parts)| !parts.is_empty()) {
-            l.low_rank = pairs.next().map(|p| (p[0].clone(), p[1].clone()));
+            let pair = pairs.next().map(|p| Part::LowRank { a: p[0].clone(), b: p[1].clone() });
+            l.parts.extend(pair.map(|pair| (Group::LowRank, pair)));
         }
         let masked = vec![false; targets.len()];
         Ok(AdapterSet {
@@ -215,31 +220,34 @@ impl AdapterSet {
             }
         };
         for l in &self.linears {
-            if let Some((a, b)) = &l.low_rank {
-                let (mut a_values, mut b_values) = (vec![0f32; a.value.len()], vec![0f32; b.value.len()]);
-                for (t, share) in l.targets(&self.targets).iter().zip(l.shares(&self.targets)) {
-                    let module = from.and_then(|f| f.modules.get(&t.module.name));
-                    let given = module.and_then(|m| m.a.as_ref().zip(m.b.as_ref()));
-                    start(t, given, seed, &mut a_values[share.a], &mut b_values[share.b])?;
-                }
-                round(&mut a_values);
-                round(&mut b_values);
-                a.value.write(&a_values)?;
-                b.value.write(&b_values)?;
-            }
-            if let Some((index, values)) = &l.sparse {
-                // in CSR order, modules one behind the other
-                let mut all: Vec<f32> = Vec::with_capacity(index.nnz());
-                for (t, rows) in l.members(&self.targets) {
-                    let pattern = index.pattern().rows_of(rows);
-                    let module = from.and_then(|f| f.modules.get(&t.module.name));
-                    match module.and_then(|m| m.sparse.as_ref()) {
-                        Some(csr) => all.extend(csr.values_at(&pattern).0),
-                        None => all.resize(all.len() + pattern.nnz(), 0.0),
+            let given = |t: &Target| from.and_then(|f| f.modules.get(&t.module.name));
+            for part in l.parts.values() {
+                match part {
+                    Part::LowRank { a, b } => {
+                        let (mut a_values, mut b_values) = (vec![0f32; a.value.len()], vec![0f32; b.value.len()]);
+                        for (t, share) in l.targets(&self.targets).iter().zip(l.shares(&self.targets)) {
+                            let given = given(t).and_then(|m| m.a.as_ref().zip(m.b.as_ref()));
+                            start(t, given, seed, &mut a_values[share.a], &mut b_values[share.b])?;
+                        }
+                        round(&mut a_values);
+                        round(&mut b_values);
+                        a.value.write(&a_values)?;
+                        b.value.write(&b_values)?;
+                    }
+                    Part::Sparse { index, values } => {
+                        // in CSR order, modules one behind the other
+                        let mut all: Vec<f32> = Vec::with_capacity(index.nnz());
+                        for (t, rows) in l.members(&self.targets) {
+                            let pattern = index.pattern().rows_of(rows);
+                            match given(t).and_then(|m| m.sparse.as_ref()) {
+                                Some(csr) => all.extend(csr.values_at(&pattern).0),
+                                None => all.resize(all.len() + pattern.nnz(), 0.0),
+                            }
+                        }
+                        round(&mut all);
+                        values.value.write(&index.from_csr_order(&all))?;
                     }
                 }
-                round(&mut all);
-                values.value.write(&index.from_csr_order(&all))?;
             }
         }
         self.blocks.iter_mut().try_for_each(Block::reset)
@@ -278,7 +286,7 @@ impl AdapterSet {
     /// Gives each linear the index that `index_of` makes for it and its targets, with values at zero.
     fn set_sparse(&mut self, index_of: impl Fn(&Adapted, &[Target]) -> Result<Option<SparseIndex>>) -> Result<()> {
         self.blocks.retain(|b| b.group != Group::Sparse);
-        self.linears.iter_mut().for_each(|l| l.sparse = None);
+        self.linears.iter_mut().for_each(|l| drop(l.parts.remove(&Group::Sparse)));
         let indices: Vec<Option<SparseIndex>> =
             self.linears.iter().map(|l| index_of(l, l.targets(&self.targets))).collect::<Result<_>>()?;
         let shapes: Vec<Vec<usize>> = indices.iter().flatten().map(|index| vec![index.nnz()]).collect();
@@ -286,7 +294,8 @@ impl AdapterSet {
         let mut params = params.into_iter();
         // a parameter for each index, in order
         for (l, index) in self.linears.iter_mut().zip(indices) {
-            l.sparse = index.and_then(|i| Some((i, params.next()?)));
+            let part = index.and_then(|index| Some(Part::Sparse { index, values: params.next()? }));
+            l.parts.extend(part.map(|part| (Group::Sparse, part)));
         }
         self.blocks.extend(blocks);
         Ok(())
@@ -296,7 +305,7 @@ impl AdapterSet {
     pub fn masks(&self) -> BTreeMap<String, CsrPattern> {
         let mut all = BTreeMap::new();
         for l in &self.linears {
-            let Some((index, _)) = &l.sparse else { continue };
+            let Some(Part::Sparse { index, .. }) = l.parts.get(&Group::Sparse) else { continue };
             for ((t, rows), masked) in l.members(&self.targets).zip(&self.masked[l.members.clone()]) {
                 if *masked {
                     all.insert(t.module.name.clone(), index.pattern().rows_of(rows));
@@ -313,28 +322,33 @@ impl AdapterSet {
     /// Those of the device.
     pub fn attach(&self, model: &Decoder, training: Training, collector: Option<&MaskCollector>) -> Result<()> {
         let linears: Vec<_> = model.linears().collect();
-        let grad = |p: &Param, on: bool| Param { value: p.value.clone(), grad: p.grad.clone().filter(|_| on) };
         for l in &self.linears {
-            let low_rank = l.low_rank.as_ref().map(|(a, b)| LowRank {
-                a: grad(a, training.low_rank),
-                b: grad(b, training.low_rank),
-                blocks: l.parts(&self.targets),
-                dropout: self.dropout,
-                stream: self.targets[l.members.start].index as u32,
-            });
-            let sparse = l.sparse.as_ref().filter(|(index, _)| index.nnz() > 0);
-            let values = |p: &Param| grad(p, training.sparse);
-            let sparse = sparse.map(|(index, p)| Sparse { index: index.clone(), values: values(p), in_weight: None });
+            let mut attachment = Attachment::default();
+            for (group, part) in &l.parts {
+                let grad = |p: &Param| Param { grad: p.grad.clone().filter(|_| training.has(*group)), ..p.clone() };
+                match part {
+                    Part::LowRank { a, b } => {
+                        attachment.low_rank = Some(LowRank {
+                            a: grad(a),
+                            b: grad(b),
+                            blocks: l.rank_blocks(&self.targets),
+                            dropout: self.dropout,
+                            stream: self.targets[l.members.start].index as u32,
+                        });
+                    }
+                    Part::Sparse { index, values } if index.nnz() > 0 => {
+                        attachment.sparse =
+                            Some(Sparse { index: index.clone(), values: grad(values), in_weight: None });
+                    }
+                    Part::Sparse { .. } => {}
+                }
+            }
             let sinks = l.members.clone().zip(l.members(&self.targets)).filter(|(_, (t, _))| t.nnz > 0);
-            let sinks = match collector {
-                None => Vec::new(),
-                Some(c) => sinks
-                    .filter_map(|(i, (_, rows))| {
-                        Some(RowSink { first_row: rows.start, rows: rows.len(), to: c.sink(i)? })
-                    })
-                    .collect(),
+            let sink = |(i, (_, rows)): (usize, (_, Range<usize>))| {
+                Some(RowSink { first_row: rows.start, rows: rows.len(), to: collector?.sink(i)? })
             };
-            linears[l.linear].attach(Attachment { low_rank, sparse, sinks })?;
+            attachment.sinks = sinks.filter_map(sink).collect();
+            linears[l.linear].attach(attachment)?;
         }
         Ok(())
     }
@@ -343,28 +357,32 @@ impl AdapterSet {
     pub fn export(&self) -> Result<BTreeMap<String, ModuleTensors>> {
         let mut all = BTreeMap::new();
         for l in &self.linears {
-            let low_rank: Option<(Vec<f32>, Vec<f32>)> = match &l.low_rank {
-                Some((a, b)) => Some((a.value.read()?, b.value.read()?)),
-                None => None,
-            };
-            let sparse = match &l.sparse {
-                Some((index, p)) => Some((index.pattern(), index.to_csr_order(&p.value.read::<f32>()?))),
-                None => None,
-            };
-            let masked = &self.masked[l.members.clone()];
-            for (((t, rows), share), masked) in l.members(&self.targets).zip(l.shares(&self.targets)).zip(masked) {
-                let (n, k, r) = (t.module.out_features, t.module.in_features, t.rank);
-                let (mut a, mut b) = (None, None);
-                if let Some((all_a, all_b)) = low_rank.as_ref().filter(|_| r > 0) {
-                    a = Some(Matrix { rows: r, cols: k, data: all_a[share.a].to_vec() });
-                    b = Some(Matrix { rows: n, cols: r, data: all_b[share.b].to_vec() });
+            let mut modules = vec![ModuleTensors::default(); l.members.len()];
+            for part in l.parts.values() {
+                match part {
+                    Part::LowRank { a, b } => {
+                        let (all_a, all_b) = (a.value.read::<f32>()?, b.value.read::<f32>()?);
+                        let targets = l.targets(&self.targets).iter().zip(l.shares(&self.targets));
+                        for (module, (t, share)) in modules.iter_mut().zip(targets).filter(|(_, (t, _))| t.rank > 0) {
+                            let (n, k, r) = (t.module.out_features, t.module.in_features, t.rank);
+                            module.a = Some(Matrix { rows: r, cols: k, data: all_a[share.a].to_vec() });
+                            module.b = Some(Matrix { rows: n, cols: r, data: all_b[share.b].to_vec() });
+                        }
+                    }
+                    Part::Sparse { index, values } => {
+                        let (pattern, values) = (index.pattern(), index.to_csr_order(&values.value.read::<f32>()?));
+                        let masked = l.members(&self.targets).zip(&self.masked[l.members.clone()]);
+                        for (module, ((_, rows), _)) in modules.iter_mut().zip(masked).filter(|(_, (_, has))| **has) {
+                            module.sparse = Some(Csr {
+                                values: values[pattern.entries_of(rows.clone())].to_vec(),
+                                pattern: pattern.rows_of(rows),
+                            });
+                        }
+                    }
                 }
-                let own = sparse.as_ref().filter(|_| *masked).map(|(pattern, values)| Csr {
-                    values: values[pattern.entries_of(rows.clone())].to_vec(),
-                    pattern: pattern.rows_of(rows),
-                });
-                all.insert(t.module.name.clone(), ModuleTensors { a, b, sparse: own });
             }
+            let names = l.targets(&self.targets).iter().map(|t| t.module.name.clone());
+            all.extend(names.zip(modules));
         }
         Ok(all)
     }

@@ -11,7 +11,7 @@ use super::profile::Profile;
 use super::shapes::{Shape, format_of};
 use super::{Spread, random};
 use crate::adapters::targets::{PerModule, Target, TargetModules, TargetRules, select};
-use crate::adapters::{AdapterSet, Training, module_shapes};
+use crate::adapters::{AdapterSet, module_shapes};
 use crate::cases::startup;
 use crate::cases::{MaskKind, random_mask};
 use crate::csr::CsrPattern;
@@ -25,7 +25,7 @@ use crate::io::checkpoint::Checkpoint;
 use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load_shapes};
-use crate::optim::{AdamW, LossScale, Rates};
+use crate::optim::{AdamW, Group, LossScale, Rates, Training};
 use crate::rng::Rng;
 use crate::train::config::{Checkpointing, LossNormalisation};
 use crate::train::step::{Part, StepOutcome, StepResult, Stepper, Turn};
@@ -322,7 +322,9 @@ impl Bench {
         if purpose == Purpose::Measurement {
             adapters.initialise(42, None)?;
         }
-        adapters.attach(&model, Training { low_rank, sparse }, None)?;
+        let trains = [low_rank.then_some(Group::LowRank), sparse.then_some(Group::Sparse)];
+        let training = Training::only(trains.into_iter().flatten());
+        adapters.attach(&model, training, None)?;
         let of = |t: &Target| t.rank * (t.module.in_features + t.module.out_features) + t.nnz;
         let parameters = adapters.targets().iter().map(of).sum();
 
@@ -335,7 +337,7 @@ impl Bench {
             adapters,
             stepper,
             window: [batch(case, vocab)],
-            rates: Rates { low_rank: low_rank.then_some(7e-4), sparse: sparse.then_some(2e-4), weights: None },
+            rates: training.map(|group, ()| if group == Group::LowRank { 7e-4 } else { 2e-4 }),
             scale: if precision == Precision::F16 { LossScale::dynamic() } else { LossScale::off() },
             parameters,
             steps: 0,

@@ -426,8 +426,24 @@ impl Checkpoint {
         Ok(TensorView { dtype: to, data: Cow::Borrowed(&[]), ..view })
     }
 
+    /// Says of a tensor that is not there whether another form of it is.
+    fn why_missing(&self, name: &str) -> String {
+        let packed = name.strip_suffix(".weight").and_then(|module| {
+            let Source::Folder { folder, .. } = &self.source else { return None };
+            let forms =
+                [("qweight", "GPTQ or AWQ"), ("weight_packed", "compressed-tensors"), ("weight_blocks", "MXFP4")];
+            forms.into_iter().find(|(part, _)| folder.get(&format!("{module}.{part}")).is_some())
+        });
+        match packed {
+            Some((part, kind)) => format!(
+                "this tensor is packed by {kind}, as its {part} shows, which is not supported; use the unquantised model or a GGUF file"
+            ),
+            None => "this tensor is missing; download the model again".to_owned(),
+        }
+    }
+
     fn own_stored(&self, name: &str) -> Result<TensorView<'_>> {
-        let missing = || Error::file(&self.path, name, "this tensor is missing; download the model again");
+        let missing = || Error::file(&self.path, name, self.why_missing(name));
         match &self.source {
             Source::Folder { folder, names } => {
                 let own = self.stored_as(names, name).ok_or_else(missing)?;

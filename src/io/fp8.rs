@@ -65,6 +65,30 @@ fn e4m3(code: u8) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::safetensors::{OutTensor, write_safetensors};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn each_block_has_its_own_scale_also_where_the_last_ones_are_cut() {
+        let (rows, cols) = (130, 260);
+        let dir = tempfile::tempdir().unwrap();
+        let scales: Vec<f32> = (0..6).map(|i| 2f32.powi(i)).collect();
+        let codes = vec![0x38u8; rows * cols]; // ones
+        let all = [
+            OutTensor { name: "a.weight".into(), dtype: Dtype::F8_E4M3, shape: vec![rows, cols], data: codes.into() },
+            OutTensor::f32("a.weight_scale_inv", &[2, 3], &scales),
+        ];
+        write_safetensors(&dir.path().join("model.safetensors"), &all, &BTreeMap::new()).unwrap();
+        let folder = SafetensorsFolder::open(dir.path()).unwrap();
+        let raw = folder.get("a.weight").unwrap().unwrap();
+        let bytes = to_bf16(&folder, "a.weight", &raw).unwrap();
+        let value = |row: usize, col: usize| {
+            let at = 2 * (row * cols + col);
+            bf16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+        };
+        assert_eq!([(0, 0), (127, 127), (127, 128), (0, 259)].map(|(r, c)| value(r, c)), [1.0, 1.0, 2.0, 4.0]);
+        assert_eq!([(128, 0), (129, 255), (129, 256)].map(|(r, c)| value(r, c)), [8.0, 16.0, 32.0]);
+    }
 
     #[test]
     fn codes_are_the_standards() {

@@ -3,7 +3,7 @@
 //! does not count in the bias corrections either. The run goes on behind it: the next step has the next rows, and the
 //! learning rate of its own place in the schedule.
 
-use super::{Block, Group};
+use super::{Block, Group, Rates};
 use crate::error::Result;
 use crate::kernels::optimizer::{self, Clip, StepCount, adamw_step, count_step};
 use crate::kernels::reduce::sum_of_squares;
@@ -29,24 +29,6 @@ impl Default for AdamW {
     }
 }
 
-/// Learning rates of a step; groups without one do not train in it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rates {
-    pub low_rank: Option<f64>,
-    pub sparse: Option<f64>,
-    pub weights: Option<f64>,
-}
-
-impl Rates {
-    pub fn of(&self, group: Group) -> Option<f64> {
-        match group {
-            Group::LowRank => self.low_rank,
-            Group::Sparse => self.sparse,
-            Group::Weights => self.weights,
-        }
-    }
-}
-
 impl AdamW {
     /// Writes the squared norm of the gradients of all blocks that train to `norm_sq` `[2]`, steps those blocks, and
     /// clears their gradients. These, and so the norm, are `loss_scale` times what they should be. Where the norm or the
@@ -56,7 +38,7 @@ impl AdamW {
         self.norm(blocks, rates, norm_sq)?;
         let mut counted: Vec<&StepCount> = Vec::new();
         for block in blocks {
-            let Some(lr) = rates.of(block.group) else { continue };
+            let Some(lr) = rates.get(block.group) else { continue };
             if !counted.iter().any(|count| count.is_same(&block.steps)) {
                 count_step(&block.steps, loss, norm_sq, self.beta1, self.beta2)?;
                 counted.push(&block.steps);
@@ -81,7 +63,7 @@ impl AdamW {
     /// The first half of [`AdamW::step`]: the squared norm alone.
     pub fn norm(&self, blocks: &[Block], rates: Rates, norm_sq: &Tensor) -> Result<()> {
         norm_sq.clear()?;
-        let grads: Vec<&Tensor> = blocks.iter().filter(|b| rates.of(b.group).is_some()).map(|b| &b.grad).collect();
+        let grads: Vec<&Tensor> = blocks.iter().filter(|b| rates.has(b.group)).map(|b| &b.grad).collect();
         if grads.is_empty() { Ok(()) } else { sum_of_squares(&grads, norm_sq) }
     }
 }

@@ -1,23 +1,11 @@
 //! Many small parameters in few large buffers, so that one launch steps them all.
 
+use super::Group;
 use crate::autograd::Param;
 use crate::device::Device;
 use crate::error::Result;
 use crate::kernels::optimizer::StepCount;
 use crate::tensor::Tensor;
-use serde::{Deserialize, Serialize};
-
-/// Which learning rate a block follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Group {
-    /// A and B of low-rank adapters: `lora_lr`.
-    LowRank,
-    /// Values of sparse adapters: `lr`.
-    Sparse,
-    /// All weights, with the method `full`: `lr`.
-    Weights,
-}
 
 /// Parameters that are stepped together, with Adam's moments. All tensors have the same number of elements.
 pub struct Block {

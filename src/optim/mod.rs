@@ -2,9 +2,11 @@
 
 mod adamw;
 mod arena;
+mod groups;
 mod scale;
 pub mod schedule;
 
-pub use adamw::{AdamW, Rates};
-pub use arena::{Block, Group, arena};
+pub use adamw::AdamW;
+pub use arena::{Block, arena};
+pub use groups::{Group, PerGroup, Rates, Training};
 pub use scale::LossScale;

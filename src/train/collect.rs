@@ -18,6 +18,7 @@ use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::io::mask::write_masks;
 use crate::nn::Decoder;
+use crate::optim::Group;
 use std::ops::Range;
 
 /// What of a run stays as it is while masks are collected.
@@ -187,13 +188,15 @@ impl Repeats<'_> {
             let Some(plan) = rig.agenda.plan(step) else { break };
             // nobody needs what the last update would make where it is thrown away
             let is_last = i + 1 == self.turns.len();
-            let plan = StepPlan { train_lora: plan.train_lora && !(is_last && rig.agenda.restarts()), ..plan };
+            let is_thrown_away = is_last && rig.agenda.restarts();
+            let trains = if is_thrown_away { plan.trains.without(Group::LowRank) } else { plan.trains };
+            let plan = StepPlan { trains, ..plan };
             let turn = Turn { rates: rates(rig.config, &plan), ..turn };
             trainable.attach(rig.model, &plan, Some(collector))?;
             let window = self.batches.next_window()?;
             let collect = Collect { to: collector, until: Some(until) };
             rig.stepper.run(rig.model, &window, trainable.blocks(), turn, Some(collect))?;
-            self.is_at_start &= turn.rates.low_rank.is_none();
+            self.is_at_start &= !turn.rates.has(Group::LowRank);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::device::{Caps, Device, DeviceOptions, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::precision;
 use crate::nn::loader::load_shapes;
+use std::sync::Arc;
 
 /// Sequences of an epoch where the rows are not known: the length of a run makes no difference to its memory.
 const SEQUENCES: usize = 10_000;
@@ -49,11 +50,11 @@ pub fn estimate(config: TrainConfig, has_rows: bool) -> Result<Estimate> {
     let checkpoint = open_model(&config)?;
     let mut notes = Vec::new();
     let (device, precision) = device(&config, &mut notes)?;
-    let tokenizer = if has_rows || config.evaluates() { Tokenizer::of_model(&checkpoint)? } else { None };
+    let tokenizer = if has_rows || config.evaluates() { Tokenizer::of_model(&checkpoint)?.map(Arc::new) } else { None };
     let dataset = match has_rows {
         true => {
             let vocab = checkpoint.config.vocab_size;
-            Some(Dataset::open(&config.data, &config.data_options(), tokenizer.as_ref(), vocab)?)
+            Some(Dataset::open(&config.data, &config.data_options(), tokenizer.as_deref(), vocab)?)
         }
         false => None,
     };

@@ -17,6 +17,7 @@ use crate::nn::Decoder;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Prompts of a file of samples, at most: they are for reading.
 const MOST_PROMPTS: usize = 64;
@@ -30,7 +31,7 @@ const REHEARSED: usize = 2;
 pub struct Evaluation {
     rows: Option<Dataset>,
     prompts: Vec<Prompt>,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Arc<Tokenizer>>,
     /// Tokens that end an answer.
     stop: Vec<u32>,
 }
@@ -71,7 +72,7 @@ impl Evaluation {
     pub fn open(
         config: &TrainConfig,
         checkpoint: &Checkpoint,
-        tokenizer: Option<Tokenizer>,
+        tokenizer: Option<Arc<Tokenizer>>,
         data: Option<Dataset>,
         now: i64,
     ) -> Result<(Option<Dataset>, Option<Evaluation>)> {
@@ -84,9 +85,9 @@ impl Evaluation {
         };
         if let Some(path) = &config.eval_data {
             let options = crate::data::DataOptions { packing: false, now: Some(now), ..config.data_options() };
-            rows = Some(Dataset::open(path, &options, tokenizer.as_ref(), checkpoint.config.vocab_size)?);
+            rows = Some(Dataset::open(path, &options, tokenizer.as_deref(), checkpoint.config.vocab_size)?);
         }
-        let stop = if config.generates() { stop_tokens(&checkpoint.config, tokenizer.as_ref())? } else { Vec::new() };
+        let stop = if config.generates() { stop_tokens(&checkpoint.config, tokenizer.as_deref())? } else { Vec::new() };
         let in_chat = data.as_ref().or(rows.as_ref()).is_none_or(|data| data.report().asks_in_chat());
         let prompts = match (&config.sample_prompts, &tokenizer) {
             (None, _) => Vec::new(),
@@ -142,7 +143,7 @@ impl Evaluation {
             let with = Answerer {
                 device,
                 model,
-                tokenizer: self.tokenizer.as_ref(),
+                tokenizer: self.tokenizer.as_deref(),
                 stop: &self.stop,
                 max_new_tokens: config.eval_tokens,
             };

@@ -28,9 +28,11 @@ pub mod step;
 mod steps;
 pub mod summary;
 mod trainable;
+mod trained;
 pub mod tune;
 pub mod warm;
 
 pub use full::{named_weights, trainable_weights};
-pub use observer::Observer;
+pub use observer::{Lines, Observer};
 pub use session::{Outcome, Session};
+pub use trained::Trained;

@@ -3,6 +3,7 @@
 use super::metrics::{EvalMetrics, StepMetrics};
 use super::warm::Compiled;
 use crate::device::Device;
+use crate::shown;
 
 /// What a run tells whoever watches.
 pub trait Observer {
@@ -22,4 +23,30 @@ pub trait Observer {
     fn compiled(&mut self, _: Compiled) {}
     /// Asked before each step, and during evaluations.
     fn interrupted(&self) -> bool;
+}
+
+/// Writes what a run tells to standard error, a line each.
+pub struct Lines;
+
+impl Observer for Lines {
+    fn note(&mut self, line: &str) {
+        eprintln!("{}", shown::one_line(line));
+    }
+
+    fn begin(&mut self, steps: u64, done: u64) {
+        eprintln!("steps {} to {steps}", done + 1);
+    }
+
+    fn step(&mut self, metrics: &StepMetrics) {
+        eprintln!("step {}: loss {:.4}", metrics.step + 1, metrics.loss);
+    }
+
+    fn evaluated(&mut self, metrics: &EvalMetrics) {
+        let loss = metrics.eval_loss.map_or(String::new(), |loss| format!(": loss {loss:.4}"));
+        eprintln!("evaluated after step {}{loss}", metrics.after);
+    }
+
+    fn interrupted(&self) -> bool {
+        false
+    }
 }

@@ -20,6 +20,7 @@
 //! counts all steps.
 
 use crate::error::{Error, Result};
+use crate::optim::{Group, Training};
 use crate::train::config::{Method, TrainConfig};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -106,12 +107,8 @@ impl fmt::Display for Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepPlan {
     pub phase: Phase,
-    /// A and B take an update.
-    pub train_lora: bool,
-    /// The sparse values take an update.
-    pub train_sparse: bool,
-    /// All weights of the model take an update.
-    pub train_full: bool,
+    /// What takes an update.
+    pub trains: Training,
     /// Every micro-batch's gradient of the frozen weights is added to the score.
     pub collect: bool,
     /// 0-based step of the learning-rate schedule, and of the data: window number `schedule_step` is this step's.
@@ -247,12 +244,15 @@ impl Agenda {
             _ => Phase::Train,
         };
         let afresh = self.restart && phase == Phase::Train;
-        let adapters = self.method != Method::Full;
+        let updates = |group: &Group| match group {
+            Group::Weights => self.method == Method::Full,
+            _ if self.method == Method::Full => false,
+            Group::LowRank => self.method != Method::Spa && self.schedule != Schedule::SpaOnly,
+            Group::Sparse => phase == Phase::Train && self.schedule != Schedule::LoraOnly,
+        };
         Some(StepPlan {
             phase,
-            train_lora: adapters && self.method != Method::Spa && self.schedule != Schedule::SpaOnly,
-            train_sparse: adapters && phase == Phase::Train && self.schedule != Schedule::LoraOnly,
-            train_full: !adapters,
+            trains: Training::only(Group::ALL.into_iter().filter(updates)),
             collect: phase == Phase::Collect,
             schedule_step: if afresh { step - before } else { step },
             total_steps: if afresh { train } else { self.first_total },

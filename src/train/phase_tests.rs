@@ -27,9 +27,9 @@ fn script(agenda: &Agenda) -> String {
             (p.phase == Phase::Warmup, "W"),
             (p.phase == Phase::Collect, "C"),
             (p.phase == Phase::Train, "T"),
-            (p.train_lora, "l"),
-            (p.train_sparse, "s"),
-            (p.train_full, "f"),
+            (p.trains.has(Group::LowRank), "l"),
+            (p.trains.has(Group::Sparse), "s"),
+            (p.trains.has(Group::Weights), "f"),
             (p.collect, "c"),
             (p.build_masks_after, "!"),
         ];
@@ -190,7 +190,8 @@ proptest! {
         prop_assert_eq!(at(|p| p.build_masks_after), if masks { vec![] } else { vec![first - 1] });
         prop_assert_eq!(at(|p| p.restart_before), if again { vec![first] } else { vec![] });
         prop_assert!(plans.iter().all(|p| p.collect == (p.phase == Phase::Collect)));
-        prop_assert!(plans.iter().all(|p| p.train_sparse == (p.phase == Phase::Train) && p.train_lora != spa));
+        prop_assert!(plans.iter().all(|p| p.trains.has(Group::Sparse) == (p.phase == Phase::Train)));
+        prop_assert!(plans.iter().all(|p| p.trains.has(Group::LowRank) != spa));
         // the schedule's step counts on, or from the start again, and stays inside of its length
         for (i, p) in plans.iter().enumerate() {
             let want = if again && i >= first { i - first } else { i };

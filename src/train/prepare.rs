@@ -22,6 +22,7 @@ use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a run starts from, and its steps.
@@ -78,19 +79,27 @@ pub(super) fn load_model(
     Ok(model)
 }
 
+/// What a run learns from and is measured on, as it was when the run began.
+pub(super) struct Rows {
+    pub dataset: Dataset,
+    pub evaluation: Option<Evaluation>,
+    /// The model's, where it has one.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+}
+
 /// The rows of a run, as they were when it `began`, and what it is evaluated on.
 pub(super) fn open_data(
     config: &TrainConfig,
     checkpoint: &Checkpoint,
     began: Option<i64>,
     observer: &mut dyn Observer,
-) -> Result<(Dataset, Option<Evaluation>)> {
-    let tokenizer = Tokenizer::of_model(checkpoint)?;
+) -> Result<Rows> {
+    let tokenizer = Tokenizer::of_model(checkpoint)?.map(Arc::new);
     let vocab_size = checkpoint.config.vocab_size;
     let options = DataOptions { now: began, ..config.data_options() };
-    let dataset = Dataset::open(&config.data, &options, tokenizer.as_ref(), vocab_size)?;
+    let dataset = Dataset::open(&config.data, &options, tokenizer.as_deref(), vocab_size)?;
     let now = began.unwrap_or_else(now);
-    let (dataset, evaluation) = Evaluation::open(config, checkpoint, tokenizer, Some(dataset), now)?;
+    let (dataset, evaluation) = Evaluation::open(config, checkpoint, tokenizer.clone(), Some(dataset), now)?;
     let dataset = dataset.ok_or_else(|| Error::file(&config.data, "rows", "there are none to train on"))?;
     observer.note(&data_line(&dataset));
     dataset.notes().iter().for_each(|note| observer.note(note));
@@ -100,7 +109,7 @@ pub(super) fn open_data(
             "⟨batch_size⟩ {asked} is more than the {sequences} sequences of an epoch; a step has those"
         ));
     }
-    Ok((dataset, evaluation))
+    Ok(Rows { dataset, evaluation, tokenizer })
 }
 
 /// The device, with the precision of the run: one that is resumed keeps its own. The same as before where it is opened `again`.

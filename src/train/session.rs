@@ -8,7 +8,8 @@ use super::observer::Observer;
 use super::phase::Agenda;
 use super::plan::{self, MemoryPlan};
 use super::prepare::{
-    Decided, check_folder_of, decide, keep_platform, load_model, open_data, open_device, pinned, settled, shape_in,
+    Decided, Rows, check_folder_of, decide, keep_platform, load_model, open_data, open_device, pinned, settled,
+    shape_in,
 };
 use super::recover::{self, Again, Losses};
 use super::state::{self, Saved, SavedTiles};
@@ -16,16 +17,19 @@ use super::step::Stepper;
 use super::steps::{Ended, Fixed, Steps};
 use super::summary::Summary;
 use super::trainable::{Trainable, load_options, open_model};
+use super::trained::Trained;
 use super::{full, notes, output, resume};
 use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
-use crate::data::{Ahead, Dataset, now};
+use crate::data::{Ahead, Dataset, Tokenizer, now};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::nn::Decoder;
 use crate::nn::loader::load_shapes;
+use crate::optim::Training;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +62,7 @@ pub struct Session {
     model: Decoder,
     dataset: Dataset,
     evaluation: Option<Evaluation>,
+    tokenizer: Option<Arc<Tokenizer>>,
     agenda: Agenda,
     stepper: Stepper,
     trainable: Trainable,
@@ -126,7 +131,7 @@ impl Session {
         let began = saved.as_ref().map(|saved| saved.header.clock).or(again.as_ref().and_then(|a| a.clock));
         let clock = began.unwrap_or_else(now);
         observer.preparing("reading the rows");
-        let (dataset, evaluation) = open_data(&config, &checkpoint, began, observer)?;
+        let Rows { dataset, evaluation, tokenizer } = open_data(&config, &checkpoint, began, observer)?;
         observer.preparing("opening the device");
         let asked = config;
         let mut config = asked.clone().for_data(dataset.report().sequences)?;
@@ -170,6 +175,7 @@ impl Session {
             model,
             dataset,
             evaluation,
+            tokenizer,
             agenda,
             stepper,
             trainable,
@@ -197,10 +203,11 @@ impl Session {
     /// # Errors
     /// [`Error::Interrupted`]; [`Error::DeviceLost`] where the device is lost again and again; those of the device and of
     /// files.
-    pub fn run(mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+    pub fn run(mut self, observer: &mut dyn Observer) -> Result<Trained> {
         let mut losses = Losses::default();
         loop {
             match self.run_once(observer) {
+                Ok(outcome) => return Ok(self.into_trained(outcome)),
                 Err(Error::DeviceLost { reason, .. }) => {
                     let (config, caps) = (self.config.clone(), self.device.caps().clone());
                     let again = Again {
@@ -215,40 +222,73 @@ impl Session {
                     self = recover::reopen(&config, again, &caps.name, reason, &mut losses, observer)?;
                     self.lock = lock;
                 }
-                ended => return ended,
+                Err(error) => return Err(error),
             }
         }
     }
 
     fn run_once(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let folder = self.config.out.clone();
-        let done = self.saved.as_ref().map_or(0, |s| s.header.step);
-        let metrics = folder.join(output::METRICS_FILE);
-        let wanted = Wanted { samples: self.config.sample_prompts.is_some(), events: self.config.tensorboard };
-        let mut logs = match &self.saved {
-            Some(saved) => {
-                folder::sweep(&folder)?;
-                Logs::resume(&folder, wanted, done, saved.header.standing.after)?
-            }
-            None => {
-                if !self.has_folder {
-                    self.create_folder()?;
-                }
-                Logs::create(&folder, wanted)?
-            }
-        };
+        let mut logs = self.open_logs()?;
         let summary = Summary::of(&self.device, &self.agenda, &self.plan);
         summary.write(&folder)?;
-        observer.begin(self.agenda.steps(), done);
-        let Ended { steps, loss, skipped, best, stopped_early } = self.steps(&mut logs, observer)?;
+        observer.begin(self.agenda.steps(), self.done());
+        let ended = self.steps(&mut logs, observer)?;
         let seen = MemoryPlan::of(&self.device.ledger());
-        summary.ended(&seen, steps, stopped_early, best).write(&folder)?;
-        match &self.trainable {
-            Trainable::Adapters(_) if self.config.mask_only => {}
-            Trainable::Adapters(set) => output::adapter_of(&self.config, set, &self.shapes)?.write(&folder)?,
-            Trainable::Weights(_) => full::write_model(&folder, &self.config.model, &self.model)?,
-        }
+        summary.ended(&seen, ended.steps, ended.stopped_early, ended.best).write(&folder)?;
+        self.write_result()?;
         state::remove_all(&folder)?;
+        self.tell(&ended, &seen, observer)?;
+        Ok(Outcome {
+            steps: ended.steps,
+            stopped_early: ended.stopped_early,
+            best: ended.best.map(|best| (best.after, best.loss)),
+            loss: ended.loss,
+            skipped: ended.skipped,
+            peak_bytes: seen.total,
+            plan: self.plan.clone(),
+            seen,
+            mask_only: self.config.mask_only,
+            asks_in_chat: self.dataset.report().asks_in_chat(),
+        })
+    }
+
+    /// Steps that lie behind the run already.
+    fn done(&self) -> u64 {
+        self.saved.as_ref().map_or(0, |s| s.header.step)
+    }
+
+    /// The files that grow with the steps, cut to where the run goes on; the folder is made if it is not there.
+    fn open_logs(&mut self) -> Result<Logs> {
+        let wanted = Wanted { samples: self.config.sample_prompts.is_some(), events: self.config.tensorboard };
+        if let Some(saved) = &self.saved {
+            folder::sweep(&self.config.out)?;
+            return Logs::resume(&self.config.out, wanted, saved.header.step, saved.header.standing.after);
+        }
+        if !self.has_folder {
+            self.create_folder()?;
+        }
+        Logs::create(&self.config.out, wanted)
+    }
+
+    /// Writes what the run was for, and leaves the model as its adapters make it, without gradients.
+    fn write_result(&self) -> Result<()> {
+        let folder = &self.config.out;
+        match &self.trainable {
+            Trainable::Adapters(set) => {
+                set.attach(&self.model, Training::default(), None)?;
+                if self.config.mask_only {
+                    return Ok(()); // the masks were written when they were made
+                }
+                output::adapter_of(&self.config, set, &self.shapes)?.write(folder)
+            }
+            Trainable::Weights(_) => full::write_model(folder, &self.config.model, &self.model),
+        }
+    }
+
+    /// Says what is worth knowing of a run that has ended.
+    fn tell(&self, ended: &Ended, seen: &MemoryPlan, observer: &mut dyn Observer) -> Result<()> {
+        let metrics = self.config.out.join(output::METRICS_FILE);
         if self.agenda.restarts() {
             notes::after(&metrics)?.iter().for_each(|line| observer.note(line));
         }
@@ -258,26 +298,25 @@ impl Session {
             plan::size(self.plan.total),
             plan::size(seen.reserved)
         ));
-        if skipped > 0 {
+        if ended.skipped > 0 {
             observer.note(&format!(
-                "{skipped} of {} steps were skipped, since their loss or gradient was not finite: they changed nothing, and the \
+                "{} of {} steps were skipped, since their loss or gradient was not finite: they changed nothing, and the \
                  next rows came next; see \"skipped\" in {}",
-                steps,
+                ended.skipped,
+                ended.steps,
                 metrics.display()
             ));
         }
-        Ok(Outcome {
-            steps,
-            stopped_early,
-            best: best.map(|best| (best.after, best.loss)),
-            loss,
-            skipped,
-            peak_bytes: seen.total,
-            plan: self.plan.clone(),
-            seen,
-            mask_only: self.config.mask_only,
-            asks_in_chat: self.dataset.report().asks_in_chat(),
-        })
+        Ok(())
+    }
+
+    fn into_trained(self, outcome: Outcome) -> Trained {
+        let adapters = match self.trainable {
+            Trainable::Adapters(set) => Some(*set),
+            Trainable::Weights(_) => None,
+        };
+        let Session { config, device, model, tokenizer, shapes, .. } = self;
+        Trained { outcome, device, model, adapters, tokenizer, config, shapes }
     }
 
     fn create_folder(&mut self) -> Result<()> {

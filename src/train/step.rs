@@ -10,7 +10,7 @@ use crate::data::Batch;
 use crate::device::{Device, Pending, Precision, Watch};
 use crate::error::Result;
 use crate::nn::{Decoder, DeviceBatch};
-use crate::optim::{AdamW, Block, Rates};
+use crate::optim::{AdamW, Block, Group, Rates};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -158,7 +158,7 @@ impl Stepper {
             Some(collect) => self.collect(model, window, blocks, turn, collect)?,
         };
         self.optimiser.step(blocks, turn.rates, loss_scale, &self.loss, &self.norm_sq)?;
-        if turn.rates.sparse.is_some() {
+        if turn.rates.has(Group::Sparse) {
             model.write_sparse()?;
         }
         recorded(Part::Update)?;

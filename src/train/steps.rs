@@ -19,7 +19,7 @@ use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::nn::Decoder;
-use crate::optim::LossScale;
+use crate::optim::{Group, LossScale, Training};
 use std::collections::BTreeMap;
 
 /// What does not change from step to step.
@@ -46,11 +46,13 @@ pub struct Fixed<'a> {
 /// What moves on with the steps.
 pub struct Steps<'a> {
     run: Fixed<'a>,
+    /// Steps that are done, over all phases: the number of the next one, from 0.
+    done: u64,
     trainable: &'a mut Trainable,
     batches: Ahead,
     collecting: Option<Collecting>,
-    /// What is attached to the model: low-rank trains, sparse trains, gradients are collected.
-    attached: Option<(bool, bool, bool)>,
+    /// What of what is attached to the model trains, and whether gradients are collected.
+    attached: Option<(Training, bool)>,
     reports: Reports<'a>,
     evaluator: Option<Evaluator<'a>>,
 }
@@ -85,7 +87,8 @@ impl<'a> Steps<'a> {
         let standing = header.map_or(Standing::default(), |h| h.standing.clone());
         let best = run.saved.map_or(Ok(Vec::new()), Saved::best_values)?;
         let evaluator = run.evaluation.map(|what| Evaluator::new(what, standing, best));
-        let mut steps = Steps { run, trainable, batches, collecting: None, attached: None, reports, evaluator };
+        let done = header.map_or(0, |h| h.step);
+        let mut steps = Steps { run, done, trainable, batches, collecting: None, attached: None, reports, evaluator };
         if let Some(saved) = steps.run.saved {
             steps.restore(saved)?;
         }
@@ -106,42 +109,67 @@ impl<'a> Steps<'a> {
     /// # Errors
     /// [`Error::Interrupted`]; those of the device and of files.
     pub fn take_all(mut self, observer: &mut dyn Observer) -> Result<Ended> {
-        let Fixed { config, agenda, saved, .. } = self.run;
-        let mut step = saved.map_or(0, |s| s.header.step);
-        self.evaluate(step, observer)?;
-        while step < agenda.steps() && !self.is_exhausted() {
-            if observer.interrupted() {
-                return Err(self.stop_before(step, observer)?);
-            }
-            let Some(plan) = agenda.plan(step) else { break };
-            if plan.restart_before {
-                self.start_afresh()?;
-            }
-            if plan.collect {
-                self.begin_collecting(step, observer)?;
-            }
-            self.attach(&plan)?;
-            self.take(step, plan, observer)?;
-            step += 1;
-            self.evaluate(step, observer)?;
-            let is_due = config.save_steps > 0 && step.is_multiple_of(config.save_steps);
-            if is_due && !self.is_amid_repeats() {
-                self.save(step, observer)?;
-            }
+        self.evaluate(observer)?;
+        while let Some(plan) = self.next() {
+            self.stop_if_asked(observer)?;
+            self.make_ready(&plan, observer)?;
+            self.take(plan, observer)?;
+            self.evaluate(observer)?;
+            self.save_if_due(observer)?;
         }
         self.settle(observer)?;
-        let stopped_early = step < agenda.steps();
-        if stopped_early {
-            observer.note(&format!("stopped early, after step {step} of {}: ⟨early_stopping⟩", agenda.steps()));
-        }
+        self.tell_of_early_end(observer);
         self.keep_best(observer)?;
-        let best = self.evaluator.as_ref().and_then(|e| e.standing.best);
-        let Reports { last_loss: loss, skipped, .. } = self.reports;
-        Ok(Ended { steps: step, loss, skipped: skipped.in_all, best, stopped_early })
+        Ok(self.ended())
     }
 
-    /// Evaluates behind `after` steps, if that is due. Where the observer interrupts, the state is saved without it.
-    fn evaluate(&mut self, after: u64, observer: &mut dyn Observer) -> Result<()> {
+    /// What the next step does; none where all are done, or evaluations say that the run need not go on.
+    fn next(&self) -> Option<StepPlan> {
+        let is_exhausted = self.evaluator.as_ref().is_some_and(|e| e.is_exhausted(self.run.config));
+        self.run.agenda.plan(self.done).filter(|_| !is_exhausted)
+    }
+
+    fn stop_if_asked(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if observer.interrupted() { Err(self.stop(observer)?) } else { Ok(()) }
+    }
+
+    /// Puts everything where a step that follows `plan` expects it.
+    fn make_ready(&mut self, plan: &StepPlan, observer: &mut dyn Observer) -> Result<()> {
+        if plan.restart_before {
+            self.start_afresh()?;
+        }
+        if plan.collect {
+            self.begin_collecting(observer)?;
+        }
+        self.attach(plan)
+    }
+
+    fn save_if_due(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let every = self.run.config.save_steps;
+        let is_due = every > 0 && self.done.is_multiple_of(every) && !self.is_amid_repeats();
+        if is_due { self.save(observer) } else { Ok(()) }
+    }
+
+    fn tell_of_early_end(&self, observer: &mut dyn Observer) {
+        let (done, steps) = (self.done, self.run.agenda.steps());
+        if done < steps {
+            observer.note(&format!("stopped early, after step {done} of {steps}: ⟨early_stopping⟩"));
+        }
+    }
+
+    fn ended(&self) -> Ended {
+        Ended {
+            steps: self.done,
+            loss: self.reports.last_loss,
+            skipped: self.reports.skipped.in_all,
+            best: self.evaluator.as_ref().and_then(|e| e.standing.best),
+            stopped_early: self.done < self.run.agenda.steps(),
+        }
+    }
+
+    /// Evaluates the model as it stands, if that is due. Where the observer interrupts, the state is saved without it.
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let after = self.done;
         let Fixed { config, device, model, agenda, .. } = self.run;
         if !self.evaluator.as_ref().is_some_and(|e| e.is_due(config, agenda, after)) {
             return Ok(());
@@ -155,14 +183,9 @@ impl<'a> Steps<'a> {
         let blocks = self.trainable.blocks();
         match evaluator.run((config, agenda), (device, model), after, blocks, observer) {
             Ok((metrics, found)) => self.reports.evaluated(&metrics, &found.samples, observer),
-            Err(Error::Interrupted) => Err(self.stop_before(after, observer)?),
+            Err(Error::Interrupted) => Err(self.stop(observer)?),
             Err(other) => Err(other),
         }
-    }
-
-    /// Whether evaluations say that the run need not go on.
-    fn is_exhausted(&self) -> bool {
-        self.evaluator.as_ref().is_some_and(|e| e.is_exhausted(self.run.config))
     }
 
     /// Puts the best values in the place of the last, where they are to be kept.
@@ -180,7 +203,8 @@ impl<'a> Steps<'a> {
     }
 
     /// Takes a step. Its numbers are reported while the next one runs.
-    fn take(&mut self, step: u64, plan: StepPlan, observer: &mut dyn Observer) -> Result<()> {
+    fn take(&mut self, plan: StepPlan, observer: &mut dyn Observer) -> Result<()> {
+        let step = self.done;
         let Fixed { config, model, stepper, .. } = self.run;
         let epoch = self.batches.position().epoch;
         let window = self.batches.next_window()?;
@@ -196,8 +220,8 @@ impl<'a> Steps<'a> {
             phase: plan.phase,
             schedule_step: plan.schedule_step,
             loss: f64::NAN,
-            lr: rates.weights.or(rates.sparse).or(rates.low_rank).unwrap_or(0.0),
-            lora_lr: rates.low_rank,
+            lr: [Group::Weights, Group::Sparse, Group::LowRank].into_iter().find_map(|g| rates.get(g)).unwrap_or(0.0),
+            lora_lr: rates.get(Group::LowRank),
             grad_norm: f64::NAN,
             supervised_tokens: window.iter().map(|b| b.supervised() as u64).sum(),
             tokens: window.iter().map(|b| b.len() as u64).sum(),
@@ -212,6 +236,7 @@ impl<'a> Steps<'a> {
             build_masks(collecting, &mut self.batches, &rig, &plan, self.trainable, observer)
                 .map_err(|e| diagnose::explained(e, &recorded, stepper, model, self.trainable))?;
         }
+        self.done += 1;
         self.reports.push(result, metrics, recorded, observer)?;
         self.examine(observer)
     }
@@ -228,7 +253,7 @@ impl<'a> Steps<'a> {
 
     /// Puts onto the model what this step needs, if that is not there already.
     fn attach(&mut self, plan: &StepPlan) -> Result<()> {
-        let wanted = (plan.train_lora, plan.train_sparse, plan.collect);
+        let wanted = (plan.trains, plan.collect);
         if self.attached != Some(wanted) {
             self.trainable.attach(self.run.model, plan, self.collecting.as_ref().map(|c| &c.collector))?;
             self.attached = Some(wanted);
@@ -242,13 +267,13 @@ impl<'a> Steps<'a> {
         Rig { config, device, model, agenda, stepper }
     }
 
-    /// Begins to collect before step `step`, if that is not under way. A phase that will be repeated needs the state before it.
-    fn begin_collecting(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
+    /// Begins to collect, if that is not under way. A phase that will be repeated needs the state before it.
+    fn begin_collecting(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let (None, Trainable::Adapters(set)) = (&self.collecting, &*self.trainable) else { return Ok(()) };
         let collecting = Collecting::begin(self.run.config, self.run.device, set)?;
         if let Some(line) = collecting.line(self.run.config) {
             observer.note(&line);
-            self.save(step, observer)?;
+            self.save(observer)?;
         }
         self.collecting = Some(collecting);
         Ok(())
@@ -273,29 +298,29 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Saves the state before step `step`, if it can be gone on from, and says how to.
-    fn stop_before(&mut self, step: u64, observer: &mut dyn Observer) -> Result<Error> {
+    /// Saves the state, if it can be gone on from, and says how to.
+    fn stop(&mut self, observer: &mut dyn Observer) -> Result<Error> {
         if self.is_amid_repeats() {
             self.settle(observer)?;
             observer.note(&line_amid_repeats(&self.rig()));
             return Ok(Error::Interrupted);
         }
-        self.save(step, observer)?;
+        self.save(observer)?;
         observer.note(&format!(
             "state saved before step {}; go on with: rugosa train ⟨resume⟩ ⟨out⟩ {}",
-            step + 1,
+            self.done + 1,
             self.run.config.out.display()
         ));
         Ok(Error::Interrupted)
     }
 
-    /// Saves the state before step `step`.
-    fn save(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
+    /// Saves the state behind the steps that are done.
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
         self.settle(observer)?;
         let Fixed { config, device, shapes, sources, clock, tiles, .. } = self.run;
         let header = Header {
             version: 0,
-            step,
+            step: self.done,
             position: self.batches.position(),
             skipped: self.reports.skipped,
             loss: Some(self.reports.last_loss).filter(|l| l.is_finite()),

@@ -4,14 +4,14 @@ use super::config::{AdapterDtype, Method, TrainConfig};
 use super::full;
 use super::phase::StepPlan;
 use crate::adapters::targets::{LinearShape, Target, select, select_masked};
-use crate::adapters::{AdapterSet, MaskCollector, Training};
+use crate::adapters::{AdapterSet, MaskCollector};
 use crate::csr::CsrPattern;
 use crate::device::Device;
 use crate::error::Result;
 use crate::io::checkpoint::Checkpoint;
 use crate::nn::Decoder;
 use crate::nn::loader::LoadOptions;
-use crate::optim::{AdamW, Block, Rates};
+use crate::optim::{AdamW, Block, Group, Rates};
 use crate::quant::quantise_on_load;
 use std::collections::BTreeMap;
 
@@ -63,8 +63,7 @@ impl Trainable {
     /// Those of [`AdapterSet::attach`].
     pub fn attach(&self, model: &Decoder, plan: &StepPlan, collector: Option<&MaskCollector>) -> Result<()> {
         let Trainable::Adapters(set) = self else { return Ok(()) };
-        let training = Training { low_rank: plan.train_lora, sparse: plan.train_sparse };
-        set.attach(model, training, collector.filter(|_| plan.collect))
+        set.attach(model, plan.trains, collector.filter(|_| plan.collect))
     }
 }
 
@@ -107,11 +106,7 @@ pub fn load_options(config: &TrainConfig, most: usize) -> LoadOptions {
 pub fn rates(config: &TrainConfig, plan: &StepPlan) -> Rates {
     let warmup = config.warmup(plan.total_steps);
     let factor = config.lr_schedule.factor(plan.schedule_step, warmup, plan.total_steps);
-    Rates {
-        low_rank: plan.train_lora.then_some(config.lora_lr * factor),
-        sparse: plan.train_sparse.then_some(config.lr * factor),
-        weights: plan.train_full.then_some(config.lr * factor),
-    }
+    plan.trains.map(|group, ()| factor * if group == Group::LowRank { config.lora_lr } else { config.lr })
 }
 
 /// The optimiser of a run.

@@ -8,7 +8,7 @@ use rugosa::io::checkpoint::{Checkpoint, TensorView};
 use rugosa::io::gguf::{GgufTensor, Metadata, Value, write_gguf};
 use rugosa::io::safetensors::{Dtype, OutTensor, SafetensorsFile, write_safetensors};
 use rugosa::nn::loader::{LoadOptions, load};
-use rugosa::quant;
+use rugosa::quant::{self, LoadFormat};
 use rugosa::rng::Rng;
 use rugosa::tensor::WeightFormat;
 use std::borrow::Cow;
@@ -173,6 +173,56 @@ fn fp8_in_blocks_is_decoded_to_bf16() {
     let dir = folder(&without, plain);
     let message = Checkpoint::open(dir.path()).unwrap().tensor(down).unwrap_err().to_string();
     assert!(message.contains(down) && message.contains("no weight_scale_inv beside it"), "{message}");
+}
+
+#[test]
+fn fp8_in_blocks_is_quantised_to_nf4_on_the_way_to_the_device() {
+    let own = SafetensorsFile::open(&fixture().join("model.safetensors")).unwrap();
+    let values_file = SafetensorsFile::open(&fixture().join("values.safetensors")).unwrap();
+    let whole = tensors(&own).into_iter().filter(|t| t.dtype == Dtype::F32 && !t.name.contains("proj"));
+    let down = "model.layers.0.mlp.down_proj.weight";
+    let mut all: Vec<_> = whole.chain(tensors(&values_file)).filter(|t| t.name != down).collect();
+    let codes: Vec<u8> = (0..64 * 128).map(|i| (i * 37 % 0x70) as u8 | ((i % 3 == 0) as u8) << 7).collect();
+    let scale = [0.02f32];
+    all.push(OutTensor { name: down.into(), dtype: Dtype::F8_E4M3, shape: vec![64, 128], data: codes.into() });
+    all.push(OutTensor::f32(format!("{down}_scale_inv"), &[1, 1], &scale));
+    let method = serde_json::json!({"quant_method": "fp8", "weight_block_size": [128, 128]});
+    let dir = folder(&all, |config| config["quantization_config"] = method.clone());
+    let plain = Checkpoint::open(dir.path()).unwrap();
+    let decoded = values(&plain.tensor(down).unwrap());
+    let mut model = Checkpoint::open(dir.path()).unwrap();
+    quant::quantise_on_load(&mut model, LoadFormat::Nf4).unwrap();
+    let view = model.tensor(down).unwrap();
+    assert_eq!((view.dtype, &*view.data), (DType::NF4, &*quant::quantise(DType::NF4, &decoded).unwrap()));
+    let options = LoadOptions { trainable: false, stacked: true, positions: 64 };
+    let loaded = load(device(), &model, options).unwrap();
+    assert!(loaded.linears().any(|l| l.shards().iter().any(|(_, w)| w.format() == WeightFormat::NF4)));
+}
+
+#[test]
+fn weights_that_are_packed_in_other_ways_are_named_with_the_way_out() {
+    let own = SafetensorsFile::open(&fixture().join("model.safetensors")).unwrap();
+    let values = SafetensorsFile::open(&fixture().join("values.safetensors")).unwrap();
+    let down = "model.layers.0.mlp.down_proj.weight";
+    for (part, dtype, kind) in [
+        ("qweight", Dtype::I32, "GPTQ or AWQ"),
+        ("weight_packed", Dtype::I32, "compressed-tensors"),
+        ("weight_blocks", Dtype::U8, "MXFP4"),
+        ("weight", Dtype::U32, "the type U32"), // MLX's, without its configuration
+    ] {
+        let whole = tensors(&own).into_iter().filter(|t| t.dtype == Dtype::F32 && !t.name.contains("proj"));
+        let mut all: Vec<_> = whole.chain(tensors(&values)).filter(|t| t.name != down).collect();
+        let words = if dtype == Dtype::U8 { 4 } else { 1 };
+        let data = Cow::Owned(vec![0u8; 64 * 16 * 4]);
+        all.push(OutTensor { name: down.replace("weight", part).into(), dtype, shape: vec![64, 16 * words], data });
+        let dir = folder(&all, plain);
+        let message = match Checkpoint::open(dir.path()).and_then(|model| model.tensor(down).map(drop)) {
+            Err(error) => error.to_string(),
+            Ok(()) => panic!("{part} was read"),
+        };
+        assert!(message.contains(down) && message.contains(kind) && !message.contains('\n'), "{message}");
+        assert!(message.contains("use the unquantised model") || message.contains("convert the model"), "{message}");
+    }
 }
 
 fn values_of_two(view: &TensorView<'_>) -> [f32; 2] {

@@ -35,14 +35,14 @@ fn a_step_that_is_skipped_changes_nothing_to_the_bit() {
     };
     let norm = Tensor::zeros(dev, &[2], "test").unwrap();
     let step = |rates: Rates, gradient: [f32; 3], loss: f32| {
-        blocks.iter().filter(|b| rates.of(b.group).is_some()).for_each(|b| b.grad.write(&gradient).unwrap());
+        blocks.iter().filter(|b| rates.has(b.group)).for_each(|b| b.grad.write(&gradient).unwrap());
         optimiser.step(&blocks, rates, 8.0, &tensor(&[loss]), &norm).unwrap();
         let flag = norm.read::<f32>().unwrap()[1];
         assert!(blocks.iter().all(|b| b.grad.read::<f32>().unwrap() == [0.0; 3]));
         flag != 0.0
     };
-    let low_rank = Rates { low_rank: Some(1e-3), ..Rates::default() };
-    let both = Rates { sparse: Some(1e-3), ..low_rank };
+    let low_rank = Rates::default().with(Group::LowRank, 1e-3);
+    let both = low_rank.with(Group::Sparse, 1e-3);
     let start = held(&blocks[0]);
     for (gradient, loss) in [([1.0, f32::NAN, 2.0], 1.0), ([1.0, f32::INFINITY, 2.0], 1.0), ([1.0; 3], f32::NAN)] {
         assert!(step(low_rank, gradient, loss));

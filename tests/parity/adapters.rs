@@ -3,12 +3,13 @@
 use super::golden::*;
 use super::model::{decoder, logits};
 use crate::common::device;
-use rugosa::adapters::{AdapterSet, Training};
+use rugosa::adapters::AdapterSet;
 use rugosa::data::{Batch, ExampleRef};
 use rugosa::io::adapter::{AdapterFolder, ExportFormat, export};
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::io::safetensors::SafetensorsFile;
 use rugosa::nn::Decoder;
+use rugosa::optim::Training;
 use std::path::Path;
 
 /// Between logits of up to 5 that are computed in other orders.
@@ -16,7 +17,7 @@ const TOLERANCE: f64 = 2e-5;
 
 fn with_adapter(model: &Decoder, folder: &AdapterFolder, batch: &Batch) -> Vec<f32> {
     let set = AdapterSet::from_folder(device(), model, folder).unwrap();
-    set.attach(model, Training { low_rank: false, sparse: false }, None).unwrap();
+    set.attach(model, Training::default(), None).unwrap();
     logits(model, batch)
 }
 

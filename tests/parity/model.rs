@@ -2,7 +2,7 @@
 
 use super::golden::*;
 use crate::common::device;
-use rugosa::adapters::{AdapterSet, Training};
+use rugosa::adapters::AdapterSet;
 use rugosa::autograd::ops::{Attachment, GradientSink, HeadLoss, RowSink, head_loss};
 use rugosa::autograd::{Tape, Var};
 use rugosa::data::Batch;
@@ -11,6 +11,7 @@ use rugosa::error::Result;
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::nn::loader::{LoadOptions, load};
 use rugosa::nn::{Decoder, DeviceBatch, Module};
+use rugosa::optim::{Group, Training};
 use rugosa::tensor::Tensor;
 use rugosa::train::trainable_weights;
 use std::collections::BTreeMap;
@@ -158,7 +159,7 @@ fn mask_gradients_agree() {
     let rosa = Tensors::open("rosa_llama");
     let model = decoder(false);
     let set = AdapterSet::from_folder(device(), &model, &low_rank(&rosa, "warm")).unwrap();
-    set.attach(&model, Training { low_rank: true, sparse: false }, None).unwrap();
+    set.attach(&model, Training::only([Group::LowRank]), None).unwrap();
     let mut sinks = Vec::new();
     for linear in model.linears() {
         let keeps: Vec<_> = linear.modules().iter().map(|m| (m.clone(), Arc::new(Keep::default()))).collect();
@@ -184,7 +185,7 @@ fn logits_of_the_final_adapter_agree() {
     let model = decoder(false);
     let plain = logits(&model, &model_golden.batch(""));
     let set = AdapterSet::from_folder(device(), &model, &read_adapter(&fixture("adapter-rosa"))).unwrap();
-    set.attach(&model, Training { low_rank: false, sparse: false }, None).unwrap();
+    set.attach(&model, Training::default(), None).unwrap();
     let got = logits(&model, &model_golden.batch(""));
     let want = rosa.f32("rosa.eval_logits");
     assert_logits(&got, &want, &model_golden.kept(""), tolerance("rosa.eval_logits.max_abs"));
@@ -208,7 +209,7 @@ fn nothing_is_computed_below_the_lowest_adapter() {
         let mut adapter = low_rank(&rosa, "warm");
         adapter.modules.retain(|name, _| modules.iter().any(|m| name.ends_with(m)));
         let set = AdapterSet::from_folder(device, &model, &adapter).unwrap();
-        set.attach(&model, Training { low_rank: true, sparse: false }, None).unwrap();
+        set.attach(&model, Training::only([Group::LowRank]), None).unwrap();
         let sum = Tensor::zeros(device, &[1], "test").unwrap();
         let mut tape = Tape::new(None);
         let hidden: Var = model.hidden(&mut tape, &batch.input, 0).unwrap();

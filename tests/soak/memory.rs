@@ -70,7 +70,7 @@ fn the_devices_memory_stays_as_it_is() {
     };
     let mut ledgers = Ledgers::default();
     let session = Session::prepare(TrainConfig::resolve(file, paths).unwrap(), &mut ledgers).unwrap();
-    let outcome = session.run(&mut ledgers).unwrap();
+    let outcome = session.run(&mut ledgers).unwrap().outcome;
     let training = &ledgers.seen[ledgers.seen.len() - steps()..];
     let (in_use, later) = quarters(&training.iter().map(|s| s.0).collect::<Vec<_>>());
     assert!(later <= in_use, "{in_use} bytes in use, later {later}");

@@ -2,13 +2,13 @@
 
 use super::tiny;
 use rugosa::adapters::targets::{PerModule, TargetModules, TargetRules, select};
-use rugosa::adapters::{AdapterSet, Lost, MaskCollector, Scope, Training, module_shapes};
+use rugosa::adapters::{AdapterSet, Lost, MaskCollector, Scope, module_shapes};
 use rugosa::data::{Batch, ExampleRef};
 use rugosa::device::{Device, DeviceOptions};
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::nn::Decoder;
 use rugosa::nn::loader::{LoadOptions, load};
-use rugosa::optim::{AdamW, Rates};
+use rugosa::optim::{AdamW, Group, Rates, Training};
 use rugosa::rng::Rng;
 use rugosa::train::config::LossNormalisation;
 use rugosa::train::step::{Collect, StepOutcome, Stepper, Turn};
@@ -42,7 +42,7 @@ fn collecting_some(device: &Device, folder: &std::path::Path, low_rank: bool, sc
     set.initialise(3, None).unwrap();
     let scope = scope.unwrap_or(Scope::all(set.targets()));
     let collector = MaskCollector::new(device, set.targets(), false, &scope).unwrap();
-    set.attach(&model, Training { low_rank, sparse: false }, Some(&collector)).unwrap();
+    set.attach(&model, Training::only(low_rank.then_some(Group::LowRank)), Some(&collector)).unwrap();
     let optimiser =
         AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0, bf16_adapters: false };
     let stepper = Stepper::new(device, optimiser, LossNormalisation::Tokens, 0, 1, false).unwrap();
@@ -113,7 +113,7 @@ fn a_step_that_collects_is_repeated_until_nothing_overflows() {
     });
     let device = Device::open(&DeviceOptions::from_env(None)).unwrap();
     let window = window(9);
-    let trains = Rates { low_rank: Some(1e-3), ..Rates::default() };
+    let trains = Rates::default().with(Group::LowRank, 1e-3);
     for (low_rank, rates) in [(false, Rates::default()), (true, trains)] {
         let run = |loss_scale: f32| {
             let mut c = collecting(&device, &folder, low_rank);
@@ -165,7 +165,7 @@ fn what_overflows_does_so_in_every_group() {
         }
     });
     let device = Device::open(&DeviceOptions::from_env(None)).unwrap();
-    let (window, trains) = (window(9), Rates { low_rank: Some(1e-3), ..Rates::default() });
+    let (window, trains) = (window(9), Rates::default().with(Group::LowRank, 1e-3));
     let run = |scope: Option<Scope>, until: Option<f32>| {
         let mut c = collecting_some(&device, &folder, true, scope);
         let (at, outcome) = c.step_until(&window, trains, 2f32.powi(127), until);

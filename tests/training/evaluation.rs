@@ -56,7 +56,7 @@ fn on_test(dir: &Path, more: &str) -> String {
 
 fn whole(dir: &Path, name: &str, text: &str) -> Outcome {
     let mut watcher = Watcher::default();
-    Session::prepare(config(dir, name, text), &mut watcher).unwrap().run(&mut watcher).unwrap()
+    Session::prepare(config(dir, name, text), &mut watcher).unwrap().run(&mut watcher).unwrap().outcome
 }
 
 fn lines(out: &Path) -> (Vec<StepMetrics>, Vec<EvalMetrics>) {
@@ -131,7 +131,7 @@ fn resume_is_bit_equal_at_any_moment() {
             match session.unwrap().run(&mut watcher) {
                 Err(Error::Interrupted) => interruptions += 1,
                 ended => {
-                    let ended = ended.unwrap();
+                    let ended = ended.unwrap().outcome;
                     assert_eq!((ended.steps, ended.best, ended.stopped_early), (outcome.steps, outcome.best, true));
                     break;
                 }
@@ -170,7 +170,7 @@ fn held_out_rows_are_not_learnt_and_the_file_is_another_runs_where_it_changes() 
     let text = format!("{COMMON}method = 'lora'\nsteps = 2\neval_split = 0.3\n");
     let mut watcher = Watcher::default();
     let run = config(dir.path(), "run", &text);
-    let outcome = Session::prepare(run.clone(), &mut watcher).unwrap().run(&mut watcher).unwrap();
+    let outcome = Session::prepare(run.clone(), &mut watcher).unwrap().run(&mut watcher).unwrap().outcome;
     assert_eq!(outcome.steps, 2);
     let told = |part: &str| watcher.notes.iter().any(|note| note.contains(part));
     assert!(

@@ -22,7 +22,7 @@ fn masks_do_not_depend_on_the_groups() {
             let text = format!("{COMMON}{more}\nmask_workspace = '{workspace}'");
             let run = config(dir.path(), &format!("{name} {workspace}"), &text);
             let mut watcher = Watcher::default();
-            let outcome = Session::prepare(run.clone(), &mut watcher).unwrap().run(&mut watcher).unwrap();
+            let outcome = Session::prepare(run.clone(), &mut watcher).unwrap().run(&mut watcher).unwrap().outcome;
             let times = watcher.notes.iter().find_map(|n| n.split("collecting steps are run ").nth(1));
             let times = times.and_then(|n| n.split(' ').next()?.parse().ok()).unwrap_or(1u32);
             (contents(&run.out), times, outcome)

@@ -39,7 +39,7 @@ fn a_run_on_units_is_the_run_in_f32() {
             let text = format!("{common}{more}\nprecision = '{precision}'\n");
             let run = config(dir.path(), &format!("{name}-{precision}"), &text);
             let session = Session::prepare(run.clone(), &mut Watcher::default()).unwrap();
-            let outcome = session.run(&mut Watcher::default()).unwrap();
+            let outcome = session.run(&mut Watcher::default()).unwrap().outcome;
             let (planned, seen) = (outcome.plan.total, outcome.seen.total);
             assert!(seen <= planned && 20 * seen >= 19 * planned, "{name} {precision}: {seen} of {planned} planned");
             (metrics(&run.out), planned)

@@ -2,7 +2,7 @@
 
 use super::tiny;
 use rugosa::adapters::targets::{PerModule, TargetModules, TargetRules, select};
-use rugosa::adapters::{AdapterSet, Training, module_shapes};
+use rugosa::adapters::{AdapterSet, module_shapes};
 use rugosa::autograd::ops::Attachment;
 use rugosa::cases::random_pattern;
 use rugosa::csr::CsrPattern;
@@ -11,13 +11,15 @@ use rugosa::io::checkpoint::Checkpoint;
 use rugosa::io::safetensors::{OutTensor, write_safetensors};
 use rugosa::nn::loader::{LoadOptions, load};
 use rugosa::nn::{Decoder, Linear};
-use rugosa::optim::Group;
+use rugosa::optim::{Group, Training};
 use rugosa::rng::Rng;
 use rugosa::tensor::{Weight, WeightFormat};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const BOTH: Training = Training { low_rank: true, sparse: true };
+fn both() -> Training {
+    Training::only([Group::LowRank, Group::Sparse])
+}
 
 fn open() -> Device {
     Device::open(&DeviceOptions::from_env(None)).unwrap()
@@ -106,7 +108,7 @@ fn a_weight_holds_what_is_attached_and_is_what_it_was_afterwards() {
     set_values(&mut set, 1);
     let in_use = device.ledger().in_use();
     assert!(bits(&model) == before, "nothing is attached");
-    set.attach(&model, BOTH, None).unwrap();
+    set.attach(&model, both(), None).unwrap();
     let first = bits(&model);
     assert!(first == sums(&model, &before, &set) && first != before);
 
@@ -116,24 +118,24 @@ fn a_weight_holds_what_is_attached_and_is_what_it_was_afterwards() {
     let second = bits(&model);
     assert!(second == sums(&model, &before, &set) && second != first);
     set.initialise(1, None).unwrap();
-    set.attach(&model, Training { low_rank: true, sparse: false }, None).unwrap();
+    set.attach(&model, Training::only([Group::LowRank]), None).unwrap();
     assert!(bits(&model) == before, "S is zero");
 
     // another mask: the old one holds until the new one is attached
     set_values(&mut set, 3);
-    set.attach(&model, BOTH, None).unwrap();
+    set.attach(&model, both(), None).unwrap();
     let third = bits(&model);
     set_masks(&mut set, 2);
     set_values(&mut set, 4);
     assert!(bits(&model) == third);
-    set.attach(&model, BOTH, None).unwrap();
+    set.attach(&model, both(), None).unwrap();
     assert!(bits(&model) == sums(&model, &before, &set));
 
     // another set in its place, which outlives its owner
     let mut other = adapters(&device, &model);
     set_masks(&mut other, 3);
     set_values(&mut other, 5);
-    other.attach(&model, BOTH, None).unwrap();
+    other.attach(&model, both(), None).unwrap();
     let sum = sums(&model, &before, &other);
     drop((set, other));
     assert!(bits(&model) == sum);
@@ -151,7 +153,7 @@ fn a_weight_that_others_read_is_left_alone() {
     let mut set = adapters(&device, &model);
     set_masks(&mut set, 1);
     set_values(&mut set, 1);
-    set.attach(&model, BOTH, None).unwrap();
+    set.attach(&model, both(), None).unwrap();
     let attached = |l: &Linear| l.attached().sparse.as_ref().map(|s| s.in_weight.is_some());
     assert!(model.linears().all(|l| attached(l) == Some(true)));
 

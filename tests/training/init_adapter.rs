@@ -1,7 +1,7 @@
 //! Runs that start from an adapter begin where it is: their first loss is the loss of the model with the adapter on it.
 
 use super::{Watcher, config, tiny};
-use rugosa::adapters::{AdapterSet, Training};
+use rugosa::adapters::AdapterSet;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::head_nll;
 use rugosa::csr::{Csr, CsrPattern};
@@ -12,6 +12,7 @@ use rugosa::io::adapter::{AdapterConfig, AdapterFolder, AdapterKind, Matrix, Mod
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::nn::DeviceBatch;
 use rugosa::nn::loader::{LoadOptions, load};
+use rugosa::optim::Training;
 use rugosa::rng::Rng;
 use rugosa::train::Session;
 use rugosa::train::config::{Method, PartialConfig, TrainConfig};
@@ -57,7 +58,7 @@ fn eval(folder: &Path, adapter: Option<&AdapterFolder>) -> f64 {
     let model = load(&device, &checkpoint, options).unwrap();
     if let Some(adapter) = adapter {
         let set = AdapterSet::from_folder(&device, &model, adapter).unwrap();
-        set.attach(&model, Training { low_rank: false, sparse: false }, None).unwrap();
+        set.attach(&model, Training::default(), None).unwrap();
     }
     let options = DataOptions { seq_len: 24, packing: false, shuffle: false, ..DataOptions::default() };
     let dataset = Dataset::open(&folder.join("rows.jsonl"), &options, None, tiny::VOCAB).unwrap();

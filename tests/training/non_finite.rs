@@ -165,7 +165,7 @@ fn one_broken_row_costs_its_step_and_no_more() {
     write_rows(dir.path(), 0..6, &[2]);
     let config = config(dir.path(), "out", &format!("{ROW_BY_ROW}method = 'lora'\nsteps = 6\n"));
     let mut watcher = Watcher::default();
-    let outcome = Session::prepare(config.clone(), &mut watcher).unwrap().run(&mut watcher).unwrap();
+    let outcome = Session::prepare(config.clone(), &mut watcher).unwrap().run(&mut watcher).unwrap().outcome;
     assert!(outcome.loss.is_finite());
     let lines = metrics(&config.out);
     let skipped: Vec<bool> = lines.iter().map(|m| m.skipped).collect();
@@ -190,7 +190,7 @@ fn a_run_is_to_the_bit_what_it_is_without_the_steps_that_are_skipped() {
                 format!("{ROW_BY_ROW}{method}\nlr_schedule = 'constant'\nweight_decay = 0.1\nsteps = {}\n", rows.len());
             let config = config(dir.path(), name, &text);
             let out = Session::prepare(config.clone(), &mut Watcher::default()).unwrap().run(&mut Watcher::default());
-            assert_eq!(out.unwrap().skipped, broken.len() as u64);
+            assert_eq!(out.unwrap().outcome.skipped, broken.len() as u64);
             let bytes = std::fs::read(config.out.join("adapter_model.safetensors")).unwrap();
             std::fs::remove_dir_all(&config.out).unwrap();
             bytes

@@ -28,7 +28,7 @@ fn the_plan_is_what_the_run_takes() {
             let text = format!("{common}method = '{method}'\ncheckpointing = {checkpointing}\n{extra}");
             let mut watcher = Watcher::default();
             let session = Session::prepare(config(dir.path(), &name, &text), &mut watcher).unwrap();
-            let outcome = session.run(&mut watcher).unwrap();
+            let outcome = session.run(&mut watcher).unwrap().outcome;
             let (plan, seen) = (&outcome.plan, &outcome.seen);
             assert_eq!(seen.total, outcome.peak_bytes);
             let off = |planned: u64, seen: u64| (planned as f64 - seen as f64).abs() / seen.max(1) as f64;
@@ -69,7 +69,7 @@ fn the_plan_is_what_a_run_of_other_formats_takes() {
             let mut run = config(dir.path(), &name, &text);
             run.model = dir.path().join("model.gguf");
             let mut watcher = Watcher::default();
-            let outcome = Session::prepare(run, &mut watcher).unwrap().run(&mut watcher).unwrap();
+            let outcome = Session::prepare(run, &mut watcher).unwrap().run(&mut watcher).unwrap().outcome;
             let (plan, seen) = (outcome.plan.total, outcome.seen.total);
             assert!(seen <= plan && seen as f64 >= (1.0 - TOLERANCE) * plan as f64, "{name}: {seen} of {plan} planned");
         }
@@ -127,7 +127,7 @@ fn rows_of_many_lengths_take_little_more_than_was_planned() {
         let common = "batch_size = 5\ngradient_accumulation_steps = 1\nseq_len = 128\npacking = false\n";
         let mut watcher = Watcher::default();
         let run = config(dir.path(), name, &format!("{common}{more}"));
-        let outcome = Session::prepare(run, &mut watcher).unwrap().run(&mut watcher).unwrap();
+        let outcome = Session::prepare(run, &mut watcher).unwrap().run(&mut watcher).unwrap().outcome;
         let (plan, seen) = (outcome.plan.total, &outcome.seen);
         assert!(seen.total <= plan, "{name}: {} of {plan} planned", seen.total);
         assert!(seen.total as f64 >= (1.0 - TOLERANCE) * plan as f64, "{name}: {} of {plan} planned", seen.total);

@@ -1,10 +1,10 @@
 //! What choosing the masks adds to a run of these steps: memory, and time.
 
 use super::{Bench, Purpose, StepCase};
-use crate::adapters::{MaskCollector, Scope, Training, score_groups};
+use crate::adapters::{MaskCollector, Scope, score_groups};
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
-use crate::optim::Rates;
+use crate::optim::Group;
 use crate::train::config::default;
 use crate::train::step::{StepResult, Turn};
 use std::ops::Range;
@@ -31,9 +31,8 @@ impl Bench {
     fn collect(&mut self, scored: Range<usize>) -> Result<StepResult> {
         let scope = Scope { scored, watches_others: false };
         let collector = MaskCollector::new(&self.device, self.adapters.targets(), true, &scope)?;
-        let rates = Rates { low_rank: self.rates.low_rank, ..Rates::default() };
-        let training = Training { low_rank: rates.low_rank.is_some(), sparse: false };
-        self.adapters.attach(&self.model, training, Some(&collector))?;
+        let rates = self.rates.without(Group::Sparse);
+        self.adapters.attach(&self.model, rates.groups(), Some(&collector))?;
         let turn = Turn { step: self.steps, rates, loss_scale: self.scale.factor(self.steps) };
         let blocks = self.adapters.blocks();
         let result = self.stepper.run(&self.model, &self.window, blocks, turn, Some((&collector).into()))?;
@@ -68,7 +67,7 @@ pub(super) fn measure(
     precision: Precision,
     bench: &mut Bench,
 ) -> Result<Option<Collection>> {
-    if bench.rates.sparse.is_none() {
+    if !bench.rates.has(Group::Sparse) {
         return Ok(None);
     }
     let dry = device.counting();
@@ -78,7 +77,7 @@ pub(super) fn measure(
     let groups = planned.groups();
     for scored in groups.clone() {
         planned.collect(scored)?;
-        let training = Training { low_rank: planned.rates.low_rank.is_some(), sparse: false };
+        let training = planned.rates.without(Group::Sparse).groups();
         planned.adapters.attach(&planned.model, training, None)?;
     }
     let step = bench.timed_collection()?;

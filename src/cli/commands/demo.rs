@@ -111,7 +111,7 @@ fn run_in(folder: &Path, args: &DemoArgs) -> Result<()> {
     super::tell(&format!("before: {}", score(matched(&before, &held_out), held_out.len())));
 
     let mut watch = Recorder { watch: Watch::new(config.log_steps), losses: Vec::new() };
-    let outcome = Session::prepare(config, &mut watch).and_then(|s| s.run(&mut watch));
+    let outcome = Session::prepare(config, &mut watch).and_then(|s| s.run(&mut watch)).map(drop);
     watch.watch.finish();
     outcome?;
 

@@ -1,6 +1,6 @@
 //! What `eval`, `generate` and `chat` start from: a model on a device, with an adapter on it.
 
-use crate::adapters::{AdapterSet, Training, module_shapes};
+use crate::adapters::{AdapterSet, module_shapes};
 use crate::autograd::ops::Attachment;
 use crate::cases::startup;
 use crate::cli::args::ModelArgs;
@@ -14,6 +14,7 @@ use crate::io::config::ModelConfig;
 use crate::kernels::precision;
 use crate::nn::Decoder;
 use crate::nn::loader::{LoadOptions, load, load_shapes};
+use crate::optim::Training;
 use crate::quant::{LoadFormat, quantise_on_load};
 use crate::train::config::{PartialConfig, PrecisionOption};
 use crate::train::output;
@@ -167,7 +168,7 @@ pub fn read_adapter(folder: &Path, model: &Decoder) -> Result<AdapterFolder> {
 /// Puts an adapter on `model`, for use as it is.
 pub fn attach(device: &Device, model: &Decoder, adapter: &AdapterFolder) -> Result<()> {
     let set = AdapterSet::from_folder(device, model, adapter)?;
-    set.attach(model, Training { low_rank: false, sparse: false }, None)
+    set.attach(model, Training::default(), None)
 }
 
 impl Ready {

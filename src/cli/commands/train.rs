@@ -104,7 +104,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let masks = config.mask_file();
     let mut watch = Watch::new(config.log_steps);
     let session = if resume { Session::resume(config, &mut watch) } else { Session::prepare(config, &mut watch) };
-    let outcome = session.and_then(|s| s.run(&mut watch));
+    let outcome = session.and_then(|s| s.run(&mut watch)).map(|trained| trained.outcome);
     watch.finish();
     // of a run that is another's, or that did not begin, there is nothing to show
     let page = if matches!(outcome, Ok(_) | Err(Error::Interrupted)) { show(&out) } else { None };

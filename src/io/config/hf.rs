@@ -183,6 +183,11 @@ fn refuse_unsupported(f: &Fields<'_>) -> Result<()> {
     if let Some(reason) = f.map.get("quantization_config").filter(|q| !q.is_null()).and_then(unread_quantisation) {
         return Err(f.error("quantization_config", reason));
     }
+    // MLX writes its own key, with the bits and the elements of a group
+    if let Some(bits) = f.map.get("quantization").and_then(|q| q.get("bits")) {
+        let reason = format!("the quantisation of MLX, here {bits} bits, is not supported; {UNQUANTISED}");
+        return Err(f.error("quantization", reason));
+    }
     if f.bool("use_bidirectional_attention")? == Some(true) {
         return Err(f.error("use_bidirectional_attention", "is not supported: the model is no causal one"));
     }
@@ -192,16 +197,18 @@ fn refuse_unsupported(f: &Fields<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The way out where weights are quantised in a form that is not read.
+const UNQUANTISED: &str = "use the unquantised model, with ⟨quantize⟩ where memory is short, or a GGUF file";
+
 /// Why weights that are quantised so are not read, if they are not.
 fn unread_quantisation(q: &Value) -> Option<String> {
     let method = q["quant_method"].as_str().unwrap_or("unknown");
-    let way_out = "use the unquantised model or a GGUF file";
     match method {
         "fp8" => None,
         "bitsandbytes" if q["load_in_4bit"] == true && q["bnb_4bit_quant_type"] == "nf4" => None,
-        "bitsandbytes" => Some(format!("of bitsandbytes only 4 bits of type nf4 are supported; {way_out}")),
+        "bitsandbytes" => Some(format!("of bitsandbytes only 4 bits of type nf4 are supported; {UNQUANTISED}")),
         _ => Some(format!(
-            "the quantisation \"{method}\" is not supported, but bitsandbytes' nf4 and fp8 are; {way_out}"
+            "the quantisation \"{method}\" is not supported, but bitsandbytes' nf4 and fp8 are; {UNQUANTISED}"
         )),
     }
 }

@@ -117,7 +117,12 @@ fn bad_configs_are_refused() {
     rejects(json!({"eos_token_id": [-5]}), "eos_token_id");
     rejects(json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window");
     rejects(json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor");
-    rejects(json!({"quantization_config": {"quant_method": "gptq"}}), "the quantisation \"gptq\" is not supported");
+    for method in ["gptq", "awq", "mxfp4", "compressed-tensors"] {
+        let refusal = format!("quantization_config: the quantisation \"{method}\" is not supported");
+        rejects(json!({"quantization_config": {"quant_method": method, "bits": 4}}), &refusal);
+    }
+    let mlx = "quantization: the quantisation of MLX, here 4 bits, is not supported; use the unquantised model";
+    rejects(json!({"quantization": {"group_size": 64, "bits": 4}}), mlx);
 
     let dir = tempfile::tempdir().unwrap();
     let err = ModelConfig::from_hf(dir.path()).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Times the sparse gradient: `cargo run --release --example bench_sddmm -- [FILTER…]`.
+//! Times the sparse gradient: `cargo bench --bench sddmm -- [FILTER…]`.
 //!
 //! Each case is a mask of a weight: the matrices and densities that the original's kernels were measured at, and linears
 //! of models at those of their training. For both precisions (f16 where there are matrix units) each line gives a way: the
@@ -35,7 +35,8 @@ const CASES: [(usize, usize, usize, usize, MaskKind); 14] = [
 fn main() -> Result<()> {
     let device = Device::open(&DeviceOptions::from_env(None))?;
     println!("{} ({}), {:?}", device.caps().name, device.caps().driver, device.caps().features);
-    let filters: Vec<String> = std::env::args().skip(1).collect();
+    // cargo adds the flag
+    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let mut rng = Rng::named(1, "bench");
     let halves = precision::enable(&device)? == Precision::F16;
     for (tokens, out, inn, share, kind) in CASES {

@@ -1,6 +1,6 @@
 //! Writes what the fuzz targets in `fuzz/` start from: small valid files, to `fuzz/corpus` or the folder given.
 
-#[path = "../tests/common/readers.rs"]
+#[path = "../common/readers.rs"]
 mod readers;
 
 use rugosa::io::safetensors::{OutTensor, write_safetensors};
