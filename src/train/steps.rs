@@ -12,7 +12,7 @@ use super::report::{Recorded, Reports, Skipped};
 use super::state::{self, Header, Parts, Platform, Saved, SavedTiles};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, rates};
-use super::{diagnose, output};
+use super::{diagnose, output, ranks};
 use crate::adapters::targets::LinearShape;
 use crate::data::{Ahead, Position};
 use crate::device::{Device, Precision};
@@ -96,7 +96,12 @@ impl<'a> Steps<'a> {
     fn restore(&mut self, saved: &Saved) -> Result<()> {
         self.batches.seek(saved.header.position)?;
         if let (Trainable::Adapters(set), true) = (&*self.trainable, saved.header.scores.is_some()) {
-            self.collecting = Some(Collecting::begin(self.run.config, self.run.device, set)?);
+            if !self.run.stepper.ranks().is_alone() {
+                let reason =
+                    "the run was stopped while one rank collected the masks; go on with one until they are there";
+                return Err(Error::invalid("ranks", reason));
+            }
+            self.collecting = Some(Collecting::begin(self.run.config, self.run.stepper, self.run.device, set)?);
         }
         saved.restore(self.trainable.blocks(), self.collecting.as_ref().map(|c| &c.collector))
     }
@@ -110,7 +115,8 @@ impl<'a> Steps<'a> {
         let mut step = saved.map_or(0, |s| s.header.step);
         self.evaluate(step, observer)?;
         while step < agenda.steps() && !self.is_exhausted() {
-            if observer.interrupted() {
+            let [is_interrupted] = self.run.stepper.ranks().any([observer.interrupted()])?;
+            if is_interrupted {
                 return Err(self.stop_before(step, observer)?);
             }
             let Some(plan) = agenda.plan(step) else { break };
@@ -123,6 +129,9 @@ impl<'a> Steps<'a> {
             self.attach(&plan)?;
             self.take(step, plan, observer)?;
             step += 1;
+            if ranks::is_compared(step) || step == agenda.steps() {
+                self.keep_together()?;
+            }
             self.evaluate(step, observer)?;
             let is_due = config.save_steps > 0 && step.is_multiple_of(config.save_steps);
             if is_due && !self.is_amid_repeats() {
@@ -142,7 +151,7 @@ impl<'a> Steps<'a> {
 
     /// Evaluates behind `after` steps, if that is due. Where the observer interrupts, the state is saved without it.
     fn evaluate(&mut self, after: u64, observer: &mut dyn Observer) -> Result<()> {
-        let Fixed { config, device, model, agenda, .. } = self.run;
+        let Fixed { config, device, model, agenda, stepper, .. } = self.run;
         if !self.evaluator.as_ref().is_some_and(|e| e.is_due(config, agenda, after)) {
             return Ok(());
         }
@@ -153,7 +162,7 @@ impl<'a> Steps<'a> {
         }
         let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
         let blocks = self.trainable.blocks();
-        match evaluator.run((config, agenda), (device, model), after, blocks, observer) {
+        match evaluator.run((config, agenda), (device, model), after, (blocks, stepper.ranks()), observer) {
             Ok((metrics, found)) => self.reports.evaluated(&metrics, &found.samples, observer),
             Err(Error::Interrupted) => Err(self.stop_before(after, observer)?),
             Err(other) => Err(other),
@@ -245,10 +254,12 @@ impl<'a> Steps<'a> {
     /// Begins to collect before step `step`, if that is not under way. A phase that will be repeated needs the state before it.
     fn begin_collecting(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
         let (None, Trainable::Adapters(set)) = (&self.collecting, &*self.trainable) else { return Ok(()) };
-        let collecting = Collecting::begin(self.run.config, self.run.device, set)?;
+        let collecting = Collecting::begin(self.run.config, self.run.stepper, self.run.device, set)?;
         if let Some(line) = collecting.line(self.run.config) {
             observer.note(&line);
-            self.save(step, observer)?;
+        }
+        if collecting.needs_start() {
+            self.write_state(step, observer)?;
         }
         self.collecting = Some(collecting);
         Ok(())
@@ -289,8 +300,22 @@ impl<'a> Steps<'a> {
         Ok(Error::Interrupted)
     }
 
-    /// Saves the state before step `step`.
+    /// See [`ranks::keep_together`].
+    fn keep_together(&mut self) -> Result<()> {
+        let Fixed { device, model, stepper, .. } = self.run;
+        ranks::keep_together(stepper.ranks(), device, model, self.trainable)
+    }
+
+    /// Saves the state before step `step`, of which all ranks but the first know as much without.
     fn save(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
+        self.keep_together()?;
+        match self.run.stepper.ranks().is_first() {
+            true => self.write_state(step, observer),
+            false => self.settle(observer),
+        }
+    }
+
+    fn write_state(&mut self, step: u64, observer: &mut dyn Observer) -> Result<()> {
         self.settle(observer)?;
         let Fixed { config, device, shapes, sources, clock, tiles, .. } = self.run;
         let header = Header {
