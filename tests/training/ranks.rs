@@ -78,14 +78,14 @@ fn assert_near(one: &Path, other: &Path) {
 }
 
 const RUN: &str = "schedule = 'wl2'\nmask_grads = 2\nepochs = 2\nbatch_size = 1\ngradient_accumulation_steps = 5\nseq_len = 24\n\
-                   rank = 4\ndensity = 0.05\ndropout = 0.1\nwarmup_steps = 1\nmax_grad_norm = 0.5\neval_split = 0.1\neval_steps = 3\n";
+                   rank = 4\ndensity = 0.05\ndropout = 0.1\nwarmup_steps = 1\nmax_grad_norm = 0.5\n";
 
 #[test]
 fn ranks_have_the_masks_losses_and_adapter_of_one_and_repeat_bit_for_bit() {
     let dir = folder();
     let masks = |name: &str| dir.path().join(format!("{name}.safetensors"));
     let of = |name: &str| {
-        let text = format!("{RUN}save_mask = '{}'\n", masks(name).display());
+        let text = format!("{RUN}eval_split = 0.1\neval_steps = 3\nsave_mask = '{}'\n", masks(name).display());
         config(dir.path(), name, &text)
     };
     let run = |name: &str, ranks: usize| {
@@ -124,7 +124,11 @@ fn a_run_stops_on_all_ranks_together_and_goes_on_on_another_number_of_them() {
     for stop in [1, 3, 6] {
         let parts = config(dir.path(), &format!("parts{stop}"), RUN);
         let stopped = together(2, false, |_| parts.clone(), Some(stop));
-        assert!(stopped.iter().all(|(ended, _)| matches!(ended, Err(Error::Interrupted))), "{stop}");
+        assert!(
+            stopped.iter().all(|(ended, _)| matches!(ended, Err(Error::Interrupted))),
+            "{stop}: {:?}",
+            stopped.iter().map(|(ended, _)| ended).collect::<Vec<_>>()
+        );
         assert!(stopped[1].1.notes.iter().any(|note| note.contains("⟨resume⟩")), "it was told too");
         let other = config(dir.path(), &format!("other{stop}"), RUN);
         copy(&parts.out, &other.out);
@@ -182,15 +186,16 @@ fn what_cannot_be_one_run_is_refused_with_the_rank_and_the_way_out() {
         assert!(!dir.path().join("none/metrics.jsonl").exists());
         all.into_iter().map(|(ended, _)| ended.unwrap_err().to_string()).collect()
     };
-    let lines = refused(2, |rank| if rank == 0 { "steps = 3" } else { "steps = 3\nlr = 0.5" });
+    let lines =
+        refused(2, |rank| if rank == 0 { "seq_len = 24\nsteps = 3" } else { "seq_len = 24\nsteps = 3\nlr = 0.5" });
     assert!(lines.iter().all(|l| l.starts_with("rank 1: ⟨lr⟩: 0.5 here, but 0.0002 on rank 0; ")), "{lines:?}");
-    let lines = refused(3, |_| "steps = 3\ngradient_accumulation_steps = 2");
+    let lines = refused(3, |_| "seq_len = 24\nsteps = 3\ngradient_accumulation_steps = 2");
     assert!(lines.iter().all(|l| l.starts_with("ranks: 3 of them, but a step has 2 micro-batches")), "{lines:?}");
     let other = dir.path().join("other");
     std::fs::create_dir(&other).unwrap();
     let rows = tiny::write_rows(&other, 21, 6, 20);
     let of = |rank: usize| {
-        let config = config(dir.path(), "rows", "steps = 3\ngradient_accumulation_steps = 4");
+        let config = config(dir.path(), "rows", "seq_len = 24\nsteps = 3\ngradient_accumulation_steps = 4");
         if rank == 1 { TrainConfig { data: rows.clone(), ..config } } else { config }
     };
     let lines: Vec<_> = together(2, false, of, None).into_iter().map(|(e, _)| e.unwrap_err().to_string()).collect();
