@@ -196,20 +196,20 @@ impl Ranks {
             return Ok(mine);
         }
         let mine = if self.is_first() { mine } else { Vec::new() };
-        let length = number(&self.from_first(&(mine.len() as u64).to_le_bytes(), 8, None)?);
+        let length = number(&self.hear_first(&(mine.len() as u64).to_le_bytes(), 8, None)?);
         if self.is_first() {
-            mine.chunks(MESSAGE).try_for_each(|part| self.from_first(part, part.len(), limit()).map(drop))?;
+            mine.chunks(MESSAGE).try_for_each(|part| self.hear_first(part, part.len(), limit()).map(drop))?;
             return Ok(mine);
         }
         let mut all = Vec::new();
         while all.len() < length {
             let next = MESSAGE.min(length - all.len());
-            all.extend(self.from_first(&[], next, limit())?);
+            all.extend(self.hear_first(&[], next, limit())?);
         }
         Ok(all)
     }
 
-    fn from_first(&self, mine: &[u8], length: usize, limit: Option<Duration>) -> Result<Vec<u8>> {
+    fn hear_first(&self, mine: &[u8], length: usize, limit: Option<Duration>) -> Result<Vec<u8>> {
         let sends = if self.is_first() { mine } else { &[] };
         let mut lengths = vec![0; self.size()];
         lengths[0] = length;

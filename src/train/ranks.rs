@@ -205,7 +205,9 @@ pub fn sum_gradients(ranks: &Ranks, blocks: &[Block], rates: Rates, loss: &Tenso
     }
     let grads = || blocks.iter().filter(|b| rates.of(b.group).is_some()).map(|b| &b.grad).chain([loss]);
     let mut arena = Vec::with_capacity(grads().map(Tensor::len).sum());
-    grads().try_for_each(|grad| Ok(arena.extend(grad.read::<f32>()?)))?;
+    for grad in grads() {
+        arena.extend(grad.read::<f32>()?);
+    }
     ranks.sum(&mut arena)?;
     let mut rest = &arena[..];
     grads().try_for_each(|grad| {
