@@ -43,6 +43,7 @@ pub mod cases;
 pub mod cli;
 pub mod data;
 pub mod device;
+pub mod dist;
 pub mod generate;
 pub mod io;
 pub mod kernels;

@@ -151,9 +151,10 @@ impl MaskCollector {
         self.sinks.iter().filter_map(|s| Some((&**s, s.score.as_ref()?)))
     }
 
-    /// A step of so many micro-batches begins: all of their gradients are wanted.
-    pub fn begin_step(&self, micro_batches: usize) {
-        self.sinks.iter().for_each(|s| s.progress().wanted = vec![self.takes(s); micro_batches]);
+    /// A step begins: the gradients of the micro-batches that `share` marks are wanted.
+    pub fn begin_step(&self, share: &[bool]) {
+        let wanted = |s: &Sink| share.iter().map(|is_ours| *is_ours && self.takes(s)).collect();
+        self.sinks.iter().for_each(|s| s.progress().wanted = wanted(s));
     }
 
     /// Micro-batch `batch` of the step is next. `scale` turns its gradients into those of its mean loss: a sample of the

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod downloads;
 mod plot;
 pub mod progress;
+mod ranks;
 #[cfg(test)]
 mod shared;
 pub mod signal;

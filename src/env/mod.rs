@@ -41,6 +41,7 @@ pub const CACHE: &str = "RUGOSA_CACHE";
 pub const CUDA: &str = "RUGOSA_CUDA";
 pub const DUMP_SHADERS: &str = "RUGOSA_DUMP_SHADERS";
 pub const LOG: &str = "RUGOSA_LOG";
+pub const RANK_TIMEOUT: &str = "RUGOSA_RANK_TIMEOUT";
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
 pub const HF_HOME: &str = "HF_HOME";
 pub const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
@@ -119,6 +120,12 @@ pub const VARIABLES: &[Variable] = &[
         None,
     ),
     program(
+        RANK_TIMEOUT,
+        "SECONDS",
+        "how long the ranks of a run wait for one that does not answer, 600 without it",
+        None,
+    ),
+    program(
         EPOCH,
         "SECONDS",
         "the time that chat templates see, in seconds since 1970; without it the clock's",
@@ -191,6 +198,8 @@ pub struct Settings {
     pub cuda: Option<PathBuf>,
     pub dump_shaders: Option<PathBuf>,
     pub log: Option<String>,
+    /// Seconds, at least one.
+    pub rank_timeout: Option<u64>,
     /// Seconds since 1970.
     pub source_date_epoch: Option<i64>,
     pub fault: Option<Fault>,

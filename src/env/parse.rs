@@ -2,7 +2,7 @@
 
 use super::{
     CACHE, CLASS, CLASSES, CUDA, Cache, DEVICE, DISABLE, DUMP_SHADERS, EPOCH, FAULT, FEATURES, FUZZ_SECONDS, Fault,
-    FaultKind, LIMITS, LOG, PORTABILITY, Parsed, REQUIRE, SELFTEST, SPARSE, Settings, VARIABLES,
+    FaultKind, LIMITS, LOG, PORTABILITY, Parsed, RANK_TIMEOUT, REQUIRE, SELFTEST, SPARSE, Settings, VARIABLES,
 };
 use crate::near::{nearest, tip};
 use std::ffi::{OsStr, OsString};
@@ -63,6 +63,7 @@ fn set(settings: &mut Settings, name: &str, value: &OsStr) -> Result<(), String>
         CACHE => settings.cache = Cache::Folder(folder(value, "off")?),
         CUDA => settings.cuda = Some(folder(value, "")?),
         DUMP_SHADERS => settings.dump_shaders = Some(folder(value, "")?),
+        RANK_TIMEOUT => settings.rank_timeout = Some(rank_timeout(text()?)?),
         LOG => settings.log = Some(log_filter(text()?)?.to_owned()),
         EPOCH => settings.source_date_epoch = Some(seconds(text()?)?),
         FAULT => settings.fault = Some(fault(text()?)?),
@@ -144,6 +145,11 @@ fn log_filter(text: &str) -> Result<&str, String> {
 fn seconds(text: &str) -> Result<i64, String> {
     let seconds = text.trim().parse().ok().filter(|s| (0..=LAST_SECOND).contains(s));
     seconds.ok_or_else(|| format!("\"{text}\" is no whole number of seconds since 1970, from 0 to {LAST_SECOND}"))
+}
+
+fn rank_timeout(text: &str) -> Result<u64, String> {
+    let seconds = text.trim().parse().ok().filter(|s| (1..=LAST_SECOND as u64).contains(s));
+    seconds.ok_or_else(|| format!("\"{text}\" is no whole number of seconds, as in 600"))
 }
 
 fn fault(text: &str) -> Result<Fault, String> {

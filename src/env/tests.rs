@@ -24,6 +24,7 @@ fn every_variable_sets_what_it_says() {
         (PORTABILITY, "quick"),
         (REQUIRE, "f16, coop"),
         (FUZZ_SECONDS, "0.5"),
+        (RANK_TIMEOUT, "90"),
         ("RUGOSA_MUTANTS", "norm"),
         ("RUGOSA_TEST_INNER", "1"),
         ("PATH", "/bin"),
@@ -41,6 +42,7 @@ fn every_variable_sets_what_it_says() {
         cuda: None,
         dump_shaders: Some("./new".into()),
         log: Some("info,wgpu_hal=debug,rugosa::train=trace".into()),
+        rank_timeout: Some(90),
         source_date_epoch: Some(86400),
         fault: Some(Fault { kind: FaultKind::ReadOnly, at: 7 }),
     };

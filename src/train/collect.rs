@@ -8,9 +8,9 @@
 use super::config::{MaskMode, TrainConfig};
 use super::observer::Observer;
 use super::phase::{Agenda, Phase, StepPlan};
-use super::state;
 use super::step::{Collect, Stepper, Turn};
 use super::trainable::{Trainable, rates};
+use super::{ranks, state};
 use crate::adapters::{AdapterSet, MaskCollector, Scope, score_groups};
 use crate::csr::CsrPattern;
 use crate::data::Ahead;
@@ -37,6 +37,8 @@ pub struct Collecting {
     pub collector: MaskCollector,
     /// The phase's steps so far, each with the loss scale at which it was done in the end.
     turns: Vec<(Turn, f32)>,
+    /// There is one rank, which has all scores.
+    is_alone: bool,
 }
 
 impl Collecting {
@@ -44,10 +46,10 @@ impl Collecting {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn begin(config: &TrainConfig, device: &Device, set: &AdapterSet) -> Result<Collecting> {
+    pub fn begin(config: &TrainConfig, stepper: &Stepper, device: &Device, set: &AdapterSet) -> Result<Collecting> {
         let groups = groups(config, set);
         let collector = collector(config, device, set, &groups, 0)?;
-        Ok(Collecting { groups, collector, turns: Vec::new() })
+        Ok(Collecting { groups, collector, turns: Vec::new(), is_alone: stepper.ranks().is_alone() })
     }
 
     /// Whether the phase is run more than once.
@@ -55,9 +57,15 @@ impl Collecting {
         self.groups.len() > 1
     }
 
+    /// Whether the run goes on from the start of the phase where it ends within: the phase is repeated, or each rank has a part of
+    /// the scores.
+    pub fn needs_start(&self) -> bool {
+        self.is_repeated() || !self.is_alone
+    }
+
     /// Whether a state that is saved now could not be gone on from: that at the start of the phase can.
     pub fn is_amid_repeats(&self) -> bool {
-        self.is_repeated() && !self.turns.is_empty()
+        self.needs_start() && !self.turns.is_empty()
     }
 
     /// A line about phases that are run more than once.
@@ -113,7 +121,8 @@ pub fn build_masks(
     trainable: &mut Trainable,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let Collecting { groups, collector: first, turns } = collecting;
+    let Collecting { groups, collector: first, turns, .. } = collecting;
+    ranks::merge_scores(rig.stepper.ranks(), &first)?;
     let (mut masks, mut lost) = (first.masks()?, first.lost());
     drop(first);
     let mut repeats = Repeats { turns: &turns, batches, start: None, is_at_start: false };
@@ -121,6 +130,7 @@ pub fn build_masks(
         let Trainable::Adapters(set) = &*trainable else { break };
         let collector = collector(rig.config, rig.device, set, &groups, index)?;
         repeats.run(rig, trainable, &collector, observer)?;
+        ranks::merge_scores(rig.stepper.ranks(), &collector)?;
         masks.append(&mut collector.masks()?);
         lost = match (lost, collector.lost()) {
             (Some(a), Some(b)) => Some(a.and(b)),
@@ -136,7 +146,8 @@ pub fn build_masks(
         ));
     }
     trainable.attach(rig.model, plan, None)?;
-    if let Some(path) = rig.config.mask_file() {
+    ranks::check_masks(rig.stepper.ranks(), &masks)?;
+    if let Some(path) = rig.config.mask_file().filter(|_| rig.stepper.ranks().is_first()) {
         write_masks(&path, &masks)?;
         observer.note(&format!("masks saved to {}", path.display()));
     }
@@ -181,7 +192,8 @@ impl Repeats<'_> {
         self.start = Some(start);
         let first = rig.agenda.phase_start(Phase::Collect);
         for (step, (i, &(turn, until))) in (first..).zip(self.turns.iter().enumerate()) {
-            if observer.interrupted() {
+            let [is_interrupted] = rig.stepper.ranks().any([observer.interrupted()])?;
+            if is_interrupted {
                 observer.note(&line_amid_repeats(rig));
                 return Err(Error::Interrupted);
             }

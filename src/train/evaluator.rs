@@ -5,7 +5,9 @@ use super::evaluation::{Evaluated, Evaluation};
 use super::metrics::EvalMetrics;
 use super::observer::Observer;
 use super::phase::{Agenda, Phase};
+use super::ranks;
 use crate::device::Device;
+use crate::dist::Ranks;
 use crate::error::Result;
 use crate::nn::Decoder;
 use crate::optim::Block;
@@ -71,7 +73,7 @@ impl<'a> Evaluator<'a> {
         config.early_stopping.is_some_and(|patience| self.standing.since_best >= patience)
     }
 
-    /// Evaluates `model` behind `after` steps, with what those trained attached. `blocks` are what trains.
+    /// Evaluates `model` behind `after` steps, with what those trained attached. `blocks` are what trains, on each of `ranks`.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::error::Error::Interrupted), and then nothing is noted; those of the device.
@@ -80,14 +82,14 @@ impl<'a> Evaluator<'a> {
         (config, agenda): (&TrainConfig, &Agenda),
         (device, model): (&Device, &Decoder),
         after: u64,
-        blocks: &[Block],
+        (blocks, ranks): (&[Block], &Ranks),
         observer: &mut dyn Observer,
     ) -> Result<(EvalMetrics, Evaluated)> {
         let mut progress = |done: usize, of: usize| {
             observer.evaluating(done, of);
             !observer.interrupted()
         };
-        let found = self.what.run(config, device, model, &mut progress)?;
+        let found = ranks::evaluated(ranks, || self.what.run(config, device, model, &mut progress))?;
         let phase = agenda.plan(after.saturating_sub(1)).map_or(Phase::Train, |plan| plan.phase);
         let counts = phase == Phase::Train && after > agenda.phase_start(Phase::Train);
         let is_best = self.standing.note(after, found.loss, counts);

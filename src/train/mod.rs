@@ -18,6 +18,7 @@ pub mod phase;
 pub mod plan;
 mod platform;
 mod prepare;
+mod ranks;
 mod recover;
 mod report;
 mod resume;

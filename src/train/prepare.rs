@@ -8,7 +8,7 @@ use super::plan::{self, fit};
 use super::recover::Again;
 use super::start::Start;
 use super::state::{Platform, Saved};
-use super::{notes, platform, resume, tune, warm};
+use super::{notes, platform, ranks, resume, tune, warm};
 use crate::adapters::targets::LinearShape;
 use crate::cases::startup;
 use crate::data::{DataOptions, Dataset, Tokenizer, now, sources};
@@ -119,7 +119,7 @@ pub(super) fn open_device(
     again: Option<&Again>,
     observer: &mut dyn Observer,
 ) -> Result<Device> {
-    let options = DeviceOptions::from_env(config.device.clone());
+    let options = DeviceOptions::from_env(ranks::own_device(config.device.as_ref())?);
     let quarterings = again.map_or(0, |a| a.quarterings);
     let device = Device::open(&DeviceOptions { quarterings, ..options })?;
     if again.and_then(|a| a.identity.as_ref()).is_some_and(|before| *before != device.caps().identity()) {

@@ -10,6 +10,7 @@ use super::session::Session;
 use super::state::{self, SavedTiles};
 use super::warm::Compiled;
 use crate::device::Device;
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ pub(super) fn first(
     let mut device = String::new();
     loop {
         let reason = match opened {
-            Err(Error::DeviceLost { device: name, reason }) => {
+            Err(Error::DeviceLost { device: name, reason }) if Ranks::current().is_alone() => {
                 device = name;
                 reason
             }

@@ -18,11 +18,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Keys that may change: they decide where the run computes and what is shown, not what comes out.
-const FREE: &[&str] = &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps", "tensorboard"];
+pub(super) const FREE: &[&str] =
+    &["out", "device", "vram", "tune", "save_steps", "keep_states", "log_steps", "tensorboard"];
 /// The adapter to start from among the sources.
 pub const ADAPTER_KEY: &str = "init_adapter";
 /// Keys of paths: files may move, their contents may not change.
-const SOURCES: &[&str] = &["model", "data", "mask", ADAPTER_KEY, "eval_data", "sample_prompts"];
+pub(super) const SOURCES: &[&str] = &["model", "data", "mask", ADAPTER_KEY, "eval_data", "sample_prompts"];
 
 /// The last state of the run in the folder of `config`, if it has saved one, and `config`, which must be the run's: what it leaves
 /// to the data is as the run has it, and so is an adapter to start from that the run keeps.

@@ -18,11 +18,12 @@ use super::steps::{Ended, Fixed, Steps};
 use super::summary::Summary;
 use super::trainable::{Trainable, load_options, open_model};
 use super::trained::Trained;
-use super::{full, notes, output, resume};
+use super::{full, notes, output, ranks, resume};
 use crate::adapters::module_shapes;
 use crate::adapters::targets::LinearShape;
 use crate::data::{Ahead, Dataset, Tokenizer, now};
 use crate::device::Device;
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::io::adapter::AdapterFolder;
 use crate::nn::Decoder;
@@ -30,6 +31,7 @@ use crate::nn::loader::load_shapes;
 use crate::optim::Training;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tempfile::TempDir;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +84,8 @@ pub struct Session {
     lock: Option<RunLock>,
     /// Whether the run folder is this run's already.
     has_folder: bool,
+    /// Where a rank other than the first keeps its files.
+    _own_folder: Option<TempDir>,
 }
 
 impl Session {
@@ -91,10 +95,11 @@ impl Session {
     /// # Errors
     /// Those of what is read, of the device, and of a run folder that is in use.
     pub fn prepare(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
+        let (config, own_folder) = ranks::own_folder(config)?;
         let lock = RunLock::take_existing(&config.out)?;
         folder::again(folder::check_free(&config)?).iter().for_each(|line| observer.note(line));
         let opened = recover::first(observer, |again, observer| Session::open(config.clone(), None, again, observer))?;
-        Ok(Session { lock, ..opened })
+        Ok(Session { lock, _own_folder: own_folder, ..opened })
     }
 
     /// Prepares to go on with the run in the folder of `config` from its last state, or from the start if it stopped before the
@@ -104,7 +109,9 @@ impl Session {
     /// As [`Session::prepare`]; [`Error::File`] if the run is finished, there is none, or its files have changed;
     /// [`Error::Invalid`] if its configuration has.
     pub fn resume(config: TrainConfig, observer: &mut dyn Observer) -> Result<Session> {
+        let (config, own_folder) = ranks::own_folder(config)?;
         let lock = RunLock::take_existing(&config.out)?;
+        ranks::hand_out(&config.out)?;
         let opened = recover::first(observer, |again, observer| {
             let (config, saved) = resume::find(config.clone())?;
             match &saved {
@@ -113,7 +120,7 @@ impl Session {
             }
             Session::open(config, saved, again, observer)
         })?;
-        Ok(Session { lock, ..opened })
+        Ok(Session { lock, _own_folder: own_folder, ..opened })
     }
 
     /// `again`: its device was lost before. The lock of the folder comes from outside.
@@ -129,6 +136,7 @@ impl Session {
         let checkpoint = open_model(&config)?;
         checkpoint.notes.iter().for_each(|note| observer.note(note));
         let began = saved.as_ref().map(|saved| saved.header.clock).or(again.as_ref().and_then(|a| a.clock));
+        let began = ranks::clock(began)?;
         let clock = began.unwrap_or_else(now);
         observer.preparing("reading the rows");
         let Rows { dataset, evaluation, tokenizer } = open_data(&config, &checkpoint, began, observer)?;
@@ -140,6 +148,7 @@ impl Session {
         let shapes = module_shapes(&load_shapes(&device.counting(), &checkpoint, options.clone())?);
         let Decided { start, sources, agenda } =
             decide(&asked, &mut config, (&dataset, evaluation.as_ref()), &shapes, saved.as_ref(), observer)?;
+        ranks::check_alike(&config, &sources, &device, dataset.report().sequences)?;
         evaluation.iter().for_each(|evaluation| observer.note(&evaluation.line(&config)));
         keep_platform(&device, saved.as_ref(), again.as_ref(), observer)?;
         observer.preparing("planning the memory");
@@ -167,7 +176,7 @@ impl Session {
         if let (Trainable::Adapters(set), None) = (&mut trainable, &saved) {
             set.initialise(config.seed, start.adapter.as_ref())?;
         }
-        let stepper = Stepper::of(&device, &config)?;
+        let stepper = Stepper::of(&device, &config)?.among(Ranks::current());
         let (init, init_passes, plan) = (start.adapter, start.passing, plan.memory);
         Ok(Session {
             config,
@@ -189,6 +198,7 @@ impl Session {
             tiles,
             lock: None,
             has_folder,
+            _own_folder: None,
         })
     }
 
@@ -208,7 +218,8 @@ impl Session {
         loop {
             match self.run_once(observer) {
                 Ok(outcome) => return Ok(self.into_trained(outcome)),
-                Err(Error::DeviceLost { reason, .. }) => {
+                // among ranks what the others computed is lost with it
+                Err(Error::DeviceLost { reason, .. }) if self.stepper.ranks().is_alone() => {
                     let (config, caps) = (self.config.clone(), self.device.caps().clone());
                     let again = Again {
                         under_way: true,
@@ -274,14 +285,16 @@ impl Session {
     /// Writes what the run was for, and leaves the model as its adapters make it, without gradients.
     fn write_result(&self) -> Result<()> {
         let folder = &self.config.out;
+        let is_first = self.stepper.ranks().is_first();
         match &self.trainable {
             Trainable::Adapters(set) => {
                 set.attach(&self.model, Training::default(), None)?;
-                if self.config.mask_only {
+                if self.config.mask_only || !is_first {
                     return Ok(()); // the masks were written when they were made
                 }
                 output::adapter_of(&self.config, set, &self.shapes)?.write(folder)
             }
+            Trainable::Weights(_) if !is_first => Ok(()),
             Trainable::Weights(_) => full::write_model(folder, &self.config.model, &self.model),
         }
     }

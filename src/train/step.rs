@@ -2,12 +2,14 @@
 //! steps that collect masks.
 
 use super::config::{LossNormalisation, TrainConfig};
+use super::ranks;
 use super::trainable::optimiser;
 use crate::adapters::MaskCollector;
 use crate::autograd::ops::{HeadLoss, head_loss};
 use crate::autograd::{Dropout, Tape};
 use crate::data::Batch;
 use crate::device::{Device, Pending, Precision, Watch};
+use crate::dist::Ranks;
 use crate::error::Result;
 use crate::nn::{Decoder, DeviceBatch};
 use crate::optim::{AdamW, Block, Group, Rates};
@@ -23,6 +25,8 @@ pub struct Stepper {
     pub seed: u32,
     /// Dropout at all: then tokens carry keys.
     pub dropout: bool,
+    /// Who else computes micro-batches of a step.
+    ranks: Ranks,
     loss: Tensor,
     norm_sq: Tensor,
 }
@@ -117,7 +121,26 @@ impl Stepper {
     ) -> Result<Stepper> {
         let loss = Tensor::zeros(device, &[1], "statistics")?;
         let norm_sq = Tensor::zeros(device, &[2], "statistics")?;
-        Ok(Stepper { optimiser, normalisation, checkpointing, seed: seed as u32, dropout, loss, norm_sq })
+        Ok(Stepper {
+            optimiser,
+            normalisation,
+            checkpointing,
+            seed: seed as u32,
+            dropout,
+            ranks: Ranks::alone(),
+            loss,
+            norm_sq,
+        })
+    }
+
+    /// The same for one of `ranks`, which take each step together: all are given the whole window.
+    pub fn among(self, ranks: Ranks) -> Stepper {
+        Stepper { ranks, ..self }
+    }
+
+    /// Who takes the steps.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// What products round their operands to.
@@ -152,11 +175,12 @@ impl Stepper {
         let device = self.loss.device();
         let loss_scale = match collect {
             None => {
-                self.gradients(model, window, turn, None, &mut recorded)?;
+                self.gradients(model, window, turn, &ranks::share(&self.ranks, window), None, &mut recorded)?;
                 turn.loss_scale
             }
             Some(collect) => self.collect(model, window, blocks, turn, collect)?,
         };
+        ranks::sum_gradients(&self.ranks, blocks, turn.rates, &self.loss)?;
         self.optimiser.step(blocks, turn.rates, loss_scale, &self.loss, &self.norm_sq)?;
         if turn.rates.has(Group::Sparse) {
             model.write_sparse()?;
@@ -182,15 +206,19 @@ impl Stepper {
         Collect { to: collector, until }: Collect<'_>,
     ) -> Result<f32> {
         let mut loss_scale = turn.loss_scale;
-        collector.begin_step(window.len());
+        let share = ranks::share(&self.ranks, window);
+        collector.begin_step(&share);
         loop {
-            self.gradients(model, window, Turn { loss_scale, ..turn }, Some(collector), &mut |_| Ok(()))?;
+            self.gradients(model, window, Turn { loss_scale, ..turn }, &share, Some(collector), &mut |_| Ok(()))?;
             let is_done = match until {
                 Some(last) => loss_scale <= last,
                 None => {
                     // the loss itself does not depend on the scale
                     let may_help = loss_scale > 1.0 && self.loss.read::<f32>()?.iter().all(|loss| loss.is_finite());
-                    !may_help || !collector.is_short() && self.is_finite(blocks, turn.rates)?
+                    let fits = !may_help || !collector.is_short() && self.is_finite(blocks, turn.rates)?;
+                    // all ranks repeat a step, or none does
+                    let [is_hopeless, is_short] = self.ranks.any([!may_help, !fits])?;
+                    is_hopeless || !is_short
                 }
             };
             if is_done {
@@ -219,21 +247,24 @@ impl Stepper {
         let device = self.loss.device();
         let watch = Arc::new(Watch::default());
         device.watch(Some(watch.clone()));
-        let looked = self.gradients(model, window, turn, None, &mut |_| Ok(())).and_then(|()| {
-            watch.enter("the gradient's norm".into(), true);
-            self.optimiser.norm(blocks, turn.rates, &self.norm_sq)
-        });
+        let looked =
+            self.gradients(model, window, turn, &vec![true; window.len()], None, &mut |_| Ok(())).and_then(|()| {
+                watch.enter("the gradient's norm".into(), true);
+                self.optimiser.norm(blocks, turn.rates, &self.norm_sq)
+            });
         device.watch(None);
         blocks.iter().try_for_each(|b| b.grad.clear())?;
         looked
     }
 
-    /// Forward and backward over `window`.
+    /// Forward and backward over the micro-batches of `window` that `share` marks; the others only count where the loss is
+    /// divided.
     fn gradients(
         &self,
         model: &Decoder,
         window: &[Batch],
         turn: Turn,
+        share: &[bool],
         collector: Option<&MaskCollector>,
         recorded: &mut impl FnMut(Part) -> Result<()>,
     ) -> Result<()> {
@@ -241,7 +272,7 @@ impl Stepper {
         let device = self.loss.device();
         self.loss.clear()?;
         let supervised: usize = window.iter().map(Batch::supervised).sum();
-        for (i, batch) in window.iter().enumerate() {
+        for (i, batch) in window.iter().enumerate().filter(|(i, _)| share[*i]) {
             let of_batch = batch.supervised().max(1) as f64;
             let scale = match self.normalisation {
                 LossNormalisation::Tokens => 1.0 / supervised.max(1) as f64,

@@ -12,7 +12,7 @@ use super::report::{Recorded, Reports, Skipped};
 use super::state::{self, Header, Parts, Platform, Saved, SavedTiles};
 use super::step::{Stepper, Turn};
 use super::trainable::{Trainable, rates};
-use super::{diagnose, output};
+use super::{diagnose, output, ranks};
 use crate::adapters::targets::LinearShape;
 use crate::data::{Ahead, Position};
 use crate::device::{Device, Precision};
@@ -99,7 +99,12 @@ impl<'a> Steps<'a> {
     fn restore(&mut self, saved: &Saved) -> Result<()> {
         self.batches.seek(saved.header.position)?;
         if let (Trainable::Adapters(set), true) = (&*self.trainable, saved.header.scores.is_some()) {
-            self.collecting = Some(Collecting::begin(self.run.config, self.run.device, set)?);
+            if !self.run.stepper.ranks().is_alone() {
+                let reason =
+                    "the run was stopped while one rank collected the masks; go on with one until they are there";
+                return Err(Error::invalid("ranks", reason));
+            }
+            self.collecting = Some(Collecting::begin(self.run.config, self.run.stepper, self.run.device, set)?);
         }
         saved.restore(self.trainable.blocks(), self.collecting.as_ref().map(|c| &c.collector))
     }
@@ -114,6 +119,7 @@ impl<'a> Steps<'a> {
             self.stop_if_asked(observer)?;
             self.make_ready(&plan, observer)?;
             self.take(plan, observer)?;
+            self.compare_ranks()?;
             self.evaluate(observer)?;
             self.save_if_due(observer)?;
         }
@@ -130,7 +136,8 @@ impl<'a> Steps<'a> {
     }
 
     fn stop_if_asked(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        if observer.interrupted() { Err(self.stop(observer)?) } else { Ok(()) }
+        let [is_interrupted] = self.run.stepper.ranks().any([observer.interrupted()])?;
+        if is_interrupted { Err(self.stop(observer)?) } else { Ok(()) }
     }
 
     /// Puts everything where a step that follows `plan` expects it.
@@ -148,6 +155,12 @@ impl<'a> Steps<'a> {
         let every = self.run.config.save_steps;
         let is_due = every > 0 && self.done.is_multiple_of(every) && !self.is_amid_repeats();
         if is_due { self.save(observer) } else { Ok(()) }
+    }
+
+    /// Holds what the ranks train against each other from time to time, and at the end.
+    fn compare_ranks(&mut self) -> Result<()> {
+        let is_due = ranks::is_compared(self.done) || self.done == self.run.agenda.steps();
+        if is_due { self.keep_together() } else { Ok(()) }
     }
 
     fn tell_of_early_end(&self, observer: &mut dyn Observer) {
@@ -170,7 +183,7 @@ impl<'a> Steps<'a> {
     /// Evaluates the model as it stands, if that is due. Where the observer interrupts, the state is saved without it.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let after = self.done;
-        let Fixed { config, device, model, agenda, .. } = self.run;
+        let Fixed { config, device, model, agenda, stepper, .. } = self.run;
         if !self.evaluator.as_ref().is_some_and(|e| e.is_due(config, agenda, after)) {
             return Ok(());
         }
@@ -181,7 +194,7 @@ impl<'a> Steps<'a> {
         }
         let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
         let blocks = self.trainable.blocks();
-        match evaluator.run((config, agenda), (device, model), after, blocks, observer) {
+        match evaluator.run((config, agenda), (device, model), after, (blocks, stepper.ranks()), observer) {
             Ok((metrics, found)) => self.reports.evaluated(&metrics, &found.samples, observer),
             Err(Error::Interrupted) => Err(self.stop(observer)?),
             Err(other) => Err(other),
@@ -270,10 +283,12 @@ impl<'a> Steps<'a> {
     /// Begins to collect, if that is not under way. A phase that will be repeated needs the state before it.
     fn begin_collecting(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let (None, Trainable::Adapters(set)) = (&self.collecting, &*self.trainable) else { return Ok(()) };
-        let collecting = Collecting::begin(self.run.config, self.run.device, set)?;
+        let collecting = Collecting::begin(self.run.config, self.run.stepper, self.run.device, set)?;
         if let Some(line) = collecting.line(self.run.config) {
             observer.note(&line);
-            self.save(observer)?;
+        }
+        if collecting.needs_start() {
+            self.write_state(observer)?;
         }
         self.collecting = Some(collecting);
         Ok(())
@@ -314,8 +329,22 @@ impl<'a> Steps<'a> {
         Ok(Error::Interrupted)
     }
 
-    /// Saves the state behind the steps that are done.
+    /// See [`ranks::keep_together`].
+    fn keep_together(&mut self) -> Result<()> {
+        let Fixed { device, model, stepper, .. } = self.run;
+        ranks::keep_together(stepper.ranks(), device, model, self.trainable)
+    }
+
+    /// Saves the state behind the steps that are done, of which all ranks but the first know as much without.
     fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.keep_together()?;
+        match self.run.stepper.ranks().is_first() {
+            true => self.write_state(observer),
+            false => self.settle(observer),
+        }
+    }
+
+    fn write_state(&mut self, observer: &mut dyn Observer) -> Result<()> {
         self.settle(observer)?;
         let Fixed { config, device, shapes, sources, clock, tiles, .. } = self.run;
         let header = Header {

@@ -7,6 +7,7 @@ use super::{Source, assert_none, sources};
 const LAYERS: &[&str] = &[
     "shown", "error", "near", "env", "dtype", "rng", "csr", // vocabulary
     "io", "quant", "data", // bytes and text, no GPU
+    "dist", // processes
     "device", "tensor", "kernels", "cases", // the GPU
     "autograd", "optim", "nn", "adapters", "generate", "evaluate", "train", "merge", "prelude", // training
     "report",  // pages

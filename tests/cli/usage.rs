@@ -24,3 +24,10 @@ fn wrong_usage_is_2() {
 fn a_log_filter_that_does_not_parse_is_wrong_usage() {
     fails(rugosa("devices").env("RUGOSA_LOG", "a=b=c"), 2, &["RUGOSA_LOG"]);
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn processes_that_cannot_know_of_each_other_are_refused() {
+    let mut train = rugosa("train --model m --data d --out o");
+    fails(train.env("OMPI_COMM_WORLD_SIZE", "2"), 2, &["OMPI_COMM_WORLD_SIZE: 2 processes", "docs/distributed.md"]);
+}

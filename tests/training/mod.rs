@@ -13,6 +13,7 @@ mod lost;
 mod non_finite;
 mod plan;
 mod proof;
+mod ranks;
 mod resume;
 mod session;
 mod sharded;

@@ -3,7 +3,6 @@
 
 use super::in_weight::{adapters, decoder};
 use super::tiny;
-use rugosa::adapters::Training;
 use rugosa::autograd::Tape;
 use rugosa::autograd::ops::{HeadLoss, head_loss};
 use rugosa::cases::random_pattern;
@@ -13,6 +12,7 @@ use rugosa::error::Error;
 use rugosa::io::checkpoint::Checkpoint;
 use rugosa::nn::DeviceBatch;
 use rugosa::nn::loader::{LoadOptions, load};
+use rugosa::optim::{Group, Training};
 use rugosa::rng::Rng;
 use rugosa::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ fn gradients(device: &Device, folder: &Path) -> (f32, BTreeMap<String, [Vec<f32>
         let values: Vec<f32> = block.value.read::<f32>().unwrap().iter().map(|v| v + 0.03).collect();
         block.value.write(&values).unwrap();
     }
-    set.attach(&model, Training { low_rank: true, sparse: true }, None).unwrap();
+    set.attach(&model, Training::only([Group::LowRank, Group::Sparse]), None).unwrap();
 
     let ids: Vec<u32> = (0..TOKENS as u32).map(|t| 3 + t * 9 % 297).collect();
     let labels: Vec<i32> = ids.iter().map(|id| *id as i32).collect();

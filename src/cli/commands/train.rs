@@ -3,8 +3,10 @@
 use super::tell;
 use crate::cli::args::TrainArgs;
 use crate::cli::progress::{Compiling, Progress};
+use crate::cli::ranks;
 use crate::cli::signal;
 use crate::cli::waiting::Waiting;
+use crate::dist;
 use crate::error::{Error, Result};
 use crate::report;
 use crate::train::config::Method;
@@ -98,6 +100,15 @@ fn show(out: &Path) -> Option<String> {
 
 pub fn run(args: TrainArgs) -> Result<()> {
     signal::install(Some(STOPPING))?;
+    let ranks = dist::start()?;
+    let ended = dist::within(&ranks, || match ranks.is_first() {
+        true => train(args),
+        false => ranks::follow(args),
+    });
+    ranks::end(&ranks, ended)
+}
+
+fn train(args: TrainArgs) -> Result<()> {
     let resume = args.resume;
     let config = args.resolve()?;
     let (out, model, method) = (config.out.clone(), config.model.clone(), config.method);
