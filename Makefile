@@ -92,6 +92,7 @@ science-quick: setup
 # docs/results.md, of the lines that are recorded here
 science-docs:
 	python3 benches/science/report.py --manifest benches/science/quick.toml --results benches/science/results/quick.jsonl \
+		--manifest benches/science/manifest.toml --results benches/science/results/full.jsonl \
 		--notes benches/science/first-figures.toml --markdown docs/results.md
 
 test-science:

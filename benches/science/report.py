@@ -79,7 +79,11 @@ def rows_of(plan, lines):
 
 
 def percent(value):
-    return f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def nats(value):
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 def spread(values):
@@ -114,6 +118,8 @@ def remarks(row, failures):
     found = [STATES[row.state]]
     if row.state in ("settled", "cut") and len(row.finals) < wanted:
         found.append(f"{len(row.finals)} of {wanted} seeds")
+    short = {(line["answers"], line["rows"]) for line in row.finals if line.get("answers") != line.get("rows")}
+    found += [f"{answers} of {rows} test rows fit and were compared" for answers, rows in sorted(short, key=str)]
     failed = [line for line in failures if line["cell"] == row.cell.id]
     if failed:
         found.append(f"{len(failed)} failed tries, the last: {failed[-1]['error']}")
@@ -166,27 +172,28 @@ def against(mine, other):
     return difference, error, verdict
 
 
-def base_of(rows, row):
-    """LoRA at the same budget; of another mask, the same method with the paper's."""
-    masks = row.cell.axes["masks"]
-    wanted = {**row.cell.axes, "masks": "paper"} if masks not in ("-", "paper") else {**row.cell.axes, "method": "lora", "masks": "-"}
-    if wanted["method"] == "lora" and row.cell.axes["budget"] == "-":
-        candidates = [r for r in rows.values() if r.cell.axes["method"] == "lora" and r.finals
-                      and all(r.cell.axes[a] == wanted[a] for a in ("model", "set", "epochs", "weights"))]  # fmt: skip
-        return max(candidates, key=lambda r: len(r.finals), default=None)
-    return next((r for r in rows.values() if r.cell.axes == wanted), None)
+def bases_of(plan, rows, row):
+    """What a cell is held against: of the same model, set and epochs, what differs in one thing alone."""
+    axes, method = row.cell.axes, plan.methods[row.cell.axes["method"]]["method"]
+    if axes["masks"] not in ("-", "paper"):
+        wanted = [{"masks": "paper"}]
+    else:
+        wanted = [{"weights": "f16"}] if axes["weights"] not in ("own", "f16") else []
+        wanted += [{"method": "lora", "masks": "-"}] if axes["method"] != "lora" and axes["budget"] != "-" else []
+        if method == "rosa":
+            wanted += [{"method": "sparse"}, {"method": "full", "masks": "-", "budget": "-"}]
+    for change in wanted:
+        yield from (r for r in rows.values() if r.cell.axes == {**axes, **change})
 
 
 def comparisons(plan, rows, group_rows):
     body = []
     for row in group_rows:
-        base = base_of(rows, row)
-        if base is None or base is row or not row.exact:
-            continue
-        found = against(row.exact, base.exact)
-        if found is not None:
-            difference, error, verdict = found
-            body.append([label(plan, row), label(plan, base), f"{100 * difference:+.1f} ± {100 * error:.1f}", verdict])
+        for base in bases_of(plan, rows, row):
+            found = against(row.exact, base.exact)
+            if found is not None:
+                difference, error, verdict = found
+                body.append([label(plan, row), label(plan, base), f"{100 * difference:+.1f} ± {100 * error:.1f}", verdict])
     return ["", "beside", "points of exact match, ± standard error", "so it is (beyond two standard errors)"], body
 
 
@@ -196,7 +203,7 @@ def sweep_table(plan, rows):
         for point, line in sorted(row.points.items()):
             rates = plan.rates_at(row.cell, point)
             mark = " (best)" if point == row.best else ""
-            scores = ["failed", "-"] if line is None else [percent(line["exact_match"]), f"{line['nll']:.4f}"]
+            scores = ["failed", "-"] if line is None else [percent(line["exact_match"]), nats(line["nll"])]
             body.append([label(plan, row), f"{rates['lr']:g}" if "lr" in rates else "-", f"{rates['lora_lr']:g}" if "lora_lr" in rates else "-",
                          scores[0] + mark, scores[1]])  # fmt: skip
     return ["", "rate of S, or of all weights", "rate of A and B", "held-out exact match", "held-out nll"], body
@@ -213,7 +220,7 @@ def rate_chart(plan, title, rows):
         for point, line in row.points.items():
             if line is not None:
                 rate = plan.rates_at(row.cell, point)[names[axis]]
-                best[rate] = max(best.get(rate, 0.0), line["exact_match"])
+                best[rate] = max(best.get(rate, 0.0), line["exact_match"] or 0.0)
         if len(best) > 1:
             series[label(plan, row)] = [(rate, score, score, score) for rate, score in best.items()]
     name = "rate (of A and B, where there are two, at the best of S)"
@@ -254,6 +261,8 @@ def blocks_of(plan, lines):
     rows, progress = rows_of(plan, lines)
     used = [*progress.lines.values()]
     failures = [line for tries in progress.failures.values() for line in tries]
+    if "note" in plan.raw:
+        yield "p", plan.raw["note"]
     count = lambda name: ", ".join(sorted({str(line[name]) for line in used if line.get(name)})) or "none"
     yield "p", (
         f"Manifest `benches/science/{plan.name}.toml` ({plan.digest}). {len(used)} runs are done, {len(failures)} tries failed. "

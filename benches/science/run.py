@@ -226,9 +226,19 @@ class Runner:
         else:
             print(f"{what}: failed: {line['error']}", flush=True)
 
+    def clear(self):
+        """Removes what runners that have ended, by a kill say, left of runs."""
+        for folder in self.runs.glob("*-*") if self.runs.is_dir() and not self.args.keep else []:
+            try:
+                os.kill(int(folder.name.rsplit("-", 1)[1]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
+            except (OSError, ValueError):
+                pass
+
     def go(self, cells):
         """Whether everything is done."""
-        shutil.rmtree(self.runs, ignore_errors=True)
+        self.clear()
         flying, ended = set(), queue.Queue()
         for name in ("SIGINT", "SIGTERM"):
             signal.signal(getattr(signal, name), self.stop)

@@ -124,6 +124,8 @@ class Runs(unittest.TestCase):
         self.assertEqual(after[: len(before)], before)
         self.assertEqual(len({line["key"] for line in after}), len(after), "nothing is done twice")
         self.assertEqual({line["status"] for line in after}, {"done"})
+        self.run_it()
+        self.assertEqual(list((self.at / "work/runs").iterdir()), [], "what a kill left of runs is removed by the next call")
 
     def test_it_goes_on_after_an_interruption(self):
         self.stopped(signal.SIGINT)
@@ -141,7 +143,7 @@ class Runs(unittest.TestCase):
 
     def test_what_is_missing_is_said(self):
         for more, expected in (
-            (["--only", "nothing"], "there is no such group; there are methods, masks, budgets"),
+            (["--only", "nothing"], "there is no such group; there are methods, masks, splits, budgets"),
             (["--rugosa", "none/rugosa"], "none/rugosa is no program"),
             (["--manifest", "none.toml"], "none.toml"),
             (["--manifest", str(HERE / "manifest.toml"), "--models", "none"], "give --models and --data"),

@@ -14,6 +14,9 @@ from chart import line_chart, ticks
 from plan import ManifestError, Plan, Progress, search, sizes
 
 HERE = Path(__file__).resolve().parent
+RECORDED = ["--manifest", str(HERE / "quick.toml"), "--results", str(HERE / "results/quick.jsonl"),
+            "--notes", str(HERE / "first-figures.toml"), "--manifest", str(HERE / "manifest.toml"),
+            "--results", str(HERE / "results/full.jsonl")]  # fmt: skip
 SHAPES = {"model.layers.0.self_attn.q_proj": (6, 8), "model.layers.0.mlp.up_proj": (10, 8)}
 
 
@@ -96,7 +99,7 @@ class Plans(unittest.TestCase):
     def test_mistakes_are_named(self):
         with tempfile.TemporaryDirectory() as folder:
             for old, new, expected in (
-                ('method = ["lora", "rosa-1/2", "rosa-1/4", "sparse", "full", "rosa-3/4", "rslora", "none"]', 'method = ["lore"]', "'lore' is in no table"),
+                ('method = ["lora", "rosa-1/2", "sparse", "full", "none"]', 'method = ["lore"]', "'lore' is in no table"),
                 ('model = ["demo"]', "model = []", "model is missing"),
                 ("[sets.demo]", "[sets.demo", "m.toml"),
                 ('rates_of = { masks = "paper" }', 'rates_of = { masks = "other" }', "does not stand before it"),
@@ -246,11 +249,22 @@ class Reports(unittest.TestCase):
         text, drawn = report.markdown(list(report.blocks_of(plan, lines)), "t", Path("curves"))
         self.assertIn("| lora, small | 1,000 | 4 |", text)
         self.assertIn("91.0 ± 1.0 % (90.0 to 92.0)", text)
-        self.assertIn("-50.0 ± 0.8 | lower |", text)
+        self.assertIn("| rosa-1/2, small | lora, small | -50.0 ± 0.8 | lower |", text)
         self.assertIn("out \\| of memory", text)
         self.assertIn("Not run: 6 cells.", text)
         self.assertIn("(best)", text)
         self.assertTrue(drawn and all(d.startswith("<svg") and d.endswith("</svg>") for d in drawn))
+
+    def test_a_cell_is_held_against_what_differs_in_one_thing(self):
+        plan = Plan(HERE / "manifest.toml")
+        rows, _ = report.rows_of(plan, [])
+        of = lambda cell: [r.cell.id for r in report.bases_of(plan, rows, rows[cell])]
+        viggo = "smollm2/viggo/1/"
+        self.assertEqual(of(viggo + "own/2.4M/rosa-1/2/random"), [viggo + "own/2.4M/rosa-1/2/paper"])
+        self.assertEqual(of(viggo + "nf4/2.4M/rosa-1/2/paper"), [viggo + "f16/2.4M/rosa-1/2/paper", viggo + "nf4/2.4M/lora/-"])
+        self.assertEqual(of(viggo + "own/2.4M/rosa-1/2/paper"),
+                         [viggo + "own/2.4M/lora/-", viggo + "own/2.4M/sparse/paper", viggo + "own/-/full/-"])  # fmt: skip
+        self.assertEqual(of(viggo + "own/2.4M/lora/-"), [])
 
     def test_the_page_stands_alone(self):
         plan, lines = self.lines()
@@ -259,6 +273,13 @@ class Reports(unittest.TestCase):
         self.assertIn("&lt;t&gt;", text)
         self.assertNotIn("<script", text)
         self.assertNotIn("src=", text)
+
+    def test_a_run_without_scores_is_printed_too(self):
+        plan, lines = self.lines()
+        blind = [{**line, "exact_match": None, "nll": None, "answers": 0, "rows": 5} for line in lines]
+        text, _ = report.markdown(list(report.blocks_of(plan, blind)), "t", Path("curves"))
+        self.assertIn("0 of 5 test rows fit and were compared", text)
+        self.assertIn("not finite", text)
 
     def test_lines_at_other_rates_do_not_count(self):
         plan, lines = self.lines()
@@ -269,6 +290,15 @@ class Reports(unittest.TestCase):
         self.assertEqual(report.against([0.5, 0.6, 0.7], [0.55, 0.6, 0.7])[2], "no difference that these seeds show")
         self.assertEqual(report.against([0.9, 0.91], [0.5, 0.51])[2], "higher")
         self.assertIsNone(report.against([0.5], [0.5, 0.6]))
+
+    def test_the_page_in_docs_is_made_of_the_recorded_lines(self):
+        docs = HERE.parent.parent / "docs"
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "results.md"
+            self.assertEqual(report.main([*RECORDED, "--markdown", str(page)]), 0)
+            self.assertEqual(page.read_text(), (docs / "results.md").read_text(), "make science-docs writes it again")
+            drawn = {p.name: p.read_text() for p in (Path(folder) / "results").iterdir()}
+            self.assertEqual(drawn, {p.name: p.read_text() for p in (docs / "results").iterdir()})
 
     def test_charts(self):
         self.assertEqual(ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1.0])
