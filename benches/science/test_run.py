@@ -69,7 +69,7 @@ class Runs(unittest.TestCase):
         return {**os.environ, "FAKE_LOG": str(self.log), **more}
 
     def run_it(self, *more, **env):
-        return subprocess.run(self.command(*more), env=self.env(**env), capture_output=True, text=True, timeout=120)
+        return subprocess.run(self.command(*more), env=self.env(**env), capture_output=True, text=True, timeout=600)
 
     def lines(self):
         return book.read(self.results)
@@ -110,11 +110,11 @@ class Runs(unittest.TestCase):
 
     def stopped(self, with_signal):
         child = subprocess.Popen(self.command("--jobs", "3"), env=self.env(FAKE_SECONDS="0.3"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while len(self.lines()) < 4 and time.monotonic() < until:
             time.sleep(0.02)
         child.send_signal(with_signal)
-        child.wait(timeout=30)
+        child.wait(timeout=300)
         before = self.lines()
         self.assertGreaterEqual(len(before), 4)
         self.assertEqual({line["status"] for line in before}, {"done"})
@@ -137,7 +137,7 @@ class Runs(unittest.TestCase):
         start = time.monotonic()
         done = self.run_it("--minutes", "0.03", FAKE_SECONDS="0.5")
         self.assertEqual(done.returncode, 0)
-        self.assertLess(time.monotonic() - start, 20)
+        self.assertLess(time.monotonic() - start, 90)
         self.assertIn("stopped; at least", done.stderr)
         self.assertLess(len(self.lines()), 10)
 
