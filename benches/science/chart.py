@@ -3,8 +3,8 @@
 import math
 from html import escape
 
-WIDTH, HEIGHT = 640, 340
-LEFT, RIGHT, TOP, BOTTOM = 58, 170, 30, 46
+WIDTH, HEIGHT = 720, 340
+LEFT, RIGHT, TOP, BOTTOM = 58, 240, 30, 46
 COLOURS = ("#1b6ca8", "#c8442b", "#3a8f3a", "#8a4fa8", "#b8860b", "#2aa0a0", "#555555", "#d26aa0")
 
 
