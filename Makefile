@@ -1,7 +1,8 @@
 # Everything from a fresh clone, with Rust (and a C linker, as Rust needs one). On Linux `setup` looks for a Vulkan
 # driver first and installs the software renderer where there is none; macOS and Windows bring their own API.
 
-.PHONY: help demo demo-model test test-full test-portable soak soak-kills soak-memory soak-fuzz portability bench-gpu fmt lint setup
+.PHONY: help demo demo-model test test-full test-portable soak soak-kills soak-memory soak-fuzz portability bench-gpu science \
+	science-quick science-docs test-science fmt lint setup
 
 help:
 	@echo "make demo    teach the built-in model a task, with numbers from before and after"
@@ -12,6 +13,8 @@ help:
 	@echo "             and every reader of files fuzzed for SOAK_SECONDS (an hour)"
 	@echo "make portability    every shader through spirv-val and Tint, the kernels on two other drivers, where they can be had"
 	@echo "make bench-gpu      what BENCHMARKS.md needs of a GPU, into target/bench-gpu (some twenty minutes)"
+	@echo "make science-quick  RoSA beside LoRA, sparse and full training: a tiny model, some ten minutes on two cores (docs/science.md)"
+	@echo "make science MODELS=DIR DATA=DIR JOBS=4   the same with real models; says first how long it takes: hours of a large GPU"
 	@echo "make lint    format and lints, checked"
 	@echo "make fmt     format, written"
 	@echo "make demo-model  pretrain the built-in model again (about five minutes on two cores)"
@@ -68,6 +71,32 @@ portability:
 bench-gpu: setup
 	RUGOSA_COMMIT=$$(git rev-parse --short=10 HEAD 2>/dev/null) cargo build --release
 	benches/gpu.sh target/bench-gpu $(PARTS)
+
+# What is tested there, and what lies in MODELS and DATA, is in docs/science.md. Stopped, both go on where they were.
+MODELS ?= models
+DATA ?= data
+JOBS ?= 1
+SCIENCE = target/science
+science: setup
+	cargo build --release
+	python3 benches/science/run.py --models $(MODELS) --data $(DATA) --jobs $(JOBS)
+	python3 benches/science/report.py --manifest benches/science/manifest.toml --results $(SCIENCE)/manifest/results.jsonl \
+		--html $(SCIENCE)/results.html --markdown $(SCIENCE)/results.md
+
+science-quick: setup
+	cargo build --release
+	python3 benches/science/run.py --manifest benches/science/quick.toml --jobs 2
+	python3 benches/science/report.py --manifest benches/science/quick.toml --results $(SCIENCE)/quick/results.jsonl \
+		--html $(SCIENCE)/quick/results.html --markdown $(SCIENCE)/quick/results.md
+
+# docs/results.md, of the lines that are recorded here
+science-docs:
+	python3 benches/science/report.py --manifest benches/science/quick.toml --results benches/science/results/quick.jsonl \
+		--manifest benches/science/manifest.toml --results benches/science/results/full.jsonl \
+		--notes benches/science/first-figures.toml --markdown docs/results.md
+
+test-science:
+	python3 -m unittest discover -s benches/science
 
 fmt:
 	cargo fmt
