@@ -241,6 +241,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("short_conv", "index", "p.taps - 1u - j]", "j]"),
     Mutant("short_conv", "range", "row - min(start[t], row) + 1u", "row + 1u"),
     Mutant("short_conv", "index", "bgx[i] * bgx[i + 2u * p.channels]", "bgx[i] * bgx[i + p.channels]"),
+    Mutant("short_conv_cached", "index", "input(row - j, c)", "input(row, c)"),
     Mutant("short_conv_store", "index", "row * p.channels + c", "t * p.channels + c"),
     Mutant("short_conv_backward", "range", "max(min(end[t], p.tokens), t + 1u)", "p.tokens"),
     Mutant("short_conv_backward", "sign", "let later = t + j;", "let later = t;"),

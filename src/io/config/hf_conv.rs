@@ -37,8 +37,12 @@ pub(super) fn intermediate_size(f: &Fields<'_>, family: Family) -> Result<usize>
         return Ok(given);
     }
     // validation refuses what is larger
+    let two_thirds = 2 * given.min(MAX_WIDTH) / 3;
+    if f.map.get("block_ffn_dim_multiplier").is_some_and(Value::is_null) {
+        return Ok(two_thirds);
+    }
     let multiplier = f.number("block_ffn_dim_multiplier")?.unwrap_or(1.0);
-    let size = (multiplier * (2 * given.min(MAX_WIDTH) / 3) as f64) as usize;
+    let size = (multiplier * two_thirds as f64) as usize;
     let multiple = f.size("block_multiple_of")?.unwrap_or(256);
     if multiple == 0 || multiple > MAX_WIDTH {
         return Err(f.error("block_multiple_of", format!("{multiple} is not between 1 and {MAX_WIDTH}")));
@@ -67,6 +71,7 @@ mod tests {
         );
         assert_eq!(width(json!({"intermediate_size": 6656, "block_multiple_of": 256})), 4608);
         assert_eq!(width(json!({"intermediate_size": 4000, "block_auto_adjust_ff_dim": false})), 4000);
+        assert_eq!(width(json!({"intermediate_size": 100, "block_ffn_dim_multiplier": null})), 66);
         let none = read(json!({"intermediate_size": 64, "block_multiple_of": 0}), |f| intermediate_size(f, &LFM2));
         assert!(none.unwrap_err().to_string().contains("block_multiple_of"));
     }
