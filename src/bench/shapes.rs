@@ -180,6 +180,7 @@ impl Shape {
             bos_token_id: None,
             eos_token_ids: Vec::new(),
             pad_token_id: None,
+            short_convs: None,
             wrapped: false,
         }
     }

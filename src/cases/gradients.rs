@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use crate::kernels::{
     attention, attention_coop, attention_decode, attention_simd, center, coop, decode, dropout, elementwise,
     elementwise::Activation, embedding, heads, in_weight, loss, low_rank, low_rank_coop, matmul, merged, norm,
-    optimizer, parts, reduce, rope, sampled, simd, sparse, spmm, topk,
+    optimizer, parts, reduce, rope, sampled, short_conv, simd, sparse, spmm, topk,
 };
 use crate::tensor::Element;
 
@@ -98,6 +98,12 @@ pub enum Shape {
         rows: usize,
         cols: usize,
     },
+    /// Rows b, g and x of so many channels, in segments.
+    ShortConv {
+        segments: &'static [usize],
+        channels: usize,
+        taps: usize,
+    },
     Scale {
         rows: usize,
         cols: usize,
@@ -123,6 +129,8 @@ pub enum Shape {
 pub const WITHOUT_BACKWARD: &[(&Kernel, &str)] = &[
     (&attention_decode::DECODE, "generation alone"),
     (&attention_decode::KV_STORE, "generation alone"),
+    (&short_conv::SHORT_CONV_CACHED, "generation alone"),
+    (&short_conv::SHORT_CONV_STORE, "generation alone"),
     (&loss::ARGMAX, "generation alone"),
     (&optimizer::ADAMW, "behind the gradients"),
     (&optimizer::COUNT, "behind the gradients"),
@@ -230,6 +238,8 @@ const MLP: &[&Kernel] = &[
 const RESIDUAL: &[&Kernel] =
     &[&elementwise::ADD, &elementwise::ADD_INTO, &elementwise::GLU, &elementwise::GLU_BACKWARD];
 const CENTER: &[&Kernel] = &[&center::CENTER];
+const SHORT_CONV: &[&Kernel] =
+    &[&short_conv::SHORT_CONV, &short_conv::SHORT_CONV_BACKWARD, &short_conv::SHORT_CONV_WEIGHT];
 const SCALE: &[&Kernel] = &[&elementwise::SCALE];
 const BIAS: &[&Kernel] = &[&parts::SUM_PARTS];
 const EMBEDDING: &[&Kernel] = &[&embedding::GATHER, &embedding::SCATTER_ADD];
@@ -302,6 +312,9 @@ pub fn gradients() -> Vec<Gradient> {
     }
     put("center", CENTER, Shape::Center { rows: 5, cols: 7 });
     put("center", CENTER, Shape::Center { rows: 3, cols: 64 });
+    for (channels, taps) in [(5, 3), (4, 4), (3, 1)] {
+        put("short_conv", SHORT_CONV, Shape::ShortConv { segments: &[5, 1, 2, 7], channels, taps });
+    }
     put("scale", SCALE, Shape::Scale { rows: 3, cols: 7, factor: -0.3 });
     put("residual", RESIDUAL, Shape::Residual { rows: 5, cols: 7 });
     for (rows, cols) in [(9, 5), (3, 64)] {

@@ -23,6 +23,7 @@ mod norm;
 mod optimizer;
 mod products;
 mod rope;
+mod short_conv;
 pub mod speeds;
 pub mod startup;
 mod support;
@@ -347,6 +348,7 @@ pub fn table() -> Vec<Row> {
         norm::rows(),
         center::rows(),
         rope::rows(),
+        short_conv::rows(),
         elementwise::rows(),
         embedding::rows(),
         decode::rows(),

@@ -5,6 +5,7 @@
 
 mod activations;
 mod products;
+mod short_conv;
 
 use super::Filler;
 use crate::device::Cost;
@@ -97,6 +98,7 @@ impl Speed {
 pub fn speeds(sizes: &SpeedSizes) -> Vec<Speed> {
     let mut all = products::speeds(sizes);
     all.extend(activations::speeds(sizes));
+    all.extend(short_conv::speeds(sizes));
     all
 }
 

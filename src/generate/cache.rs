@@ -19,15 +19,8 @@ impl Cache {
     }
 
     pub fn new(device: &Device, model: &Decoder, sequences: usize, length: usize) -> Result<Cache> {
-        let shape = [sequences * length, model.config.num_key_value_heads * model.config.head_dim];
-        let layers = model
-            .layers
-            .iter()
-            .map(|_| {
-                let new = || Tensor::empty(device, &shape, "key-value cache");
-                Ok((new()?, new()?))
-            })
-            .collect::<Result<_>>()?;
+        let rows = sequences * length;
+        let layers = model.layers.iter().map(|l| l.mixer.cache(device, rows)).collect::<Result<_>>()?;
         Ok(Cache { device: device.clone(), layers, length })
     }
 

@@ -4,6 +4,7 @@ mod family;
 mod gguf;
 mod gguf_rope;
 mod hf;
+mod hf_conv;
 mod hf_rope;
 mod rope;
 mod to_gguf;
@@ -22,6 +23,7 @@ use std::path::Path;
 const MAX_WIDTH: usize = 1 << 24;
 const MAX_LAYERS: usize = 1 << 12;
 const MAX_POSITIONS: usize = 1 << 30;
+const MAX_TAPS: usize = 64;
 
 /// The shape and the constants of a decoder. Sizes in elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,8 +72,19 @@ pub struct ModelConfig {
     /// Tokens that end a text or a turn.
     pub eos_token_ids: Vec<u32>,
     pub pad_token_id: Option<u32>,
+    /// Layers with a short convolution in the place of attention, in families that have them.
+    pub short_convs: Option<ShortConvs>,
     /// The model is the language part of one that sees or hears, whose modules have longer names.
     pub wrapped: bool,
+}
+
+/// Layers with a short convolution in the place of attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShortConvs {
+    /// Tokens that a convolution sees, the own one included.
+    pub taps: usize,
+    /// Whether a layer has one, for each.
+    pub layers: Vec<bool>,
 }
 
 /// Factors of what is 1 in most families.
@@ -160,6 +173,7 @@ impl ModelConfig {
             }
         }
         self.validate_factors(path)?;
+        self.validate_short_convs(path)?;
         if self.rotary_dim == 0 || self.rotary_dim > self.head_dim || !self.rotary_dim.is_multiple_of(2) {
             let reason = format!(
                 "{} of {} elements of a head would turn; an even number of them is needed",
@@ -188,6 +202,20 @@ impl ModelConfig {
         Ok(self)
     }
 
+    fn validate_short_convs(&self, path: &Path) -> Result<()> {
+        let Some(convs) = &self.short_convs else { return Ok(()) };
+        if convs.taps == 0 || convs.taps > MAX_TAPS {
+            let reason = format!("{} is not between 1 and {MAX_TAPS}", convs.taps);
+            return Err(Error::file(path, "conv_L_cache", reason));
+        }
+        if convs.layers.len() != self.num_hidden_layers {
+            let reason =
+                format!("lists {} layers, but num_hidden_layers is {}", convs.layers.len(), self.num_hidden_layers);
+            return Err(Error::file(path, "layer_types", reason));
+        }
+        Ok(())
+    }
+
     fn validate_factors(&self, path: &Path) -> Result<()> {
         let positive = [
             ("query_pre_attn_scalar", self.query_pre_attn_scalar),
@@ -213,6 +241,11 @@ impl ModelConfig {
             return Err(Error::file(path, "llama_4_scaling_beta", reason));
         }
         Ok(())
+    }
+
+    /// How many tokens the short convolution of layer `index` sees, if it has one.
+    pub fn short_conv(&self, index: usize) -> Option<usize> {
+        self.short_convs.as_ref().filter(|c| c.layers.get(index).is_some_and(|has| *has)).map(|c| c.taps)
     }
 
     /// How many tokens layer `index` sees, itself included; `None`: all before it.

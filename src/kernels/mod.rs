@@ -48,6 +48,7 @@ pub mod rope;
 pub mod sampled;
 pub mod sddmm_plan;
 pub mod sharded;
+pub mod short_conv;
 pub(crate) mod simd;
 pub mod sparse;
 pub mod sparse_index;
@@ -122,6 +123,11 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce::REDUCE_PARTS,
     &reduce::REDUCE_TOTAL,
     &rope::ROPE,
+    &short_conv::SHORT_CONV,
+    &short_conv::SHORT_CONV_BACKWARD,
+    &short_conv::SHORT_CONV_CACHED,
+    &short_conv::SHORT_CONV_STORE,
+    &short_conv::SHORT_CONV_WEIGHT,
     &simd::MATMUL_SIMD,
     &simd::ROSA_LINEAR_SIMD,
     &merged::DENSIFY,
@@ -176,6 +182,7 @@ pub fn variants() -> Vec<KernelSpec> {
         parts::variants(),
         reduce::variants(),
         rope::variants(),
+        short_conv::variants(),
         simd::variants(),
         sampled::variants(),
         sparse::variants(),

@@ -10,6 +10,7 @@ use crate::kernels::To;
 use crate::kernels::attention::{AttentionShape, Ranges, attention_decode, attention_forward, kv_store};
 use crate::kernels::heads::Heads;
 use crate::kernels::rope::RopeTable;
+use crate::kernels::short_conv::ConvCache;
 use crate::tensor::{Element, Tensor};
 
 /// The attention block of a layer.
@@ -56,7 +57,7 @@ pub struct Sight {
 /// Where a pass stores and finds keys and values. All indices `[tokens]` u32, rows of the cache.
 #[derive(Clone)]
 pub struct Cached {
-    /// Keys and values `[cache rows, kv_heads · head_dim]` by layer.
+    /// Keys and values `[cache rows, kv_heads · head_dim]` by layer, as [`Mixer::cache`](super::Mixer::cache) makes them.
     pub layers: Vec<(Tensor, Tensor)>,
     /// The row that each token's key and value go to.
     pub slots: Tensor,
@@ -185,6 +186,11 @@ impl Sight {
 impl Cached {
     fn seen(&self, windowed: bool) -> Ranges<'_> {
         Ranges { start: if windowed { &self.windowed_start } else { &self.kv_start }, end: &self.kv_end }
+    }
+
+    /// What a short convolution in layer `layer` sees.
+    pub(super) fn short_conv(&self, layer: usize) -> ConvCache<'_> {
+        ConvCache { cache: &self.layers[layer].0, start: &self.kv_start, slots: &self.slots }
     }
 
     fn store(&self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {

@@ -1,9 +1,10 @@
 //! The decoder: embedding, layers, final norm, head.
 
 use super::elements::LayerElements;
-use super::{Attention, Linear, Mlp, Pass, Rope};
+use super::{Attention, Linear, Mlp, Pass, Rope, ShortConv};
 use crate::autograd::ops::{self, EmbeddingTable, Head, Norm};
-use crate::autograd::{Tape, Var};
+use crate::autograd::{Param, Tape, Var};
+use crate::device::Device;
 use crate::error::Result;
 use crate::io::config::{Family, ModelConfig};
 use crate::kernels::in_weight::write_all;
@@ -21,12 +22,51 @@ pub struct Decoder {
     pub rope: Rope,
 }
 
-/// One block: attention and an MLP, each beside a residual connection.
+/// One block: attention, or a short convolution, and an MLP, each beside a residual connection.
 pub struct Layer {
     pub family: Family,
     pub norms: BlockNorms,
-    pub attention: Attention,
+    pub mixer: Mixer,
     pub mlp: Mlp,
+}
+
+/// What tells a token of those before it.
+pub enum Mixer {
+    Attention(Attention),
+    ShortConv(ShortConv),
+}
+
+impl Mixer {
+    /// The linears that read what the block reads.
+    pub fn inputs(&self) -> &[Linear] {
+        match self {
+            Mixer::Attention(attention) => attention.qkv.linears(),
+            Mixer::ShortConv(conv) => std::slice::from_ref(&conv.in_proj),
+        }
+    }
+
+    /// The linear that makes what is added to the residual stream.
+    pub fn output(&self) -> &Linear {
+        match self {
+            Mixer::Attention(attention) => &attention.o_proj,
+            Mixer::ShortConv(conv) => &conv.out_proj,
+        }
+    }
+
+    /// Memory for `rows` tokens of generation: keys and values, or what a short convolution has seen, which stands for both.
+    ///
+    /// # Errors
+    /// Those of an allocation.
+    pub fn cache(&self, device: &Device, rows: usize) -> Result<(Tensor, Tensor)> {
+        let new = |width: usize| Tensor::empty(device, &[rows, width], "key-value cache");
+        match self {
+            Mixer::Attention(Attention { shape, .. }) => {
+                let width = shape.kv_heads * shape.head_dim;
+                Ok((new(width)?, new(width)?))
+            }
+            Mixer::ShortConv(conv) => new(conv.out_proj.in_features()).map(|seen| (seen.clone(), seen)),
+        }
+    }
 }
 
 /// The norms of a block, where the family has them; [`crate::io::config::Block`] has their names.
@@ -73,7 +113,7 @@ impl Decoder {
                 run(tape, stream)?
             };
         }
-        tape.enter(|| format!("{root}.norm"));
+        tape.enter(|| format!("{root}.{}", self.config.family.last_norm));
         let hidden = stream.norm(tape, &self.norm, Element::F32)?;
         // a factor of the logits is one of what the head reads
         let factor = self.config.multipliers.logits as f32;
@@ -169,7 +209,10 @@ impl Layer {
         let read_by_both = names.parallel && elements.qkv != elements.gate_up;
         let operands = if read_by_both { Element::F32 } else { elements.qkv };
         let x = stream.read(tape, norms.attention.as_ref(), operands)?;
-        let h = self.attention.forward(tape, &x, index, &input.positions, &input.pass, elements)?;
+        let h = match &self.mixer {
+            Mixer::Attention(a) => a.forward(tape, &x, index, &input.positions, &input.pass, elements)?,
+            Mixer::ShortConv(c) => c.forward(tape, &x, index, &input.pass, elements)?,
+        };
         let (h, gradient) = added(tape, h, elements.o_proj, &norms.attention_output, names.attention_output)?;
         if names.parallel {
             let m = self.mlp.forward(tape, &x, elements)?;
@@ -186,8 +229,8 @@ impl Layer {
     }
 
     fn linears(&self) -> Vec<&Linear> {
-        let mut all: Vec<&Linear> = self.attention.qkv.linears().iter().collect();
-        all.push(&self.attention.o_proj);
+        let mut all: Vec<&Linear> = self.mixer.inputs().iter().collect();
+        all.push(self.mixer.output());
         all.extend(self.mlp.linears());
         all
     }
@@ -196,7 +239,9 @@ impl Layer {
     pub fn norms(&self) -> Vec<(&'static str, &Norm)> {
         let own = self.family.block.names().into_iter().zip(self.norms.all());
         let mut all: Vec<_> = own.filter_map(|(name, norm)| Some((name?, norm?))).collect();
-        if let (Some(names), Some((norms, _))) = (self.family.qk_norm, &self.attention.qk_norm) {
+        if let (Some(names), Mixer::Attention(Attention { qk_norm: Some((norms, _)), .. })) =
+            (self.family.qk_norm, &self.mixer)
+        {
             all.extend([(names.q, &norms.q), (names.k, &norms.k)]);
         }
         all
@@ -206,9 +251,25 @@ impl Layer {
     pub fn norms_mut(&mut self) -> Vec<&mut Norm> {
         let BlockNorms { attention, attention_output, mlp, mlp_output } = &mut self.norms;
         let mut all: Vec<&mut Norm> = [attention, attention_output, mlp, mlp_output].into_iter().flatten().collect();
-        if let Some((norms, _)) = &mut self.attention.qk_norm {
+        if let Mixer::Attention(Attention { qk_norm: Some((norms, _)), .. }) = &mut self.mixer {
             all.extend([&mut norms.q, &mut norms.k]);
         }
         all
+    }
+
+    /// The filters of the short convolution, if there is one, with their Hugging Face name inside of the layer.
+    pub fn filters(&self) -> Option<(&'static str, &Param)> {
+        match &self.mixer {
+            Mixer::Attention(_) => None,
+            Mixer::ShortConv(conv) => Some(("conv.conv", &conv.filters)),
+        }
+    }
+
+    /// The same filters.
+    pub fn filters_mut(&mut self) -> Option<&mut Param> {
+        match &mut self.mixer {
+            Mixer::Attention(_) => None,
+            Mixer::ShortConv(conv) => Some(&mut conv.filters),
+        }
     }
 }

@@ -9,11 +9,11 @@ use crate::tensor::{Element, Tensor};
 /// f16 where only products on matrix units read an activation, which round it to that anyway; else f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerElements {
-    /// The input of q, k and v, and the gradient of what they make.
+    /// The input of q, k and v, or of a short convolution, and the gradient of what they make.
     pub qkv: Element,
     /// Queries, keys and values, as attention reads them.
     pub heads: Element,
-    /// What attention makes.
+    /// What attention or the short convolution makes.
     pub o_proj: Element,
     /// The input of gate and up, and the gradient of what they make.
     pub gate_up: Element,
@@ -37,9 +37,9 @@ impl LayerElements {
             Pass::Prefill(..) | Pass::Decode(_) => Element::F32, // as the cache keeps them
         };
         Ok(LayerElements {
-            qkv: of(layer.attention.qkv.linears()),
+            qkv: of(layer.mixer.inputs()),
             heads,
-            o_proj: layer.attention.o_proj.operands(tape, tokens),
+            o_proj: layer.mixer.output().operands(tape, tokens),
             gate_up: of(layer.mlp.gate_up.linears()),
             down_proj: layer.mlp.down_proj.operands(tape, tokens),
         })

@@ -162,6 +162,13 @@ impl Loader<'_> {
         Ok(Norm { eps: eps as f32, ..norm })
     }
 
+    /// `<name>.weight`, the filters of a convolution `[channels, 1, taps]`.
+    pub fn filters(&self, name: &str) -> Result<Param> {
+        let name = format!("{name}.weight");
+        let shape = self.checkpoint.stored(&name)?.shape;
+        Ok(Param::frozen(self.vector(&name)?.reshape(&shape)?))
+    }
+
     /// `<name>.weight`, cut into shards that fit a binding.
     pub fn embedding(&self, name: &str) -> Result<EmbeddingTable> {
         let shards = self.matrix(&format!("{name}.weight"), Use::Table)?;

@@ -2,7 +2,7 @@
 
 use super::decoder::BlockNorms;
 use super::loader::Loader;
-use super::{Attention, Decoder, GateUp, Layer, Linear, Mlp, Qkv, Rope};
+use super::{Attention, Decoder, GateUp, Layer, Linear, Mixer, Mlp, Qkv, Rope, ShortConv};
 use crate::autograd::ops::{Activation, HeadNorms, Norm};
 use crate::error::Result;
 use crate::io::config::{self, MlpInputs, NormOrder};
@@ -43,7 +43,7 @@ impl Parts<'_> {
         Ok(Decoder {
             config: config.clone(),
             layers,
-            norm: l.stream_norm(&format!("{root}.norm"))?,
+            norm: l.stream_norm(&format!("{root}.{}", config.family.last_norm))?,
             rope: self.rope,
             embedding,
             head,
@@ -63,7 +63,10 @@ impl Parts<'_> {
                 mlp: of_stream(family.block.mlp)?,
                 mlp_output: added(family.block.mlp_output)?,
             },
-            attention: self.attention(i)?,
+            mixer: match self.loader.config().short_conv(i) {
+                None => Mixer::Attention(self.attention(i)?),
+                Some(_) => Mixer::ShortConv(self.short_conv(i)?),
+            },
             mlp: self.mlp(i)?,
         })
     }
@@ -105,12 +108,21 @@ impl Parts<'_> {
         let rope = if c.rotated[i] { local } else { self.no_rope.as_ref() };
         Ok(Attention {
             qkv: self.qkv(i)?,
-            o_proj: self.linear(i, "self_attn.o_proj")?,
+            o_proj: self.linear(i, c.family.attention_output)?,
             qk_norm,
             shape,
             rope: rope.unwrap_or(&self.rope).clone(),
             query_growth: self.query_growth.clone(),
             windowed: window.is_some(),
+        })
+    }
+
+    /// The short convolution of layer `i`.
+    fn short_conv(&self, i: usize) -> Result<ShortConv> {
+        Ok(ShortConv {
+            in_proj: self.linear(i, "conv.in_proj")?,
+            filters: self.loader.filters(&self.name(i, "conv.conv"))?,
+            out_proj: self.linear(i, "conv.out_proj")?,
         })
     }
 

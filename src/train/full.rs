@@ -41,16 +41,17 @@ pub fn trainable_weights(model: &mut Decoder) -> Result<Vec<Block>> {
             linear.train_bias(block(bias)?);
         }
     }
-    let mut norm = |param: &mut Param| -> Result<()> {
+    let mut train = |param: &mut Param| -> Result<()> {
         param.grad = Some(block(param.value.clone())?);
         Ok(())
     };
-    norm(&mut model.norm.weight)?;
+    train(&mut model.norm.weight)?;
     for layer in &mut model.layers {
         let layer = Arc::get_mut(layer).ok_or_else(|| Error::shape("full", "the model is in use"))?;
         for n in layer.norms_mut() {
-            norm(&mut n.weight)?;
+            train(&mut n.weight)?;
         }
+        layer.filters_mut().map_or(Ok(()), &mut train)?;
     }
     Ok(blocks)
 }
@@ -70,10 +71,12 @@ pub fn named_weights(model: &Decoder) -> Result<Vec<(String, Tensor)>> {
         all.push((format!("{}.weight", module.name), whole(&linear.shards())?));
         all.extend(linear.bias().map(|bias| (format!("{}.bias", module.name), bias)));
     }
-    all.push((format!("{root}.norm.weight"), model.norm.weight.value.clone()));
+    all.push((format!("{root}.{}.weight", model.config.family.last_norm), model.norm.weight.value.clone()));
     for (i, layer) in model.layers.iter().enumerate() {
         let norms = layer.norms().into_iter();
         all.extend(norms.map(|(n, norm)| (format!("{root}.layers.{i}.{n}.weight"), norm.weight.value.clone())));
+        let filters = layer.filters();
+        all.extend(filters.map(|(n, filters)| (format!("{root}.layers.{i}.{n}.weight"), filters.value.clone())));
     }
     Ok(all)
 }

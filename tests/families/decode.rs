@@ -16,9 +16,7 @@ fn up(values: &[u32]) -> Tensor {
 fn decoded(model: &Decoder, ids: &[u32], prompt: usize) -> Vec<f32> {
     let c = &model.config;
     let window = c.sliding_window.unwrap_or(usize::MAX);
-    let shape = [ids.len(), c.num_key_value_heads * c.head_dim];
-    let cache = || Tensor::empty(device(), &shape, "test").unwrap();
-    let layers: Vec<_> = model.layers.iter().map(|_| (cache(), cache())).collect();
+    let layers: Vec<_> = model.layers.iter().map(|l| l.mixer.cache(device(), ids.len()).unwrap()).collect();
     let cached = |from: usize, to: usize| {
         let of = |f: &dyn Fn(usize) -> usize| up(&(from..to).map(|p| f(p) as u32).collect::<Vec<_>>());
         Cached {

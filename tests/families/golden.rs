@@ -10,7 +10,7 @@ use rugosa::nn::loader::{LoadOptions, load};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-pub const FAMILIES: [&str; 20] = [
+pub const FAMILIES: [&str; 21] = [
     "qwen2",
     "qwen3",
     "mistral",
@@ -31,6 +31,7 @@ pub const FAMILIES: [&str; 20] = [
     "glm4",
     "gemma3vision",
     "cohere2",
+    "lfm2",
 ];
 pub const VOCAB: usize = 300;
 

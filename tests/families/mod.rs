@@ -7,4 +7,5 @@ mod golden;
 mod model;
 mod names;
 mod quantised;
+mod short_conv;
 mod train;

@@ -69,7 +69,9 @@ fn losses_and_every_gradient_agree() {
 
 #[test]
 fn so_they_do_from_checkpointed_layers() {
-    [("gemma3", 1), ("phi3", 1), ("gemma3", 2)].iter().for_each(|(f, layers)| assert_gradients(f, *layers));
+    [("gemma3", 1), ("phi3", 1), ("gemma3", 2), ("lfm2", 2)]
+        .iter()
+        .for_each(|(f, layers)| assert_gradients(f, *layers));
 }
 
 /// Where a family turns by other frequencies in short sequences, these are such.

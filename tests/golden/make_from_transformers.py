@@ -81,6 +81,10 @@ CONFIGS = {
             if k != "hidden_act"}),
     "cohere2": dict({k: v for k, v in COMMON.items() if k != "rms_norm_eps"}, model_type="cohere2", num_hidden_layers=4,
                     layer_norm_eps=1e-5, logit_scale=0.25, rope_theta=5e4, sliding_window=6, sliding_window_pattern=4),
+    "lfm2": dict({k: v for k, v in COMMON.items() if k not in ("rms_norm_eps", "hidden_act")}, model_type="lfm2",
+                 num_hidden_layers=4, norm_eps=1e-5, rope_theta=1e6, conv_L_cache=3, conv_bias=False, block_multiple_of=16,
+                 block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True,
+                 layer_types=["conv", "conv", "full_attention", "conv"]),
 }
 
 

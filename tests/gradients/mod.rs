@@ -7,6 +7,7 @@ mod head;
 mod kept;
 mod linear;
 mod pointwise;
+mod short_conv;
 mod stacked;
 mod tape;
 
@@ -24,7 +25,7 @@ macro_rules! operations {
     };
 }
 
-operations! { attention bias center embedding head linear mlp norm residual rope scale }
+operations! { attention bias center embedding head linear mlp norm residual rope scale short_conv }
 
 #[test]
 fn every_row_has_a_test() {
@@ -72,6 +73,7 @@ fn check(row: &Gradient) -> BTreeSet<&'static str> {
             pointwise::check_gate([rows, cols], activation, element)
         }
         Shape::Center { rows, cols } => pointwise::check_center([rows, cols]),
+        Shape::ShortConv { segments, channels, taps } => short_conv::check(segments, channels, taps),
         Shape::Scale { rows, cols, factor } => pointwise::check_scale([rows, cols], factor),
         Shape::Residual { rows, cols } => pointwise::check_residual([rows, cols]),
         Shape::Bias { rows, cols } => pointwise::check_bias([rows, cols]),

@@ -14,6 +14,7 @@ mod norm;
 mod optimizer;
 mod reduce;
 mod rope;
+mod short_conv;
 mod spare;
 mod sparse;
 mod submissions;

@@ -7,7 +7,7 @@ use rugosa::tensor::Tensor;
 
 #[test]
 fn forward_and_backward() {
-    run_rows(&["rmsnorm", "rmsnorm_backward", "rmsnorm_weight"]);
+    run_rows(&["rmsnorm", "rmsnorm_backward", "rmsnorm_weight", "center"]);
 }
 
 #[test]

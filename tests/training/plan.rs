@@ -8,6 +8,7 @@ use rugosa::io::checkpoint::Checkpoint;
 use rugosa::train::Session;
 use rugosa::train::phase::{Agenda, Phase};
 use rugosa::train::plan::{Run, fit, plan, size};
+use std::path::Path;
 
 /// Share of the ledger's peak by which the plan may miss it.
 const TOLERANCE: f64 = 0.05;
@@ -51,6 +52,31 @@ fn the_plan_is_what_the_run_takes() {
         let [off, layer, two] = totals[..] else { panic!("{totals:?}") };
         assert!(layer < off && two < off, "{method}: checkpointing saves memory: {totals:?}");
     }
+}
+
+/// Layers with a short convolution in the place of attention.
+#[test]
+fn the_plan_is_what_a_run_of_convolutions_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, model) = (Path::new("tests/fixtures/golden/tiny-lfm2"), dir.path().join("model"));
+    std::fs::create_dir_all(&model).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(from).join(file), model.join(file)).unwrap();
+    }
+    tiny::write_rows(dir.path(), 12, 12, 48);
+    let common =
+        "steps = 2\nbatch_size = 2\ngradient_accumulation_steps = 1\nseq_len = 64\nrank = 4\nmethod = 'lora'\n";
+    let totals = ["'off'", "2"].map(|checkpointing| {
+        let name = format!("lfm2-{}", checkpointing.trim_matches('\''));
+        let text = format!("{common}checkpointing = {checkpointing}");
+        let mut watcher = Watcher::default();
+        let session = Session::prepare(config(dir.path(), &name, &text), &mut watcher).unwrap();
+        let outcome = session.run(&mut watcher).unwrap().outcome;
+        let (plan, seen) = (outcome.plan.total, outcome.seen.total);
+        assert!(seen <= plan && (plan - seen) as f64 <= TOLERANCE * seen as f64, "{name}: {seen} of {plan}");
+        plan
+    });
+    assert!(totals[1] < totals[0], "checkpointing saves memory: {totals:?}");
 }
 
 /// Weights in fewer bits, and products on matrix units where there are some.

@@ -11,6 +11,7 @@ mod norm;
 mod residual;
 mod rope;
 mod scale;
+mod short_conv;
 
 pub use attention::{AttentionInputs, attention, made_of};
 pub use bias::bias_gradient;
@@ -23,3 +24,4 @@ pub use norm::{HeadNorms, Norm, add_rmsnorm, rmsnorm};
 pub use residual::add;
 pub use rope::{rope, split};
 pub use scale::scale;
+pub use short_conv::short_conv;

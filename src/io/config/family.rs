@@ -18,9 +18,15 @@ pub struct Traits {
     pub norm: NormKind,
     /// Norms of a layer.
     pub block: Block,
+    /// The norm behind the last layer.
+    pub last_norm: &'static str,
     pub qk_norm: Option<QkNorm>,
     pub qkv: Qkv,
+    /// The linear behind attention.
+    pub attention_output: &'static str,
     pub mlp: Mlp,
+    /// Layers may have a short convolution in the place of attention.
+    pub short_conv: bool,
     /// The embedding is multiplied by √hidden.
     pub scales_embedding: bool,
     /// Neighbouring elements of a head turn together, not such that are half of what turns apart.

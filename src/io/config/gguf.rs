@@ -65,6 +65,7 @@ impl ModelConfig {
             rotary_dim,
             rotated,
             query_growth: gguf_rope::query_growth(&f, &rope)?.filter(|_| family == &families::MINISTRAL3),
+            short_convs: None,
             wrapped: false,
             hidden_act: family.mlp.activation.to_string(),
             sliding_window,

@@ -1,6 +1,7 @@
 //! `config.json` and `generation_config.json` of a Hugging Face folder.
 
 use super::family::{Bias, Family, MultiplierKeys, Traits, Unrotated, Windowed};
+use super::hf_conv::{intermediate_size, short_convs};
 use super::hf_rope::Rope;
 use super::{MAX_LAYERS, ModelConfig, Multipliers, families, rotated_by_window, unknown, windowed};
 use crate::error::{Error, Result};
@@ -87,8 +88,10 @@ fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
         (false, true) => outer.tokens(key),
         (false, false) => Ok(default.iter().copied().filter(|id| (*id as usize) < vocab_size).collect()),
     };
-    let tied =
-        f.bool("tie_word_embeddings")?.map_or_else(|| outer.bool("tie_word_embeddings"), |tied| Ok(Some(tied)))?;
+    let mut tied = None;
+    for (fields, key) in [(f, "tie_word_embeddings"), (outer, "tie_word_embeddings"), (f, "tie_embedding")] {
+        tied = tied.map_or_else(|| fields.bool(key), |tied| Ok(Some(tied)))?;
+    }
     let bias = |bias: Bias| match bias {
         Bias::Never => Ok(false),
         Bias::Always => Ok(true),
@@ -96,7 +99,7 @@ fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
     };
     Ok(ModelConfig {
         hidden_size,
-        intermediate_size: f.required(family.keys.intermediate)?,
+        intermediate_size: intermediate_size(f, family)?,
         num_hidden_layers: layers,
         num_attention_heads: heads,
         num_key_value_heads: match f.map.contains_key("num_key_value_heads") {
@@ -131,6 +134,7 @@ fn read(outer: &Fields<'_>) -> Result<ModelConfig> {
         bos_token_id: token("bos_token_id", default.bos.as_slice())?.first().copied(),
         eos_token_ids: token("eos_token_id", default.eos)?,
         pad_token_id: token("pad_token_id", default.pad.as_slice())?.first().copied(),
+        short_convs: short_convs(f, family, layers)?,
         wrapped,
         family,
     })
@@ -256,7 +260,7 @@ fn windows(
     if window.is_none() && matches!(rule, Windowed::AllButEvery { optional: false, .. }) {
         return Err(f.error("sliding_window", "is null, but layers of this family need a window"));
     }
-    let types = layer_types(f)?;
+    let types = layer_types(f, family)?;
     let Some(window) = window.filter(|_| on) else { return Ok((None, windowed(Windowed::Never, layers, 0))) };
     let listed = match rule {
         Windowed::FromLayer | Windowed::Unrotated | Windowed::AllButEvery { .. } => types,
@@ -283,11 +287,12 @@ fn windows(
 }
 
 /// For each layer of the list `layer_types`, if there is one, whether it has the window.
-fn layer_types(f: &Fields<'_>) -> Result<Option<Vec<bool>>> {
+fn layer_types(f: &Fields<'_>, family: Family) -> Result<Option<Vec<bool>>> {
     const KEY: &str = "layer_types";
     let Some(list) = f.get(KEY, "list", |v| v.as_array().cloned())? else { return Ok(None) };
     let kind = |v: &Value| match v.as_str() {
         Some("full_attention" | "attention") => Ok(false),
+        Some("conv") if family.short_conv => Ok(false),
         Some("sliding_attention") => Ok(true),
         _ => Err(f.error(KEY, format!("{v} is not supported; supported: full_attention, sliding_attention"))),
     };

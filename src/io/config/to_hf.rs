@@ -55,6 +55,14 @@ impl ModelConfig {
             let kind = |windowed: &bool| if *windowed { "sliding_attention" } else { "full_attention" };
             json["layer_types"] = self.windowed.iter().map(kind).collect();
         }
+        if let Some(convs) = &self.short_convs {
+            let kind = |conv: &bool| if *conv { "conv" } else { "full_attention" };
+            json["layer_types"] = convs.layers.iter().map(kind).collect();
+            json["conv_L_cache"] = convs.taps.into();
+            json["conv_bias"] = false.into();
+            // the width is what the rule made of it
+            json["block_auto_adjust_ff_dim"] = false.into();
+        }
         if family.keys.query_pre_attn_scalar {
             json["query_pre_attn_scalar"] = self.query_pre_attn_scalar.map(|v| v as u64).into();
             json["attn_logit_softcapping"] = self.attn_logit_softcapping.map(shortest).into();

@@ -5,6 +5,7 @@ mod cohere;
 mod gemma;
 mod glm;
 mod granite;
+mod lfm2;
 mod llama;
 mod olmo;
 mod phi;
@@ -15,6 +16,7 @@ pub use cohere::COHERE2;
 pub use gemma::{GEMMA2, GEMMA3};
 pub use glm::GLM4;
 pub use granite::{GRANITE, GRANITE4};
+pub use lfm2::LFM2;
 pub use llama::{ARCEE, HUNYUAN, LLAMA, MINISTRAL3, MISTRAL, SEED_OSS, SMOLLM3};
 pub use olmo::{EXAONE4, OLMO2, OLMO3};
 pub use phi::PHI3;
@@ -41,6 +43,7 @@ pub const ALL: &[Family] = &[
     &EXAONE4,
     &GLM4,
     &COHERE2,
+    &LFM2,
 ];
 
 /// `model_type`s of configurations that hold a family's as `text_config`, and what the family is where that does not say it.
