@@ -31,6 +31,7 @@ pub struct Layer {
 }
 
 /// What tells a token of those before it.
+#[expect(clippy::large_enum_variant, reason = "a layer has one, in memory of its own, and is not moved")]
 pub enum Mixer {
     Attention(Attention),
     ShortConv(ShortConv),

@@ -214,7 +214,7 @@ fn weights_that_are_packed_in_other_ways_are_named_with_the_way_out() {
         let mut all: Vec<_> = whole.chain(tensors(&values)).filter(|t| t.name != down).collect();
         let words = if dtype == Dtype::U8 { 4 } else { 1 };
         let data = Cow::Owned(vec![0u8; 64 * 16 * 4]);
-        all.push(OutTensor { name: down.replace("weight", part).into(), dtype, shape: vec![64, 16 * words], data });
+        all.push(OutTensor { name: down.replace("weight", part), dtype, shape: vec![64, 16 * words], data });
         let dir = folder(&all, plain);
         let message = match Checkpoint::open(dir.path()).and_then(|model| model.tensor(down).map(drop)) {
             Err(error) => error.to_string(),
