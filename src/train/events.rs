@@ -96,12 +96,12 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// A new one in `folder`, of a run that begins or goes on behind `step` steps: what earlier ones say of later ones does not hold
-    /// any more. Steps are counted from 1 here, so that 0 is before the first.
+    /// A new one in `folder`, of a run that begins (`first` is 0) or goes on: what earlier ones say of step `first` and later ones does
+    /// not hold any more. Steps are counted from 1 here, so that 0 is before the first.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(folder: &Path, step: u64) -> Result<EventFile> {
+    pub fn create(folder: &Path, first: u64) -> Result<EventFile> {
         let last = last_in(folder);
         let seconds = now().max(last + 1.0) as u64;
         let path = folder.join(format!("{PREFIX}{seconds:010}.rugosa"));
@@ -109,7 +109,7 @@ impl EventFile {
         events.put(event(now(), 0).bytes(3, b"brain.Event:2"))?;
         if last > 0.0 {
             const START: u64 = 1;
-            events.put(event(now(), step + 1).bytes(7, &Message::default().number(1, START).0))?;
+            events.put(event(now(), first).bytes(7, &Message::default().number(1, START).0))?;
         }
         Ok(events)
     }
@@ -210,6 +210,6 @@ mod tests {
         assert!(holds(&first, b"brain.Event:2") && holds(&second, b"brain.Event:2"));
         // a summary of one value: its tag, and 0.5
         let scalar = [&[42, 18, 10, 16, 10, 9][..], b"eval/loss", &[21, 0, 0, 0, 0x3f]].concat();
-        assert!(holds(&first, &scalar) && holds(&second, &[16, 4, 58, 2, 8, 1]));
+        assert!(holds(&first, &scalar) && holds(&second, &[16, 3, 58, 2, 8, 1]));
     }
 }

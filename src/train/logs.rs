@@ -63,7 +63,7 @@ impl Logs {
             (true, true) => Some(cut_behind(&path, is_earlier)?),
             (true, false) => Some(OutFile::create(&path)?),
         };
-        let events = wanted.events.then(|| EventFile::create(folder, step)).transpose()?;
+        let events = wanted.events.then(|| EventFile::create(folder, step + 1)).transpose()?;
         Ok(Logs { metrics, samples, events })
     }
 
