@@ -256,11 +256,14 @@ impl Checkpoint {
             if stored.is_quantised() {
                 kept = Some(stored);
             } else if !shape[1].is_multiple_of(to.block_elements()) {
-                let reason = format!(
-                    "{name} has rows of {}, no whole number of {to} blocks of {}; take a format with smaller blocks, q8_0 or nf4",
-                    shape[1],
-                    to.block_elements()
-                );
+                let fits =
+                    [DType::NF4, DType::Q8_0].iter().find(|other| shape[1].is_multiple_of(other.block_elements()));
+                let way_out = match fits {
+                    Some(other) => format!("take one of smaller blocks, {}", other.to_string().to_lowercase()),
+                    None => "leave ⟨quantize⟩ out".to_owned(),
+                };
+                let (cols, block) = (shape[1], to.block_elements());
+                let reason = format!("{name} has rows of {cols}, no whole number of {to} blocks of {block}; {way_out}");
                 return Err(Error::option("quantize", reason));
             }
         }
