@@ -93,7 +93,7 @@ science-quick: setup
 science-docs:
 	python3 benches/science/report.py --manifest benches/science/quick.toml --results benches/science/results/quick.jsonl \
 		--manifest benches/science/manifest.toml --results benches/science/results/full.jsonl \
-		--notes benches/science/first-figures.toml --markdown docs/results.md
+		--notes benches/science/first-pass.toml --notes benches/science/first-figures.toml --markdown docs/results.md
 
 test-science:
 	python3 -m unittest discover -s benches/science

@@ -15,7 +15,7 @@ from plan import ManifestError, Plan, Progress, search, sizes
 
 HERE = Path(__file__).resolve().parent
 RECORDED = ["--manifest", str(HERE / "quick.toml"), "--results", str(HERE / "results/quick.jsonl"),
-            "--notes", str(HERE / "first-figures.toml"), "--manifest", str(HERE / "manifest.toml"),
+            "--notes", str(HERE / "first-pass.toml"), "--notes", str(HERE / "first-figures.toml"), "--manifest", str(HERE / "manifest.toml"),
             "--results", str(HERE / "results/full.jsonl")]  # fmt: skip
 SHAPES = {"model.layers.0.self_attn.q_proj": (6, 8), "model.layers.0.mlp.up_proj": (10, 8)}
 
