@@ -59,18 +59,25 @@ for n in 2, 4:
     assert worst < 1e-4
 P
 
-# a killed rank ends the others in time, and the last state is gone on from, on another number of ranks
 long=("${common[@]/#6/4000}" --save-steps 2)
-mpi -n 2 "$rugosa" train "${long[@]}" --out killed 2>killed.log &
-job=$!
-wait_for killed/state/step-6/DONE killed.log
-second=$(process_of killed 1)
-began=$SECONDS
-kill -KILL "$second"
-! wait $job || fail "a killed rank is no success"
-[ $((SECONDS - began)) -le 20 ] || fail "the others lived on for $((SECONDS - began)) s"
-grep -q "rank 1 " killed.log || fail "nobody names the rank that was killed: $(cat killed.log)"
-echo "killed: ended after $((SECONDS - began)) s: $(grep -m 1 'rank 1 ' killed.log)"
+# a run of two ranks, of which the second gets SIGNAL once there are states: the others end within LIMIT seconds, and WORDS are said of it
+strike() { # OUT SIGNAL LIMIT WORDS
+    local out=$1 job second began
+    mpi -n 2 "$rugosa" train "${long[@]}" --out "$out" 2>"$out.log" &
+    job=$!
+    wait_for "$out/state/step-6/DONE" "$out.log"
+    second=$(process_of "$out" 1)
+    began=$SECONDS
+    kill "-$2" "$second"
+    ! wait "$job" || fail "$out: this is no success"
+    took=$((SECONDS - began))
+    [ "$took" -le "$3" ] || fail "$out: the others lived on for $took s"
+    grep -q "$4" "$out.log" || fail "$out: nobody says \"$4\": $(cat "$out.log")"
+}
+
+# a killed rank ends the others in time, and the last state is gone on from, on another number of ranks
+strike killed KILL 20 "rank 1 "
+echo "killed: ended after $took s: $(grep -m 1 'rank 1 ' killed.log)"
 at=$(ls killed/state | sed 's/step-//' | sort -n | tail -1)
 # asked to stop, the first rank stops all
 mpi -n 3 "$rugosa" train "${long[@]}" --out killed --resume 2>resumed.log &
@@ -83,16 +90,8 @@ code=0; wait $job || code=$?
 echo "resumed on 3 ranks from step $at, stopped together before step $(ls killed/state | sed 's/step-//' | sort -n | tail -1)"
 
 # a rank that hangs is named
-RUGOSA_RANK_TIMEOUT=3 mpi -n 2 "$rugosa" train "${long[@]}" --out hung 2>hung.log &
-job=$!
-wait_for hung/state/step-6/DONE hung.log
-second=$(process_of hung 1)
-began=$SECONDS
-kill -STOP "$second"
-! wait $job || fail "a rank that hangs is no success"
-[ $((SECONDS - began)) -le 30 ] || fail "a hung rank was waited for $((SECONDS - began)) s"
-grep -q "^error: rank 1: has not answered for 3 s" hung.log || fail "nobody names the rank that hangs: $(cat hung.log)"
-echo "hung: ended after $((SECONDS - began)) s"
+RUGOSA_RANK_TIMEOUT=3 strike hung STOP 30 "^error: rank 1: has not answered for 3 s"
+echo "hung: ended after $took s"
 
 # what cannot be one run
 refused() { # LINE, then the arguments of mpirun
